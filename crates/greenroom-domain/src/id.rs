@@ -1,0 +1,101 @@
+//! Identifiers of organizations, sessions and session templates.
+
+use std::fmt;
+use std::str::FromStr;
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::Invalid;
+
+macro_rules! id {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[cfg_attr(
+            feature = "diesel",
+            derive(diesel::expression::AsExpression, diesel::deserialize::FromSqlRow),
+            diesel(sql_type = diesel::sql_types::Uuid)
+        )]
+        #[serde(transparent)]
+        pub struct $name(pub Uuid);
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = Invalid;
+
+            fn from_str(text: &str) -> Result<Self, Invalid> {
+                Uuid::try_parse(text).map(Self).map_err(|_| Invalid::new("must be a UUID"))
+            }
+        }
+    };
+}
+
+id!(
+    /// The tenant everything belongs to; given by the caller's own identity system.
+    OrganizationId
+);
+id!(
+    /// A session. Version 7, so that the order of ids is the order of creation.
+    SessionId
+);
+id!(
+    /// A session template, the same over all its versions.
+    SessionTemplateId
+);
+
+/// A version 7 UUID (RFC 9562, §5.7) of that millisecond and these random bytes.
+fn version_7(at: DateTime<Utc>, random: [u8; 10]) -> Uuid {
+    // Before 1970 there is no version 7; such a clock gets the first millisecond.
+    let millis = u64::try_from(at.timestamp_millis()).unwrap_or_default();
+    uuid::Builder::from_unix_timestamp_millis(millis, &random).into_uuid()
+}
+
+impl SessionId {
+    /// The id of a session created at `at`, to the millisecond.
+    #[must_use]
+    pub fn new(at: DateTime<Utc>, random: [u8; 10]) -> Self {
+        Self(version_7(at, random))
+    }
+}
+
+impl SessionTemplateId {
+    /// The id of a template created at `at`, to the millisecond.
+    #[must_use]
+    pub fn new(at: DateTime<Utc>, random: [u8; 10]) -> Self {
+        Self(version_7(at, random))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(millis: i64) -> DateTime<Utc> {
+        DateTime::from_timestamp_millis(millis).unwrap()
+    }
+
+    #[test]
+    fn a_session_id_is_version_7_of_its_millisecond() {
+        let id = SessionId::new(at(1_763_735_422_123), [0xff; 10]);
+        assert_eq!(id.0.get_version_num(), 7);
+        let (seconds, nanos) = id.0.get_timestamp().unwrap().to_unix();
+        assert_eq!((seconds, nanos), (1_763_735_422, 123_000_000));
+    }
+
+    #[test]
+    fn ids_sort_by_creation_whatever_their_random_part() {
+        assert!(SessionId::new(at(1_000), [0xff; 10]) < SessionId::new(at(1_001), [0; 10]));
+    }
+
+    #[test]
+    fn text_that_is_no_uuid_is_refused() {
+        assert_eq!("42".parse::<SessionId>().unwrap_err().to_string(), "must be a UUID");
+    }
+}

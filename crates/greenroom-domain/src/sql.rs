@@ -1,0 +1,120 @@
+//! The SQL form of this crate's types: text, uuid, integer, `text[]`, `jsonb`.
+
+use std::io::Write;
+
+use diesel::deserialize::{self, FromSql};
+use diesel::pg::{Pg, PgValue};
+use diesel::serialize::{self, IsNull, Output, ToSql};
+use diesel::sql_types::{Array, Integer, Jsonb, Text, Uuid};
+
+use crate::{
+    AgentName, AgentStatus, EnabledPanels, EndReason, JsonObject, ModalityProfile, OnAgentHangup,
+    OrganizationId, ParticipantIdentity, RoomCreation, RoomName, Seconds, SessionId, SessionStatus,
+    SessionTemplateId, TemplateName, UserId,
+};
+
+macro_rules! uuids {
+    ($($name:ident)+) => { $(
+        impl ToSql<Uuid, Pg> for $name {
+            fn to_sql<'b>(&'b self, out: &mut Output<'b, '_, Pg>) -> serialize::Result {
+                <uuid::Uuid as ToSql<Uuid, Pg>>::to_sql(&self.0, out)
+            }
+        }
+
+        impl FromSql<Uuid, Pg> for $name {
+            fn from_sql(bytes: PgValue<'_>) -> deserialize::Result<Self> {
+                <uuid::Uuid as FromSql<Uuid, Pg>>::from_sql(bytes).map(Self)
+            }
+        }
+    )+ };
+}
+
+uuids! { OrganizationId SessionId SessionTemplateId }
+
+macro_rules! texts {
+    ($($name:ident: $read:expr;)+) => { $(
+        impl ToSql<Text, Pg> for $name {
+            fn to_sql<'b>(&'b self, out: &mut Output<'b, '_, Pg>) -> serialize::Result {
+                out.write_all(self.as_str().as_bytes())?;
+                Ok(IsNull::No)
+            }
+        }
+
+        impl FromSql<Text, Pg> for $name {
+            fn from_sql(bytes: PgValue<'_>) -> deserialize::Result<Self> {
+                let text = <String as FromSql<Text, Pg>>::from_sql(bytes)?;
+                Ok($read(text)?)
+            }
+        }
+    )+ };
+}
+
+texts! {
+    AgentName: AgentName::try_from;
+    ParticipantIdentity: ParticipantIdentity::try_from;
+    RoomName: RoomName::try_from;
+    TemplateName: TemplateName::try_from;
+    UserId: UserId::try_from;
+    AgentStatus: |text: String| text.parse::<AgentStatus>();
+    EndReason: |text: String| text.parse::<EndReason>();
+    OnAgentHangup: |text: String| text.parse::<OnAgentHangup>();
+    RoomCreation: |text: String| text.parse::<RoomCreation>();
+    SessionStatus: |text: String| text.parse::<SessionStatus>();
+}
+
+impl ToSql<Text, Pg> for ModalityProfile {
+    fn to_sql<'b>(&'b self, out: &mut Output<'b, '_, Pg>) -> serialize::Result {
+        write!(out, "{self}")?;
+        Ok(IsNull::No)
+    }
+}
+
+impl FromSql<Text, Pg> for ModalityProfile {
+    fn from_sql(bytes: PgValue<'_>) -> deserialize::Result<Self> {
+        Ok(<String as FromSql<Text, Pg>>::from_sql(bytes)?.parse()?)
+    }
+}
+
+impl<const MIN: i32, const MAX: i32> ToSql<Integer, Pg> for Seconds<MIN, MAX> {
+    fn to_sql<'b>(&'b self, out: &mut Output<'b, '_, Pg>) -> serialize::Result {
+        out.write_all(&self.get().to_be_bytes())?;
+        Ok(IsNull::No)
+    }
+}
+
+impl<const MIN: i32, const MAX: i32> FromSql<Integer, Pg> for Seconds<MIN, MAX> {
+    fn from_sql(bytes: PgValue<'_>) -> deserialize::Result<Self> {
+        let seconds = <i32 as FromSql<Integer, Pg>>::from_sql(bytes)?;
+        Ok(Self::try_from(i64::from(seconds))?)
+    }
+}
+
+impl ToSql<Array<Text>, Pg> for EnabledPanels {
+    fn to_sql<'b>(&'b self, out: &mut Output<'b, '_, Pg>) -> serialize::Result {
+        <[String] as ToSql<Array<Text>, Pg>>::to_sql(self.as_slice(), &mut out.reborrow())
+    }
+}
+
+impl FromSql<Array<Text>, Pg> for EnabledPanels {
+    fn from_sql(bytes: PgValue<'_>) -> deserialize::Result<Self> {
+        <Vec<String> as FromSql<Array<Text>, Pg>>::from_sql(bytes).map(Self::stored)
+    }
+}
+
+impl ToSql<Jsonb, Pg> for JsonObject {
+    fn to_sql<'b>(&'b self, out: &mut Output<'b, '_, Pg>) -> serialize::Result {
+        // The version byte that opens jsonb's binary form.
+        out.write_all(&[1])?;
+        serde_json::to_writer(out, self)?;
+        Ok(IsNull::No)
+    }
+}
+
+impl FromSql<Jsonb, Pg> for JsonObject {
+    fn from_sql(bytes: PgValue<'_>) -> deserialize::Result<Self> {
+        match <serde_json::Value as FromSql<Jsonb, Pg>>::from_sql(bytes)? {
+            serde_json::Value::Object(map) => Ok(Self::stored(map)),
+            _ => Err("the column holds JSON that is no object".into()),
+        }
+    }
+}

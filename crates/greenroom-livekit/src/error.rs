@@ -1,0 +1,38 @@
+//! What can go wrong with LiveKit, by what the caller can do about it.
+
+/// A call to LiveKit that did not succeed.
+#[derive(Debug, thiserror::Error)]
+pub enum LiveKitError {
+    /// Nobody answers there: later it may go.
+    #[error("LiveKit is unavailable: {0}")]
+    Unavailable(String),
+    /// No answer in time; what was asked for may have happened or not.
+    #[error("LiveKit did not answer in time")]
+    Timeout,
+    /// It answered with a refusal, such as of a bad key, or with something that makes no sense.
+    #[error("LiveKit answered with an error: {0}")]
+    Refused(String),
+}
+
+impl LiveKitError {
+    /// Of a request that found no answer. The URL is left out: it is in the configuration.
+    pub(crate) fn transport(error: reqwest::Error) -> Self {
+        if error.is_timeout() {
+            return Self::Timeout;
+        }
+        let error = error.without_url();
+        let cause = std::error::Error::source(&error).map(ToString::to_string);
+        Self::Unavailable(cause.unwrap_or_else(|| error.to_string()))
+    }
+
+    /// Of a Twirp error: its HTTP status, and its code and message when the body had them.
+    ///
+    /// 502 and 504 come from proxies before LiveKit; 429 from LiveKit Cloud.
+    pub(crate) fn status(status: u16, message: String) -> Self {
+        match status {
+            429 | 502..=504 => Self::Unavailable(message),
+            408 => Self::Timeout,
+            _ => Self::Refused(message),
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! The one call livekit-api cannot make: `CreateRoom` with `agents`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use livekit_api::access_token::{AccessToken, VideoGrants};
+use livekit_protocol::{CreateRoomRequest, Room};
+use prost::Message;
+use reqwest::header::CONTENT_TYPE;
+use reqwest::{Client, redirect};
+use secrecy::{ExposeSecret, SecretString};
+use serde::Deserialize;
+
+use super::livekit::CALL_TIMEOUT;
+use crate::{LiveKitConfig, LiveKitError};
+
+/// How long an admin token lives; it is made for one call.
+const TOKEN_TTL: Duration = Duration::from_mins(1);
+
+pub(super) struct TwirpClient {
+    http: Client,
+    create_room: String,
+    api_key: SecretString,
+    api_secret: SecretString,
+}
+
+/// Twirp's error body.
+#[derive(Deserialize)]
+struct TwirpError {
+    code: String,
+    #[serde(default)]
+    msg: String,
+}
+
+impl TwirpClient {
+    pub(super) fn new(config: &LiveKitConfig) -> Result<Self, LiveKitError> {
+        Ok(Self {
+            http: client()?,
+            create_room: format!("{}/twirp/livekit.RoomService/CreateRoom", config.api_url.http()),
+            api_key: config.api_key.clone(),
+            api_secret: config.api_secret.clone(),
+        })
+    }
+
+    pub(super) async fn create_room(&self, room: &CreateRoomRequest) -> Result<(), LiveKitError> {
+        let answer = self
+            .http
+            .post(&self.create_room)
+            .bearer_auth(self.admin_token()?)
+            .header(CONTENT_TYPE, "application/protobuf")
+            .body(room.encode_to_vec())
+            .send()
+            .await
+            .map_err(LiveKitError::transport)?;
+        let status = answer.status();
+        let body = answer.bytes().await.map_err(LiveKitError::transport)?;
+        if !status.is_success() {
+            return Err(refusal(status.as_u16(), &body));
+        }
+        // An empty body is a valid message of default values, so the name is what tells.
+        match Room::decode(body) {
+            Ok(created) if created.name == room.name => Ok(()),
+            _ => Err(LiveKitError::Refused("its answer to CreateRoom is not a room".to_owned())),
+        }
+    }
+
+    fn admin_token(&self) -> Result<String, LiveKitError> {
+        AccessToken::with_api_key(self.api_key.expose_secret(), self.api_secret.expose_secret())
+            .with_grants(VideoGrants { room_create: true, ..VideoGrants::default() })
+            .with_ttl(TOKEN_TTL)
+            .to_jwt()
+            .map_err(|error| LiveKitError::Refused(error.to_string()))
+    }
+}
+
+fn refusal(status: u16, body: &[u8]) -> LiveKitError {
+    let message = match serde_json::from_slice(body) {
+        Ok(TwirpError { code, msg }) => format!("{code}: {msg}"),
+        Err(_) => format!("HTTP status {status}"),
+    };
+    LiveKitError::status(status, message)
+}
+
+/// An HTTP client with Mozilla's roots, on the crypto provider livekit-api brings.
+fn client() -> Result<Client, LiveKitError> {
+    let unusable = |error: &dyn std::error::Error| LiveKitError::Refused(error.to_string());
+    let roots: rustls::RootCertStore = webpki_roots::TLS_SERVER_ROOTS.iter().cloned().collect();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let tls = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| unusable(&error))?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Client::builder()
+        .tls_backend_preconfigured(tls)
+        .timeout(CALL_TIMEOUT)
+        .redirect(redirect::Policy::none())
+        .build()
+        .map_err(|error| unusable(&error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_status_says_what_can_be_done() {
+        let kind = |status, body: &[u8]| match refusal(status, body) {
+            LiveKitError::Unavailable(_) => "unavailable",
+            LiveKitError::Timeout => "timeout",
+            LiveKitError::Refused(_) => "refused",
+        };
+        assert_eq!(kind(401, br#"{"code": "unauthenticated", "msg": "bad key"}"#), "refused");
+        assert_eq!(kind(500, b"<html>oops</html>"), "refused");
+        assert_eq!(kind(503, br#"{"code": "unavailable"}"#), "unavailable");
+        assert_eq!(kind(502, b""), "unavailable");
+        assert_eq!(kind(408, br#"{"code": "deadline_exceeded"}"#), "timeout");
+    }
+}

@@ -1,0 +1,237 @@
+//! The token a user joins with.
+//!
+//! The claims are livekit-api's own; they are encoded here because its `AccessToken` sets `nbf` to
+//! now and has no setter, and clients refuse an `nbf` that lies in their future by a second.
+
+use base64::Engine;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use chrono::{DateTime, Duration, Utc};
+use greenroom_domain::{
+    EnabledPanels, ModalityProfile, ParticipantIdentity, PublishGrant, RoomName, SessionId,
+    SessionTemplateId, UserId,
+};
+use hmac::{Hmac, Mac};
+use livekit_api::access_token::{Claims, VideoGrants};
+use secrecy::{ExposeSecret, SecretString};
+use serde::Serialize;
+use sha2::Sha256;
+
+use crate::RoomSettings;
+
+/// `{"alg":"HS256","typ":"JWT"}`
+const HEADER: &str = "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9";
+
+/// How far a client's clock may lag behind ours.
+const CLOCK_SKEW: Duration = Duration::seconds(10);
+
+/// Everything a join token says.
+#[derive(Debug, Clone)]
+pub struct JoinToken<'a> {
+    pub room: &'a RoomName,
+    pub identity: &'a ParticipantIdentity,
+    /// The display name.
+    pub name: Option<&'a str>,
+    pub issued_at: DateTime<Utc>,
+    /// Until when it lets its holder connect; who is connected stays.
+    pub expires_at: DateTime<Utc>,
+    pub metadata: TokenMetadata<'a>,
+    /// How LiveKit opens the room if this join is what opens it.
+    pub room_settings: &'a RoomSettings,
+}
+
+/// The participant's metadata: what the client and the agent may know of the session.
+#[derive(Debug, Clone, Serialize)]
+pub struct TokenMetadata<'a> {
+    pub session_id: SessionId,
+    pub session_template_id: SessionTemplateId,
+    pub user_id: Option<&'a UserId>,
+    pub modality_profile: Option<ModalityProfile>,
+    pub enabled_panels: Option<&'a EnabledPanels>,
+}
+
+/// Signs join tokens, with the key's schedule made once.
+#[derive(Clone)]
+pub struct TokenSigner {
+    api_key: SecretString,
+    mac: Hmac<Sha256>,
+}
+
+impl TokenSigner {
+    #[must_use]
+    pub fn new(api_key: &SecretString, api_secret: &SecretString) -> Self {
+        // HMAC takes a key of any length, so that this cannot fail.
+        let mac = Hmac::new_from_slice(api_secret.expose_secret().as_bytes())
+            .unwrap_or_else(|_| Hmac::new(&hmac::digest::Key::<Hmac<Sha256>>::default()));
+        Self { api_key: api_key.clone(), mac }
+    }
+
+    /// The token as a JWT: HS256 under the API secret.
+    #[must_use]
+    pub fn sign(&self, token: &JoinToken<'_>) -> String {
+        // Strings, numbers and maps of strings: their serialization has no way to fail.
+        let claims = serde_json::to_vec(&self.claims(token)).unwrap_or_default();
+        let mut jwt = String::with_capacity(HEADER.len() + claims.len() * 4 / 3 + 50);
+        jwt.push_str(HEADER);
+        jwt.push('.');
+        BASE64_URL_SAFE_NO_PAD.encode_string(claims, &mut jwt);
+        let signature = self.mac.clone().chain_update(jwt.as_bytes()).finalize().into_bytes();
+        jwt.push('.');
+        BASE64_URL_SAFE_NO_PAD.encode_string(signature, &mut jwt);
+        jwt
+    }
+
+    fn claims(&self, token: &JoinToken<'_>) -> Claims {
+        Claims {
+            iss: self.api_key.expose_secret().to_owned(),
+            sub: token.identity.as_str().to_owned(),
+            name: token.name.unwrap_or_default().to_owned(),
+            nbf: unix_seconds(token.issued_at - CLOCK_SKEW),
+            exp: unix_seconds(token.expires_at),
+            video: grants(token.room, token.metadata.modality_profile),
+            metadata: serde_json::to_string(&token.metadata).unwrap_or_default(),
+            room_config: Some(token.room_settings.to_configuration()),
+            ..Claims::default()
+        }
+    }
+}
+
+fn grants(room: &RoomName, profile: Option<ModalityProfile>) -> VideoGrants {
+    let publish = PublishGrant::of(profile);
+    VideoGrants {
+        room: room.as_str().to_owned(),
+        room_join: true,
+        can_subscribe: Some(true),
+        can_publish_data: Some(true),
+        can_update_own_metadata: Some(false),
+        can_publish: Some(publish != PublishGrant::Nothing),
+        can_publish_sources: match publish {
+            PublishGrant::Sources(sources) => {
+                sources.iter().map(|source| source.as_str().to_owned()).collect()
+            }
+            PublishGrant::Everything | PublishGrant::Nothing => Vec::new(),
+        },
+        ..VideoGrants::default()
+    }
+}
+
+fn unix_seconds(at: DateTime<Utc>) -> usize {
+    usize::try_from(at.timestamp()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use greenroom_domain::{AgentName, OrganizationId};
+    use livekit_api::access_token::TokenVerifier;
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::{Dispatch, JobMetadata};
+
+    const SECRET: &str = "a secret of at least thirty-two bytes";
+
+    /// Verifies a token of this profile by LiveKit's own verifier, against the real clock.
+    #[allow(clippy::disallowed_methods, reason = "LiveKit's verifier reads the real clock too")]
+    fn verified(profile: Option<&str>, dispatch: Dispatch) -> (Claims, DateTime<Utc>) {
+        let now = Utc::now();
+        let session = SessionId::new(now, [7; 10]);
+        let room = RoomName::new(now, 1);
+        let user = UserId::try_from("ann".to_owned()).unwrap();
+        let window = greenroom_domain::template::ReconnectWindow::try_from(60).unwrap();
+        let settings = RoomSettings::new(now + Duration::seconds(600), now, window, dispatch);
+        let token = JoinToken {
+            room: &room,
+            identity: &ParticipantIdentity::from(&user),
+            name: Some("ann"),
+            issued_at: now,
+            expires_at: now + Duration::seconds(3600),
+            metadata: TokenMetadata {
+                session_id: session,
+                session_template_id: SessionTemplateId(session.0),
+                user_id: Some(&user),
+                modality_profile: profile.map(|profile| profile.parse().unwrap()),
+                enabled_panels: None,
+            },
+            room_settings: &settings,
+        };
+        let signer = TokenSigner::new(&"key".into(), &SECRET.into());
+        let verifier = TokenVerifier::with_api_key("key", SECRET);
+        (verifier.verify(&signer.sign(&token)).unwrap(), now)
+    }
+
+    #[test]
+    fn livekit_accepts_the_token() {
+        let (claims, now) = verified(None, Dispatch::nobody());
+        assert_eq!(
+            (claims.iss.as_str(), claims.sub.as_str(), claims.name.as_str()),
+            ("key", "ann", "ann")
+        );
+        assert_eq!(claims.exp, unix_seconds(now) + 3600);
+        assert_eq!(claims.nbf, unix_seconds(now) - 10);
+        assert!(claims.video.room_join && !claims.video.room_admin && !claims.video.room_create);
+        assert_eq!(claims.video.can_update_own_metadata, Some(false));
+    }
+
+    #[test]
+    fn grants_follow_the_profile() {
+        let video = |profile| verified(profile, Dispatch::nobody()).0.video;
+        let unrestricted = video(None);
+        assert_eq!(unrestricted.can_publish, Some(true));
+        assert!(unrestricted.can_publish_sources.is_empty());
+        let audio = video(Some("audio+text"));
+        assert_eq!(
+            (audio.can_publish, audio.can_publish_sources),
+            (Some(true), vec!["microphone".to_owned()])
+        );
+        let screen = video(Some("screen"));
+        assert_eq!(screen.can_publish_sources, ["screen_share", "screen_share_audio"]);
+        let text = video(Some("text"));
+        assert_eq!((text.can_publish, text.can_publish_data), (Some(false), Some(true)));
+    }
+
+    #[test]
+    fn metadata_has_exactly_its_five_keys() {
+        let (claims, _) = verified(Some("text+audio"), Dispatch::nobody());
+        let metadata: Value = serde_json::from_str(&claims.metadata).unwrap();
+        let mut keys: Vec<_> = metadata.as_object().unwrap().keys().map(String::as_str).collect();
+        keys.sort_unstable();
+        assert_eq!(
+            keys,
+            ["enabled_panels", "modality_profile", "session_id", "session_template_id", "user_id"]
+        );
+        assert_eq!(metadata["modality_profile"], "audio+text");
+    }
+
+    #[test]
+    fn a_room_reopened_by_the_token_admits_no_stranger() {
+        let (claims, _) = verified(None, Dispatch::nobody());
+        let config = claims.room_config.unwrap();
+        assert_eq!(config.agents.len(), 1);
+        assert_eq!(config.agents[0].agent_name, AgentName::NOBODY);
+        assert_eq!((config.empty_timeout, config.departure_timeout), (610, 60));
+    }
+
+    #[test]
+    fn a_token_hands_the_agent_nothing_private() {
+        let agent = AgentName::try_from("greeter".to_owned()).unwrap();
+        let session = SessionId(uuid_of(1));
+        let metadata = JobMetadata {
+            session_id: session,
+            organization_id: OrganizationId(uuid_of(2)),
+            session_template_id: SessionTemplateId(uuid_of(3)),
+            user_id: None,
+            private: None,
+        };
+        let (claims, _) = verified(None, Dispatch::new(&agent, &metadata));
+        let dispatch = &claims.room_config.unwrap().agents[0];
+        let told: Value = serde_json::from_str(&dispatch.metadata).unwrap();
+        assert_eq!(
+            told,
+            json!({"session_id": uuid_of(1).to_string(), "organization_id": uuid_of(2).to_string(),
+                   "session_template_id": uuid_of(3).to_string(), "user_id": null})
+        );
+    }
+
+    fn uuid_of(n: u8) -> uuid::Uuid {
+        uuid::Uuid::from_bytes([n; 16])
+    }
+}

@@ -1,0 +1,18 @@
+//! Real databases, LiveKit servers, agent workers and callers' tokens, for tests and for `cargo xtask` alone.
+
+#[cfg(feature = "livekit")]
+pub mod agent;
+pub mod caller;
+mod env;
+#[cfg(feature = "livekit")]
+pub mod livekit;
+#[cfg(feature = "pg")]
+pub mod pg;
+pub mod place;
+pub mod process;
+pub mod tools;
+#[cfg(feature = "livekit")]
+pub mod user;
+mod wait;
+
+pub use wait::wait_until;

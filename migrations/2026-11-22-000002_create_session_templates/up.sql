@@ -1,0 +1,31 @@
+-- A row is one version of a template and never changes but for its last two columns: a change adds the
+-- next version, and a session points at the version it was started from.
+create table session_templates (
+  organization_id          uuid not null references organizations (id),
+  id                       uuid not null,
+  version                  integer not null,
+  name                     text not null check (char_length(name) between 1 and 100),
+  modality_profile         text,
+  enabled_panels           text[] check (array_position(enabled_panels, null) is null),
+  agent_name               text check (char_length(agent_name) between 1 and 64),
+  agent_metadata           jsonb not null,
+  agent_required           boolean not null,
+  agent_deadline_seconds   integer,
+  on_agent_hangup          text not null check (on_agent_hangup in ('keep', 'end')),
+  room_creation            text not null check (room_creation in ('on_start', 'on_join')),
+  join_window_seconds      integer not null,
+  reconnect_window_seconds integer not null,
+  max_duration_seconds     integer not null,
+  token_ttl_seconds        integer,
+  created_at               timestamptz not null,                     -- of the first version
+  updated_at               timestamptz not null,                     -- of this one
+  superseded_at            timestamptz,
+  archived_at              timestamptz,
+  primary key (organization_id, id, version)
+);
+
+-- The start selects the current version by id; an id has one in the whole deployment.
+create unique index session_templates_current on session_templates (id)
+  where superseded_at is null;
+create unique index session_templates_living_name on session_templates (organization_id, lower(name))
+  where superseded_at is null and archived_at is null;
