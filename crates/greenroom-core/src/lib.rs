@@ -1,1 +1,51 @@
-//! Stub.
+//! Starting LiveKit sessions that really happen, as a library.
+//!
+//! [`Greenroom`] has one method a use case. Each takes the organization it acts for and checks
+//! ownership itself, so that no caller is trusted with it:
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! use greenroom_core::{Config, Greenroom, LiveKitConfig, StartRequest};
+//!
+//! let greenroom = Greenroom::new(Config::new(
+//!     "postgres://localhost/greenroom".into(),
+//!     LiveKitConfig {
+//!         url: "ws://localhost:7880".parse()?,
+//!         api_url: "http://localhost:7880".parse()?,
+//!         api_key: "key".into(),
+//!         api_secret: "a secret of at least thirty-two bytes".into(),
+//!     },
+//! ))?;
+//! let start = greenroom
+//!     .start(
+//!         "0193b8a0-0000-7000-8000-000000000001".parse()?,
+//!         StartRequest::new("0193b8a0-0000-7000-8000-000000000002".parse()?),
+//!     )
+//!     .await?;
+//! println!("{} {}", start.livekit_url, start.access_token);
+//! # Ok(())
+//! # }
+//! ```
+
+mod clock;
+mod database;
+mod error;
+mod greenroom;
+mod query;
+mod readiness;
+mod start;
+mod templates;
+
+pub use clock::Clock;
+pub use error::Error;
+pub use greenroom::{Builder, Config, Greenroom};
+pub use greenroom_domain as domain;
+pub use greenroom_livekit::{
+    Dispatch, LiveKitConfig, LiveKitError, MemoryRooms, RoomSettings, Rooms, ServerUrl,
+};
+pub use greenroom_store::migrate;
+pub use greenroom_store::{
+    Page, Session, SessionFilter, SessionTemplate, StoreError, TemplateSettings,
+};
+pub use readiness::Readiness;
+pub use start::{StartRequest, StartedSession};

@@ -20,8 +20,8 @@ pub struct JsonObject(Map<String, Value>);
 
 impl JsonObject {
     #[must_use]
-    pub fn as_map(&self) -> &Map<String, Value> {
-        &self.0
+    pub fn into_map(self) -> Map<String, Value> {
+        self.0
     }
 
     #[must_use]

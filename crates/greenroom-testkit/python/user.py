@@ -66,17 +66,20 @@ async def main(arguments):
         me = room.local_participant
         report.update(connected=True, connected_ms=elapsed(), room=room.name, identity=me.identity)
         report.update(metadata=me.metadata, can_publish=me.permissions.can_publish if me.permissions else None)
-        if arguments.greeting_within:
-            await asyncio.wait_for(greeted.wait(), arguments.greeting_within)
+        # First of all: LiveKit tells the others at once of who publishes, and of a listener up to three seconds later.
         if arguments.publish:
             report["published"] = False
             await publish(room, arguments.publish)
             report["published"] = True
+        if arguments.greeting_within:
+            await asyncio.wait_for(greeted.wait(), arguments.greeting_within)
     except Exception as error:
         report["error"] = f"{type(error).__name__}: {error}"
     finally:
         await room.disconnect()
     print("\n" + json.dumps(report), flush=True)
+    # Not an ordinary exit: the SDK's native threads now and then call into an interpreter that is going, and abort.
+    os._exit(0)
 
 
 if __name__ == "__main__":

@@ -12,12 +12,13 @@ use crate::{
 };
 
 /// Importing livekit-agents takes a busy machine a while.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// What the worker says once LiveKit knows it. A dispatch before that is lost.
 const REGISTERED: &str = "registered worker";
 
-/// A registered worker, which sends every user of its rooms a greeting that names the session. Dropping it stops it.
+/// A registered worker, which sends every user of its rooms a greeting that names the session.
+/// Dropping it stops it.
 #[derive(Debug)]
 pub struct Worker {
     process: Process,

@@ -21,7 +21,7 @@ pub fn backend(secret: &str, organization: Uuid) -> String {
     token(secret, &json!({ "org_id": organization, "exp": in_seconds(3_600) }))
 }
 
-/// A NumericDate so many seconds from now; negative for the past.
+/// A `NumericDate` so many seconds from now; negative for the past.
 #[must_use]
 pub fn in_seconds(seconds: i64) -> u64 {
     get_current_timestamp().saturating_add_signed(seconds)

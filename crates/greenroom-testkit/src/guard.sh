@@ -7,7 +7,10 @@ exec 3<&0 </dev/null
 "$@" 3<&- &
 child=$!
 {
-    while read -r signal; do kill -s "$signal" "$child"; done <&3
+    while read -r signal; do
+        kill -s "$signal" "$child"
+        echo "[sent $signal]"
+    done <&3
     [ -z "$home" ] || : >"$home/.stopped"
     kill -s "$stop" "$child"
     while [ "$patience" -gt 0 ]; do

@@ -1,4 +1,4 @@
-//! Real databases, LiveKit servers, agent workers and callers' tokens, for tests and for `cargo xtask` alone.
+//! Real databases, LiveKit servers, agent workers and callers, for tests and `cargo xtask` alone.
 
 #[cfg(feature = "livekit")]
 pub mod agent;

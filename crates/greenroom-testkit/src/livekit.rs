@@ -24,8 +24,8 @@ static SHARED: OnceCell<Server> = OnceCell::const_new();
 pub struct Options {
     /// Where it sends its webhooks.
     pub webhook_urls: Vec<String>,
-    /// The load of a worker from which it gets no more jobs. None means never: a busy machine would lose dispatches
-    /// at random. LiveKit's own default is 0.7.
+    /// The load of a worker from which it gets no more jobs. None means never: a busy machine would
+    /// lose dispatches at random. LiveKit's own default is 0.7.
     pub target_load: Option<f32>,
 }
 
@@ -70,7 +70,8 @@ impl Server {
         let program = tokio::task::spawn_blocking(tools::livekit::server).await??;
         let secret = format!("{}{}", place::random_hex()?, place::random_hex()?);
         for _ in 0..2 {
-            // Another process may take a port between our finding it free and the server's binding it.
+            // Another process may take a port between our finding it free and the server's binding
+            // it.
             if let Ok(server) = Self::start_once(program.clone(), &secret, options.clone()).await {
                 return Ok(server);
             }
@@ -84,7 +85,8 @@ impl Server {
         Self { url, api_key, api_secret, ours: None }
     }
 
-    /// The server of `GREENROOM_TEST_LIVEKIT_URL`, `…_API_KEY` and `…_API_SECRET`, or else one per test process.
+    /// The server of `GREENROOM_TEST_LIVEKIT_URL`, `…_API_KEY` and `…_API_SECRET`, or else one per
+    /// test process.
     ///
     /// # Errors
     /// When LiveKit is missing or does not start.
@@ -144,7 +146,8 @@ impl Server {
         &self.api_secret
     }
 
-    /// Kills the server (on SIGTERM it would wait for its rooms to empty) and waits until it is gone.
+    /// Kills the server (on SIGTERM it would wait for its rooms to empty) and waits until it is
+    /// gone.
     ///
     /// # Errors
     /// When it is not ours, or not running.
@@ -209,7 +212,8 @@ impl Server {
 impl Ours {
     fn launch(&self, (api_key, api_secret): &(String, String)) -> Result<Process> {
         let home = place::temporary("livekit", None)?;
-        // JSON is YAML. By the environment, because arguments can be read by everybody on the machine.
+        // JSON is YAML. By the environment, because arguments can be read by everybody on the
+        // machine.
         let configuration = json!({
             "port": self.ports.http,
             "bind_addresses": ["127.0.0.1"],

@@ -12,7 +12,8 @@ use tokio_postgres::{Client, NoTls};
 
 /// Runs this on a thread and a runtime of its own, blocking.
 ///
-/// So it can be called in destructors, and the migrations get the multi-threaded runtime they need whatever the test's is.
+/// So it can be called in destructors, and the migrations get the multi-threaded runtime they need
+/// whatever the test's is.
 fn apart<F, T>(work: F) -> Result<T>
 where
     F: Future<Output = Result<T>> + Send + 'static,

@@ -33,7 +33,8 @@ pub fn workspace() -> &'static Path {
 /// Cargo's target directory: everything fetched or kept lives below it.
 #[must_use]
 pub fn target() -> PathBuf {
-    // Joining an absolute path replaces the whole, joining a relative one is what cargo does from the root.
+    // Joining an absolute path replaces the whole, joining a relative one is what cargo does from
+    // the root.
     workspace().join(env::text("CARGO_TARGET_DIR").unwrap_or_else(|| "target".to_owned()))
 }
 
@@ -55,7 +56,8 @@ pub fn temporary(what: &str, owner: Option<Owner>) -> Result<PathBuf> {
     Ok(directory)
 }
 
-/// A directory for something kept, that its owner can reach: the wanted one, or else one of the system's temporary ones.
+/// A directory for something kept, that its owner can reach: the wanted one, or else one of the
+/// system's temporary ones.
 ///
 /// # Errors
 /// When it cannot be made.

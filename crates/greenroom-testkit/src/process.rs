@@ -7,14 +7,16 @@ use std::{
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
-    time::Duration,
+    thread::sleep,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, bail};
 
 use crate::place::Owner;
 
-/// The shell that holds the command. It, not we, does the killing: a process that was sent SIGKILL runs no destructor.
+/// The shell that holds the command. It, not we, does the killing: a process that was sent SIGKILL
+/// runs no destructor.
 const GUARD: &str = include_str!("guard.sh");
 
 /// How many lines of a log are shown when its process died.
@@ -35,7 +37,8 @@ pub struct Guarded {
 }
 
 impl Guarded {
-    /// A command whose output is appended to `log`; stopping it means SIGTERM and, five seconds later, SIGKILL.
+    /// A command whose output is appended to `log`; stopping it means SIGTERM and, five seconds
+    /// later, SIGKILL.
     #[must_use]
     pub fn new(name: &str, program: impl AsRef<OsStr>, log: impl Into<PathBuf>) -> Self {
         Self {
@@ -94,7 +97,8 @@ impl Guarded {
         self
     }
 
-    /// Removes this directory once the command was stopped. One that died by itself leaves it, with the log.
+    /// Removes this directory once the command was stopped. One that died by itself leaves it, with
+    /// the log.
     #[must_use]
     pub fn removing(mut self, home: impl Into<PathBuf>) -> Self {
         self.home = Some(home.into());
@@ -104,7 +108,8 @@ impl Guarded {
     /// Starts it.
     ///
     /// # Errors
-    /// When there is no `sh`, or the log cannot be written. A command that cannot be run shows as one that ended.
+    /// When there is no `sh`, or the log cannot be written. A command that cannot be run shows as
+    /// one that ended.
     pub fn start(self) -> Result<Process> {
         let log = open_log(&self.log)?;
         let mut shell = Command::new("/bin/sh");
@@ -123,7 +128,8 @@ impl Guarded {
         if let Some(owner) = self.owner {
             shell.gid(owner.gid).uid(owner.uid);
         }
-        // A group of its own: Ctrl-C in a terminal reaches us alone, and we stop our children in our own order.
+        // A group of its own: Ctrl-C in a terminal reaches us alone, and we stop our children in
+        // our own order.
         shell.process_group(0).stdin(Stdio::piped()).stdout(log.try_clone()?).stderr(log);
         let guard = shell.spawn().with_context(|| format!("cannot start {}", self.name))?;
         Ok(Process { name: self.name, log: self.log, home: self.home, guard })
@@ -136,9 +142,8 @@ impl Guarded {
     pub fn run(self) -> Result<String> {
         let mut process = self.start()?;
         process.guard_ended_by_itself()?;
-        let output = process.output();
-        if output.trim_end().ends_with("[ended with status 0]") {
-            return Ok(output);
+        if process.succeeded() {
+            return Ok(process.output());
         }
         bail!(process.epitaph("failed"))
     }
@@ -174,6 +179,13 @@ impl Process {
         !matches!(self.guard.try_wait(), Ok(None))
     }
 
+    /// Whether it has ended with status zero.
+    #[must_use]
+    pub fn succeeded(&mut self) -> bool {
+        // The guard tells it: its own status is that of the signal with which it ends its group.
+        self.has_ended() && self.output().trim_end().ends_with("[ended with status 0]")
+    }
+
     /// Fails with its last lines when it has ended.
     ///
     /// # Errors
@@ -185,26 +197,43 @@ impl Process {
         Ok(())
     }
 
-    /// Sends it a signal by name: `STOP` and `CONT` make it hang and go on.
+    /// Sends it a signal by name, and returns when that is done: `STOP` and `CONT` make it hang and
+    /// go on.
     ///
     /// # Errors
     /// When it is not running.
     pub fn signal(&self, signal: &str) -> Result<()> {
+        let sent = format!("[sent {signal}]");
+        let sent_before = self.output().matches(&sent).count();
+        self.ask_for(signal)?;
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while self.output().matches(&sent).count() == sent_before {
+            if Instant::now() > deadline {
+                bail!("{} could not be sent {signal}", self.name);
+            }
+            sleep(Duration::from_millis(5));
+        }
+        Ok(())
+    }
+
+    fn ask_for(&self, signal: &str) -> Result<()> {
         let mut pipe = self.guard.stdin.as_ref().context("it was stopped before")?;
         writeln!(pipe, "{signal}").with_context(|| format!("{} is not running", self.name))
     }
 
-    /// Sends it a signal that ends it and waits, blocking, until it and all it had started are gone. Nothing is removed.
+    /// Sends it a signal that ends it and waits, blocking, until it and all it had started are
+    /// gone. Nothing is removed.
     ///
     /// # Errors
     /// When waiting fails.
     pub fn end_by(mut self, signal: &str) -> Result<()> {
         // It may have ended before: then the pipe is broken, and there is nothing to signal.
-        let _ = self.signal(signal);
+        let _ = self.ask_for(signal);
         self.guard_ended_by_itself().map(drop)
     }
 
-    /// Kills it and all it had started, waits, blocking, until they are gone, and clears away what it leaves.
+    /// Kills it and all it had started, waits, blocking, until they are gone, and clears away what
+    /// it leaves.
     ///
     /// # Errors
     /// When waiting fails.
@@ -217,7 +246,8 @@ impl Process {
         Ok(())
     }
 
-    /// Waits without closing the guard's standard input, which `Child::wait` would do: the end of input means "stop".
+    /// Waits without closing the guard's standard input, which `Child::wait` would do: the end of
+    /// input means "stop".
     fn guard_ended_by_itself(&mut self) -> Result<ExitStatus> {
         let pipe = self.guard.stdin.take();
         let status = self.guard.wait();

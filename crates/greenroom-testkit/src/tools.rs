@@ -20,7 +20,8 @@ pub fn directory() -> PathBuf {
     place::target().join("tools")
 }
 
-/// The program of this name on PATH, with symbolic links resolved: its neighbours are beside the real file.
+/// The program of this name on PATH, with symbolic links resolved: its neighbours are beside the
+/// real file.
 #[must_use]
 pub fn on_path(program: &str) -> Option<PathBuf> {
     env::search_path()
@@ -33,7 +34,8 @@ pub fn on_path(program: &str) -> Option<PathBuf> {
 
 /// Installs a tool once, however many processes want it at the same time.
 ///
-/// `stamp` says what exactly is installed in `home`; it is written last, so a half installation is never taken for one.
+/// `stamp` says what exactly is installed in `home`; it is written last, so a half installation is
+/// never taken for one.
 ///
 /// # Errors
 /// When `install` fails; whatever it left is removed at the next attempt.

@@ -56,7 +56,8 @@ impl User {
         }
     }
 
-    /// Also publishes a track from its microphone.
+    /// Also publishes a track from its microphone. LiveKit then tells the agent of it at once; of
+    /// somebody who only listens it tells within three seconds.
     #[must_use]
     pub fn publishing_microphone(mut self) -> Self {
         self.publish = Some("microphone");
@@ -77,7 +78,8 @@ impl User {
         self
     }
 
-    /// Joins, does all that, leaves, and reports. A refused token is a report, too, with its `error`.
+    /// Joins, does all that, leaves, and reports. A refused token is a report, too, with its
+    /// `error`.
     ///
     /// # Errors
     /// When Python is missing, or the program breaks.

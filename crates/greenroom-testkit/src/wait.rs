@@ -7,21 +7,18 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 const BETWEEN_LOOKS: Duration = Duration::from_millis(50);
 
-/// Looks again and again until `look` finds something, and fails naming `what` when that took longer than `timeout`.
+/// Looks again and again until `look` finds something, and fails naming `what` when that took
+/// longer than `timeout`.
 ///
 /// An error of `look` means "not yet"; the last one is part of the failure's message.
 ///
 /// # Errors
 /// When nothing was found in time.
-pub async fn wait_until<T, Look, Looking>(
+pub async fn wait_until<T>(
     what: &str,
     timeout: Duration,
-    mut look: Look,
-) -> Result<T>
-where
-    Look: FnMut() -> Looking,
-    Looking: Future<Output = Result<Option<T>>>,
-{
+    mut look: impl AsyncFnMut() -> Result<Option<T>>,
+) -> Result<T> {
     let deadline = Instant::now() + timeout;
     let mut last_error = None;
     while Instant::now() < deadline {

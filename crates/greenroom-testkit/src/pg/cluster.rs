@@ -50,13 +50,23 @@ impl Cluster {
 
     /// The cluster kept in this directory, made when there is none yet, with full durability.
     ///
-    /// As root the data may be elsewhere: PostgreSQL then runs as an unprivileged user, who must be able to reach it.
+    /// As root the data may be elsewhere: PostgreSQL then runs as an unprivileged user, who must be
+    /// able to reach it.
     ///
     /// # Errors
     /// When PostgreSQL is missing or does not start, or another one runs on the same data.
     pub async fn kept_in(directory: &Path) -> Result<Self> {
         let owner = place::unprivileged()?;
         Self::create(place::reachable(directory, owner)?, owner, Durability::Full, false).await
+    }
+
+    /// Removes the cluster kept in this directory, with its data.
+    ///
+    /// # Errors
+    /// When it cannot be removed.
+    pub fn forget(directory: &Path) -> Result<()> {
+        let home = place::reachable(directory, place::unprivileged()?)?;
+        std::fs::remove_dir_all(&home).with_context(|| format!("cannot remove {}", home.display()))
     }
 
     async fn create(
@@ -86,13 +96,27 @@ impl Cluster {
         format!("postgres://postgres:{}@127.0.0.1:{}/{database}", self.password, self.port)
     }
 
+    /// The URL of a database on it, which is made when there is none of this name.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub async fn database(&self, name: &str) -> Result<String> {
+        let client = connect(&self.url("postgres")).await?;
+        if client.query_opt("select from pg_database where datname = $1", &[&name]).await?.is_none()
+        {
+            client.batch_execute(&format!("create database {name}")).await?;
+        }
+        Ok(self.url(name))
+    }
+
     /// The port it listens on, the same after [`Self::stop`] and [`Self::start`].
     #[must_use]
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// Stops it at once, as a fast shutdown: connections are cut, nothing that was committed is lost.
+    /// Stops it at once, as a fast shutdown: connections are cut, nothing that was committed is
+    /// lost.
     ///
     /// # Errors
     /// When it is not running.
@@ -147,7 +171,8 @@ impl Cluster {
     }
 
     async fn start_on_a_free_port(&mut self) -> Result<()> {
-        // Another process may take the port between our finding it free and the server's binding it.
+        // Another process may take the port between our finding it free and the server's binding
+        // it.
         for _ in 0..2 {
             self.port = place::free_tcp_port()?;
             if self.start().await.is_ok() {

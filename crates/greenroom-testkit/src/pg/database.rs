@@ -13,7 +13,8 @@ use crate::{env, place};
 /// The cluster of this process, when nobody gave us one. Its guard stops it when the process ends.
 static SHARED: OnceCell<Cluster> = OnceCell::const_new();
 
-/// A database nobody else uses. Dropping it drops it in PostgreSQL, with the connections that are still open.
+/// A database nobody else uses. Dropping it drops it in PostgreSQL, with the connections that are
+/// still open.
 #[derive(Debug)]
 pub struct Database {
     url: String,
@@ -22,12 +23,13 @@ pub struct Database {
 }
 
 impl Database {
-    /// A migrated database, on the server of `GREENROOM_TEST_DATABASE_URL` or else on one cluster per test process.
+    /// A migrated database, on the server of `GREENROOM_TEST_DATABASE_URL` or else on one cluster
+    /// per test process.
     ///
     /// # Errors
     /// When PostgreSQL is missing, or a migration fails.
     pub async fn fresh() -> Result<Self> {
-        Self::migrated_on(server().await?).await
+        Self::fresh_at(server().await?).await
     }
 
     /// A database without any tables, on the same server.
@@ -43,7 +45,19 @@ impl Database {
     /// # Errors
     /// When a migration fails.
     pub async fn fresh_on(cluster: &Cluster) -> Result<Self> {
-        Self::migrated_on(cluster.url("postgres")).await
+        Self::fresh_at(cluster.url("postgres")).await
+    }
+
+    /// A migrated database on the server of this URL, whose user may make databases.
+    ///
+    /// # Errors
+    /// When a migration fails.
+    pub async fn fresh_at(server: String) -> Result<Self> {
+        aside(async move {
+            let template = template(&server).await?;
+            Self::create(server, &format!("template {template} strategy file_copy")).await
+        })
+        .await
     }
 
     /// The URL, for the server's superuser.
@@ -56,14 +70,6 @@ impl Database {
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
-    }
-
-    async fn migrated_on(server: String) -> Result<Self> {
-        aside(async move {
-            let template = template(&server).await?;
-            Self::create(server, &format!("template {template} strategy file_copy")).await
-        })
-        .await
     }
 
     async fn empty_on(server: String) -> Result<Self> {
@@ -99,7 +105,8 @@ async fn server() -> Result<String> {
     Ok(cluster.url("postgres"))
 }
 
-/// The migrated database the others are copied from, made by the first who needs it while the others wait.
+/// The migrated database the others are copied from, made by the first who needs it while the
+/// others wait.
 async fn template(server: &str) -> Result<String> {
     let name =
         format!("greenroom_template_{}", migrations_hash(&place::workspace().join("migrations"))?);

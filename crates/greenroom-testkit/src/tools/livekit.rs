@@ -10,8 +10,8 @@ use crate::process::Guarded;
 /// The version everything here was tried with.
 const VERSION: &str = "v1.13.5";
 
-const MISSING: &str = "LiveKit is missing: set LIVEKIT_URL, LIVEKIT_API_KEY and LIVEKIT_API_SECRET, or put livekit-server \
-     on PATH, or install Go to have it built";
+const MISSING: &str = "LiveKit is missing: set LIVEKIT_URL, LIVEKIT_API_KEY and LIVEKIT_API_SECRET, \
+     or put livekit-server on PATH, or install Go to have it built";
 
 /// A `livekit-server` that is there already.
 #[must_use]

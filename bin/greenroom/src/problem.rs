@@ -1,0 +1,294 @@
+//! Failures as clients see them: RFC 9457, and the one place with status codes.
+
+use std::error::Error as StdError;
+use std::fmt;
+
+use actix_web::http::StatusCode;
+use actix_web::http::header::{self, HeaderName};
+use actix_web::{HttpResponse, ResponseError};
+use greenroom_core::domain::Invalid;
+use greenroom_core::{Error, LiveKitError, StoreError};
+use paperclip::v2::schema::Apiv2Errors;
+use serde::Serialize;
+
+/// The media type of every failure.
+pub const CONTENT_TYPE: &str = "application/problem+json";
+
+macro_rules! codes {
+    ($($code:ident = $text:literal, $status:ident, $title:literal;)+) => {
+        /// What is wrong, in one stable word.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum Code { $($code,)+ }
+
+        impl Code {
+            #[must_use]
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$code => $text,)+ }
+            }
+
+            #[must_use]
+            pub fn status(self) -> StatusCode {
+                match self { $(Self::$code => StatusCode::$status,)+ }
+            }
+
+            #[must_use]
+            pub fn title(self) -> &'static str {
+                match self { $(Self::$code => $title,)+ }
+            }
+        }
+    };
+}
+
+codes! {
+    InvalidRequest = "invalid_request", BAD_REQUEST, "Invalid request";
+    Unauthenticated = "unauthenticated", UNAUTHORIZED, "Not authenticated";
+    TemplateForbidden = "template_forbidden", FORBIDDEN, "Template of another organization";
+    ScopeMissing = "scope_missing", FORBIDDEN, "Scope missing";
+    UserForbidden = "user_forbidden", FORBIDDEN, "Not for end users";
+    TemplateNotFound = "template_not_found", NOT_FOUND, "Template not found";
+    SessionNotFound = "session_not_found", NOT_FOUND, "Session not found";
+    RouteNotFound = "route_not_found", NOT_FOUND, "Route not found";
+    MethodNotAllowed = "method_not_allowed", METHOD_NOT_ALLOWED, "Method not allowed";
+    TemplateNameTaken = "template_name_taken", CONFLICT, "Template name taken";
+    BodyTooLarge = "body_too_large", PAYLOAD_TOO_LARGE, "Body too large";
+    UnsupportedMediaType = "unsupported_media_type", UNSUPPORTED_MEDIA_TYPE, "Unsupported media type";
+    NotConfigurable = "not_configurable", UNPROCESSABLE_ENTITY, "Not configurable";
+    Internal = "internal", INTERNAL_SERVER_ERROR, "Internal error";
+    LiveKitError = "livekit_error", BAD_GATEWAY, "LiveKit refused";
+    LiveKitUnavailable = "livekit_unavailable", SERVICE_UNAVAILABLE, "LiveKit unavailable";
+    LiveKitTimeout = "livekit_timeout", GATEWAY_TIMEOUT, "LiveKit did not answer in time";
+    DatabaseUnavailable = "database_unavailable", SERVICE_UNAVAILABLE, "Database unavailable";
+    Overloaded = "overloaded", SERVICE_UNAVAILABLE, "Overloaded";
+}
+
+impl Code {
+    /// Whether the same request may succeed a little later.
+    #[must_use]
+    pub fn retryable(self) -> bool {
+        matches!(self.status(), StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT)
+    }
+}
+
+/// A wrong field: where it is, and what would be right.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct FieldError {
+    pub field: String,
+    pub detail: String,
+}
+
+impl FieldError {
+    #[must_use]
+    pub fn new(field: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self { field: field.into(), detail: detail.into() }
+    }
+
+    /// Of a value the domain refused, pointing at the element when it is a list's.
+    #[must_use]
+    pub fn of(field: &str, invalid: &Invalid) -> Self {
+        let field = match invalid.element {
+            Some(element) => format!("{field}[{element}]"),
+            None => field.to_owned(),
+        };
+        Self::new(field, invalid.to_string())
+    }
+}
+
+/// A failure on its way to a client.
+#[derive(Debug)]
+pub struct Problem {
+    code: Code,
+    detail: String,
+    errors: Vec<FieldError>,
+    allow: Option<&'static str>,
+}
+
+/// The members of the body, in the order in which people read them.
+#[derive(Serialize)]
+struct Body<'a> {
+    r#type: String,
+    title: &'static str,
+    status: u16,
+    detail: &'a str,
+    code: &'static str,
+    request_id: &'a str,
+    retryable: bool,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    errors: &'a [FieldError],
+}
+
+impl Problem {
+    #[must_use]
+    pub fn new(code: Code, detail: impl Into<String>) -> Self {
+        Self { code, detail: detail.into(), errors: Vec::new(), allow: None }
+    }
+
+    /// A request with wrong fields.
+    #[must_use]
+    pub fn invalid(errors: Vec<FieldError>) -> Self {
+        let fields: Vec<_> = errors.iter().map(|error| error.field.as_str()).collect();
+        let detail = format!("Wrong: {}.", fields.join(", "));
+        Self { errors, ..Self::new(Code::InvalidRequest, detail) }
+    }
+
+    /// A method the route does not have; `allow` names those it has.
+    #[must_use]
+    pub fn method_not_allowed(allow: &'static str) -> Self {
+        let detail = format!("This route allows {allow}.");
+        Self { allow: Some(allow), ..Self::new(Code::MethodNotAllowed, detail) }
+    }
+
+    /// The problem a failed response carries. One that is not ours comes from actix-web itself,
+    /// and what its status says is all that is told.
+    pub fn of(error: &actix_web::Error) -> Self {
+        if let Some(problem) = error.as_error::<Self>() {
+            return Self {
+                code: problem.code,
+                detail: problem.detail.clone(),
+                errors: problem.errors.clone(),
+                allow: problem.allow,
+            };
+        }
+        match error.as_response_error().status_code() {
+            StatusCode::PAYLOAD_TOO_LARGE => {
+                Self::new(Code::BodyTooLarge, "The body is larger than 64 KiB.")
+            }
+            status if status.is_client_error() => {
+                Self::new(Code::InvalidRequest, "The request is malformed.")
+            }
+            _ => Self::internal(&error),
+        }
+    }
+
+    /// The response, with the id of the request it answers.
+    #[must_use]
+    pub fn respond(&self, request_id: &str) -> HttpResponse {
+        let status = self.code.status();
+        let mut response = HttpResponse::build(status);
+        response.content_type(CONTENT_TYPE);
+        if status == StatusCode::UNAUTHORIZED {
+            response.insert_header((header::WWW_AUTHENTICATE, "Bearer"));
+        }
+        if self.code.retryable() {
+            response.insert_header((header::RETRY_AFTER, "1"));
+        }
+        if let Some(allow) = self.allow {
+            response.insert_header((header::ALLOW, allow));
+        }
+        let body = Body {
+            r#type: format!("urn:greenroom:problem:{}", self.code.as_str()),
+            title: self.code.title(),
+            status: status.as_u16(),
+            detail: &self.detail,
+            code: self.code.as_str(),
+            request_id,
+            retryable: self.code.retryable(),
+            errors: &self.errors,
+        };
+        response.body(serde_json::to_vec(&body).unwrap_or_default())
+    }
+
+    /// A fault of ours. Its cause is for the log, and this is where it gets there.
+    fn internal(cause: &dyn fmt::Display) -> Self {
+        tracing::error!(error = %cause, "a request failed");
+        Self::new(
+            Code::Internal,
+            "Something went wrong on our side; the log has it under this request_id.",
+        )
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.code.as_str(), self.detail)
+    }
+}
+
+impl ResponseError for Problem {
+    fn status_code(&self) -> StatusCode {
+        self.code.status()
+    }
+}
+
+// What each route may answer is added by openapi.rs from its own table.
+impl Apiv2Errors for Problem {}
+
+impl From<Error> for Problem {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::TemplateNotFound(id) => Self::new(
+                Code::TemplateNotFound,
+                format!("No session template {id} in this organization."),
+            ),
+            Error::TemplateForbidden(id) => Self::new(
+                Code::TemplateForbidden,
+                format!("Session template {id} belongs to another organization."),
+            ),
+            Error::TemplateNameTaken(name) => Self::new(
+                Code::TemplateNameTaken,
+                format!(
+                    "This organization has a session template named {:?} already.",
+                    name.as_str()
+                ),
+            ),
+            Error::TemplateContradicts(contradictions) => Self::invalid(
+                contradictions
+                    .iter()
+                    .map(|(field, invalid)| FieldError::of(field, invalid))
+                    .collect(),
+            ),
+            Error::LiveKit(error) => Self::livekit(&error),
+            Error::Store(error) => Self::store(&error),
+            Error::Overloaded => {
+                Self::new(Code::Overloaded, "Too many requests at once; try again.")
+            }
+        }
+    }
+}
+
+impl Problem {
+    /// LiveKit's own words are in the log of the start; they may name its addresses.
+    fn livekit(error: &LiveKitError) -> Self {
+        match error {
+            LiveKitError::Unavailable(_) => Self::new(
+                Code::LiveKitUnavailable,
+                "LiveKit cannot be reached; the session has failed. Start again.",
+            ),
+            LiveKitError::Timeout => Self::new(
+                Code::LiveKitTimeout,
+                "LiveKit did not answer in time; the session has failed. Start again.",
+            ),
+            LiveKitError::Refused(_) => Self::new(
+                Code::LiveKitError,
+                "LiveKit refused to open the room; the session has failed. Its key may be wrong: the log has its answer.",
+            ),
+        }
+    }
+
+    fn store(error: &StoreError) -> Self {
+        match error {
+            StoreError::Unavailable(_) | StoreError::Timeout(_) => {
+                tracing::warn!(error = %Chain(error), "the database does not answer");
+                Self::new(Code::DatabaseUnavailable, "The database does not answer; try again.")
+            }
+            StoreError::Conflict(_) | StoreError::Query(_) => Self::internal(&Chain(error)),
+        }
+    }
+}
+
+/// An error with all its causes, in one line.
+struct Chain<'a>(&'a dyn StdError);
+
+impl fmt::Display for Chain<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut cause = self.0.source();
+        while let Some(error) = cause {
+            write!(f, ": {error}")?;
+            cause = error.source();
+        }
+        Ok(())
+    }
+}
+
+/// The name of the header that carries a request's id.
+pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");

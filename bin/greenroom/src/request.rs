@@ -1,0 +1,49 @@
+//! What happens to every request: it gets an id, a span in the log, and a problem when it fails.
+
+use actix_web::body::{BoxBody, MessageBody};
+use actix_web::dev::{ServiceRequest, ServiceResponse};
+use actix_web::http::header::HeaderValue;
+use actix_web::middleware::Next;
+use tracing::Instrument;
+use uuid::Uuid;
+
+use crate::problem::{Problem, REQUEST_ID};
+
+/// The middleware around every route.
+pub async fn answer(
+    request: ServiceRequest,
+    next: Next<impl MessageBody + 'static>,
+) -> Result<ServiceResponse<BoxBody>, actix_web::Error> {
+    let id = request_id(&request);
+    let span = tracing::info_span!("request", request_id = %id, method = %request.method(), path = request.path());
+    async {
+        let response = next.call(request).await?;
+        tracing::debug!(status = response.status().as_u16(), "answered");
+        let problem = response.response().error().map(Problem::of);
+        let mut response = match problem {
+            Some(problem) => response.into_response(problem.respond(&id)),
+            None => response.map_into_boxed_body(),
+        };
+        if let Ok(id) = HeaderValue::from_str(&id) {
+            response.headers_mut().insert(REQUEST_ID, id);
+        }
+        Ok(response)
+    }
+    .instrument(span)
+    .await
+}
+
+/// The caller's own id when it is one, else a new one.
+#[allow(clippy::disallowed_methods, reason = "a request's id is not the domain's")]
+fn request_id(request: &ServiceRequest) -> String {
+    let own = request.headers().get(REQUEST_ID).and_then(|id| id.to_str().ok());
+    match own {
+        Some(id) if is_request_id(id) => id.to_owned(),
+        _ => Uuid::now_v7().to_string(),
+    }
+}
+
+fn is_request_id(id: &str) -> bool {
+    let safe = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
+    (1..=128).contains(&id.len()) && id.bytes().all(safe)
+}

@@ -1,0 +1,202 @@
+//! `POST /api/v1/sessions/start`.
+
+use std::collections::BTreeMap;
+
+use actix_web::http::header;
+use actix_web::web::Data;
+use actix_web::{HttpRequest, HttpResponse, Responder};
+use chrono::{DateTime, Utc};
+use greenroom_core::domain::{Invalid, JsonObject, SessionTemplateId, UserId};
+use greenroom_core::{Greenroom, StartRequest, StartedSession};
+use paperclip::actix::{Apiv2Schema, CreatedJson, OperationModifier, api_v2_operation};
+use paperclip::v2::models::DefaultOperationRaw;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use uuid::Uuid;
+
+use crate::auth::Caller;
+use crate::extract::{Body, FieldErrors, Params};
+use crate::problem::{Code, Problem};
+
+/// What to start. Unknown fields are ignored.
+#[derive(Deserialize, Apiv2Schema)]
+#[openapi(rename = "StartRequest")]
+pub struct StartBody {
+    /// The template; it may instead be in the query.
+    session_template_id: Option<String>,
+    /// Who will join, 1 to 128 characters; a guest, when nobody is named.
+    user_id: Option<String>,
+    /// Kept with the session and handed to the agent; at most 4 KiB.
+    metadata: Option<BTreeMap<String, Value>>,
+    /// Of LiveKit's token-source request; not supported yet: leave it out, or empty.
+    #[serde(alias = "roomName")]
+    room_name: Option<Value>,
+    /// Of LiveKit's token-source request; not supported yet: leave it out, or empty.
+    #[serde(alias = "participantName")]
+    participant_name: Option<Value>,
+    /// Of LiveKit's token-source request; not supported yet: leave it out, or empty.
+    #[serde(alias = "participantIdentity")]
+    participant_identity: Option<Value>,
+    /// Of LiveKit's token-source request; not supported yet: leave it out, or empty.
+    #[serde(alias = "participantMetadata")]
+    participant_metadata: Option<Value>,
+    /// Of LiveKit's token-source request; not supported yet: leave it out, or empty.
+    #[serde(alias = "participantAttributes")]
+    participant_attributes: Option<Value>,
+    /// Of LiveKit's token-source request; not supported yet: leave it out, or empty.
+    #[serde(alias = "roomConfig")]
+    room_config: Option<Value>,
+}
+
+/// The template, where a client can choose its URL but not its body.
+#[derive(Deserialize, Apiv2Schema)]
+pub struct StartParams {
+    session_template_id: Option<String>,
+}
+
+/// A started session and the pass to its room. `server_url` and `participant_token` repeat
+/// `livekit_url` and `access_token` in the words of LiveKit's SDKs.
+#[derive(Serialize, Apiv2Schema)]
+#[openapi(rename = "StartedSession")]
+pub struct StartedBody {
+    session_id: Uuid,
+    room_name: String,
+    access_token: String,
+    livekit_url: String,
+    token_expiry: DateTime<Utc>,
+    server_url: String,
+    participant_token: String,
+    participant_identity: String,
+    /// Until when somebody must have joined.
+    join_by: DateTime<Utc>,
+}
+
+/// 201, where the session is, and that nobody caches the token.
+pub struct Started(StartedBody);
+
+/// When this answers 201, the session is committed and, unless its template says `on_join`, the
+/// room exists in `LiveKit` and the agent has been asked for.
+#[api_v2_operation(tags(Sessions), operation_id = "start_session", summary = "Start a session")]
+pub async fn start(
+    caller: Caller,
+    request: HttpRequest,
+    params: Params<StartParams>,
+    body: Body<StartBody>,
+    greenroom: Data<Greenroom>,
+) -> Result<Started, Problem> {
+    let start = parse(params.0, body.0)?;
+    if request.headers().contains_key("idempotency-key") {
+        return Err(not_configurable("Idempotency-Key"));
+    }
+    let started = greenroom.start(caller.organization, start).await?;
+    Ok(Started(started.into()))
+}
+
+fn parse(params: StartParams, body: StartBody) -> Result<StartRequest, Problem> {
+    let mut errors = FieldErrors::default();
+    let not_configurable_field = body.token_source_field();
+    let template = template_id(body.session_template_id, params.session_template_id);
+    let template = errors.take("session_template_id", template);
+    let user_id = errors.take("user_id", body.user_id.map(UserId::try_from).transpose());
+    let metadata = body.metadata.map(|metadata| JsonObject::try_from(Map::from_iter(metadata)));
+    let metadata = errors.take("metadata", metadata.transpose());
+    let request = (|| {
+        Some(StartRequest {
+            session_template_id: template?,
+            user_id: user_id?,
+            metadata: metadata?,
+        })
+    })();
+    let request = errors.finish(request)?;
+    match not_configurable_field {
+        Some(field) => Err(not_configurable(field)),
+        None => Ok(request),
+    }
+}
+
+/// The template of the body or the query; of both, when they agree.
+fn template_id(body: Option<String>, query: Option<String>) -> Result<SessionTemplateId, Invalid> {
+    let parse = |text: Option<String>| text.map(|text| text.parse()).transpose();
+    match (parse(body)?, parse(query)?) {
+        (Some(body), Some(query)) if body != query => {
+            Err(Invalid::new("must be the same in the body and the query"))
+        }
+        (Some(id), _) | (None, Some(id)) => Ok(id),
+        (None, None) => Err(Invalid::new("is required, in the body or the query")),
+    }
+}
+
+impl StartBody {
+    /// The first field of LiveKit's token-source request that says something.
+    fn token_source_field(&self) -> Option<&'static str> {
+        let fields = [
+            ("room_name", &self.room_name),
+            ("participant_name", &self.participant_name),
+            ("participant_identity", &self.participant_identity),
+            ("participant_metadata", &self.participant_metadata),
+            ("participant_attributes", &self.participant_attributes),
+            ("room_config", &self.room_config),
+        ];
+        let says = |value: &Option<Value>| value.as_ref().is_some_and(|value| !is_empty(value));
+        fields.into_iter().find(|(_, value)| says(value)).map(|(name, _)| name)
+    }
+}
+
+/// SDKs send what they have nothing to say in as empty values.
+fn is_empty(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::String(text) => text.is_empty(),
+        Value::Array(values) => values.is_empty(),
+        Value::Object(map) => map.is_empty(),
+        Value::Bool(_) | Value::Number(_) => false,
+    }
+}
+
+fn not_configurable(what: &str) -> Problem {
+    Problem::new(Code::NotConfigurable, format!("{what} is not supported yet; leave it out."))
+}
+
+impl From<StartedSession> for StartedBody {
+    fn from(started: StartedSession) -> Self {
+        let session = started.session;
+        Self {
+            session_id: session.id.0,
+            room_name: session.room_name.to_string(),
+            access_token: started.access_token.clone(),
+            livekit_url: started.livekit_url.clone(),
+            token_expiry: session.token_expiry,
+            server_url: started.livekit_url,
+            participant_token: started.access_token,
+            participant_identity: session.participant_identity.to_string(),
+            join_by: session.join_by,
+        }
+    }
+}
+
+impl Responder for Started {
+    type Body = actix_web::body::BoxBody;
+
+    fn respond_to(self, _: &HttpRequest) -> HttpResponse {
+        HttpResponse::Created()
+            .insert_header((header::LOCATION, format!("/api/v1/sessions/{}", self.0.session_id)))
+            .insert_header((header::CACHE_CONTROL, "no-store"))
+            .json(self.0)
+    }
+}
+
+impl paperclip::v2::schema::Apiv2Schema for Started {
+    fn name() -> Option<String> {
+        <StartedBody as paperclip::v2::schema::Apiv2Schema>::name()
+    }
+
+    fn raw_schema() -> paperclip::v2::models::DefaultSchemaRaw {
+        <StartedBody as paperclip::v2::schema::Apiv2Schema>::raw_schema()
+    }
+}
+
+impl OperationModifier for Started {
+    fn update_response(operation: &mut DefaultOperationRaw) {
+        CreatedJson::<StartedBody>::update_response(operation);
+    }
+}

@@ -1,0 +1,170 @@
+//! A running `greenroom`, and one function for what tests ask of it.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use greenroom_testkit::livekit::Server;
+use greenroom_testkit::pg::Database;
+use greenroom_testkit::process::{Guarded, Process};
+use greenroom_testkit::{caller, place, wait_until};
+use reqwest::header::HeaderMap;
+use reqwest::{Client, Method, RequestBuilder};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+pub const AUTH_SECRET: &str = "the callers' secret of thirty-two bytes";
+
+/// The program, running, with a database of its own.
+pub struct App {
+    // Stopped before its database is dropped.
+    pub process: Process,
+    pub pid: String,
+    pub address: String,
+    pub organization: Uuid,
+    pub client: Client,
+    pub database: Database,
+}
+
+/// An answer, read to its end.
+pub struct Answer {
+    pub status: u16,
+    pub headers: HeaderMap,
+    pub body: Value,
+}
+
+impl Answer {
+    pub fn code(&self) -> &str {
+        self.body["code"].as_str().unwrap_or_default()
+    }
+
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+    }
+
+    /// The wrong fields of a 400.
+    pub fn fields(&self) -> Vec<&str> {
+        let errors = self.body["errors"].as_array().map(Vec::as_slice).unwrap_or_default();
+        errors.iter().filter_map(|error| error["field"].as_str()).collect()
+    }
+
+    /// That it is the failure with this status and code, in the shape every failure has.
+    #[track_caller]
+    pub fn assert_problem(&self, status: u16, code: &str) {
+        assert_eq!((self.status, self.code()), (status, code), "{}", self.body);
+        assert_eq!(self.header("content-type"), "application/problem+json");
+        assert_eq!(self.body["type"], format!("urn:greenroom:problem:{code}"));
+        assert_eq!(self.body["status"], status);
+        assert_eq!(self.body["request_id"], self.header("x-request-id"));
+        assert_eq!(self.body["retryable"], matches!(status, 503 | 504));
+        assert_eq!(self.headers.contains_key("retry-after"), matches!(status, 503 | 504));
+        assert!(
+            self.body["detail"].as_str().is_some_and(|detail| detail.ends_with(['.', '>'])),
+            "{}",
+            self.body
+        );
+        assert!(!self.body.to_string().contains("server_url"));
+    }
+}
+
+/// The environment of a program with this database and this LiveKit.
+pub fn environment(database: &str, livekit: &Server) -> BTreeMap<&'static str, String> {
+    BTreeMap::from([
+        ("GREENROOM_LISTEN", "127.0.0.1:0".to_owned()),
+        ("GREENROOM_LOG", "greenroom=debug,info".to_owned()),
+        ("DATABASE_URL", database.to_owned()),
+        ("LIVEKIT_URL", livekit.url().to_owned()),
+        ("LIVEKIT_API_KEY", livekit.api_key().to_owned()),
+        ("LIVEKIT_API_SECRET", livekit.api_secret().to_owned()),
+        ("AUTH_JWT_SECRET", AUTH_SECRET.to_owned()),
+    ])
+}
+
+impl App {
+    /// The program with the LiveKit that tests share.
+    pub async fn start() -> Self {
+        Self::with(&[]).await
+    }
+
+    /// The program with some variables of its environment changed.
+    pub async fn with(changed: &[(&'static str, &str)]) -> Self {
+        let database = Database::fresh().await.unwrap();
+        let livekit = Server::shared().await.unwrap();
+        Self::on(database, livekit, changed).await
+    }
+
+    pub async fn on(
+        database: Database,
+        livekit: &Server,
+        changed: &[(&'static str, &str)],
+    ) -> Self {
+        let mut environment = environment(database.url(), livekit);
+        environment.extend(changed.iter().map(|(name, text)| (*name, (*text).to_owned())));
+        let home = place::temporary("greenroom", None).unwrap();
+        let log = home.join("greenroom.log");
+        let mut program = Guarded::new("greenroom", env!("CARGO_BIN_EXE_greenroom"), log)
+            .args(["serve"])
+            .removing(home);
+        for (name, text) in &environment {
+            program = program.env(name, text);
+        }
+        let mut process = program.start().unwrap();
+        let listening = wait_until("greenroom listens", Duration::from_secs(20), async || {
+            process.check()?;
+            let output = process.output();
+            let line = output.lines().find(|line| line.contains("listening"));
+            let field =
+                |name| line?.split(name).nth(1)?.split_whitespace().next().map(str::to_owned);
+            Ok(field("address=").zip(field("pid=")))
+        });
+        let (address, pid) = listening.await.unwrap();
+        let address = format!("http://{address}");
+        // A request may take what the program allows itself, and no more.
+        let client = Client::builder().timeout(Duration::from_secs(10)).build().unwrap();
+        Self { process, pid, address, organization: uuid(), client, database }
+    }
+
+    /// A token of a backend of this app's organization.
+    pub fn token(&self) -> String {
+        caller::backend(AUTH_SECRET, self.organization)
+    }
+
+    pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        self.client.request(method, format!("{}{path}", self.address)).bearer_auth(self.token())
+    }
+
+    pub async fn get(&self, path: &str) -> Answer {
+        answer(self.request(Method::GET, path)).await
+    }
+
+    pub async fn post(&self, path: &str, body: &Value) -> Answer {
+        answer(self.request(Method::POST, path).json(body)).await
+    }
+
+    /// A template with these settings beside a name nobody has; its id.
+    pub async fn template(&self, settings: Value) -> String {
+        let mut body = json!({"name": format!("template {}", uuid())});
+        body.as_object_mut().unwrap().extend(settings.as_object().unwrap().clone());
+        let created = self.post("/api/v1/session-templates", &body).await;
+        assert_eq!(created.status, 201, "{}", created.body);
+        created.body["id"].as_str().unwrap().to_owned()
+    }
+
+    /// Starts a session of this template.
+    pub async fn start_session(&self, template: &str, body: Value) -> Answer {
+        let mut request = json!({"session_template_id": template});
+        request.as_object_mut().unwrap().extend(body.as_object().unwrap().clone());
+        self.post("/api/v1/sessions/start", &request).await
+    }
+}
+
+pub async fn answer(request: RequestBuilder) -> Answer {
+    let response = request.send().await.unwrap();
+    let (status, headers) = (response.status().as_u16(), response.headers().clone());
+    let text = response.text().await.unwrap();
+    let body = serde_json::from_str(&text).unwrap_or(Value::String(text));
+    Answer { status, headers, body }
+}
+
+pub fn uuid() -> Uuid {
+    Uuid::from_u128(u128::from_str_radix(&place::random_hex().unwrap(), 16).unwrap())
+}

@@ -1,0 +1,143 @@
+//! LiveKit or PostgreSQL stopped, slow, or talking nonsense.
+
+use std::time::{Duration, Instant};
+
+use greenroom_testkit::livekit::Server;
+use greenroom_testkit::pg::{Cluster, Database};
+use greenroom_testkit::{place, wait_until};
+use reqwest::Method;
+use serde_json::json;
+use wiremock::{Mock, MockServer, ResponseTemplate, matchers};
+
+use crate::app::{App, answer};
+
+/// Starts a session, which fails with this problem, and is `failed`/`livekit_error` afterwards.
+async fn assert_start_fails(app: &App, status: u16, code: &str) {
+    let template = app.template(json!({"agent_name": "greeter"})).await;
+    let before = Instant::now();
+    app.start_session(&template, json!({})).await.assert_problem(status, code);
+    assert!(before.elapsed() < Duration::from_secs(5), "it took {:?}", before.elapsed());
+    let sessions = app.get("/api/v1/sessions?limit=1").await.body;
+    assert_eq!(
+        (&sessions[0]["status"], &sessions[0]["end_reason"]),
+        (&json!("failed"), &json!("livekit_error"))
+    );
+    assert!(sessions[0]["ended_at"].is_string() && sessions[0]["started_at"].is_null());
+}
+
+#[tokio::test]
+async fn livekit_stopped_slow_and_back() {
+    let mut livekit = Server::start().await.unwrap();
+    let app = App::on(Database::fresh().await.unwrap(), &livekit, &[]).await;
+
+    livekit.pause().unwrap();
+    assert_start_fails(&app, 504, "livekit_timeout").await;
+    livekit.resume().unwrap();
+    let template = app.template(json!({})).await;
+    wait_until("LiveKit opens rooms again", Duration::from_secs(10), async || {
+        Ok((app.start_session(&template, json!({})).await.status == 201).then_some(()))
+    })
+    .await
+    .unwrap();
+
+    livekit.stop().await.unwrap();
+    assert_start_fails(&app, 503, "livekit_unavailable").await;
+    let ready = app.get("/readyz").await;
+    assert_eq!(ready.status, 200, "without LiveKit a replica still reads");
+    assert_ne!(ready.body["checks"]["livekit"], "ok");
+}
+
+#[tokio::test]
+async fn livekit_talking_nonsense() {
+    let room = b"\n\x04evil".to_vec();
+    for (answer, status, code) in [
+        (ResponseTemplate::new(200), 502, "livekit_error"),
+        (
+            ResponseTemplate::new(200).set_body_bytes(b"\xff\xff<html>".to_vec()),
+            502,
+            "livekit_error",
+        ),
+        (
+            ResponseTemplate::new(200).set_body_bytes([&b"\x12"[..], &room[1..]].concat()),
+            502,
+            "livekit_error",
+        ),
+        (ResponseTemplate::new(302).insert_header("location", "/elsewhere"), 502, "livekit_error"),
+        (ResponseTemplate::new(500).set_body_string("oops"), 502, "livekit_error"),
+        (ResponseTemplate::new(404), 502, "livekit_error"),
+        (ResponseTemplate::new(503).set_body_string("no upstream"), 503, "livekit_unavailable"),
+        (ResponseTemplate::new(429), 503, "livekit_unavailable"),
+        (ResponseTemplate::new(200).set_delay(Duration::from_secs(30)), 504, "livekit_timeout"),
+    ] {
+        let nonsense = MockServer::start().await;
+        Mock::given(matchers::any()).respond_with(answer).mount(&nonsense).await;
+        let app = App::with(&[("LIVEKIT_API_URL", &nonsense.uri())]).await;
+        assert_start_fails(&app, status, code).await;
+    }
+}
+
+#[tokio::test]
+async fn a_wrong_livekit_key_is_a_refusal() {
+    let app = App::with(&[("LIVEKIT_API_SECRET", "a secret LiveKit has never heard of")]).await;
+    assert_start_fails(&app, 502, "livekit_error").await;
+    let ready = app.get("/readyz").await;
+    assert!(
+        ready.body["checks"]["livekit"].as_str().unwrap().contains("unauthenticated"),
+        "{}",
+        ready.body
+    );
+}
+
+#[tokio::test]
+async fn postgres_stopped_hung_and_back() {
+    let mut cluster = Cluster::private().await.unwrap();
+    let database = Database::fresh_on(&cluster).await.unwrap();
+    let app = App::on(database, Server::shared().await.unwrap(), &[]).await;
+    let template = app.template(json!({"room_creation": "on_join"})).await;
+    assert_eq!(app.start_session(&template, json!({})).await.status, 201);
+
+    cluster.stop().await.unwrap();
+    app.start_session(&template, json!({})).await.assert_problem(503, "database_unavailable");
+    app.get("/api/v1/sessions").await.assert_problem(503, "database_unavailable");
+    let ready = answer(app.request(Method::GET, "/readyz")).await;
+    assert_eq!((ready.status, &ready.body["status"]), (503, &json!("not_ready")));
+
+    cluster.start().await.unwrap();
+    let again = Instant::now();
+    wait_until("starts succeed again", Duration::from_secs(10), async || {
+        Ok((app.start_session(&template, json!({})).await.status == 201).then_some(()))
+    })
+    .await
+    .unwrap();
+    assert!(again.elapsed() < Duration::from_secs(2), "well again after {:?}", again.elapsed());
+
+    cluster.pause().unwrap();
+    let before = Instant::now();
+    let answers =
+        [app.start_session(&template, json!({})).await, app.get("/api/v1/sessions").await];
+    assert!(before.elapsed() < Duration::from_secs(12), "two requests took {:?}", before.elapsed());
+    for answer in answers {
+        answer.assert_problem(503, "database_unavailable");
+    }
+    cluster.resume().unwrap();
+    assert_eq!(app.start_session(&template, json!({})).await.status, 201);
+}
+
+#[tokio::test]
+async fn a_database_without_schema_is_not_ready() {
+    let database = Database::empty().await.unwrap();
+    let app = App::on(database, Server::shared().await.unwrap(), &[]).await;
+    let ready = app.get("/readyz").await;
+    assert_eq!((ready.status, &ready.body["checks"]["database"]), (503, &json!("ok")));
+    let told = ready.body["checks"]["migrations"].as_str().unwrap();
+    assert!(told.contains("create_sessions") && told.contains("greenroom migrate"), "{told}");
+}
+
+#[tokio::test]
+async fn a_database_that_was_never_there_is_told_in_time() {
+    let port = place::free_tcp_port().unwrap();
+    let nowhere = format!("postgres://greenroom:s3cret-password@127.0.0.1:{port}/greenroom");
+    let app = App::with(&[("DATABASE_URL", &nowhere), ("GREENROOM_LOG", "trace")]).await;
+    app.get("/api/v1/sessions").await.assert_problem(503, "database_unavailable");
+    assert!(!app.process.output().contains("s3cret-password"), "the log has the password");
+}

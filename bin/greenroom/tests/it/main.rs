@@ -1,0 +1,13 @@
+//! The program as its users meet it: a process, a port, a real PostgreSQL and a real LiveKit.
+
+mod app;
+mod auth;
+mod command;
+mod failures;
+mod memory;
+mod problems;
+mod query;
+mod real;
+mod start;
+mod statements;
+mod templates;

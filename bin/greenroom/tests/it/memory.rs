@@ -1,0 +1,36 @@
+//! How much memory the program keeps.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use serde_json::json;
+use tokio::process::Command;
+
+use crate::app::App;
+
+const STARTS: usize = 100_000;
+const CONNECTIONS: usize = 16;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hundred_thousand_starts_leave_less_than_30_megabytes() {
+    let app = Arc::new(App::with(&[("GREENROOM_LOG", "info")]).await);
+    let template = app.template(json!({"room_creation": "on_join"})).await;
+    let left = Arc::new(AtomicUsize::new(STARTS));
+    let starters = (0..CONNECTIONS).map(|_| {
+        let (app, template, left) = (app.clone(), template.clone(), left.clone());
+        tokio::spawn(async move {
+            while left
+                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1))
+                .is_ok()
+            {
+                assert_eq!(app.start_session(&template, json!({})).await.status, 201);
+            }
+        })
+    });
+    for starter in starters.collect::<Vec<_>>() {
+        starter.await.unwrap();
+    }
+    let ps = Command::new("ps").args(["-o", "rss=", "-p", &app.pid]).output().await.unwrap();
+    let kilobytes: usize = String::from_utf8(ps.stdout).unwrap().trim().parse().unwrap();
+    assert!(kilobytes < 30 * 1024, "{kilobytes} kB are resident");
+}

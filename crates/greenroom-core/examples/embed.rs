@@ -1,0 +1,45 @@
+//! Greenroom without HTTP: another Rust service starts a session by calling a function.
+//!
+//! `DATABASE_URL=… LIVEKIT_URL=… LIVEKIT_API_KEY=… LIVEKIT_API_SECRET=… cargo run -p greenroom-core --example embed`
+
+use anyhow::Context;
+use greenroom_core::domain::{OrganizationId, TemplateName};
+use greenroom_core::{Config, Greenroom, LiveKitConfig, StartRequest, TemplateSettings, migrate};
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let config = Config::new(
+        variable("DATABASE_URL")?.into(),
+        LiveKitConfig {
+            url: variable("LIVEKIT_URL")?.parse()?,
+            api_url: variable("LIVEKIT_URL")?.parse()?,
+            api_key: variable("LIVEKIT_API_KEY")?.into(),
+            api_secret: variable("LIVEKIT_API_SECRET")?.into(),
+        },
+    );
+    migrate::run(&variable("DATABASE_URL")?).await?;
+    let greenroom = Greenroom::new(config)?;
+
+    // Whom one acts for: your own tenants' ids.
+    let organization: OrganizationId = "0193b8a0-0000-7000-8000-0000000e3bed".parse()?;
+    let template = match greenroom.templates(organization, 1).await?.pop() {
+        Some(template) => template,
+        None => {
+            let name = TemplateName::try_from("Embedded".to_owned())?;
+            greenroom.create_template(organization, TemplateSettings::new(name)).await?
+        }
+    };
+    let started = greenroom.start(organization, StartRequest::new(template.id)).await?;
+    let session =
+        greenroom.session(organization, started.session.id).await?.context("it is there")?;
+
+    println!("session  {} is {}", session.id, session.status);
+    println!("room     {} at {}", session.room_name, started.livekit_url);
+    println!("token    {} bytes, valid until {}", started.access_token.len(), session.token_expiry);
+    Ok(())
+}
+
+#[allow(clippy::disallowed_methods, reason = "an example's configuration is its environment")]
+fn variable(name: &str) -> anyhow::Result<String> {
+    std::env::var(name).with_context(|| format!("{name} is not set"))
+}

@@ -1,0 +1,32 @@
+//! What can happen to a use case. It knows no status code; that is for whoever speaks HTTP.
+
+use greenroom_domain::template::Contradiction;
+use greenroom_domain::{SessionTemplateId, TemplateName};
+use greenroom_livekit::LiveKitError;
+use greenroom_store::StoreError;
+
+/// Why a use case did not succeed. That a session is absent is no error but an `Option`.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// There is no such template, or it is archived.
+    #[error("there is no session template {0}")]
+    TemplateNotFound(SessionTemplateId),
+    /// The template is another organization's.
+    #[error("session template {0} belongs to another organization")]
+    TemplateForbidden(SessionTemplateId),
+    /// A living template of the organization has this name already, in whatever case.
+    #[error("a session template named {:?} exists already", .0.as_str())]
+    TemplateNameTaken(TemplateName),
+    /// Fields of the template contradict one another; each is named.
+    #[error("the session template contradicts itself")]
+    TemplateContradicts(Vec<Contradiction>),
+    /// The session is written, and failed, because LiveKit did not open its room.
+    #[error("the room could not be opened")]
+    LiveKit(#[source] LiveKitError),
+    /// The database failed; nothing was promised.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// All connections to the database stayed busy.
+    #[error("no database connection was free in time")]
+    Overloaded,
+}

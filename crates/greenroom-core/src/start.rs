@@ -1,0 +1,243 @@
+//! Starting a session: decide, commit, open the room, mint the token.
+
+use std::fmt;
+
+use chrono::{DateTime, SubsecRound, Utc};
+use greenroom_domain::{
+    EndReason, JsonObject, OrganizationId, ParticipantIdentity, RoomCreation, SessionTemplateId,
+    UserId,
+};
+use greenroom_livekit::dispatch::PrivateMetadata;
+use greenroom_livekit::{
+    Dispatch, JobMetadata, JoinToken, LiveKitError, RoomSettings, TokenMetadata,
+};
+use greenroom_store::{
+    Constraint, NewSession, Session, SessionTemplate, Standing, Started, StoreError,
+};
+
+use crate::{Error, Greenroom, clock};
+
+/// The first name of a room and up to three new ones. Names of one process never collide, and
+/// those of several by chance only, so a fourth collision is a fault and not bad luck.
+const NAMES_TRIED: usize = 4;
+
+/// What a caller asks for.
+#[derive(Debug, Clone)]
+pub struct StartRequest {
+    pub session_template_id: SessionTemplateId,
+    /// Who will join; a guest, when nobody is named.
+    pub user_id: Option<UserId>,
+    /// Kept with the session and handed to the agent.
+    pub metadata: Option<JsonObject>,
+}
+
+impl StartRequest {
+    #[must_use]
+    pub fn new(session_template_id: SessionTemplateId) -> Self {
+        Self { session_template_id, user_id: None, metadata: None }
+    }
+}
+
+/// A session that is committed, and the pass to its room.
+#[derive(Clone)]
+pub struct StartedSession {
+    pub session: Session,
+    /// The token to join with. It is never stored.
+    pub access_token: String,
+    /// Where to join, in its `ws` or `wss` form.
+    pub livekit_url: String,
+}
+
+impl fmt::Debug for StartedSession {
+    /// Without the token, which opens the room to whoever reads it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StartedSession").field("session", &self.session).finish_non_exhaustive()
+    }
+}
+
+impl Greenroom {
+    /// Starts a session of a template, for an organization.
+    ///
+    /// When this returns, the session is committed and, unless the template says `on_join`, its
+    /// room exists in LiveKit and the agent has been asked for.
+    ///
+    /// # Errors
+    /// [`Error::TemplateNotFound`] and [`Error::TemplateForbidden`] when there is nothing to
+    /// start; [`Error::LiveKit`] when the room could not be opened, and then the session is
+    /// `failed`/`livekit_error`; [`Error::Store`] and [`Error::Overloaded`] when the database
+    /// fails.
+    pub async fn start(
+        &self,
+        organization: OrganizationId,
+        request: StartRequest,
+    ) -> Result<StartedSession, Error> {
+        let started = self.write_session(organization, request).await?;
+        let now = self.shared.clock.now();
+        if started.session.room_creation == RoomCreation::OnStart {
+            self.open_room(&started, now).await?;
+        }
+        Ok(self.hand_out(started, now))
+    }
+
+    async fn write_session(
+        &self,
+        organization: OrganizationId,
+        request: StartRequest,
+    ) -> Result<Started, Error> {
+        let template = request.session_template_id;
+        let mut new = self.new_session(organization, request);
+        for _ in 0..NAMES_TRIED {
+            let written = self.shared.database.run(async |db| new.insert(db).await).await;
+            match written {
+                Ok(Some(started)) => return Ok(started),
+                Ok(None) => self.check_template(organization, template).await?,
+                Err(Error::Store(StoreError::Conflict(Constraint::RoomName))) => {}
+                Err(error) => return Err(error),
+            }
+            new.room_name = self.shared.names.room(new.created_at);
+        }
+        Err(StoreError::Conflict(Constraint::RoomName).into())
+    }
+
+    fn new_session(&self, organization: OrganizationId, request: StartRequest) -> NewSession {
+        let now = self.shared.clock.now();
+        NewSession {
+            organization_id: organization,
+            id: clock::session_id(now),
+            session_template_id: request.session_template_id,
+            participant_identity: match &request.user_id {
+                Some(user) => ParticipantIdentity::from(user),
+                None => clock::guest(),
+            },
+            user_id: request.user_id,
+            metadata: request.metadata,
+            room_name: self.shared.names.room(now),
+            created_at: now,
+            // JWTs count whole seconds, and the reply's token_expiry is the token's to the second.
+            token_issued_at: now.trunc_subsecs(0),
+            default_token_ttl: self.shared.token_ttl,
+        }
+    }
+
+    /// Says why the insert found no template. One that came into being in between is no reason:
+    /// then the insert is tried again.
+    async fn check_template(
+        &self,
+        organization: OrganizationId,
+        id: SessionTemplateId,
+    ) -> Result<(), Error> {
+        let standing = self
+            .shared
+            .database
+            .run(async |db| SessionTemplate::standing(db, organization, id).await);
+        match standing.await? {
+            Standing::Startable => Ok(()),
+            Standing::Foreign => Err(Error::TemplateForbidden(id)),
+            Standing::Archived | Standing::Absent => Err(Error::TemplateNotFound(id)),
+        }
+    }
+
+    /// Opens the room and asks for the agent, outside any transaction, and writes down how it went.
+    async fn open_room(&self, started: &Started, now: DateTime<Utc>) -> Result<(), Error> {
+        let session = &started.session;
+        let settings = room_settings(started, dispatch_by_call(started), now);
+        match self.shared.rooms.create(&session.room_name, &settings).await {
+            Ok(()) => self.note_room(session).await,
+            Err(error) => {
+                self.note_failure(session, &error).await;
+                return Err(Error::LiveKit(error));
+            }
+        }
+        Ok(())
+    }
+
+    /// Losing this write costs nothing but a look later on, so the start does not fail by it.
+    async fn note_room(&self, session: &Session) {
+        let (organization, id) = (session.organization_id, session.id);
+        let noted = self.shared.database.run(async |db| {
+            if !Session::room_created(db, organization, id).await? {
+                // Somebody ended it while LiveKit opened its room, which must go again.
+                Session::make_due(db, organization, id).await?;
+            }
+            Ok(())
+        });
+        if let Err(error) = noted.await {
+            tracing::warn!(session_id = %id, error = &error as &dyn std::error::Error,
+                "the opened room could not be written down");
+        }
+    }
+
+    async fn note_failure(&self, session: &Session, cause: &LiveKitError) {
+        let (organization, id) = (session.organization_id, session.id);
+        tracing::warn!(session_id = %id, error = cause as &dyn std::error::Error,
+            "LiveKit did not open the room");
+        let noted = self
+            .shared
+            .database
+            .run(async |db| Session::fail(db, organization, id, EndReason::LiveKitError).await);
+        if let Err(error) = noted.await {
+            tracing::warn!(session_id = %id, error = &error as &dyn std::error::Error,
+                "the failed session could not be written down");
+        }
+    }
+
+    fn hand_out(&self, started: Started, now: DateTime<Utc>) -> StartedSession {
+        let session = &started.session;
+        let settings = room_settings(&started, dispatch_by_token(&started), now);
+        let access_token = self.shared.signer.sign(&JoinToken {
+            room: &session.room_name,
+            identity: &session.participant_identity,
+            name: session.user_id.as_ref().map(UserId::as_str),
+            issued_at: now,
+            expires_at: session.token_expiry,
+            metadata: TokenMetadata {
+                session_id: session.id,
+                session_template_id: session.session_template_id,
+                user_id: session.user_id.as_ref(),
+                modality_profile: session.modality_profile,
+                enabled_panels: session.enabled_panels.as_ref(),
+            },
+            room_settings: &settings,
+        });
+        let livekit_url = self.shared.livekit_url.clone();
+        StartedSession { session: started.session, access_token, livekit_url }
+    }
+}
+
+fn room_settings(started: &Started, dispatch: Dispatch, now: DateTime<Utc>) -> RoomSettings {
+    RoomSettings::new(started.session.join_by, now, started.reconnect_window, dispatch)
+}
+
+/// The agent as the call that opens the room asks for it: nobody but LiveKit reads this.
+fn dispatch_by_call(started: &Started) -> Dispatch {
+    let session = &started.session;
+    let private = PrivateMetadata {
+        modality_profile: session.modality_profile,
+        enabled_panels: session.enabled_panels.as_ref(),
+        metadata: session.metadata.as_ref(),
+        agent_metadata: &started.agent_metadata,
+    };
+    dispatch(started, Some(private))
+}
+
+/// The agent as a token asks for it. A room has one owner of its dispatch: where the call asks,
+/// the token names nobody, so that a room it re-creates admits no stranger.
+fn dispatch_by_token(started: &Started) -> Dispatch {
+    match started.session.room_creation {
+        RoomCreation::OnStart => Dispatch::nobody(),
+        RoomCreation::OnJoin => dispatch(started, None),
+    }
+}
+
+fn dispatch(started: &Started, private: Option<PrivateMetadata<'_>>) -> Dispatch {
+    let Some(agent) = &started.agent_name else { return Dispatch::nobody() };
+    let session = &started.session;
+    let metadata = JobMetadata {
+        session_id: session.id,
+        organization_id: session.organization_id,
+        session_template_id: session.session_template_id,
+        user_id: session.user_id.as_ref(),
+        private,
+    };
+    Dispatch::new(agent, &metadata)
+}

@@ -1,0 +1,32 @@
+//! Core's use cases on a real PostgreSQL, with rooms in memory: the rules, not LiveKit.
+
+mod names;
+mod start;
+mod tenancy;
+
+use std::sync::Arc;
+
+use greenroom_core::domain::{OrganizationId, TemplateName};
+use greenroom_core::{Builder, Config, Greenroom, LiveKitConfig, MemoryRooms, TemplateSettings};
+use greenroom_testkit::pg::Database;
+use greenroom_testkit::place;
+
+/// The service over this database, its rooms in memory, still to be built.
+fn service(database: &Database, rooms: &Arc<MemoryRooms>) -> Builder {
+    let livekit = LiveKitConfig {
+        url: "ws://livekit.test".parse().unwrap(),
+        api_url: "http://livekit.test".parse().unwrap(),
+        api_key: "key".into(),
+        api_secret: "a secret of at least thirty-two bytes".into(),
+    };
+    Greenroom::builder(Config::new(database.url().into(), livekit)).rooms(rooms.clone())
+}
+
+fn organization() -> OrganizationId {
+    let random = u128::from_str_radix(&place::random_hex().unwrap(), 16).unwrap();
+    OrganizationId(uuid::Uuid::from_u128(random))
+}
+
+fn template(name: &str) -> TemplateSettings {
+    TemplateSettings::new(TemplateName::try_from(name.to_owned()).unwrap())
+}

@@ -1,0 +1,132 @@
+//! `enabled_panels` is a real PostgreSQL array, and what PostgreSQL holds is what was written.
+
+use chrono::DateTime;
+use diesel::sql_types::{Bool, Integer, Text};
+use diesel::{QueryableByName, sql_query};
+use diesel_async::{AsyncPgConnection, RunQueryDsl};
+use greenroom_domain::template::TokenTtl;
+use greenroom_domain::{
+    EnabledPanels, OrganizationId, ParticipantIdentity, RoomName, SessionId, SessionTemplateId,
+    TemplateName,
+};
+use greenroom_store::{
+    Constraint, NewSession, SessionTemplate, Standing, StoreError, TemplateSettings, connect,
+    organization,
+};
+use greenroom_testkit::pg::Database;
+use uuid::Uuid;
+
+const ORGANIZATION: OrganizationId = OrganizationId(Uuid::from_u128(1));
+const TEMPLATE: SessionTemplateId = SessionTemplateId(Uuid::from_u128(2));
+
+async fn template(db: &mut AsyncPgConnection, panels: Option<&[&str]>) {
+    let mut settings = TemplateSettings::new(TemplateName::try_from("T".to_owned()).unwrap());
+    let own = |panels: &[&str]| panels.iter().map(|panel| (*panel).to_owned()).collect::<Vec<_>>();
+    settings.enabled_panels = panels.map(|panels| EnabledPanels::try_from(own(panels)).unwrap());
+    organization::ensure(db, ORGANIZATION).await.unwrap();
+    let written =
+        SessionTemplate::insert(db, ORGANIZATION, TEMPLATE, settings.clone()).await.unwrap();
+    assert_eq!(written.settings, settings);
+}
+
+fn session(number: u128) -> NewSession {
+    let at = DateTime::from_timestamp_millis(1_795_357_822_123).unwrap();
+    NewSession {
+        organization_id: ORGANIZATION,
+        id: SessionId(Uuid::from_u128(number)),
+        session_template_id: TEMPLATE,
+        user_id: None,
+        metadata: None,
+        room_name: RoomName::new(at, 7),
+        participant_identity: ParticipantIdentity::guest(1),
+        created_at: at,
+        token_issued_at: at,
+        default_token_ttl: TokenTtl::constant::<3600>(),
+    }
+}
+
+#[derive(QueryableByName)]
+struct Panels {
+    #[diesel(sql_type = Text)]
+    kind: String,
+    #[diesel(sql_type = Integer)]
+    length: i32,
+    #[diesel(sql_type = Bool)]
+    has_notes: bool,
+}
+
+#[tokio::test]
+async fn a_sessions_panels_are_an_array_of_its_templates() {
+    let database = Database::fresh().await.unwrap();
+    let mut db = connect(database.url()).await.unwrap();
+    template(&mut db, Some(&["chat", "notes"])).await;
+    let started = session(1).insert(&mut db).await.unwrap().unwrap();
+    assert_eq!(started.session.enabled_panels.unwrap().as_slice(), ["chat", "notes"]);
+    let found: Panels = sql_query(
+        "select pg_typeof(enabled_panels)::text as kind, cardinality(enabled_panels) as length,
+                enabled_panels @> '{notes}' as has_notes from sessions",
+    )
+    .get_result(&mut db)
+    .await
+    .unwrap();
+    assert_eq!((found.kind.as_str(), found.length, found.has_notes), ("text[]", 2, true));
+    sql_query("update sessions set enabled_panels = '{a,null}'")
+        .execute(&mut db)
+        .await
+        .unwrap_err();
+}
+
+#[tokio::test]
+async fn null_and_empty_panels_stay_apart() {
+    for panels in [None, Some(&[][..])] {
+        let database = Database::fresh().await.unwrap();
+        let mut db = connect(database.url()).await.unwrap();
+        template(&mut db, panels).await;
+        let started = session(1).insert(&mut db).await.unwrap().unwrap();
+        assert_eq!(
+            started.session.enabled_panels.map(|panels| panels.as_slice().len()),
+            panels.map(<[_]>::len)
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_taken_room_name_is_told_apart() {
+    let database = Database::fresh().await.unwrap();
+    let mut db = connect(database.url()).await.unwrap();
+    template(&mut db, None).await;
+    session(1).insert(&mut db).await.unwrap().unwrap();
+    let refused = session(2).insert(&mut db).await.unwrap_err();
+    assert!(matches!(refused, StoreError::Conflict(Constraint::RoomName)), "{refused:?}");
+}
+
+#[tokio::test]
+async fn an_archived_or_superseded_template_starts_nothing() {
+    let database = Database::fresh().await.unwrap();
+    let mut db = connect(database.url()).await.unwrap();
+    assert_eq!(
+        SessionTemplate::standing(&mut db, ORGANIZATION, TEMPLATE).await.unwrap(),
+        Standing::Absent
+    );
+    template(&mut db, None).await;
+    assert_eq!(
+        SessionTemplate::standing(&mut db, ORGANIZATION, TEMPLATE).await.unwrap(),
+        Standing::Startable
+    );
+    let stranger = OrganizationId(Uuid::from_u128(9));
+    assert_eq!(
+        SessionTemplate::standing(&mut db, stranger, TEMPLATE).await.unwrap(),
+        Standing::Foreign
+    );
+    sql_query("update session_templates set archived_at = now()").execute(&mut db).await.unwrap();
+    assert_eq!(
+        SessionTemplate::standing(&mut db, ORGANIZATION, TEMPLATE).await.unwrap(),
+        Standing::Archived
+    );
+    assert!(session(1).insert(&mut db).await.unwrap().is_none());
+    sql_query("update session_templates set superseded_at = now()").execute(&mut db).await.unwrap();
+    assert_eq!(
+        SessionTemplate::standing(&mut db, ORGANIZATION, TEMPLATE).await.unwrap(),
+        Standing::Absent
+    );
+}

@@ -1,0 +1,167 @@
+//! A session from the first POST to the agent's greeting, as a backend and its user would have it.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use greenroom_testkit::{caller, livekit::Server, user::User};
+use reqwest::{Client, Method, StatusCode};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::{AGENT, service::Service};
+
+/// The organization of everything `dev` makes.
+const ORGANIZATION: Uuid = Uuid::from_u128(0x0190_d3a0_0000_7000_8000_0000_0000_de30);
+
+const TEMPLATE: &str = "Greeter demo";
+
+const TEMPLATES: &str = "/api/v1/session-templates";
+const START: &str = "/api/v1/sessions/start";
+
+/// Greenroom's own default deadline.
+const AGENT_WITHIN: Duration = Duration::from_secs(30);
+
+const USER: &str = "ann";
+
+/// The session that was started.
+pub struct Session {
+    room: String,
+    template: String,
+}
+
+impl Session {
+    /// A start that can be pasted into a shell.
+    pub fn curl(&self, service: &Service) -> String {
+        format!(
+            "  curl -X POST {} \\\n    -H 'Authorization: Bearer {}' \\\n    \
+             -H 'Content-Type: application/json' \\\n    -d '{}'",
+            service.url(START),
+            caller::backend(service.secret(), ORGANIZATION),
+            json!({ "session_template_id": self.template, "user_id": USER }),
+        )
+    }
+
+    /// Closes the demo's room.
+    pub async fn close(&self, livekit: &Server) {
+        // It may be gone by itself, with its user.
+        let _ = livekit.delete_room(&self.room).await;
+    }
+}
+
+/// Starts a session and sees that it really happens, telling each step with the time since the
+/// start.
+pub async fn run(service: &Service, livekit: &Server, with_agent: bool) -> Result<Session> {
+    println!("\nA session, through the public API\n");
+    let api = Api::of(service);
+    let template = api.template().await?;
+    let begun = Instant::now();
+    let started = api.start(&template).await?;
+    let session = Session { room: text(&started, "room_name")?, template };
+    tell(
+        begun,
+        &format!(
+            "POST /api/v1/sessions/start answered 201: session {}",
+            text(&started, "session_id")?
+        ),
+    );
+    let happened = async {
+        let room = livekit.room(&session.room).await?.context("LiveKit has no such room")?;
+        tell(begun, &format!("LiveKit has the room {}", room.name));
+        if with_agent { meet(&started, &session, livekit, begun).await } else { Ok(()) }
+    };
+    let happened = happened.await;
+    if happened.is_err() {
+        session.close(livekit).await;
+    }
+    happened.map(|()| session)
+}
+
+/// Sees the agent come, joins as the user, and hears the greeting.
+async fn meet(started: &Value, session: &Session, livekit: &Server, begun: Instant) -> Result<()> {
+    let agent = livekit.agent_in(&session.room, AGENT_WITHIN).await?;
+    tell(begun, &format!("the agent is in the room: {}", agent.identity));
+    let user = User::new(&text(started, "livekit_url")?, &text(started, "access_token")?);
+    let report = user.publishing_microphone().join().await?;
+    if let Some(error) = report.error {
+        bail!("the user was to be greeted, and saw {error}");
+    }
+    let (connected, greeted) =
+        (report.connected_ms.unwrap_or_default(), report.greeting_ms.unwrap_or_default());
+    let (user, greeting) =
+        (report.identity.unwrap_or_default(), report.greeting.unwrap_or_default());
+    tell(
+        begun,
+        &format!(
+            "{user} joined with the token and a microphone: connected after {connected} ms, \
+             greeted after {greeted} ms"
+        ),
+    );
+    tell(begun, &format!("the agent said: {greeting}"));
+    let id = text(started, "session_id")?;
+    ensure!(greeting.contains(&id), "the agent was told of another session than {id}");
+    Ok(())
+}
+
+/// The public API, as a backend sees it.
+struct Api<'a> {
+    service: &'a Service,
+    client: Client,
+    token: String,
+}
+
+impl<'a> Api<'a> {
+    fn of(service: &'a Service) -> Self {
+        Self {
+            service,
+            client: Client::new(),
+            token: caller::backend(service.secret(), ORGANIZATION),
+        }
+    }
+
+    /// The id of the demo's template, which is made when there is none.
+    async fn template(&self) -> Result<String> {
+        let all = self.call(Method::GET, TEMPLATES, None, StatusCode::OK).await?;
+        let there =
+            all.as_array().into_iter().flatten().find(|template| template["name"] == TEMPLATE);
+        if let Some(there) = there {
+            return text(there, "id");
+        }
+        let wanted =
+            json!({ "name": TEMPLATE, "agent_name": AGENT, "modality_profile": "audio+text" });
+        text(&self.call(Method::POST, TEMPLATES, Some(wanted), StatusCode::CREATED).await?, "id")
+    }
+
+    async fn start(&self, template: &str) -> Result<Value> {
+        let request = json!({ "session_template_id": template, "user_id": USER });
+        self.call(Method::POST, START, Some(request), StatusCode::CREATED).await
+    }
+
+    async fn call(
+        &self,
+        method: Method,
+        route: &str,
+        body: Option<Value>,
+        expected: StatusCode,
+    ) -> Result<Value> {
+        let mut request =
+            self.client.request(method.clone(), self.service.url(route)).bearer_auth(&self.token);
+        if let Some(body) = body {
+            request = request.json(&body);
+        }
+        let response = request.send().await.with_context(|| format!("{method} {route}"))?;
+        let (status, answer) = (response.status(), response.text().await?);
+        ensure!(status == expected, "{method} {route} answered {status}: {answer}");
+        serde_json::from_str(&answer).with_context(|| format!("{method} {route} answered {answer}"))
+    }
+}
+
+fn text(answer: &Value, field: &str) -> Result<String> {
+    answer[field]
+        .as_str()
+        .map(str::to_owned)
+        .with_context(|| format!("the answer has no {field}: {answer}"))
+}
+
+fn tell(begun: Instant, what: &str) {
+    println!("  {:>6} ms  {what}", begun.elapsed().as_millis());
+}

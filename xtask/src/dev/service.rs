@@ -1,0 +1,171 @@
+//! The program itself: built, started, ready.
+
+use std::{
+    net::TcpListener,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    sync::Mutex,
+    time::Duration,
+};
+
+use anyhow::{Context, Error, Result};
+use greenroom_testkit::{
+    livekit::Server,
+    place,
+    process::{Guarded, Process},
+    wait_until,
+};
+use serde_json::Value;
+
+use crate::{env, steps::Steps};
+
+const READY_WITHIN: Duration = Duration::from_secs(20);
+
+/// Where `greenroom serve` listens unless told otherwise.
+const USUAL_PORT: u16 = 8080;
+
+/// A running `greenroom serve`.
+pub struct Service {
+    address: String,
+    secret: String,
+    process: Mutex<Process>,
+}
+
+/// Builds the program and says where it is.
+pub async fn build(steps: &Steps) -> Result<PathBuf> {
+    steps
+        .run("Greenroom", "compiling, the first time some minutes", async {
+            let log = place::target().join("dev/build.log");
+            let program = tokio::task::spawn_blocking(move || build_blocking(log)).await??;
+            Ok((program, "built".to_owned()))
+        })
+        .await
+}
+
+fn build_blocking(log: PathBuf) -> Result<PathBuf> {
+    std::fs::remove_file(&log).ok();
+    let output = Guarded::new("cargo-build", "cargo", log)
+        .args(["build", "--package", "greenroom", "--message-format=json-render-diagnostics"])
+        .in_directory(place::workspace())
+        .run()?;
+    let executable = |line: &str| {
+        let message: Value = serde_json::from_str(line).ok()?;
+        (message["target"]["name"] == "greenroom")
+            .then(|| message["executable"].as_str().map(PathBuf::from))?
+    };
+    output.lines().find_map(executable).context("cargo built no program called greenroom")
+}
+
+impl Service {
+    /// Starts it and waits until it says that it is ready.
+    pub async fn start(
+        steps: &Steps,
+        program: PathBuf,
+        port: Option<u16>,
+        database_url: &str,
+        livekit: &Server,
+        home: &Path,
+    ) -> Result<Self> {
+        steps
+            .run("Service", "waiting for /readyz", async {
+                let address = format!("127.0.0.1:{}", port.map_or_else(free_port, Ok)?);
+                let secret = kept_secret(&home.join("jwt-secret"))?;
+                let log = home.join("greenroom.log");
+                std::fs::remove_file(&log).ok();
+                let mut process = without_settings(Guarded::new("greenroom", program, log))
+                    .args(["serve"])
+                    .env("GREENROOM_LISTEN", &address)
+                    .env("DATABASE_URL", database_url)
+                    .env("LIVEKIT_URL", livekit.url())
+                    .env("LIVEKIT_API_KEY", livekit.api_key())
+                    .env("LIVEKIT_API_SECRET", livekit.api_secret())
+                    .env("AUTH_JWT_SECRET", &secret)
+                    .start()?;
+                ready(&mut process, &address).await?;
+                let said = format!("http://{address}");
+                Ok((Self { address, secret, process: Mutex::new(process) }, said))
+            })
+            .await
+    }
+
+    /// The address of a route.
+    pub fn url(&self, route: &str) -> String {
+        format!("http://{}{route}", self.address)
+    }
+
+    /// The secret of its callers' tokens.
+    pub fn secret(&self) -> &str {
+        &self.secret
+    }
+
+    /// Where it logs.
+    pub fn log(&self) -> String {
+        self.with_process(|process| process.log().display().to_string())
+    }
+
+    /// Ends, with its last words, if it ever does.
+    pub async fn died(&self) -> Error {
+        loop {
+            if let Err(died) = self.with_process(Process::check) {
+                return died;
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    }
+
+    fn with_process<T>(&self, look: impl FnOnce(&mut Process) -> T) -> T {
+        look(&mut self.process.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
+    }
+}
+
+async fn ready(process: &mut Process, address: &str) -> Result<()> {
+    let url = format!("http://{address}/readyz");
+    let ready = wait_until("/readyz to be 200", READY_WITHIN, || {
+        let dead = process.has_ended();
+        let url = &url;
+        async move {
+            if dead {
+                return Ok(Some(()));
+            }
+            let response = reqwest::get(url).await?;
+            let status = response.status();
+            if status.is_success() {
+                return Ok(Some(()));
+            }
+            anyhow::bail!("{status}: {}", response.text().await?)
+        }
+    })
+    .await;
+    process.check()?;
+    ready
+}
+
+/// What a developer has exported for a deployment must not mix with what is set here.
+fn without_settings(program: Guarded) -> Guarded {
+    let ours = |name: &String| {
+        ["GREENROOM_", "LIVEKIT_", "AUTH_"].iter().any(|prefix| name.starts_with(prefix))
+    };
+    env::names().into_iter().filter(ours).fold(program, Guarded::without_env)
+}
+
+fn free_port() -> Result<u16> {
+    if TcpListener::bind(("127.0.0.1", USUAL_PORT)).is_ok() {
+        Ok(USUAL_PORT)
+    } else {
+        place::free_tcp_port()
+    }
+}
+
+/// The secret of callers' tokens, kept so that a token pasted yesterday is only refused for its
+/// age.
+fn kept_secret(file: &Path) -> Result<String> {
+    if let Ok(kept) = std::fs::read_to_string(file) {
+        return Ok(kept);
+    }
+    let secret =
+        format!("{}{}{}", place::random_hex()?, place::random_hex()?, place::random_hex()?);
+    std::fs::write(file, "")?;
+    std::fs::set_permissions(file, std::fs::Permissions::from_mode(0o600))?;
+    std::fs::write(file, &secret)?;
+    Ok(secret)
+}

@@ -1,0 +1,96 @@
+//! The real parts `dev` and `test` run against: those the environment names, or our own.
+
+use std::path::Path;
+
+use anyhow::{Result, bail};
+use greenroom_testkit::{
+    livekit::Server,
+    pg::Cluster,
+    tools::{livekit, postgres, python},
+};
+
+use crate::{env, steps::Steps};
+
+/// A PostgreSQL server: somebody's, or ours while this lives.
+pub struct Postgres {
+    pub url: String,
+    /// Held, not used: it stops when this is dropped.
+    _cluster: Option<Cluster>,
+}
+
+impl Postgres {
+    /// The server of `DATABASE_URL`, or the cluster kept in `directory`, with the database
+    /// `greenroom`.
+    pub async fn kept_in(steps: &Steps, directory: &Path) -> Result<Self> {
+        steps
+            .run("PostgreSQL", Self::busy(), async {
+                if let Some(url) = env::text("DATABASE_URL") {
+                    return Ok((Self { url, _cluster: None }, "that of DATABASE_URL".to_owned()));
+                }
+                let cluster = Cluster::kept_in(directory).await?;
+                let url = cluster.database("greenroom").await?;
+                let said = format!("127.0.0.1:{}", cluster.port());
+                Ok((Self { url, _cluster: Some(cluster) }, said))
+            })
+            .await
+    }
+
+    /// The server of `DATABASE_URL`, on which tests make databases of their own, or a cluster for
+    /// this run.
+    pub async fn for_tests(steps: &Steps) -> Result<Self> {
+        steps
+            .run("PostgreSQL", Self::busy(), async {
+                if let Some(url) = env::text("DATABASE_URL") {
+                    return Ok((Self { url, _cluster: None }, "that of DATABASE_URL".to_owned()));
+                }
+                let cluster = Cluster::private().await?;
+                let said = format!("127.0.0.1:{}, for this run", cluster.port());
+                Ok((Self { url: cluster.url("postgres"), _cluster: Some(cluster) }, said))
+            })
+            .await
+    }
+
+    fn busy() -> &'static str {
+        if env::text("DATABASE_URL").is_some() || postgres::installed().is_some() {
+            "starting"
+        } else {
+            "fetching it: there is none on this machine"
+        }
+    }
+}
+
+/// The server of `LIVEKIT_URL`, or one of ours while it lives.
+pub async fn livekit(steps: &Steps) -> Result<Server> {
+    let busy = if livekit::installed().is_some() {
+        "starting"
+    } else {
+        "building it with Go, about a minute and a half"
+    };
+    steps
+        .run("LiveKit", busy, async {
+            let named = ["LIVEKIT_URL", "LIVEKIT_API_KEY", "LIVEKIT_API_SECRET"].map(env::text);
+            let (server, whose) = match named {
+                [Some(url), Some(key), Some(secret)] => {
+                    (Server::at(url, key, secret), ", that of LIVEKIT_URL")
+                }
+                [None, _, _] => (Server::start().await?, ""),
+                _ => bail!("LIVEKIT_URL is set: set LIVEKIT_API_KEY and LIVEKIT_API_SECRET, too"),
+            };
+            server.rooms().await?;
+            let said = format!("{}{whose}", server.url());
+            Ok((server, said))
+        })
+        .await
+}
+
+/// The Python environment of the agent and the user.
+pub async fn python(steps: &Steps) -> Result<()> {
+    let installing = "installing livekit-agents into target/tools, about a minute";
+    let busy = if python::installed().is_some() { "looking" } else { installing };
+    steps
+        .run("Python", busy, async {
+            tokio::task::spawn_blocking(python::environment).await??;
+            Ok(((), "livekit-agents for the agent, livekit for the user".to_owned()))
+        })
+        .await
+}
