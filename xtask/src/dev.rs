@@ -5,7 +5,7 @@ mod service;
 
 use std::{fs::File, path::Path, process::ExitCode, time::Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail, ensure};
 use clap::Args;
 use greenroom_testkit::{agent::Worker, livekit::Server, pg::Cluster, place};
 
@@ -129,7 +129,10 @@ async fn rooms(steps: &Steps, no_agent: bool) -> Result<(Server, Option<Worker>)
 fn only_one(home: &Path) -> Result<File> {
     std::fs::create_dir_all(home)?;
     let lock = File::create(home.join("lock"))?;
-    lock.try_lock().context("another `cargo xtask dev` runs in this repository: stop it first")?;
+    ensure!(
+        lock.try_lock().is_ok(),
+        "another `cargo xtask dev` runs in this repository: stop it first"
+    );
     Ok(lock)
 }
 

@@ -94,7 +94,7 @@ fn all(postgres: &Postgres, livekit: &Server, demo_database: &str) -> Result<Vec
         Check::new("clippy", cargo("clippy", &clippy)),
         Check::new(
             "rustdoc",
-            cargo("rustdoc", &["doc", "--workspace", "--no-deps"])
+            cargo("rustdoc", &["doc", "--workspace", "--all-features", "--no-deps"])
                 .env("RUSTDOCFLAGS", "-D warnings"),
         ),
         tests(postgres, livekit, &[]),

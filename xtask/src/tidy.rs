@@ -28,7 +28,7 @@ pub fn run() -> Result<ExitCode> {
         println!("{} files and the edges between the crates are as they should be", files.len());
         return Ok(ExitCode::SUCCESS);
     }
-    println!("{} faults", faults.len());
+    println!("faults: {}", faults.len());
     Ok(ExitCode::FAILURE)
 }
 

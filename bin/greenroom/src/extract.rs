@@ -69,6 +69,11 @@ impl<T: DeserializeOwned + 'static> FromRequest for Body<T> {
             if !bytes.is_empty() {
                 content_type?;
             }
+            // serde would take an array for a struct, its elements for the fields in their order.
+            if json.trim_ascii_start().first() != Some(&b'{') {
+                let detail = "the body must be a JSON object";
+                return Err(Problem::invalid(vec![FieldError::new("", detail)]));
+            }
             let mut reader = serde_json::Deserializer::from_slice(json);
             let body = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
                 let path = error.path().to_string();

@@ -3,21 +3,20 @@
 use std::time::Duration;
 
 use diesel_async::AsyncPgConnection;
-use diesel_async::pooled_connection::deadpool::{Pool, PoolError};
+use diesel_async::pooled_connection::deadpool::{Object, Pool, PoolError};
 use diesel_async::pooled_connection::{
     AsyncDieselConnectionManager, ManagerConfig, PoolError as ConnectError, RecyclingMethod,
 };
 use greenroom_store::{StoreError, connect};
 use secrecy::{ExposeSecret, SecretString};
+use tokio::time::{Instant, timeout_at};
 
 use crate::Error;
 
-/// How long to wait for a connection, a new one's three seconds included.
-const CHECKOUT: Duration = Duration::from_secs(4);
-
-/// How long the work on a connection may take: a little more than PostgreSQL's own time-out of one
-/// statement, so that this ends only what PostgreSQL cannot, being gone without a word.
-const WORK: Duration = Duration::from_millis(5500);
+/// How long a use case may take on the database, the wait for a connection included. It is also
+/// PostgreSQL's own time-out of a statement; this one ends what PostgreSQL cannot, being gone
+/// without a word.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 pub(crate) struct Database {
     pool: Pool<AsyncPgConnection>,
@@ -42,15 +41,16 @@ impl Database {
     where
         F: AsyncFnOnce(&mut AsyncPgConnection) -> Result<T, StoreError>,
     {
-        let mut connection = match tokio::time::timeout(CHECKOUT, self.pool.get()).await {
+        let deadline = Instant::now() + PATIENCE;
+        let mut connection = match timeout_at(deadline, self.pool.get()).await {
             Ok(connection) => connection.map_err(checkout_error)?,
             Err(_) => return Err(Error::Overloaded),
         };
-        if let Ok(done) = tokio::time::timeout(WORK, work(&mut connection)).await {
+        if let Ok(done) = timeout_at(deadline, work(&mut connection)).await {
             return Ok(done?);
         }
         // Half-way through a write nobody knows what is on the wire: the connection goes.
-        drop(diesel_async::pooled_connection::deadpool::Object::take(connection));
+        drop(Object::take(connection));
         Err(StoreError::Unavailable("no answer in time".into()).into())
     }
 }

@@ -20,6 +20,11 @@ impl LiveKitError {
         if error.is_timeout() {
             return Self::Timeout;
         }
+        if error.is_decode() {
+            // livekit-api loses the status of an error whose body is not Twirp's, such as LiveKit's
+            // own 401.
+            return Self::Refused("what it said is no answer of its API; is the key right?".into());
+        }
         let error = error.without_url();
         let cause = std::error::Error::source(&error).map(ToString::to_string);
         Self::Unavailable(cause.unwrap_or_else(|| error.to_string()))

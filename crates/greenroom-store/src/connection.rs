@@ -5,8 +5,12 @@ use std::time::Duration;
 
 use diesel::{ConnectionError, ConnectionResult};
 use diesel_async::AsyncPgConnection;
+use tokio::time::timeout;
 use tokio_postgres::config::TargetSessionAttrs;
 use tokio_postgres::{Config, NoTls};
+
+/// How long opening a connection may take.
+const CONNECT: Duration = Duration::from_secs(3);
 
 /// Opens a connection for the request path.
 ///
@@ -33,7 +37,6 @@ fn parse(url: &str) -> ConnectionResult<Config> {
         .map_err(|error| ConnectionError::InvalidConnectionUrl(error.to_string()))?;
     config
         .application_name("greenroom")
-        .connect_timeout(Duration::from_secs(3))
         .tcp_user_timeout(Duration::from_secs(5))
         .keepalives_idle(Duration::from_secs(5))
         .keepalives_interval(Duration::from_secs(2))
@@ -43,9 +46,11 @@ fn parse(url: &str) -> ConnectionResult<Config> {
 }
 
 async fn open(config: &Config) -> ConnectionResult<AsyncPgConnection> {
-    let (client, connection) = config
-        .connect(NoTls)
+    let bad = |reason: String| ConnectionError::BadConnection(reason);
+    // The configuration's own time-out is over when TCP connects; a server that hangs does that.
+    let (client, connection) = timeout(CONNECT, config.connect(NoTls))
         .await
-        .map_err(|error| ConnectionError::BadConnection(error.to_string()))?;
+        .map_err(|_| bad(format!("no answer within {CONNECT:?}")))?
+        .map_err(|error| bad(error.to_string()))?;
     AsyncPgConnection::try_from_client_and_connection(client, connection).await
 }

@@ -41,6 +41,8 @@ if __name__ == "__main__":
             entrypoint_fnc=entrypoint,
             agent_name=os.environ["GREETER_AGENT_NAME"],
             num_idle_processes=0,
+            # When it is stopped, its jobs leave their rooms at once.
+            drain_timeout=0,
             # Any free port for its health check: with the default a second worker on the machine dies.
             port=0,
             # A busy machine must not make it refuse jobs.

@@ -14,6 +14,9 @@ use crate::{
 /// Importing livekit-agents takes a busy machine a while.
 const PATIENCE: Duration = Duration::from_mins(1);
 
+/// What its jobs get to say goodbye to LiveKit in; closing them all can take it ten seconds.
+const TO_LEAVE: Duration = Duration::from_secs(2);
+
 /// What the worker says once LiveKit knows it. A dispatch before that is lost.
 const REGISTERED: &str = "registered worker";
 
@@ -38,6 +41,7 @@ impl Worker {
             .env("LIVEKIT_URL", server.url())
             .env("LIVEKIT_API_KEY", server.api_key())
             .env("LIVEKIT_API_SECRET", server.api_secret())
+            .stopped_by("TERM", TO_LEAVE)
             .removing(home)
             .start()?;
         let registered = wait_until("the agent worker to register", PATIENCE, || {

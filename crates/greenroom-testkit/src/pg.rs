@@ -2,6 +2,7 @@
 
 mod cluster;
 mod database;
+mod initdb;
 mod url;
 
 pub use cluster::{Cluster, Durability};

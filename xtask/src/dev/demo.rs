@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::{AGENT, service::Service};
+use crate::steps::Steps;
 
 /// The organization of everything `dev` makes.
 const ORGANIZATION: Uuid = Uuid::from_u128(0x0190_d3a0_0000_7000_8000_0000_0000_de30);
@@ -78,7 +79,8 @@ pub async fn run(service: &Service, livekit: &Server, with_agent: bool) -> Resul
 
 /// Sees the agent come, joins as the user, and hears the greeting.
 async fn meet(started: &Value, session: &Session, livekit: &Server, begun: Instant) -> Result<()> {
-    let agent = livekit.agent_in(&session.room, AGENT_WITHIN).await?;
+    let coming = livekit.agent_in(&session.room, AGENT_WITHIN);
+    let agent = Steps::new().watch("The agent", "on its way", coming).await?;
     tell(begun, &format!("the agent is in the room: {}", agent.identity));
     let user = User::new(&text(started, "livekit_url")?, &text(started, "access_token")?);
     let report = user.publishing_microphone().join().await?;

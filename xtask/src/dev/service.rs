@@ -80,6 +80,7 @@ impl Service {
                     .env("LIVEKIT_API_KEY", livekit.api_key())
                     .env("LIVEKIT_API_SECRET", livekit.api_secret())
                     .env("AUTH_JWT_SECRET", &secret)
+                    .env("NO_COLOR", "1")
                     .start()?;
                 ready(&mut process, &address).await?;
                 let said = format!("http://{address}");
@@ -98,9 +99,12 @@ impl Service {
         &self.secret
     }
 
-    /// Where it logs.
+    /// Where it logs, seen from the root of the repository when it is inside.
     pub fn log(&self) -> String {
-        self.with_process(|process| process.log().display().to_string())
+        self.with_process(|process| {
+            let log = process.log();
+            log.strip_prefix(place::workspace()).unwrap_or(log).display().to_string()
+        })
     }
 
     /// Ends, with its last words, if it ever does.

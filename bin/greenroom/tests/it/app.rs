@@ -118,6 +118,8 @@ impl App {
         });
         let (address, pid) = listening.await.unwrap();
         let address = format!("http://{address}");
+        // reqwest wants one even for plain HTTP; another test may have installed it before.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         // A request may take what the program allows itself, and no more.
         let client = Client::builder().timeout(Duration::from_secs(10)).build().unwrap();
         Self { process, pid, address, organization: uuid(), client, database }

@@ -32,12 +32,13 @@ async fn unknown_routes_and_wrong_methods_are_problems() {
 async fn bodies_that_are_no_json_objects_are_problems() {
     let app = App::start().await;
     let deep = format!("{}{}", "[".repeat(10_000), "]".repeat(10_000));
-    let bodies: [&[u8]; 9] = [
+    let bodies: [&[u8]; 10] = [
         b"{",
         b"[]",
         b"null",
         b"\"x\"",
         b"{} {}",
+        b"[\"0193b8a0-0000-7000-8000-000000000001\", null, null, null, null, null, null, null, null]",
         b"{\"user_id\": \"\xff\"}",
         b"\x00",
         deep.as_bytes(),

@@ -2,12 +2,13 @@
 
 use std::{
     path::{Path, PathBuf},
+    process::Command,
     time::Duration,
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 
-use super::{blocking, connect};
+use super::{blocking, connect, initdb};
 use crate::{
     place::{self, Owner},
     process::{Guarded, Process},
@@ -79,7 +80,7 @@ impl Cluster {
             let home = home.clone();
             move || {
                 let bin = tools::postgres::bin_directory()?;
-                initialise(&bin, &home, owner, durability)?;
+                initdb::initialise(&bin, &home, owner, durability)?;
                 Ok((bin, std::fs::read_to_string(home.join("password"))?))
             }
         })
@@ -134,12 +135,10 @@ impl Cluster {
 
     /// Makes it hang (connections stay open and nothing answers) until [`Self::resume`].
     ///
-    /// Only the server process stops: it accepts nobody new, while sessions that are open go on.
-    ///
     /// # Errors
     /// When it is not running.
     pub fn pause(&self) -> Result<()> {
-        self.process.as_ref().context("the cluster is stopped")?.signal("STOP")
+        self.signal_all("STOP")
     }
 
     /// Lets a hanging server go on.
@@ -147,7 +146,18 @@ impl Cluster {
     /// # Errors
     /// When it is not running.
     pub fn resume(&self) -> Result<()> {
-        self.process.as_ref().context("the cluster is stopped")?.signal("CONT")
+        self.signal_all("CONT")
+    }
+
+    /// The server process accepts connections; each session is a process of its own, in a group of
+    /// its own.
+    fn signal_all(&self, signal: &str) -> Result<()> {
+        self.process.as_ref().context("the cluster is stopped")?.signal(signal)?;
+        let pid_file = std::fs::read_to_string(self.home.join("data/postmaster.pid"))?;
+        let server = pid_file.lines().next().context("postmaster.pid is empty")?;
+        // It fails when there is no session to be signalled, which is fine.
+        Command::new("pkill").args([&format!("-{signal}"), "-P", server]).status()?;
+        Ok(())
     }
 
     /// Starts it again, on the same port with the same data.
@@ -222,53 +232,6 @@ impl Drop for Cluster {
             std::fs::remove_dir_all(&self.home).ok();
         }
     }
-}
-
-fn initialise(bin: &Path, home: &Path, owner: Option<Owner>, durability: Durability) -> Result<()> {
-    let (data, password) = (home.join("data"), home.join("password"));
-    let made = home.join(".initialised");
-    if made.exists() {
-        return same_version(bin, &data);
-    }
-    std::fs::remove_dir_all(&data).ok();
-    write_password(&password, owner)?;
-    let program = Guarded::new("initdb", bin.join("initdb"), home.join("initdb.log"))
-        .args(["--username=postgres", "--auth=scram-sha-256", "--encoding=UTF8", locale()])
-        .args(["--pwfile".as_ref(), password.as_os_str(), "--pgdata".as_ref(), data.as_os_str()])
-        .args((durability == Durability::None).then_some("--no-sync"))
-        .in_directory(home)
-        .as_owner(owner);
-    program.run()?;
-    std::fs::write(made, "")?;
-    Ok(())
-}
-
-/// A locale that knows the letters of all languages, as production's will: `lower()` depends on it.
-const fn locale() -> &'static str {
-    if cfg!(target_os = "macos") { "--locale=en_US.UTF-8" } else { "--locale=C.UTF-8" }
-}
-
-fn write_password(file: &Path, owner: Option<Owner>) -> Result<()> {
-    use std::os::unix::fs::{PermissionsExt, chown};
-    std::fs::write(file, "")?;
-    std::fs::set_permissions(file, std::fs::Permissions::from_mode(0o600))?;
-    std::fs::write(file, place::random_hex()?)?;
-    owner.map_or(Ok(()), |owner| chown(file, Some(owner.uid), Some(owner.gid)))?;
-    Ok(())
-}
-
-fn same_version(bin: &Path, data: &Path) -> Result<()> {
-    let kept = std::fs::read_to_string(data.join("PG_VERSION"))
-        .context("the kept data is not a PostgreSQL cluster")?;
-    let ours = tools::postgres::major_version(&bin.join("postgres"));
-    if kept.trim().parse().ok() != ours {
-        bail!(
-            "the data in {} is PostgreSQL {}'s: start over with --fresh",
-            data.display(),
-            kept.trim()
-        );
-    }
-    Ok(())
 }
 
 /// The contributed modules are a package of their own in places, and the wheel has none.

@@ -1,10 +1,10 @@
 //! A database of one test's own.
 
-use std::path::Path;
+use std::{path::Path, time::Duration};
 
 use anyhow::{Context, Result};
 use sha2::{Digest, Sha256};
-use tokio::sync::OnceCell;
+use tokio::{sync::OnceCell, time::timeout};
 use tokio_postgres::Client;
 
 use super::{Cluster, apart, aside, connect, url::with_database};
@@ -87,12 +87,14 @@ impl Database {
 impl Drop for Database {
     fn drop(&mut self) {
         let (server, name) = (self.server.clone(), self.name.clone());
-        // A server that is gone took its databases with it.
+        // A server that is gone took its databases with it, and one that hangs is not waited for.
         let _ = apart(async move {
-            let client = connect(&server).await?;
-            Ok(client
-                .batch_execute(&format!("drop database if exists {name} with (force)"))
-                .await?)
+            let dropping = async {
+                let client = connect(&server).await?;
+                let drop = format!("drop database if exists {name} with (force)");
+                anyhow::Ok(client.batch_execute(&drop).await?)
+            };
+            timeout(Duration::from_secs(5), dropping).await?
         });
     }
 }
