@@ -236,7 +236,7 @@ impl Drop for Cluster {
 
 /// The contributed modules are a package of their own in places, and the wheel has none.
 fn has_statement_statistics(bin: &Path) -> bool {
-    let output = std::process::Command::new(bin.join("pg_config")).arg("--pkglibdir").output();
+    let output = Command::new(bin.join("pg_config")).arg("--pkglibdir").output();
     let Ok(output) = output else { return false };
     let directory = PathBuf::from(String::from_utf8_lossy(&output.stdout).trim());
     ["so", "dylib"]

@@ -13,6 +13,8 @@ use crate::{env, place};
 /// The cluster of this process, when nobody gave us one. Its guard stops it when the process ends.
 static SHARED: OnceCell<Cluster> = OnceCell::const_new();
 
+const TO_DROP: Duration = Duration::from_secs(5);
+
 /// A database nobody else uses. Dropping it drops it in PostgreSQL, with the connections that are
 /// still open.
 #[derive(Debug)]
@@ -87,16 +89,14 @@ impl Database {
 impl Drop for Database {
     fn drop(&mut self) {
         let (server, name) = (self.server.clone(), self.name.clone());
-        // A server that is gone took its databases with it, and one that hangs is not waited for.
-        let _ = apart(async move {
-            let dropping = async {
-                let client = connect(&server).await?;
-                let drop = format!("drop database if exists {name} with (force)");
-                anyhow::Ok(client.batch_execute(&drop).await?)
-            };
-            timeout(Duration::from_secs(5), dropping).await?
-        });
+        // A server that is gone took its databases with it; one that hangs is given up.
+        let _ = apart(async move { timeout(TO_DROP, drop_database(&server, &name)).await? });
     }
+}
+
+async fn drop_database(server: &str, name: &str) -> Result<()> {
+    let client = connect(server).await?;
+    Ok(client.batch_execute(&format!("drop database if exists {name} with (force)")).await?)
 }
 
 async fn server() -> Result<String> {

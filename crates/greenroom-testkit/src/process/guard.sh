@@ -3,6 +3,9 @@
 # remove once it was stopped (or nothing), the command. Every line on standard input is a signal to send to it.
 stop=$1 patience=$2 home=$3
 shift 3
+# When a group loses its parent while one of its processes hangs (STOP), the system sends it SIGHUP: that is for us to
+# survive, or nobody would stop the command.
+trap '' HUP
 exec 3<&0 </dev/null
 "$@" 3<&- &
 child=$!
@@ -13,6 +16,9 @@ child=$!
     done <&3
     [ -z "$home" ] || : >"$home/.stopped"
     kill -s "$stop" "$child"
+    # One that was made to hang has to go on to notice, with what it has started.
+    kill -s CONT "$child"
+    pkill -CONT -P "$child"
     while [ "$patience" -gt 0 ]; do
         sleep 0.1
         patience=$((patience - 1))

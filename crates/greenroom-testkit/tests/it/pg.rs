@@ -1,6 +1,6 @@
 //! Clusters and databases.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use greenroom_testkit::{
     pg::{Cluster, Database},
@@ -84,4 +84,18 @@ async fn a_dropped_cluster_leaves_nothing() {
         Ok(connect(&url).await.is_err().then_some(()))
     });
     gone.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_cluster_that_hangs_is_dropped_all_the_same() {
+    let cluster = Cluster::private().await.unwrap();
+    let database = Database::fresh_on(&cluster).await.unwrap();
+    let client = connect(database.url()).await.unwrap();
+    cluster.pause().unwrap();
+    let asked = tokio::time::timeout(Duration::from_millis(300), client.query_one("select 1", &[]));
+    assert!(asked.await.is_err());
+    let started = Instant::now();
+    drop(cluster);
+    drop(database);
+    assert!(started.elapsed() < Duration::from_secs(8), "it took {:?}", started.elapsed());
 }
