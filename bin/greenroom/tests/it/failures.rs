@@ -131,6 +131,14 @@ async fn a_database_without_schema_is_not_ready() {
     assert_eq!((ready.status, &ready.body["checks"]["database"]), (503, &json!("ok")));
     let told = ready.body["checks"]["migrations"].as_str().unwrap();
     assert!(told.contains("create_sessions") && told.contains("greenroom migrate"), "{told}");
+
+    let failed = app.get("/api/v1/sessions").await;
+    failed.assert_problem(500, "internal");
+    assert!(!failed.body.to_string().contains("relation"), "the cause is in the body");
+    let request = failed.body["request_id"].as_str().unwrap();
+    let log = app.process.output();
+    let cause = log.lines().find(|line| line.contains(request) && line.contains("ERROR")).unwrap();
+    assert!(cause.contains("\"sessions\" does not exist"), "{cause}");
 }
 
 #[tokio::test]

@@ -3,6 +3,8 @@
 use diesel::sql_types::{BigInt, Text};
 use diesel::{QueryableByName, sql_query};
 use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl};
+use greenroom_testkit::livekit::Server;
+use greenroom_testkit::pg::{Cluster, Database};
 use serde_json::json;
 
 use crate::app::App;
@@ -56,17 +58,24 @@ async fn a_start_is_one_statement_before_livekit_and_one_after() {
 
 #[tokio::test]
 async fn statements_are_prepared_once_a_connection() {
-    let app = App::with(&[("DATABASE_POOL_SIZE", "2")]).await;
-    let template = app.template(json!({"room_creation": "on_join"})).await;
+    let cluster = Cluster::private().await.unwrap();
+    let database = Database::fresh_on(&cluster).await.unwrap();
+    let mut db = AsyncPgConnection::establish(database.url()).await.unwrap();
+    // From now on the server logs each parse, bind and execution of new connections.
+    let log_all = format!("alter database {} set log_min_duration_statement = 0", database.name());
+    sql_query(log_all).execute(&mut db).await.unwrap();
+    let livekit = Server::shared().await.unwrap();
+    let app = App::on(database, livekit, &[("DATABASE_POOL_SIZE", "2")]).await;
+    let template = app.template(json!({"agent_name": "nobody-here"})).await;
     for _ in 0..50 {
         assert_eq!(app.start_session(&template, json!({})).await.status, 201);
     }
-    // Each prepared statement is planned for its own values five times before a generic plan is
-    // even weighed, so that plans without executions of one statement would mean it is prepared anew.
-    let mut db = AsyncPgConnection::establish(app.database.url()).await.unwrap();
-    sql_query("create extension if not exists pg_stat_statements").execute(&mut db).await.unwrap();
-    let statements = counted(&mut db).await;
-    let starts: Vec<_> =
-        statements.iter().filter(|counted| counted.query.starts_with("with template")).collect();
-    assert_eq!(starts.len(), 1, "one text, whatever the values: {statements:#?}");
+    let log = cluster.output();
+    for statement in ["with template as", "update sessions set"] {
+        let logged = |step: &str| {
+            log.lines().filter(|line| line.contains(step) && line.contains(statement)).count()
+        };
+        assert_eq!(logged("  execute "), 50, "{statement}");
+        assert!((1..=2).contains(&logged("  parse ")), "{statement}: {}", logged("  parse "));
+    }
 }

@@ -116,6 +116,12 @@ impl Cluster {
         self.port
     }
 
+    /// What the server has logged so far.
+    #[must_use]
+    pub fn output(&self) -> String {
+        self.process.as_ref().map(Process::output).unwrap_or_default()
+    }
+
     /// Stops it at once, as a fast shutdown: connections are cut, nothing that was committed is
     /// lost.
     ///
