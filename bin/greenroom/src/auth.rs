@@ -10,7 +10,7 @@ use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use paperclip::actix::OperationModifier;
 use paperclip::v2::schema::Apiv2Schema;
 use secrecy::{ExposeSecret, SecretString};
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 use crate::problem::{Code, Problem};
@@ -30,8 +30,15 @@ pub struct Caller {
 #[derive(Deserialize)]
 struct Claims {
     org_id: OrganizationId,
+    #[serde(default, deserialize_with = "present")]
     user_id: Option<Value>,
+    #[serde(default, deserialize_with = "present")]
     scope: Option<Value>,
+}
+
+/// A claim that is null is there: serde alone would take it for absent.
+fn present<'de, D: Deserializer<'de>>(claim: D) -> Result<Option<Value>, D::Error> {
+    Value::deserialize(claim).map(Some)
 }
 
 impl Verifier {

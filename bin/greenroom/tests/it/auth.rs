@@ -79,8 +79,10 @@ async fn end_users_and_scopes_are_refused_until_they_mean_something() {
         for (claim, value, code) in [
             ("user_id", json!("ann"), "user_forbidden"),
             ("user_id", json!(""), "user_forbidden"),
+            ("user_id", Value::Null, "user_forbidden"),
             ("scope", json!("sessions:start"), "scope_missing"),
             ("scope", json!(""), "scope_missing"),
+            ("scope", Value::Null, "scope_missing"),
         ] {
             let claims = json!({"org_id": uuid(), "exp": caller::in_seconds(60), claim: value});
             let token = caller::token(AUTH_SECRET, &claims);
