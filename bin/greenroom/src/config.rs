@@ -1,6 +1,7 @@
 //! The configuration: every variable, read and checked in one place, every fault told at once.
 
 use std::collections::HashMap;
+use std::ffi::OsString;
 use std::fmt;
 use std::net::SocketAddr;
 use std::str::FromStr;
@@ -141,11 +142,8 @@ fn token_ttl(text: &str) -> Result<TokenTtl, String> {
 }
 
 fn database_url(text: &str) -> Result<SecretString, String> {
-    if text.starts_with("postgres://") || text.starts_with("postgresql://") {
-        Ok(text.into())
-    } else {
-        Err("must be a postgres:// URL".to_owned())
-    }
+    greenroom_core::check_database_url(text).map_err(|invalid| invalid.to_string())?;
+    Ok(text.into())
 }
 
 fn log_filter(text: &str) -> Result<String, String> {
@@ -181,10 +179,24 @@ struct Reader {
 }
 
 impl Reader {
+    #[allow(clippy::disallowed_methods, reason = "this is the one place")]
     fn of_environment() -> Result<Self, Faults> {
+        let mut given = config::Map::new();
+        let mut faults = Vec::new();
+        for variable in VARIABLES {
+            // Ours alone are read: another's text may be anything, and is nobody's business.
+            match std::env::var_os(variable.name).map(OsString::into_string) {
+                Some(Ok(text)) => drop(given.insert(variable.name.to_owned(), text)),
+                Some(Err(_)) => faults.push(format!("{} must be UTF-8", variable.name)),
+                None => {}
+            }
+        }
+        if !faults.is_empty() {
+            return Err(Faults(faults));
+        }
         let unreadable = |error: config::ConfigError| Faults(vec![error.to_string()]);
         let source = config::Config::builder()
-            .add_source(config::Environment::default())
+            .add_source(config::Environment::default().source(Some(given)))
             .build()
             .map_err(unreadable)?;
         // Strings only: the crate's own conversions stop at the first fault.

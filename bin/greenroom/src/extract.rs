@@ -3,9 +3,11 @@
 use std::future::{Future, Ready, ready};
 use std::pin::Pin;
 use std::str::FromStr;
+use std::time::Duration;
 
 use actix_web::dev::Payload;
 use actix_web::http::header;
+use actix_web::rt::time::timeout;
 use actix_web::web::Bytes;
 use actix_web::{FromRequest, HttpMessage, HttpRequest};
 use greenroom_core::domain::Invalid;
@@ -19,6 +21,9 @@ use crate::problem::{Code, FieldError, Problem};
 
 /// The largest body, in bytes.
 pub const BODY_LIMIT: usize = 64 * 1024;
+
+/// How long a body may take to arrive.
+const BODY_WITHIN: Duration = Duration::from_secs(10);
 
 /// Collects wrong fields, so that all are told at once.
 #[derive(Default)]
@@ -64,15 +69,17 @@ impl<T: DeserializeOwned + 'static> FromRequest for Body<T> {
         let content_type = check_content_type(request);
         let bytes = Bytes::from_request(request, payload);
         Box::pin(async move {
-            let bytes = bytes.await.map_err(|error| Problem::of(&error))?;
+            let Ok(bytes) = timeout(BODY_WITHIN, bytes).await else {
+                return Err(wrong_body("the body did not arrive in time"));
+            };
+            let bytes = bytes.map_err(|error| Problem::of(&error))?;
             let json: &[u8] = if bytes.is_empty() { b"{}" } else { &bytes };
             if !bytes.is_empty() {
                 content_type?;
             }
             // serde would take an array for a struct, its elements for the fields in their order.
             if json.trim_ascii_start().first() != Some(&b'{') {
-                let detail = "the body must be a JSON object";
-                return Err(Problem::invalid(vec![FieldError::new("", detail)]));
+                return Err(wrong_body("the body must be a JSON object"));
             }
             let mut reader = serde_json::Deserializer::from_slice(json);
             let body = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
@@ -86,7 +93,7 @@ impl<T: DeserializeOwned + 'static> FromRequest for Body<T> {
 }
 
 fn check_content_type(request: &HttpRequest) -> Result<(), Problem> {
-    let content_type = request.content_type();
+    let content_type = request.content_type().to_ascii_lowercase();
     let subtype = content_type.strip_prefix("application/").unwrap_or_default();
     if subtype == "json" || subtype.ends_with("+json") {
         return Ok(());
@@ -98,14 +105,16 @@ fn check_content_type(request: &HttpRequest) -> Result<(), Problem> {
     ))
 }
 
+/// A fault of the body as a whole.
+fn wrong_body(detail: &str) -> Problem {
+    Problem::invalid(vec![FieldError::new("body", detail)])
+}
+
 /// `serde_json`'s messages end in a position, which the path makes superfluous where there is one.
 fn wrong_json(path: &str, error: &serde_json::Error) -> Problem {
     let message = error.to_string();
     if path == "." {
-        return Problem::invalid(vec![FieldError::new(
-            "",
-            format!("the body is not as expected: {message}"),
-        )]);
+        return wrong_body(&format!("the body is not as expected: {message}"));
     }
     let message = message.rsplit_once(" at line ").map_or(message.as_str(), |(message, _)| message);
     Problem::invalid(vec![FieldError::new(path, message)])
@@ -123,6 +132,16 @@ impl<T: DeserializeOwned> FromRequest for Params<T> {
             Ok(params) => Ok(Self(params)),
             Err(error) => Err(Problem::invalid(vec![FieldError::new("query", error.to_string())])),
         })
+    }
+}
+
+/// Refuses parameters of the API that do not work yet: a filter is not silently dropped.
+pub fn refuse_parameters(request: &HttpRequest, not_yet: &[&str]) -> Result<(), Problem> {
+    let parameters: Vec<(String, String)> =
+        serde_urlencoded::from_str(request.query_string()).unwrap_or_default();
+    match parameters.iter().find(|(name, _)| not_yet.contains(&name.as_str())) {
+        Some((name, _)) => Err(Problem::not_configurable(name)),
+        None => Ok(()),
     }
 }
 

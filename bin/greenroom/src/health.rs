@@ -2,7 +2,9 @@
 
 use actix_web::{HttpResponse, Responder, web};
 use greenroom_core::Greenroom;
-use serde_json::{Value, json};
+use serde_json::json;
+
+use crate::problem::{Checks, Problem};
 
 /// `GET /livez`: the process runs. It looks at nothing else: a database that is down is no reason
 /// to kill the process.
@@ -11,23 +13,20 @@ pub async fn livez() -> impl Responder {
 }
 
 /// `GET /readyz`: requests can be served, or what is wrong.
-pub async fn readyz(greenroom: web::Data<Greenroom>) -> impl Responder {
+pub async fn readyz(greenroom: web::Data<Greenroom>) -> Result<HttpResponse, Problem> {
     let readiness = greenroom.readiness().await;
-    let checks = json!({
-        "database": check(&readiness.database),
-        "migrations": check(&readiness.migrations),
-        "livekit": check(&readiness.livekit),
-    });
+    let checks = Checks {
+        database: check(&readiness.database),
+        migrations: check(&readiness.migrations),
+        livekit: check(&readiness.livekit),
+    };
     if readiness.is_ready() {
-        HttpResponse::Ok().json(json!({"status": "ready", "checks": checks}))
+        Ok(HttpResponse::Ok().json(json!({"status": "ready", "checks": checks})))
     } else {
-        HttpResponse::ServiceUnavailable().json(json!({"status": "not_ready", "checks": checks}))
+        Err(Problem::not_ready(checks))
     }
 }
 
-fn check(found: &Result<(), String>) -> Value {
-    match found {
-        Ok(()) => "ok".into(),
-        Err(wrong) => wrong.as_str().into(),
-    }
+fn check(found: &Result<(), String>) -> String {
+    found.clone().err().unwrap_or_else(|| "ok".to_owned())
 }

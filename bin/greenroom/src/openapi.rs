@@ -39,11 +39,11 @@ const OPERATIONS: &[(&str, &[Code])] = &[
             Code::LiveKitTimeout,
         ],
     ),
-    ("get_session", &[Code::SessionNotFound]),
-    ("list_sessions", &[]),
+    ("get_session", &[Code::SessionNotFound, Code::NotConfigurable]),
+    ("list_sessions", &[Code::NotConfigurable]),
     ("create_session_template", &[Code::TemplateNameTaken]),
     ("get_session_template", &[Code::TemplateNotFound]),
-    ("list_session_templates", &[]),
+    ("list_session_templates", &[Code::NotConfigurable]),
 ];
 
 /// The document as JSON, the same for every process of this version.
@@ -76,7 +76,10 @@ fn patch(document: &mut Value) {
         let answered = matches!(name.as_str(), "Session" | "SessionTemplate" | "StartedSession");
         patch_schema(schema, answered);
     }
-    document["components"]["schemas"]["NewSessionTemplate"]["required"] = json!(["name"]);
+    let template = &mut document["components"]["schemas"]["NewSessionTemplate"];
+    template["required"] = json!(["name"]);
+    template["properties"]["name"]["nullable"] = false.into();
+    template["additionalProperties"] = false.into();
     document["components"]["schemas"]["Problem"] = problem_schema();
     for (_, path) in entries(&mut document["paths"]) {
         for (_, operation) in entries(path) {

@@ -59,6 +59,7 @@ codes! {
     LiveKitTimeout = "livekit_timeout", GATEWAY_TIMEOUT, "LiveKit did not answer in time";
     DatabaseUnavailable = "database_unavailable", SERVICE_UNAVAILABLE, "Database unavailable";
     Overloaded = "overloaded", SERVICE_UNAVAILABLE, "Overloaded";
+    NotReady = "not_ready", SERVICE_UNAVAILABLE, "Not ready";
 }
 
 impl Code {
@@ -93,6 +94,14 @@ impl FieldError {
     }
 }
 
+/// What `/readyz` looked at: `ok`, or what is wrong.
+#[derive(Debug, Clone, Serialize)]
+pub struct Checks {
+    pub database: String,
+    pub migrations: String,
+    pub livekit: String,
+}
+
 /// A failure on its way to a client.
 #[derive(Debug)]
 pub struct Problem {
@@ -100,6 +109,7 @@ pub struct Problem {
     detail: String,
     errors: Vec<FieldError>,
     allow: Option<&'static str>,
+    checks: Option<Box<Checks>>,
 }
 
 /// The members of the body, in the order in which people read them.
@@ -114,20 +124,28 @@ struct Body<'a> {
     retryable: bool,
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     errors: &'a [FieldError],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    checks: &'a Option<Box<Checks>>,
 }
 
 impl Problem {
     #[must_use]
     pub fn new(code: Code, detail: impl Into<String>) -> Self {
-        Self { code, detail: detail.into(), errors: Vec::new(), allow: None }
+        Self { code, detail: detail.into(), errors: Vec::new(), allow: None, checks: None }
     }
 
     /// A request with wrong fields.
     #[must_use]
     pub fn invalid(errors: Vec<FieldError>) -> Self {
         let fields: Vec<_> = errors.iter().map(|error| error.field.as_str()).collect();
-        let detail = format!("Wrong: {}.", fields.join(", "));
+        let detail = format!("Wrong in this request: {}.", fields.join(", "));
         Self { errors, ..Self::new(Code::InvalidRequest, detail) }
+    }
+
+    /// Something of the API that does not work yet.
+    #[must_use]
+    pub fn not_configurable(what: &str) -> Self {
+        Self::new(Code::NotConfigurable, format!("{what} is not supported yet; leave it out."))
     }
 
     /// A method the route does not have; `allow` names those it has.
@@ -135,6 +153,13 @@ impl Problem {
     pub fn method_not_allowed(allow: &'static str) -> Self {
         let detail = format!("This route allows {allow}.");
         Self { allow: Some(allow), ..Self::new(Code::MethodNotAllowed, detail) }
+    }
+
+    /// A part that is missing is named by its check.
+    #[must_use]
+    pub fn not_ready(checks: Checks) -> Self {
+        let detail = "Requests cannot be served; the checks say why.";
+        Self { checks: Some(Box::new(checks)), ..Self::new(Code::NotReady, detail) }
     }
 
     /// The problem a failed response carries. One that is not ours comes from actix-web itself,
@@ -146,6 +171,7 @@ impl Problem {
                 detail: problem.detail.clone(),
                 errors: problem.errors.clone(),
                 allow: problem.allow,
+                checks: problem.checks.clone(),
             };
         }
         match error.as_response_error().status_code() {
@@ -183,6 +209,7 @@ impl Problem {
             request_id,
             retryable: self.code.retryable(),
             errors: &self.errors,
+            checks: &self.checks,
         };
         response.body(serde_json::to_vec(&body).unwrap_or_default())
     }

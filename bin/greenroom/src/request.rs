@@ -15,7 +15,8 @@ pub async fn answer(
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<BoxBody>, actix_web::Error> {
     let id = request_id(&request);
-    let span = tracing::info_span!("request", request_id = %id, method = %request.method(), path = request.path());
+    // Of the highest level, so that whatever is logged has the id.
+    let span = tracing::error_span!("request", request_id = %id, method = %request.method(), path = request.path());
     async {
         let response = next.call(request).await?;
         tracing::debug!(status = response.status().as_u16(), "answered");

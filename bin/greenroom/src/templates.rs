@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use actix_web::HttpRequest;
 use actix_web::web::{Data, Json};
 use chrono::{DateTime, Utc};
 use greenroom_core::domain::template::{
@@ -17,7 +18,7 @@ use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use crate::auth::Caller;
-use crate::extract::{Body, FieldErrors, Params, PathId};
+use crate::extract::{Body, FieldErrors, Params, PathId, refuse_parameters};
 use crate::problem::{Code, Problem};
 use crate::sessions::query::number;
 
@@ -126,9 +127,11 @@ pub async fn get(
 )]
 pub async fn list(
     caller: Caller,
+    request: HttpRequest,
     params: Params<ListParams>,
     greenroom: Data<Greenroom>,
 ) -> Result<Json<Vec<TemplateBody>>, Problem> {
+    refuse_parameters(&request, &["cursor", "include_archived"])?;
     let mut errors = FieldErrors::default();
     let limit = errors.take("limit", number(params.0.limit.as_deref(), 1, 200, 50));
     let limit = errors.finish(limit)?;

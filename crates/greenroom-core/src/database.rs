@@ -13,7 +13,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::Error;
 
-/// How long a use case may take on the database, the wait for a connection included. It is also
+/// How long one step may take on the database, the wait for a connection included. It is also
 /// PostgreSQL's own time-out of a statement; this one ends what PostgreSQL cannot, being gone
 /// without a word.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -41,7 +41,15 @@ impl Database {
     where
         F: AsyncFnOnce(&mut AsyncPgConnection) -> Result<T, StoreError>,
     {
-        let deadline = Instant::now() + PATIENCE;
+        self.run_within(PATIENCE, work).await
+    }
+
+    /// The same, for work whose result is not worth a longer wait.
+    pub(crate) async fn run_within<T, F>(&self, patience: Duration, work: F) -> Result<T, Error>
+    where
+        F: AsyncFnOnce(&mut AsyncPgConnection) -> Result<T, StoreError>,
+    {
+        let deadline = Instant::now() + patience;
         let mut connection = match timeout_at(deadline, self.pool.get()).await {
             Ok(connection) => connection.map_err(checkout_error)?,
             Err(_) => return Err(Error::Overloaded),

@@ -43,6 +43,7 @@ pub use greenroom_domain as domain;
 pub use greenroom_livekit::{
     Dispatch, LiveKitConfig, LiveKitError, MemoryRooms, RoomSettings, Rooms, ServerUrl,
 };
+pub use greenroom_store::connection::check as check_database_url;
 pub use greenroom_store::migrate;
 pub use greenroom_store::{
     Page, Session, SessionFilter, SessionTemplate, StoreError, TemplateSettings,

@@ -1,5 +1,6 @@
 //! Whether the parts Greenroom stands on are there.
 
+use greenroom_livekit::LiveKitError;
 use greenroom_store::migrate;
 
 use crate::{Error, Greenroom};
@@ -38,7 +39,17 @@ impl Greenroom {
                 (Err("does not answer".to_owned()), unknown())
             }
         };
-        Readiness { database, migrations, livekit: livekit.map_err(|error| error.to_string()) }
+        let livekit = livekit.map_err(|error| {
+            tracing::warn!(error = &error as &dyn std::error::Error, "the LiveKit check failed");
+            // Its own words, or a proxy's, are for the log.
+            match error {
+                LiveKitError::Unavailable(_) => "does not answer",
+                LiveKitError::Timeout => "does not answer in time",
+                LiveKitError::Refused(_) => "refuses; is the key right?",
+            }
+            .to_owned()
+        });
+        Readiness { database, migrations, livekit }
     }
 }
 

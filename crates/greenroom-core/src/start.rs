@@ -1,8 +1,9 @@
 //! Starting a session: decide, commit, open the room, mint the token.
 
 use std::fmt;
+use std::time::Duration;
 
-use chrono::{DateTime, SubsecRound, Utc};
+use chrono::SubsecRound;
 use greenroom_domain::{
     EndReason, JsonObject, OrganizationId, ParticipantIdentity, RoomCreation, SessionTemplateId,
     UserId,
@@ -20,6 +21,9 @@ use crate::{Error, Greenroom, clock};
 /// The first name of a room and up to three new ones. Names of one process never collide, and
 /// those of several by chance only, so a fourth collision is a fault and not bad luck.
 const NAMES_TRIED: usize = 4;
+
+/// How long a caller who has what it came for waits until that is written down.
+const NOTE: Duration = Duration::from_secs(1);
 
 /// What a caller asks for.
 #[derive(Debug, Clone)]
@@ -72,11 +76,10 @@ impl Greenroom {
         request: StartRequest,
     ) -> Result<StartedSession, Error> {
         let started = self.write_session(organization, request).await?;
-        let now = self.shared.clock.now();
         if started.session.room_creation == RoomCreation::OnStart {
-            self.open_room(&started, now).await?;
+            self.open_room(&started).await?;
         }
-        Ok(self.hand_out(started, now))
+        Ok(self.hand_out(started))
     }
 
     async fn write_session(
@@ -138,9 +141,9 @@ impl Greenroom {
     }
 
     /// Opens the room and asks for the agent, outside any transaction, and writes down how it went.
-    async fn open_room(&self, started: &Started, now: DateTime<Utc>) -> Result<(), Error> {
+    async fn open_room(&self, started: &Started) -> Result<(), Error> {
         let session = &started.session;
-        let settings = room_settings(started, dispatch_by_call(started), now);
+        let settings = room_settings(started, dispatch_by_call(started));
         match self.shared.rooms.create(&session.room_name, &settings).await {
             Ok(()) => self.note_room(session).await,
             Err(error) => {
@@ -154,7 +157,7 @@ impl Greenroom {
     /// Losing this write costs nothing but a look later on, so the start does not fail by it.
     async fn note_room(&self, session: &Session) {
         let (organization, id) = (session.organization_id, session.id);
-        let noted = self.shared.database.run(async |db| {
+        let noted = self.shared.database.run_within(NOTE, async |db| {
             if !Session::room_created(db, organization, id).await? {
                 // Somebody ended it while LiveKit opened its room, which must go again.
                 Session::make_due(db, organization, id).await?;
@@ -181,14 +184,14 @@ impl Greenroom {
         }
     }
 
-    fn hand_out(&self, started: Started, now: DateTime<Utc>) -> StartedSession {
+    fn hand_out(&self, started: Started) -> StartedSession {
         let session = &started.session;
-        let settings = room_settings(&started, dispatch_by_token(&started), now);
+        let settings = room_settings(&started, dispatch_by_token(&started));
         let access_token = self.shared.signer.sign(&JoinToken {
             room: &session.room_name,
             identity: &session.participant_identity,
             name: session.user_id.as_ref().map(UserId::as_str),
-            issued_at: now,
+            issued_at: self.shared.clock.now(),
             expires_at: session.token_expiry,
             metadata: TokenMetadata {
                 session_id: session.id,
@@ -204,8 +207,10 @@ impl Greenroom {
     }
 }
 
-fn room_settings(started: &Started, dispatch: Dispatch, now: DateTime<Utc>) -> RoomSettings {
-    RoomSettings::new(started.session.join_by, now, started.reconnect_window, dispatch)
+/// The join window has just begun, by PostgreSQL's clock; the process's is not asked.
+fn room_settings(started: &Started, dispatch: Dispatch) -> RoomSettings {
+    let left = started.join_window.get().unsigned_abs();
+    RoomSettings::new(left, started.reconnect_window, dispatch)
 }
 
 /// The agent as the call that opens the room asks for it: nobody but LiveKit reads this.

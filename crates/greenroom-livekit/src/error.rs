@@ -1,5 +1,7 @@
 //! What can go wrong with LiveKit, by what the caller can do about it.
 
+use std::error::Error;
+
 /// A call to LiveKit that did not succeed.
 #[derive(Debug, thiserror::Error)]
 pub enum LiveKitError {
@@ -26,8 +28,14 @@ impl LiveKitError {
             return Self::Refused("what it said is no answer of its API; is the key right?".into());
         }
         let error = error.without_url();
-        let cause = std::error::Error::source(&error).map(ToString::to_string);
-        Self::Unavailable(cause.unwrap_or_else(|| error.to_string()))
+        let (mut told, mut is_http) = (error.to_string(), true);
+        let mut cause = error.source();
+        while let Some(error) = cause {
+            told = format!("{told}: {error}");
+            is_http &= !error.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_parse);
+            cause = error.source();
+        }
+        if is_http { Self::Unavailable(told) } else { Self::Refused(told) }
     }
 
     /// Of a Twirp error: its HTTP status, and its code and message when the body had them.

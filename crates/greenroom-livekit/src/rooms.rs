@@ -1,7 +1,6 @@
 //! The port to LiveKit's rooms, with its real form and its twin in memory.
 
 use async_trait::async_trait;
-use chrono::{DateTime, Duration, Utc};
 use greenroom_domain::RoomName;
 use greenroom_domain::template::ReconnectWindow;
 use livekit_protocol::{CreateRoomRequest, RoomConfiguration};
@@ -36,19 +35,13 @@ pub struct RoomSettings {
 }
 
 impl RoomSettings {
-    /// The settings of a room that must be joined by `join_by`, as of `at`.
+    /// The settings of a room that somebody must join within `join_within` seconds.
     #[must_use]
-    pub fn new(
-        join_by: DateTime<Utc>,
-        at: DateTime<Utc>,
-        reconnect_window: ReconnectWindow,
-        dispatch: Dispatch,
-    ) -> Self {
+    pub fn new(join_within: u32, reconnect_window: ReconnectWindow, dispatch: Dispatch) -> Self {
         // Ten seconds more: LiveKit counts from a truncated second, and our own expiry, which
         // knows why the room goes, shall come first.
-        let left = (join_by - at).max(Duration::zero()) + Duration::seconds(10);
         Self {
-            empty_timeout: u32::try_from(left.num_seconds()).unwrap_or(u32::MAX),
+            empty_timeout: join_within.saturating_add(10),
             departure_timeout: reconnect_window.get().unsigned_abs(),
             dispatch,
         }

@@ -137,7 +137,7 @@ mod tests {
         let room = RoomName::new(now, 1);
         let user = UserId::try_from("ann".to_owned()).unwrap();
         let window = greenroom_domain::template::ReconnectWindow::try_from(60).unwrap();
-        let settings = RoomSettings::new(now + Duration::seconds(600), now, window, dispatch);
+        let settings = RoomSettings::new(600, window, dispatch);
         let token = JoinToken {
             room: &room,
             identity: &ParticipantIdentity::from(&user),

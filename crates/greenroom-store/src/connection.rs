@@ -5,12 +5,32 @@ use std::time::Duration;
 
 use diesel::{ConnectionError, ConnectionResult};
 use diesel_async::AsyncPgConnection;
+use greenroom_domain::Invalid;
 use tokio::time::timeout;
-use tokio_postgres::config::TargetSessionAttrs;
+use tokio_postgres::config::{SslMode, TargetSessionAttrs};
 use tokio_postgres::{Config, NoTls};
 
 /// How long opening a connection may take.
 const CONNECT: Duration = Duration::from_secs(3);
+
+/// Whether this is the URL of a PostgreSQL that can be connected to.
+///
+/// # Errors
+/// With what would be right, and nothing of the URL, which holds a password.
+pub fn check(url: &str) -> Result<(), Invalid> {
+    let scheme = ["postgres://", "postgresql://"].iter().any(|scheme| url.starts_with(scheme));
+    let config = Config::from_str(url).ok().filter(|_| scheme);
+    let Some(config) = config else {
+        return Err(Invalid::new(
+            "must be a URL such as postgres://user:password@host:5432/database",
+        ));
+    };
+    if config.get_ssl_mode() == SslMode::Require {
+        let detail = "must not ask for sslmode=require: TLS to PostgreSQL is not supported yet";
+        return Err(Invalid::new(detail));
+    }
+    Ok(())
+}
 
 /// Opens a connection for the request path.
 ///
@@ -34,7 +54,7 @@ pub(crate) async fn connect_unhurried(url: &str) -> ConnectionResult<AsyncPgConn
 
 fn parse(url: &str) -> ConnectionResult<Config> {
     let mut config = Config::from_str(url)
-        .map_err(|error| ConnectionError::InvalidConnectionUrl(error.to_string()))?;
+        .map_err(|error| ConnectionError::InvalidConnectionUrl(chain(&error)))?;
     config
         .application_name("greenroom")
         .tcp_user_timeout(Duration::from_secs(5))
@@ -51,6 +71,14 @@ async fn open(config: &Config) -> ConnectionResult<AsyncPgConnection> {
     let (client, connection) = timeout(CONNECT, config.connect(NoTls))
         .await
         .map_err(|_| bad(format!("no answer within {CONNECT:?}")))?
-        .map_err(|error| bad(error.to_string()))?;
+        .map_err(|error| bad(chain(&error)))?;
     AsyncPgConnection::try_from_client_and_connection(client, connection).await
+}
+
+/// An error with its causes: tokio-postgres says `db error`, and leaves the reason to its source.
+fn chain(error: &dyn std::error::Error) -> String {
+    match error.source() {
+        Some(cause) => format!("{error}: {}", chain(cause)),
+        None => error.to_string(),
+    }
 }

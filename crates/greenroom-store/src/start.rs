@@ -7,7 +7,7 @@ use diesel::prelude::*;
 use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
 use diesel::sql_types::{Integer, Jsonb, Nullable, Text, Timestamptz, Uuid};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
-use greenroom_domain::template::{ReconnectWindow, TokenTtl};
+use greenroom_domain::template::{JoinWindow, ReconnectWindow, TokenTtl};
 use greenroom_domain::{
     AgentName, JsonObject, OrganizationId, ParticipantIdentity, RoomName, SessionId,
     SessionTemplateId, UserId,
@@ -39,6 +39,7 @@ pub struct Started {
     pub session: Session,
     pub agent_name: Option<AgentName>,
     pub agent_metadata: JsonObject,
+    pub join_window: JoinWindow,
     pub reconnect_window: ReconnectWindow,
 }
 
@@ -70,7 +71,7 @@ impl QueryId for Start<'_> {
 }
 
 impl Query for Start<'_> {
-    type SqlType = (SqlTypeOf<AsSelect<Session, Pg>>, Nullable<Text>, Jsonb, Integer);
+    type SqlType = (SqlTypeOf<AsSelect<Session, Pg>>, Nullable<Text>, Jsonb, Integer, Integer);
 }
 
 impl QueryFragment<Pg> for Start<'_> {
@@ -118,7 +119,8 @@ impl QueryFragment<Pg> for Start<'_> {
         out.push_sql(")) from template returning *) select ");
         self.shown.walk_ast(out.reborrow())?;
         out.push_sql(
-            ", template.agent_name, template.agent_metadata, template.reconnect_window_seconds
+            ", template.agent_name, template.agent_metadata,
+                template.join_window_seconds, template.reconnect_window_seconds
              from sessions, template",
         );
         Ok(())

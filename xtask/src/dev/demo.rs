@@ -122,7 +122,8 @@ impl<'a> Api<'a> {
 
     /// The id of the demo's template, which is made when there is none.
     async fn template(&self) -> Result<String> {
-        let all = self.call(Method::GET, TEMPLATES, None, StatusCode::OK).await?;
+        let newest = format!("{TEMPLATES}?limit=200");
+        let all = self.call(Method::GET, &newest, None, StatusCode::OK).await?;
         let there =
             all.as_array().into_iter().flatten().find(|template| template["name"] == TEMPLATE);
         if let Some(there) = there {

@@ -147,7 +147,9 @@ async fn ready(process: &mut Process, address: &str) -> Result<()> {
 /// What a developer has exported for a deployment must not mix with what is set here.
 fn without_settings(program: Guarded) -> Guarded {
     let ours = |name: &String| {
-        ["GREENROOM_", "LIVEKIT_", "AUTH_"].iter().any(|prefix| name.starts_with(prefix))
+        ["GREENROOM_", "DATABASE_", "LIVEKIT_", "AUTH_"]
+            .iter()
+            .any(|prefix| name.starts_with(prefix))
     };
     env::names().into_iter().filter(ours).fold(program, Guarded::without_env)
 }

@@ -1,5 +1,6 @@
 //! `GET /api/v1/sessions` and `GET /api/v1/sessions/{session_id}`.
 
+use actix_web::HttpRequest;
 use actix_web::web::{Data, Json};
 use greenroom_core::domain::{Invalid, SessionId, SessionStatus, UserId};
 use greenroom_core::{Greenroom, Page, SessionFilter};
@@ -8,7 +9,7 @@ use serde::Deserialize;
 
 use super::SessionBody;
 use crate::auth::Caller;
-use crate::extract::{FieldErrors, Params, PathId};
+use crate::extract::{FieldErrors, Params, PathId, refuse_parameters};
 use crate::problem::{Code, Problem};
 
 /// Which sessions, and which part of the list.
@@ -27,9 +28,11 @@ pub struct ListParams {
 #[api_v2_operation(tags(Sessions), operation_id = "get_session", summary = "Get a session")]
 pub async fn get(
     caller: Caller,
+    request: HttpRequest,
     id: PathId<SessionId>,
     greenroom: Data<Greenroom>,
 ) -> Result<Json<SessionBody>, Problem> {
+    refuse_parameters(&request, &["wait_for", "timeout_seconds"])?;
     let id = id.0;
     let session = greenroom.session(caller.organization, id).await?;
     let detail = || format!("No session {id} in this organization.");
@@ -41,9 +44,12 @@ pub async fn get(
 #[api_v2_operation(tags(Sessions), operation_id = "list_sessions", summary = "List sessions")]
 pub async fn list(
     caller: Caller,
+    request: HttpRequest,
     params: Params<ListParams>,
     greenroom: Data<Greenroom>,
 ) -> Result<Json<Vec<SessionBody>>, Problem> {
+    let not_yet = ["session_template_id", "created_after", "created_before", "cursor"];
+    refuse_parameters(&request, &not_yet)?;
     let (filter, page) = parse(params.0)?;
     let sessions = greenroom.sessions(caller.organization, &filter, page).await?;
     Ok(Json(sessions.into_iter().map(SessionBody::from).collect()))

@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use crate::auth::Caller;
 use crate::extract::{Body, FieldErrors, Params};
-use crate::problem::{Code, Problem};
+use crate::problem::Problem;
 
 /// What to start. Unknown fields are ignored.
 #[derive(Deserialize, Apiv2Schema)]
@@ -86,7 +86,7 @@ pub async fn start(
 ) -> Result<Started, Problem> {
     let start = parse(params.0, body.0)?;
     if request.headers().contains_key("idempotency-key") {
-        return Err(not_configurable("Idempotency-Key"));
+        return Err(Problem::not_configurable("Idempotency-Key"));
     }
     let started = greenroom.start(caller.organization, start).await?;
     Ok(Started(started.into()))
@@ -109,7 +109,7 @@ fn parse(params: StartParams, body: StartBody) -> Result<StartRequest, Problem> 
     })();
     let request = errors.finish(request)?;
     match not_configurable_field {
-        Some(field) => Err(not_configurable(field)),
+        Some(field) => Err(Problem::not_configurable(field)),
         None => Ok(request),
     }
 }
@@ -151,10 +151,6 @@ fn is_empty(value: &Value) -> bool {
         Value::Object(map) => map.is_empty(),
         Value::Bool(_) | Value::Number(_) => false,
     }
-}
-
-fn not_configurable(what: &str) -> Problem {
-    Problem::new(Code::NotConfigurable, format!("{what} is not supported yet; leave it out."))
 }
 
 impl From<StartedSession> for StartedBody {

@@ -22,7 +22,7 @@ pub struct App {
     pub address: String,
     pub organization: Uuid,
     pub client: Client,
-    pub database: Database,
+    _database: Database,
 }
 
 /// An answer, read to its end.
@@ -122,7 +122,7 @@ impl App {
         let _ = rustls::crypto::ring::default_provider().install_default();
         // A request may take what the program allows itself, and no more.
         let client = Client::builder().timeout(Duration::from_secs(10)).build().unwrap();
-        Self { process, pid, address, organization: uuid(), client, database }
+        Self { process, pid, address, organization: uuid(), client, _database: database }
     }
 
     /// A token of a backend of this app's organization.

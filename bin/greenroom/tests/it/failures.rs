@@ -7,6 +7,8 @@ use greenroom_testkit::pg::{Cluster, Database};
 use greenroom_testkit::{place, wait_until};
 use reqwest::Method;
 use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
 use wiremock::{Mock, MockServer, ResponseTemplate, matchers};
 
 use crate::app::{App, answer};
@@ -76,6 +78,55 @@ async fn livekit_talking_nonsense() {
     }
 }
 
+/// Answers every connection with these bytes, again and again while they are taken.
+async fn babbling(bytes: &'static [u8]) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        while let Ok((mut connection, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let _ = connection.read(&mut [0; 4096]).await;
+                while connection.write_all(bytes).await.is_ok() {}
+            });
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn livekit_that_is_no_livekit() {
+    const ENDLESS: &[u8] =
+        b"HTTP/1.1 200 OK\r\n\r\n\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0";
+    for nonsense in [&b"SSH-2.0-OpenSSH_9.2\r\n"[..], b"\x00\x01garbage\r\n", ENDLESS] {
+        let app = App::with(&[("LIVEKIT_API_URL", &babbling(nonsense).await)]).await;
+        assert_start_fails(&app, 502, "livekit_error").await;
+    }
+}
+
+#[tokio::test]
+async fn a_start_is_one_call_to_livekit_and_on_join_none() {
+    let livekit = MockServer::start().await;
+    let created = |request: &wiremock::Request| {
+        // Of the request field 1 is the name, of the room it is field 2.
+        let length = usize::from(request.body[1]);
+        let mut room = request.body[..length + 2].to_vec();
+        room[0] = 0x12;
+        ResponseTemplate::new(200).set_body_bytes(room)
+    };
+    let calls =
+        Mock::given(matchers::path("/twirp/livekit.RoomService/CreateRoom")).respond_with(created);
+    livekit.register(calls.expect(3)).await;
+    let app = App::with(&[("LIVEKIT_API_URL", &livekit.uri())]).await;
+    let on_start = app.template(json!({"agent_name": "greeter"})).await;
+    let on_join = app.template(json!({"agent_name": "greeter", "room_creation": "on_join"})).await;
+    for _ in 0..3 {
+        assert_eq!(app.start_session(&on_start, json!({})).await.status, 201);
+        assert_eq!(app.start_session(&on_join, json!({})).await.status, 201);
+    }
+    livekit.verify().await;
+    assert_eq!(livekit.received_requests().await.unwrap().len(), 3, "nothing else was asked");
+}
+
 #[tokio::test]
 async fn a_wrong_livekit_key_is_a_refusal() {
     let app = App::with(&[("LIVEKIT_API_SECRET", "a secret LiveKit has never heard of")]).await;
@@ -100,7 +151,8 @@ async fn postgres_stopped_hung_and_back() {
     app.start_session(&template, json!({})).await.assert_problem(503, "database_unavailable");
     app.get("/api/v1/sessions").await.assert_problem(503, "database_unavailable");
     let ready = answer(app.request(Method::GET, "/readyz")).await;
-    assert_eq!((ready.status, &ready.body["status"]), (503, &json!("not_ready")));
+    ready.assert_problem(503, "not_ready");
+    assert_ne!(ready.body["checks"]["database"], "ok");
 
     cluster.start().await.unwrap();
     let again = Instant::now();

@@ -59,7 +59,7 @@ async fn what_is_not_declared_as_json_is_refused() {
         answer(request).await.assert_problem(415, "unsupported_media_type");
     }
     let accepted =
-        app.request(Method::POST, START).header("content-type", "application/json; charset=utf-8");
+        app.request(Method::POST, START).header("content-type", "Application/JSON; charset=utf-8");
     answer(accepted.body("{}")).await.assert_problem(400, "invalid_request");
 }
 

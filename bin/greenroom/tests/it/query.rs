@@ -83,6 +83,21 @@ async fn the_list_is_newest_first_and_filtered() {
 }
 
 #[tokio::test]
+async fn parameters_that_do_not_work_yet_are_refused_and_not_dropped() {
+    let app = App::start().await;
+    let id = uuid();
+    for path in [
+        format!("/api/v1/sessions?session_template_id={id}"),
+        "/api/v1/sessions?created_after=2999-01-01T00:00:00Z".to_owned(),
+        "/api/v1/sessions?limit=1&cursor=x".to_owned(),
+        format!("/api/v1/sessions/{id}?wait_for=ended"),
+        "/api/v1/session-templates?include_archived=true".to_owned(),
+    ] {
+        app.get(&path).await.assert_problem(422, "not_configurable");
+    }
+}
+
+#[tokio::test]
 async fn wrong_parameters_are_named() {
     let app = App::start().await;
     for (query, fields) in [

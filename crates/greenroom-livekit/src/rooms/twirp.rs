@@ -7,7 +7,7 @@ use livekit_api::access_token::{AccessToken, VideoGrants};
 use livekit_protocol::{CreateRoomRequest, Room};
 use prost::Message;
 use reqwest::header::CONTENT_TYPE;
-use reqwest::{Client, redirect};
+use reqwest::{Client, Response, redirect};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 
@@ -16,6 +16,9 @@ use crate::{LiveKitConfig, LiveKitError};
 
 /// How long an admin token lives; it is made for one call.
 const TOKEN_TTL: Duration = Duration::from_mins(1);
+
+/// The largest answer; a room is some hundred bytes.
+const ANSWER_BYTES: usize = 64 * 1024;
 
 pub(super) struct TwirpClient {
     http: Client,
@@ -53,12 +56,12 @@ impl TwirpClient {
             .await
             .map_err(LiveKitError::transport)?;
         let status = answer.status();
-        let body = answer.bytes().await.map_err(LiveKitError::transport)?;
+        let body = read(answer).await?;
         if !status.is_success() {
             return Err(refusal(status.as_u16(), &body));
         }
         // An empty body is a valid message of default values, so the name is what tells.
-        match Room::decode(body) {
+        match Room::decode(body.as_slice()) {
             Ok(created) if created.name == room.name => Ok(()),
             _ => Err(LiveKitError::Refused("its answer to CreateRoom is not a room".to_owned())),
         }
@@ -71,6 +74,18 @@ impl TwirpClient {
             .to_jwt()
             .map_err(|error| LiveKitError::Refused(error.to_string()))
     }
+}
+
+/// Reads an answer that is as short as LiveKit's: what goes on is none, and is not kept.
+async fn read(mut answer: Response) -> Result<Vec<u8>, LiveKitError> {
+    let mut body = Vec::new();
+    while let Some(chunk) = answer.chunk().await.map_err(LiveKitError::transport)? {
+        if body.len() + chunk.len() > ANSWER_BYTES {
+            return Err(LiveKitError::Refused("its answer does not end".to_owned()));
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(body)
 }
 
 fn refusal(status: u16, body: &[u8]) -> LiveKitError {

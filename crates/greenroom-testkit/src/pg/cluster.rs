@@ -211,9 +211,6 @@ impl Cluster {
             "unix_socket_directories=".to_owned(),
             "max_connections=200".to_owned(),
         ];
-        if has_statement_statistics(&self.bin) {
-            settings.push("shared_preload_libraries=pg_stat_statements".to_owned());
-        }
         if self.durability == Durability::None {
             settings.extend(
                 ["fsync=off", "synchronous_commit=off", "full_page_writes=off"].map(str::to_owned),
@@ -238,14 +235,4 @@ impl Drop for Cluster {
             std::fs::remove_dir_all(&self.home).ok();
         }
     }
-}
-
-/// The contributed modules are a package of their own in places, and the wheel has none.
-fn has_statement_statistics(bin: &Path) -> bool {
-    let output = Command::new(bin.join("pg_config")).arg("--pkglibdir").output();
-    let Ok(output) = output else { return false };
-    let directory = PathBuf::from(String::from_utf8_lossy(&output.stdout).trim());
-    ["so", "dylib"]
-        .iter()
-        .any(|extension| directory.join("pg_stat_statements").with_extension(extension).exists())
 }
