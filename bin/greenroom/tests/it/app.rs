@@ -22,7 +22,7 @@ pub struct App {
     pub address: String,
     pub organization: Uuid,
     pub client: Client,
-    _database: Database,
+    database: Database,
 }
 
 /// An answer, read to its end.
@@ -104,6 +104,12 @@ impl App {
         let mut program = Guarded::new("greenroom", env!("CARGO_BIN_EXE_greenroom"), log)
             .args(["serve"])
             .removing(home);
+        // What the tester has exported for a deployment must not mix with what is set here.
+        let prefixes = ["GREENROOM_", "DATABASE_", "LIVEKIT_", "AUTH_"];
+        let exported = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+        for name in exported.filter(|name| prefixes.iter().any(|prefix| name.starts_with(prefix))) {
+            program = program.without_env(name);
+        }
         for (name, text) in &environment {
             program = program.env(name, text);
         }
@@ -112,9 +118,12 @@ impl App {
             process.check()?;
             let output = process.output();
             let line = output.lines().find(|line| line.contains("listening"));
-            let field =
-                |name| line?.split(name).nth(1)?.split_whitespace().next().map(str::to_owned);
-            Ok(field("address=").zip(field("pid=")))
+            // In text `address=…`, in JSON `"address":"…"`.
+            let field = |name| {
+                let value = line?.split(name).nth(1)?.trim_start_matches(['"', '=', ':']);
+                value.split([' ', '"', ',']).next().map(str::to_owned)
+            };
+            Ok(field("address").zip(field("pid")))
         });
         let (address, pid) = listening.await.unwrap();
         let address = format!("http://{address}");
@@ -122,12 +131,18 @@ impl App {
         let _ = rustls::crypto::ring::default_provider().install_default();
         // A request may take what the program allows itself, and no more.
         let client = Client::builder().timeout(Duration::from_secs(10)).build().unwrap();
-        Self { process, pid, address, organization: uuid(), client, _database: database }
+        Self { process, pid, address, organization: uuid(), client, database }
     }
 
     /// A token of a backend of this app's organization.
     pub fn token(&self) -> String {
         caller::backend(AUTH_SECRET, self.organization)
+    }
+
+    /// The password in `DATABASE_URL`.
+    pub fn database_password(&self) -> String {
+        let url = reqwest::Url::parse(self.database.url()).unwrap();
+        url.password().unwrap_or_default().to_owned()
     }
 
     pub fn request(&self, method: Method, path: &str) -> RequestBuilder {

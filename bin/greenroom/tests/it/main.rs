@@ -8,6 +8,7 @@ mod memory;
 mod problems;
 mod query;
 mod real;
+mod secrets;
 mod start;
 mod statements;
 mod templates;

@@ -1,0 +1,35 @@
+//! What the log must never hold, at whatever level.
+
+use greenroom_testkit::livekit::Server;
+use serde_json::json;
+
+use crate::app::{AUTH_SECRET, App};
+
+#[tokio::test]
+async fn no_secret_is_logged_even_at_trace() {
+    for format in ["text", "json"] {
+        let app = App::with(&[("GREENROOM_LOG", "trace"), ("GREENROOM_LOG_FORMAT", format)]).await;
+        let caller = app.token();
+        let template = app.template(json!({"agent_name": "nobody-here"})).await;
+        let user = "a-user-nobody-else-is-called";
+        let started = app.start_session(&template, json!({"user_id": user})).await;
+        assert_eq!(started.status, 201);
+        assert_eq!(app.get("/api/v1/sessions?user_id=ann").await.status, 200);
+        app.get("/nowhere").await.assert_problem(404, "route_not_found");
+
+        let log = app.process.output();
+        assert!(log.contains("TRACE"), "the control: trace is on");
+        let signature = |token: &str| token.rsplit('.').next().unwrap().to_owned();
+        let password = app.database_password();
+        for (what, secret) in [
+            ("the caller's token", signature(&caller)),
+            ("the join token", signature(started.body["access_token"].as_str().unwrap())),
+            ("LiveKit's secret", Server::shared().await.unwrap().api_secret().to_owned()),
+            ("the callers' secret", AUTH_SECRET.to_owned()),
+            ("the database's password", password),
+            ("the user", user.to_owned()),
+        ] {
+            assert!(!secret.is_empty() && !log.contains(&secret), "{format}: the log has {what}");
+        }
+    }
+}
