@@ -1,0 +1,59 @@
+//! The table of codes: each with its word, its status and its title.
+
+use actix_web::http::StatusCode;
+
+macro_rules! codes {
+    ($($code:ident = $text:literal, $status:ident, $title:literal;)+) => {
+        /// What is wrong, in one stable word.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum Code { $($code,)+ }
+
+        impl Code {
+            #[must_use]
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$code => $text,)+ }
+            }
+
+            #[must_use]
+            pub fn status(self) -> StatusCode {
+                match self { $(Self::$code => StatusCode::$status,)+ }
+            }
+
+            #[must_use]
+            pub fn title(self) -> &'static str {
+                match self { $(Self::$code => $title,)+ }
+            }
+        }
+    };
+}
+
+codes! {
+    InvalidRequest = "invalid_request", BAD_REQUEST, "Invalid request";
+    Unauthenticated = "unauthenticated", UNAUTHORIZED, "Not authenticated";
+    TemplateForbidden = "template_forbidden", FORBIDDEN, "Template of another organization";
+    ScopeMissing = "scope_missing", FORBIDDEN, "Scope missing";
+    UserForbidden = "user_forbidden", FORBIDDEN, "Not for end users";
+    TemplateNotFound = "template_not_found", NOT_FOUND, "Template not found";
+    SessionNotFound = "session_not_found", NOT_FOUND, "Session not found";
+    RouteNotFound = "route_not_found", NOT_FOUND, "Route not found";
+    MethodNotAllowed = "method_not_allowed", METHOD_NOT_ALLOWED, "Method not allowed";
+    TemplateNameTaken = "template_name_taken", CONFLICT, "Template name taken";
+    BodyTooLarge = "body_too_large", PAYLOAD_TOO_LARGE, "Body too large";
+    UnsupportedMediaType = "unsupported_media_type", UNSUPPORTED_MEDIA_TYPE, "Unsupported media type";
+    NotConfigurable = "not_configurable", UNPROCESSABLE_ENTITY, "Not configurable";
+    Internal = "internal", INTERNAL_SERVER_ERROR, "Internal error";
+    LiveKitError = "livekit_error", BAD_GATEWAY, "LiveKit refused";
+    LiveKitUnavailable = "livekit_unavailable", SERVICE_UNAVAILABLE, "LiveKit unavailable";
+    LiveKitTimeout = "livekit_timeout", GATEWAY_TIMEOUT, "LiveKit did not answer in time";
+    DatabaseUnavailable = "database_unavailable", SERVICE_UNAVAILABLE, "Database unavailable";
+    Overloaded = "overloaded", SERVICE_UNAVAILABLE, "Overloaded";
+    NotReady = "not_ready", SERVICE_UNAVAILABLE, "Not ready";
+}
+
+impl Code {
+    /// Whether the same request may succeed a little later.
+    #[must_use]
+    pub fn retryable(self) -> bool {
+        matches!(self.status(), StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT)
+    }
+}
