@@ -1,7 +1,6 @@
 //! `cargo xtask dev`: Greenroom with everything it needs, and a first session through its API.
 
 mod demo;
-mod service;
 
 use std::{fs::File, path::Path, process::ExitCode, time::Instant};
 
@@ -12,10 +11,11 @@ use greenroom_testkit::{agent::Worker, livekit::Server, pg::Cluster, place};
 use crate::{
     env, parts,
     parts::Postgres,
+    service,
+    service::Service,
     steps::{Steps, seconds},
 };
 use demo::Session;
-use service::Service;
 
 /// The name the demo's template asks for.
 const AGENT: &str = "greeter";
@@ -57,11 +57,8 @@ pub async fn run(
         () = &mut asked_to_stop => return Ok(ExitCode::from(130)),
     };
     let (stage, _lock) = set;
-    let session = tokio::select! {
-        session = demo::run(&stage.service, &stage.livekit, stage.worker.is_some()) => session,
-        () = &mut asked_to_stop => bail!("stopped before the session was verified"),
-    };
-    let session = session?;
+    let with_agent = stage.worker.is_some();
+    let session = demo::run(&stage.service, &stage.livekit, with_agent, &mut asked_to_stop).await?;
     if check {
         session.close(&stage.livekit).await;
         println!("\nVerified in {}.", seconds(started.elapsed()));

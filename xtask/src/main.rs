@@ -5,6 +5,7 @@ mod env;
 mod migrate;
 mod parts;
 mod schema;
+mod service;
 mod steps;
 mod test;
 mod tidy;

@@ -85,12 +85,29 @@ pub async fn livekit(steps: &Steps) -> Result<Server> {
 
 /// The Python environment of the agent and the user.
 pub async fn python(steps: &Steps) -> Result<()> {
-    let installing = "installing livekit-agents into target/tools, about a minute";
-    let busy = if python::installed().is_some() { "looking" } else { installing };
+    let said = "livekit-agents for the agent, livekit for the user";
+    install(steps, "Python", &python::LIVEKIT, said, "about a minute").await
+}
+
+/// The Python environment of what holds a service against its document.
+pub async fn contract(steps: &Steps) -> Result<()> {
+    let said = "schemathesis and openapi-spec-validator";
+    install(steps, "Contract", &python::CONTRACT, said, "some seconds").await
+}
+
+async fn install(
+    steps: &Steps,
+    name: &str,
+    environment: &'static python::Environment,
+    said: &str,
+    takes: &str,
+) -> Result<()> {
+    let installing = format!("installing it into target/tools, {takes}");
+    let busy = if environment.installed() { "looking" } else { &installing };
     steps
-        .run("Python", busy, async {
-            tokio::task::spawn_blocking(python::environment).await??;
-            Ok(((), "livekit-agents for the agent, livekit for the user".to_owned()))
+        .run(name, busy, async {
+            tokio::task::spawn_blocking(|| environment.interpreter()).await??;
+            Ok(((), said.to_owned()))
         })
         .await
 }

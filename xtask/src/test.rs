@@ -1,5 +1,6 @@
 //! `cargo xtask test`: every check and every test, against real parts.
 
+mod contract;
 mod counts;
 
 use std::{
@@ -17,6 +18,7 @@ use tokio::time::sleep;
 use crate::{
     parts,
     parts::Postgres,
+    service::Service,
     steps::{Steps, seconds},
 };
 use counts::Counts;
@@ -48,10 +50,17 @@ pub async fn run(arguments: Arguments) -> Result<ExitCode> {
         parts::python(&steps)
     )?;
     let demo = Database::fresh_at(postgres.url.clone()).await?;
-    let checks = if arguments.cargo_test.is_empty() {
-        all(&postgres, &livekit, demo.url())?
+    let whole = arguments.cargo_test.is_empty();
+    // Held while the checks run: it is stopped when this is dropped.
+    let service = if whole {
+        parts::contract(&steps).await?;
+        Some(contract::serve(&steps, demo.url(), &livekit).await?)
     } else {
-        vec![tests(&postgres, &livekit, &arguments.cargo_test)]
+        None
+    };
+    let checks = match &service {
+        Some(service) => all(&postgres, &livekit, demo.url(), service)?,
+        None => vec![tests(&postgres, &livekit, &arguments.cargo_test)],
     };
     println!("\nThe checks\n");
     let (mut failed, mut counted) = (Vec::new(), Counts::default());
@@ -78,7 +87,12 @@ pub async fn run(arguments: Arguments) -> Result<ExitCode> {
 }
 
 /// The quick ones first, so that a slip shows early.
-fn all(postgres: &Postgres, livekit: &Server, demo_database: &str) -> Result<Vec<Check>> {
+fn all(
+    postgres: &Postgres,
+    livekit: &Server,
+    demo_database: &str,
+    service: &Service,
+) -> Result<Vec<Check>> {
     let ourselves = std::env::current_exe().context("cannot tell where xtask is")?;
     let xtask = |arguments: &[&str], name: &str| {
         let command = Guarded::new(name, &ourselves, log(name)).args(arguments);
@@ -87,7 +101,7 @@ fn all(postgres: &Postgres, livekit: &Server, demo_database: &str) -> Result<Vec
     let clippy =
         ["clippy", "--workspace", "--all-targets", "--all-features", "--", "-D", "warnings"];
     let embed = ["run", "--quiet", "--package", "greenroom-core", "--example", "embed"];
-    Ok(vec![
+    let mut checks = vec![
         Check::new("format", cargo("format", &["fmt", "--all", "--check"])),
         Check::new("tidy", xtask(&["tidy"], "tidy")),
         Check::new("schema", xtask(&["schema", "--check"], "schema")),
@@ -106,7 +120,9 @@ fn all(postgres: &Postgres, livekit: &Server, demo_database: &str) -> Result<Vec
                 .env("LIVEKIT_API_KEY", livekit.api_key())
                 .env("LIVEKIT_API_SECRET", livekit.api_secret()),
         ),
-    ])
+    ];
+    checks.extend(contract::checks(service)?);
+    Ok(checks)
 }
 
 fn tests(postgres: &Postgres, livekit: &Server, arguments: &[String]) -> Check {
@@ -135,7 +151,7 @@ fn with_parts(command: Guarded, postgres: &Postgres, livekit: &Server) -> Guarde
 }
 
 fn log(name: &str) -> PathBuf {
-    let log = place::target().join("test").join(name).with_extension("log");
+    let log = place::target().join("test").join(name.replace(' ', "-")).with_extension("log");
     std::fs::remove_file(&log).ok();
     log
 }

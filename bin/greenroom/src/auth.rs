@@ -1,82 +1,56 @@
-//! Who calls: the bearer token, verified.
+//! Who calls, and what they may do: every route of the API asks it, before it looks at anything else.
+
+pub mod claims;
+pub mod jwks;
+pub mod scope;
+pub mod verify;
 
 use std::future::{Ready, ready};
+use std::marker::PhantomData;
 
-use actix_web::dev::Payload;
-use actix_web::http::header;
-use actix_web::{FromRequest, HttpRequest, web};
+use actix_web::body::{BoxBody, MessageBody};
+use actix_web::dev::{Payload, ServiceRequest, ServiceResponse};
+use actix_web::http::header::{self, HeaderMap};
+use actix_web::middleware::Next;
+use actix_web::{FromRequest, HttpMessage, HttpRequest, web};
+use greenroom_core::Caller;
 use greenroom_core::domain::OrganizationId;
-use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use paperclip::actix::OperationModifier;
 use paperclip::v2::schema::Apiv2Schema;
-use secrecy::{ExposeSecret, SecretString};
-use serde::{Deserialize, Deserializer};
-use serde_json::Value;
 
 use crate::problem::{Code, Problem};
+use claims::Identity;
+use scope::{Scope, ScopeOf};
+use verify::Verifier;
 
-/// Verifies callers' tokens.
-pub struct Verifier {
-    key: DecodingKey,
-    validation: Validation,
-}
+/// Below this everybody says who they are.
+const API: &str = "/api/v1/";
 
-/// A caller who is known: a backend of this organization.
-#[derive(Debug, Clone, Copy)]
-pub struct Caller {
-    pub organization: OrganizationId,
-}
-
-#[derive(Deserialize)]
-struct Claims {
-    org_id: OrganizationId,
-    #[serde(default, deserialize_with = "present")]
-    user_id: Option<Value>,
-    #[serde(default, deserialize_with = "present")]
-    scope: Option<Value>,
-}
-
-/// A claim that is null is there: serde alone would take it for absent.
-fn present<'de, D: Deserializer<'de>>(claim: D) -> Result<Option<Value>, D::Error> {
-    Value::deserialize(claim).map(Some)
-}
-
-impl Verifier {
-    #[must_use]
-    pub fn new(secret: &SecretString) -> Self {
-        let mut validation = Validation::new(Algorithm::HS256);
-        validation.leeway = 30;
-        validation.validate_nbf = true;
-        // No audience is expected, so one that is there says nothing.
-        validation.validate_aud = false;
-        Self { key: DecodingKey::from_secret(secret.expose_secret().as_bytes()), validation }
-    }
-
-    fn verify(&self, request: &HttpRequest) -> Result<Caller, Problem> {
-        let token = bearer_token(request).ok_or_else(|| unauthenticated("no bearer token"))?;
-        let verified = jsonwebtoken::decode::<Claims>(token, &self.key, &self.validation);
-        let claims = verified.map_err(|error| unauthenticated(&error.to_string()))?.claims;
-        // To ignore these claims would make a backend of an end user, or of a caller with less
-        // rights than all.
-        if claims.user_id.is_some() {
-            return Err(Problem::new(
-                Code::UserForbidden,
-                "Tokens with a user_id claim are not accepted yet.",
-            ));
+/// The middleware that verifies the caller's token, and leaves who it is for the extractors. A
+/// handler that was reached without it finds nobody and refuses.
+pub async fn authenticate(
+    request: ServiceRequest,
+    next: Next<impl MessageBody + 'static>,
+) -> Result<ServiceResponse<BoxBody>, actix_web::Error> {
+    if request.path().starts_with(API) {
+        match verify(&request).await {
+            Ok(identity) => drop(request.extensions_mut().insert(identity)),
+            Err(reason) => return Ok(request.error_response(unauthenticated(reason))),
         }
-        if claims.scope.is_some() {
-            return Err(Problem::new(
-                Code::ScopeMissing,
-                "Tokens with a scope claim are not accepted yet.",
-            ));
-        }
-        Ok(Caller { organization: claims.org_id })
     }
+    Ok(next.call(request).await?.map_into_boxed_body())
 }
 
-/// The token of RFC 6750, §2.1; the scheme's name has no case (RFC 9110, §11.1).
-fn bearer_token(request: &HttpRequest) -> Option<&str> {
-    let value = request.headers().get(header::AUTHORIZATION)?.to_str().ok()?;
+async fn verify(request: &ServiceRequest) -> Result<Identity, &'static str> {
+    let verifier = request.app_data::<web::Data<Verifier>>().ok_or("no verifier is configured")?;
+    let token = bearer_token(request.headers()).ok_or("there is no bearer token")?;
+    verifier.verify(token).await
+}
+
+/// The token of RFC 6750, §2.1; the scheme's name has no case (RFC 9110, §11.1). Two are none.
+fn bearer_token(headers: &HeaderMap) -> Option<&str> {
+    let mut values = headers.get_all(header::AUTHORIZATION);
+    let value = values.next().filter(|_| values.next().is_none())?.to_str().ok()?;
     let (scheme, token) = value.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
@@ -87,17 +61,49 @@ fn unauthenticated(reason: &str) -> Problem {
     Problem::new(Code::Unauthenticated, "Send a valid token: Authorization: Bearer <JWT>.")
 }
 
-impl FromRequest for Caller {
+/// A caller whose token allows what `S` names: a backend, or one of its organization's end users.
+pub struct Allowed<S>(pub Caller, PhantomData<S>);
+
+/// A backend whose token allows what `S` names; end users are refused.
+pub struct Backend<S>(pub OrganizationId, PhantomData<S>);
+
+impl<S: ScopeOf> FromRequest for Allowed<S> {
     type Error = Problem;
     type Future = Ready<Result<Self, Problem>>;
 
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
-        let verifier = request.app_data::<web::Data<Verifier>>();
-        let verify = |verifier: &web::Data<Verifier>| verifier.verify(request);
-        ready(verifier.map_or_else(|| Err(unauthenticated("no verifier is configured")), verify))
+        ready(allow(request, S::SCOPE).map(|caller| Self(caller, PhantomData)))
     }
 }
 
+impl<S: ScopeOf> FromRequest for Backend<S> {
+    type Error = Problem;
+    type Future = Ready<Result<Self, Problem>>;
+
+    fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
+        ready(allow(request, S::SCOPE).and_then(|caller| match caller.end_user {
+            None => Ok(Self(caller.organization_id, PhantomData)),
+            Some(_) => {
+                let detail = "This is for backends; the token is an end user's.";
+                Err(Problem::new(Code::UserForbidden, detail))
+            }
+        }))
+    }
+}
+
+fn allow(request: &HttpRequest, scope: Scope) -> Result<Caller, Problem> {
+    let extensions = request.extensions();
+    let identity =
+        extensions.get::<Identity>().ok_or_else(|| unauthenticated("nobody was asked"))?;
+    if identity.scopes.allow(scope) {
+        return Ok(identity.caller.clone());
+    }
+    let detail = format!("This needs a token whose scope claim names {}.", scope.as_str());
+    Err(Problem::new(Code::ScopeMissing, detail))
+}
+
 // The bearer scheme is added by openapi.rs, for paperclip's OpenAPI 2 has none.
-impl Apiv2Schema for Caller {}
-impl OperationModifier for Caller {}
+impl<S> Apiv2Schema for Allowed<S> {}
+impl<S> OperationModifier for Allowed<S> {}
+impl<S> Apiv2Schema for Backend<S> {}
+impl<S> OperationModifier for Backend<S> {}

@@ -1,47 +1,26 @@
 //! The configuration: every variable, read and checked in one place, every fault told at once.
 
-use std::collections::HashMap;
-use std::ffi::OsString;
-use std::fmt;
+mod reader;
+mod variable;
+
 use std::net::SocketAddr;
+use std::path::Path;
 use std::str::FromStr;
 
-use greenroom_core::domain::template::TokenTtl;
+use greenroom_core::domain::template::{AgentDeadline, TokenTtl};
 use greenroom_core::{Config, LiveKitConfig, ServerUrl};
+use reqwest::Url;
 use secrecy::SecretString;
+
+use crate::auth::claims::ClaimRules;
+use crate::auth::jwks::Jwks;
+use crate::auth::verify::{Key, Keys, Verifier};
+pub use reader::Faults;
+use reader::Reader;
+use variable::WITHOUT_EFFECT;
 
 /// The shortest secret that is one: HS256 under a shorter key can be guessed (RFC 7518, §3.2).
 const SECRET_BYTES: usize = 32;
-
-/// A variable of the environment.
-pub struct Variable {
-    pub name: &'static str,
-    /// None: it is required.
-    pub default: Option<&'static str>,
-}
-
-const fn required(name: &'static str) -> Variable {
-    Variable { name, default: None }
-}
-
-const fn optional(name: &'static str, default: &'static str) -> Variable {
-    Variable { name, default: Some(default) }
-}
-
-/// All of them, in the order of `.env.example`.
-pub const VARIABLES: &[Variable] = &[
-    optional("GREENROOM_LISTEN", "127.0.0.1:8080"),
-    optional("GREENROOM_LOG", "info"),
-    optional("GREENROOM_LOG_FORMAT", "text"),
-    required("DATABASE_URL"),
-    optional("DATABASE_POOL_SIZE", "10"),
-    required("LIVEKIT_URL"),
-    optional("LIVEKIT_API_URL", ""),
-    required("LIVEKIT_API_KEY"),
-    required("LIVEKIT_API_SECRET"),
-    optional("LIVEKIT_TOKEN_TTL_SECONDS", "3600"),
-    required("AUTH_JWT_SECRET"),
-];
 
 /// How the log is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,61 +30,89 @@ pub enum LogFormat {
 }
 
 /// What `serve` needs to know.
-#[derive(Debug)]
 pub struct Settings {
     pub listen: SocketAddr,
+    /// The origins whose pages may call; none means that no page may.
+    pub cors_origins: Vec<String>,
     /// A filter in tracing's syntax.
     pub log: String,
     pub log_format: LogFormat,
     pub greenroom: Config,
-    /// Verifies callers' tokens.
-    pub auth_jwt_secret: SecretString,
+    pub verifier: Verifier,
+    /// What is set and changes nothing in this version.
+    pub without_effect: Vec<&'static str>,
 }
 
-/// Everything that is wrong with a configuration; no value is ever repeated in it.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Faults(Vec<String>);
-
-impl fmt::Display for Faults {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the configuration is not usable:")?;
-        self.0.iter().try_for_each(|fault| write!(f, "\n  {fault}"))
-    }
+/// What a token for development is signed with, and has to say.
+pub struct TokenSettings {
+    pub secret: SecretString,
+    pub rules: ClaimRules,
 }
 
 impl Settings {
-    /// Reads the environment.
+    /// Reads the environment, over this file when there is one.
     ///
     /// # Errors
     /// With every missing and every wrong variable.
-    pub fn from_environment() -> Result<Self, Faults> {
-        Self::read(Reader::of_environment()?)
+    pub fn read(file: Option<&Path>) -> Result<Self, Faults> {
+        Self::of(Reader::of_environment(file))
     }
 
     /// Reads only what a command needs that talks to the database alone.
     ///
     /// # Errors
     /// When `DATABASE_URL` is missing or wrong.
-    pub fn database_url() -> Result<SecretString, Faults> {
-        let mut reader = Reader::of_environment()?;
+    pub fn database_url(file: Option<&Path>) -> Result<SecretString, Faults> {
+        let mut reader = Reader::of_environment(file);
         let url = reader.get("DATABASE_URL", database_url);
         reader.finish(url)
     }
 
-    fn read(mut reader: Reader) -> Result<Self, Faults> {
-        let listen = reader.get("GREENROOM_LISTEN", |text| {
-            text.parse().map_err(|_| "must be an address and a port, such as 0.0.0.0:8080".into())
-        });
+    /// Reads only where `serve` listens.
+    ///
+    /// # Errors
+    /// When `GREENROOM_LISTEN` is wrong.
+    pub fn listen(file: Option<&Path>) -> Result<SocketAddr, Faults> {
+        let mut reader = Reader::of_environment(file);
+        let listen = reader.get("GREENROOM_LISTEN", address);
+        reader.finish(listen)
+    }
+
+    /// Reads only what a token for development needs.
+    ///
+    /// # Errors
+    /// When there is no secret to sign it with, or what it has to say is wrong.
+    pub fn token(file: Option<&Path>) -> Result<TokenSettings, Faults> {
+        let mut reader = Reader::of_environment(file);
+        let rules = claim_rules(&mut reader);
+        let secret = match reader.given("AUTH_JWT_SECRET") {
+            Some(_) => reader.get("AUTH_JWT_SECRET", long_secret),
+            None => {
+                reader.fault(
+                    "AUTH_JWT_SECRET is required to sign a token; where callers' tokens are \
+                     verified by a public key, only the identity system can",
+                );
+                None
+            }
+        };
+        let settings = (|| Some(TokenSettings { secret: secret?, rules: rules? }))();
+        reader.finish(settings)
+    }
+
+    fn of(mut reader: Reader) -> Result<Self, Faults> {
+        let listen = reader.get("GREENROOM_LISTEN", address);
+        let cors_origins = reader.get("GREENROOM_CORS_ORIGINS", origins);
         let log = reader.get("GREENROOM_LOG", log_filter);
         let log_format = reader.get("GREENROOM_LOG_FORMAT", log_format);
         let database_url = reader.get("DATABASE_URL", database_url);
-        let database_pool_size = reader.get("DATABASE_POOL_SIZE", |text| {
-            let size = text.parse().ok().filter(|size| (2..=200).contains(size));
-            size.ok_or_else(|| "must be a whole number from 2 to 200".to_owned())
-        });
+        let database_pool_size = reader.get("DATABASE_POOL_SIZE", |text| number(text, 2, 200));
         let livekit = livekit(&mut reader);
         let token_ttl = reader.get("LIVEKIT_TOKEN_TTL_SECONDS", token_ttl);
-        let auth_jwt_secret = reader.get("AUTH_JWT_SECRET", long_secret);
+        let keys = keys(&mut reader);
+        let rules = claim_rules(&mut reader);
+        check_the_rest(&mut reader);
+        let set = |name: &&'static str| reader.given(name).is_some();
+        let without_effect = WITHOUT_EFFECT.iter().copied().filter(set).collect();
         let settings = (|| {
             let greenroom = Config {
                 database_url: database_url?,
@@ -113,8 +120,15 @@ impl Settings {
                 livekit: livekit?,
                 token_ttl: token_ttl?,
             };
-            let (listen, log, log_format) = (listen?, log?, log_format?);
-            Some(Self { listen, log, log_format, greenroom, auth_jwt_secret: auth_jwt_secret? })
+            Some(Self {
+                listen: listen?,
+                cors_origins: cors_origins?,
+                log: log?,
+                log_format: log_format?,
+                greenroom,
+                verifier: Verifier::new(keys?, rules?),
+                without_effect,
+            })
         })();
         reader.finish(settings)
     }
@@ -122,13 +136,104 @@ impl Settings {
 
 fn livekit(reader: &mut Reader) -> Option<LiveKitConfig> {
     let url = reader.get("LIVEKIT_URL", server_url);
-    let api_url = match reader.text("LIVEKIT_API_URL") {
-        Some(text) if !text.is_empty() => reader.get("LIVEKIT_API_URL", server_url),
-        _ => url.clone(),
+    let api_url = match reader.given("LIVEKIT_API_URL") {
+        Some(_) => reader.get("LIVEKIT_API_URL", server_url),
+        None => url.clone(),
     };
     let api_key = reader.get("LIVEKIT_API_KEY", |text| Ok(SecretString::from(text)));
     let api_secret = reader.get("LIVEKIT_API_SECRET", long_secret);
     Some(LiveKitConfig { url: url?, api_url: api_url?, api_key: api_key?, api_secret: api_secret? })
+}
+
+/// What callers' tokens are verified with: one of three.
+fn keys(reader: &mut Reader) -> Option<Keys> {
+    const SECRET: &str = "AUTH_JWT_SECRET";
+    const PUBLIC_KEY: &str = "AUTH_JWT_PUBLIC_KEY_FILE";
+    const JWKS: &str = "AUTH_JWKS_URL";
+    const PREVIOUS: &str = "AUTH_JWT_SECRET_PREVIOUS";
+    let set = [SECRET, PUBLIC_KEY, JWKS].map(|name| reader.given(name).is_some());
+    let secret = reader.get_given(SECRET, long_secret);
+    let public_key = reader.get_given(PUBLIC_KEY, public_key);
+    let jwks = reader.get_given(JWKS, jwks);
+    let previous = reader.get_given(PREVIOUS, long_secret);
+    if reader.given(PREVIOUS).is_some() && !set[0] {
+        reader.fault(&format!("{PREVIOUS} is only used beside {SECRET}"));
+    }
+    if set.iter().filter(|set| **set).count() != 1 {
+        reader.fault(&format!("exactly one of {SECRET}, {PUBLIC_KEY} and {JWKS} must be set"));
+        return None;
+    }
+    let secrets = |secret| Keys::Secrets(secret_keys(&secret, previous.as_ref()));
+    secret.map(secrets).or(public_key.map(Keys::Public)).or(jwks.map(Keys::Published))
+}
+
+fn secret_keys(current: &SecretString, previous: Option<&SecretString>) -> Vec<Key> {
+    [current].into_iter().chain(previous).map(Key::of_secret).collect()
+}
+
+fn claim_rules(reader: &mut Reader) -> Option<ClaimRules> {
+    let owned = |text: &str| Ok(text.to_owned());
+    let issuer = reader.get_given("AUTH_JWT_ISSUER", owned);
+    let audience = reader.get_given("AUTH_JWT_AUDIENCE", owned);
+    let org_claim = reader.get("AUTH_ORG_CLAIM", claim_name);
+    let user_claim = reader.get("AUTH_USER_CLAIM", claim_name);
+    if org_claim.is_some() && org_claim == user_claim {
+        reader.fault("AUTH_ORG_CLAIM and AUTH_USER_CLAIM must be two claims");
+    }
+    Some(ClaimRules { issuer, audience, org_claim: org_claim?, user_claim: user_claim? })
+}
+
+/// What nothing uses yet is checked all the same, so that it is right on the day it counts.
+fn check_the_rest(reader: &mut Reader) {
+    reader.get_given("GREENROOM_METRICS_LISTEN", address);
+    reader.get("GREENROOM_CONSOLE", |text| match text {
+        "true" | "false" => Ok(()),
+        _ => Err("must be true or false".to_owned()),
+    });
+    reader.get_given("GREENROOM_STARTS_PER_MINUTE", |text| number(text, 1, 1_000_000_000));
+    reader.get_given("GREENROOM_MAX_ACTIVE_SESSIONS", |text| number(text, 0, 1_000_000_000));
+    reader.get("GREENROOM_AGENT_DEADLINE_SECONDS", |text| {
+        // What is no number is told the range as well.
+        let seconds = text.parse().unwrap_or(0_i64);
+        AgentDeadline::try_from(seconds).map_err(|invalid| invalid.to_string())
+    });
+    reader.get("GREENROOM_RECONCILE_SECONDS", |text| number(text, 1, 3_600));
+    reader.get_given("GREENROOM_RETENTION_DAYS", |text| number(text, 1, 36_500));
+    reader.get("GREENROOM_ON_LIVEKIT_DOWN", |text| match text {
+        "fail" | "token_only" => Ok(()),
+        _ => Err("must be fail or token_only".to_owned()),
+    });
+    let previous = ["LIVEKIT_API_KEY_PREVIOUS", "LIVEKIT_API_SECRET_PREVIOUS"];
+    reader.get_given(previous[1], long_secret);
+    if previous.iter().filter(|name| reader.given(name).is_some()).count() == 1 {
+        reader.fault(&format!("{} and {} must be set together", previous[0], previous[1]));
+    }
+    reader.get("LIVEKIT_MAX_IN_FLIGHT", |text| number(text, 1, 10_000));
+    reader.get_given("LIVEKIT_CALLS_PER_MINUTE", |text| number(text, 1, 1_000_000));
+}
+
+fn address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| "must be an address and a port, such as 0.0.0.0:8080".to_owned())
+}
+
+fn number(text: &str, min: usize, max: usize) -> Result<usize, String> {
+    let number = text.parse().ok().filter(|number| (min..=max).contains(number));
+    number.ok_or_else(|| format!("must be a whole number from {min} to {max}"))
+}
+
+/// Origins as browsers write them (RFC 6454, §6.2): a scheme, a host, a port that is not the
+/// scheme's own, and nothing behind.
+fn origins(text: &str) -> Result<Vec<String>, String> {
+    let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
+    parts
+        .map(|part| {
+            let url = Url::parse(part).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
+            let origin = url.map(|url| url.origin().ascii_serialization());
+            origin.filter(|origin| origin == part).ok_or_else(|| {
+                "must be origins such as https://app.example.com, with commas between them".into()
+            })
+        })
+        .collect()
 }
 
 fn server_url(text: &str) -> Result<ServerUrl, String> {
@@ -172,136 +277,36 @@ fn long_secret(text: &str) -> Result<SecretString, String> {
     Ok(text.into())
 }
 
-/// Reads variables one by one and remembers what was wrong with them.
-struct Reader {
-    texts: HashMap<String, String>,
-    faults: Vec<String>,
+fn public_key(file: &str) -> Result<Key, String> {
+    let pem = std::fs::read(file).map_err(|error| format!("cannot be read: {}", error.kind()))?;
+    let wrong = "must name a PEM file with a public key: RSA, EC on P-256, or Ed25519";
+    Key::of_pem(&pem).ok_or_else(|| wrong.to_owned())
 }
 
-impl Reader {
-    #[allow(clippy::disallowed_methods, reason = "this is the one place")]
-    fn of_environment() -> Result<Self, Faults> {
-        let mut given = config::Map::new();
-        let mut faults = Vec::new();
-        for variable in VARIABLES {
-            // Ours alone are read: another's text may be anything, and is nobody's business.
-            match std::env::var_os(variable.name).map(OsString::into_string) {
-                Some(Ok(text)) => drop(given.insert(variable.name.to_owned(), text)),
-                Some(Err(_)) => faults.push(format!("{} must be UTF-8", variable.name)),
-                None => {}
-            }
-        }
-        if !faults.is_empty() {
-            return Err(Faults(faults));
-        }
-        let unreadable = |error: config::ConfigError| Faults(vec![error.to_string()]);
-        let source = config::Config::builder()
-            .add_source(config::Environment::default().source(Some(given)))
-            .build()
-            .map_err(unreadable)?;
-        // Strings only: the crate's own conversions stop at the first fault.
-        let text = |variable: &Variable| source.get_string(&variable.name.to_lowercase()).ok();
-        let texts = VARIABLES
-            .iter()
-            .filter_map(|variable| Some((variable.name.to_owned(), text(variable)?)));
-        Ok(Self::of(texts.collect()))
-    }
+fn jwks(text: &str) -> Result<Jwks, String> {
+    let url = Url::parse(text).ok().filter(|url| match url.scheme() {
+        "https" => true,
+        // In plain HTTP anybody on the way could put in a key of their own.
+        "http" => is_loopback(url),
+        _ => false,
+    });
+    let url = url.ok_or("must be an https:// URL, or an http:// one on loopback")?;
+    Jwks::new(url).map_err(|_| "cannot be used: no HTTP client can be made".to_owned())
+}
 
-    fn of(texts: HashMap<String, String>) -> Self {
-        Self { texts, faults: Vec::new() }
-    }
+fn is_loopback(url: &Url) -> bool {
+    let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
+    host == "localhost" || host.parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback())
+}
 
-    /// The variable's text, or its default; a required one that is absent or empty has none.
-    fn text(&self, name: &str) -> Option<String> {
-        let variable = VARIABLES.iter().find(|variable| variable.name == name)?;
-        let given = self.texts.get(name).filter(|text| !text.is_empty());
-        given.map(String::as_str).or(variable.default).map(str::to_owned)
+fn claim_name(text: &str) -> Result<String, String> {
+    // These mean something else, whoever issues the token.
+    const TAKEN: [&str; 7] = ["exp", "nbf", "iat", "iss", "aud", "jti", "scope"];
+    if TAKEN.contains(&text) {
+        return Err(format!("must not be one of {}", TAKEN.join(" ")));
     }
-
-    fn get<T>(&mut self, name: &str, parse: impl FnOnce(&str) -> Result<T, String>) -> Option<T> {
-        let parsed = match self.text(name) {
-            Some(text) => parse(&text),
-            None => Err("is required".to_owned()),
-        };
-        parsed.map_err(|fault| self.faults.push(format!("{name} {fault}"))).ok()
-    }
-
-    fn finish<T>(self, value: Option<T>) -> Result<T, Faults> {
-        match value {
-            Some(value) if self.faults.is_empty() => Ok(value),
-            _ => Err(Faults(self.faults)),
-        }
-    }
+    Ok(text.to_owned())
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const EXAMPLE: &str = include_str!("../../../.env.example");
-
-    fn read(texts: &[(&str, &str)]) -> Result<Settings, Faults> {
-        let texts = texts.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned()));
-        Settings::read(Reader::of(texts.collect()))
-    }
-
-    /// The example's assignments: name, text, and whether the line is commented out.
-    fn example() -> Vec<(&'static str, &'static str, bool)> {
-        EXAMPLE
-            .lines()
-            .filter_map(|line| {
-                let assignment = line.strip_prefix('#').unwrap_or(line);
-                let (name, text) = assignment.split_once('=')?;
-                let named = name.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_');
-                named.then_some((name, text, line.starts_with('#')))
-            })
-            .collect()
-    }
-
-    #[test]
-    fn the_example_names_every_variable_with_its_default() {
-        let named: Vec<_> = example().into_iter().map(|(name, ..)| name).collect();
-        let known: Vec<_> = VARIABLES.iter().map(|variable| variable.name).collect();
-        assert_eq!(named, known);
-        for (variable, (name, text, commented)) in VARIABLES.iter().zip(example()) {
-            assert_eq!(
-                commented,
-                variable.default.is_some(),
-                "{name}: only the required ones are set"
-            );
-            if let Some(default) = variable.default {
-                assert_eq!(text, default, "{name}");
-            }
-        }
-    }
-
-    #[test]
-    fn the_example_is_a_usable_configuration() {
-        let set: Vec<_> = example().into_iter().filter(|(.., commented)| !commented).collect();
-        let texts: Vec<_> = set.into_iter().map(|(name, text, _)| (name, text)).collect();
-        assert!(read(&texts).is_ok());
-    }
-
-    #[test]
-    fn every_fault_is_told_at_once_and_no_value_is_repeated() {
-        let wrong: Vec<_> = VARIABLES.iter().map(|variable| (variable.name, "???s3cret")).collect();
-        let told = read(&wrong).unwrap_err().to_string();
-        for variable in
-            VARIABLES.iter().filter(|variable| !matches!(variable.name, "LIVEKIT_API_KEY"))
-        {
-            assert!(told.contains(variable.name), "{} is not told in:\n{told}", variable.name);
-        }
-        assert!(!told.contains("s3cret"), "{told}");
-    }
-
-    #[test]
-    fn what_is_missing_is_told_at_once() {
-        let told = read(&[]).unwrap_err().to_string();
-        for variable in VARIABLES {
-            assert_eq!(
-                told.contains(&format!("{} is required", variable.name)),
-                variable.default.is_none()
-            );
-        }
-    }
-}
+mod tests;

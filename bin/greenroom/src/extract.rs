@@ -15,7 +15,9 @@ use paperclip::actix::OperationModifier;
 use paperclip::actix::web as documented;
 use paperclip::v2::models::{DefaultOperationRaw, DefaultSchemaRaw};
 use paperclip::v2::schema::Apiv2Schema;
+use percent_encoding::percent_decode_str;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 use crate::problem::{Code, FieldError, Problem};
 
@@ -23,7 +25,7 @@ use crate::problem::{Code, FieldError, Problem};
 pub const BODY_LIMIT: usize = 64 * 1024;
 
 /// How long a body may take to arrive.
-const BODY_WITHIN: Duration = Duration::from_secs(10);
+const BODY_WITHIN: Duration = Duration::from_secs(5);
 
 /// Collects wrong fields, so that all are told at once.
 #[derive(Default)]
@@ -92,6 +94,12 @@ impl<T: DeserializeOwned + 'static> FromRequest for Body<T> {
     }
 }
 
+/// Reads a value as a body is read.
+pub fn from_value<T: DeserializeOwned>(value: Value) -> Result<T, Problem> {
+    serde_path_to_error::deserialize(value)
+        .map_err(|error| wrong_json(&error.path().to_string(), error.inner()))
+}
+
 fn check_content_type(request: &HttpRequest) -> Result<(), Problem> {
     let content_type = request.content_type().to_ascii_lowercase();
     let subtype = content_type.strip_prefix("application/").unwrap_or_default();
@@ -110,14 +118,37 @@ fn wrong_body(detail: &str) -> Problem {
     Problem::invalid(vec![FieldError::new("body", detail)])
 }
 
-/// `serde_json`'s messages end in a position, which the path makes superfluous where there is one.
+/// A fault of the body's JSON: of a field, when it is known which, and in words that say what would
+/// be right. What was sent is not repeated.
 fn wrong_json(path: &str, error: &serde_json::Error) -> Problem {
     let message = error.to_string();
-    if path == "." {
-        return wrong_body(&format!("the body is not as expected: {message}"));
+    if error.is_syntax() || error.is_eof() {
+        return wrong_body(&format!("must be JSON: {message}"));
     }
+    // Where a key or a variant is unknown, the path ends in it, or in a question mark.
+    let path = path.trim_end_matches(['?', '.']);
+    let path = if path.is_empty() { "body" } else { path };
     let message = message.rsplit_once(" at line ").map_or(message.as_str(), |(message, _)| message);
-    Problem::invalid(vec![FieldError::new(path, message)])
+    let detail = match message.rsplit_once(", expected ") {
+        Some((wrong, expected)) if wrong.starts_with("invalid") => {
+            format!("must be {}", noun(expected))
+        }
+        Some(_) if message.starts_with("unknown field") => "is not a field of this".to_owned(),
+        _ => message.to_owned(),
+    };
+    Problem::invalid(vec![FieldError::new(path, detail)])
+}
+
+/// What serde expects, in the words of JSON.
+fn noun(expected: &str) -> &str {
+    match expected {
+        "a string" => "a string",
+        "i64" => "a whole number",
+        "a boolean" => "true or false",
+        "a sequence" => "an array",
+        "a map" => "an object",
+        other => other,
+    }
 }
 
 /// The parameters of a query.
@@ -128,10 +159,13 @@ impl<T: DeserializeOwned> FromRequest for Params<T> {
     type Future = Ready<Result<Self, Problem>>;
 
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
-        ready(match serde_urlencoded::from_str(request.query_string()) {
-            Ok(params) => Ok(Self(params)),
-            Err(error) => Err(Problem::invalid(vec![FieldError::new("query", error.to_string())])),
-        })
+        let query = request.query_string();
+        let wrong = |detail: String| Problem::invalid(vec![FieldError::new("query", detail)]);
+        // serde_urlencoded would read what is no UTF-8 as a text that nobody has sent.
+        if percent_decode_str(query).decode_utf8().is_err() {
+            return ready(Err(wrong("must be UTF-8".to_owned())));
+        }
+        ready(serde_urlencoded::from_str(query).map(Self).map_err(|error| wrong(error.to_string())))
     }
 }
 

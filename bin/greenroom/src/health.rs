@@ -1,7 +1,7 @@
 //! Whether the process runs, and whether it can serve.
 
 use actix_web::{HttpResponse, Responder, web};
-use greenroom_core::Greenroom;
+use greenroom_core::{Fault, Greenroom};
 use serde_json::json;
 
 use crate::problem::{Checks, Problem};
@@ -16,9 +16,9 @@ pub async fn livez() -> impl Responder {
 pub async fn readyz(greenroom: web::Data<Greenroom>) -> Result<HttpResponse, Problem> {
     let readiness = greenroom.readiness().await;
     let checks = Checks {
-        database: check(&readiness.database),
-        migrations: check(&readiness.migrations),
-        livekit: check(&readiness.livekit),
+        database: check("database", &readiness.database),
+        migrations: check("migrations", &readiness.migrations),
+        livekit: check("livekit", &readiness.livekit),
     };
     if readiness.is_ready() {
         Ok(HttpResponse::Ok().json(json!({"status": "ready", "checks": checks})))
@@ -27,6 +27,11 @@ pub async fn readyz(greenroom: web::Data<Greenroom>) -> Result<HttpResponse, Pro
     }
 }
 
-fn check(found: &Result<(), String>) -> String {
-    found.clone().err().unwrap_or_else(|| "ok".to_owned())
+/// What is wrong is for everybody, its cause for the log.
+fn check(part: &str, found: &Result<(), Fault>) -> String {
+    let Err(fault) = found else { return "ok".to_owned() };
+    if let Some(cause) = &fault.cause {
+        tracing::warn!(part, cause, "a check failed");
+    }
+    fault.what.clone()
 }

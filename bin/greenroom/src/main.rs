@@ -3,9 +3,13 @@
 mod auth;
 mod cli;
 mod config;
+mod cors;
+mod docs;
+mod doctor;
 mod extract;
 mod health;
 mod openapi;
+mod page;
 mod problem;
 mod request;
 mod routes;
@@ -20,5 +24,7 @@ use clap::Parser;
 
 #[tokio::main]
 async fn main() -> ExitCode {
+    // reqwest comes without cryptography of its own; ring is in the tree already, for LiveKit.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     cli::run(cli::Arguments::parse()).await
 }

@@ -4,7 +4,9 @@
 //! operation. Rather than bend our types to that, its document is patched here.
 
 use actix_web::App;
-use greenroom_core::domain::{AgentStatus, EndReason, OnAgentHangup, RoomCreation, SessionStatus};
+use greenroom_core::domain::{
+    AgentStatus, EndReason, Modality, OnAgentHangup, RoomCreation, SessionStatus,
+};
 use paperclip::actix::OpenApiExt;
 use serde_json::{Map, Value, json};
 
@@ -16,7 +18,6 @@ const EVERYWHERE: &[Code] = &[
     Code::InvalidRequest,
     Code::Unauthenticated,
     Code::ScopeMissing,
-    Code::UserForbidden,
     Code::MethodNotAllowed,
     Code::Internal,
     Code::DatabaseUnavailable,
@@ -32,6 +33,7 @@ const OPERATIONS: &[(&str, &[Code])] = &[
         "start_session",
         &[
             Code::TemplateForbidden,
+            Code::UserForbidden,
             Code::TemplateNotFound,
             Code::NotConfigurable,
             Code::LiveKitError,
@@ -40,10 +42,15 @@ const OPERATIONS: &[(&str, &[Code])] = &[
         ],
     ),
     ("get_session", &[Code::SessionNotFound, Code::NotConfigurable]),
-    ("list_sessions", &[Code::NotConfigurable]),
-    ("create_session_template", &[Code::TemplateNameTaken]),
-    ("get_session_template", &[Code::TemplateNotFound]),
-    ("list_session_templates", &[Code::NotConfigurable]),
+    ("list_sessions", &[Code::InvalidCursor, Code::UserForbidden]),
+    ("create_session_template", &[Code::UserForbidden, Code::TemplateNameTaken]),
+    ("get_session_template", &[Code::UserForbidden, Code::TemplateNotFound]),
+    ("list_session_templates", &[Code::InvalidCursor, Code::UserForbidden]),
+    (
+        "update_session_template",
+        &[Code::UserForbidden, Code::TemplateNotFound, Code::TemplateNameTaken],
+    ),
+    ("archive_session_template", &[Code::UserForbidden, Code::TemplateNotFound]),
 ];
 
 /// The document as JSON, the same for every process of this version.
@@ -71,16 +78,24 @@ fn patch(document: &mut Value) {
     document["components"]["securitySchemes"] = json!({
         "bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"},
     });
-    for (name, schema) in entries(&mut document["components"]["schemas"]) {
+    let schemas = &mut document["components"]["schemas"];
+    for (name, schema) in entries(schemas) {
         // What Greenroom answers has every member, some of them null.
         let answered = matches!(name.as_str(), "Session" | "SessionTemplate" | "StartedSession");
         patch_schema(schema, answered);
     }
-    let template = &mut document["components"]["schemas"]["NewSessionTemplate"];
+    let template = &mut schemas["NewSessionTemplate"];
     template["required"] = json!(["name"]);
     template["properties"]["name"]["nullable"] = false.into();
     template["additionalProperties"] = false.into();
-    document["components"]["schemas"]["Problem"] = problem_schema();
+    let mut change = template.clone();
+    change["description"] =
+        "After RFC 7396: what is absent stays, null restores the default.".into();
+    if let Some(change) = change.as_object_mut() {
+        change.remove("required");
+    }
+    schemas["SessionTemplatePatch"] = change;
+    schemas["Problem"] = problem_schema();
     for (_, path) in entries(&mut document["paths"]) {
         for (_, operation) in entries(path) {
             patch_operation(operation);
@@ -100,6 +115,11 @@ fn patch_schema(schema: &mut Value, answered: bool) {
         names.push(json!(name));
         if !required.contains(&json!(name)) {
             property["nullable"] = true.into();
+        }
+        if let Some(limits) = property_schema(name) {
+            limits.as_object().into_iter().flatten().for_each(|(keyword, limit)| {
+                property[keyword] = limit.clone();
+            });
         }
         if let Some(words) = words(name) {
             property["enum"] = words;
@@ -127,6 +147,32 @@ fn patch_schema(schema: &mut Value, answered: bool) {
     }
 }
 
+/// The limits of a property that the domain's types hold, in the words of JSON Schema.
+fn property_schema(name: &str) -> Option<Value> {
+    // Neither NUL nor any other control character.
+    const PRINTABLE: &str = r"^[^\u0000-\u001f\u007f-\u009f]*$";
+    let text = |maximum: u32| json!({"type": "string", "minLength": 1, "maxLength": maximum, "pattern": PRINTABLE});
+    let seconds = |minimum: i32, maximum: i32| json!({"type": "integer", "minimum": minimum, "maximum": maximum});
+    Some(match name {
+        "name" => text(100),
+        "user_id" => text(128),
+        "agent_name" => json!({
+            "type": "string", "minLength": 1, "maxLength": 64,
+            "pattern": r"^(?!greenroom\.)[^\u0000-\u001f\u007f-\u009f]*$",
+        }),
+        "enabled_panels" => json!({
+            "type": "array", "maxItems": 32,
+            "items": {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,64}$"},
+        }),
+        "session_template_id" => json!({"type": "string", "format": "uuid"}),
+        "agent_deadline_seconds" => seconds(5, 300),
+        "join_window_seconds" => seconds(30, 86_400),
+        "reconnect_window_seconds" => seconds(5, 3_600),
+        "max_duration_seconds" | "token_ttl_seconds" => seconds(60, 86_400),
+        _ => return None,
+    })
+}
+
 /// The words of a property that is an enumeration.
 fn words(property: &str) -> Option<Value> {
     fn texts<T: Copy>(all: &[T], text: impl Fn(T) -> &'static str) -> Value {
@@ -137,9 +183,21 @@ fn words(property: &str) -> Option<Value> {
         "agent_status" => Some(texts(AgentStatus::ALL, AgentStatus::as_str)),
         "end_reason" => Some(texts(EndReason::ALL, EndReason::as_str)),
         "room_creation" => Some(texts(RoomCreation::ALL, RoomCreation::as_str)),
+        "modality_profile" => Some(profiles()),
         "on_agent_hangup" => Some(texts(OnAgentHangup::ALL, OnAgentHangup::as_str)),
         _ => None,
     }
+}
+
+/// Every profile in its written order; a request may have any other.
+fn profiles() -> Value {
+    let words = Modality::ALL.map(Modality::as_str);
+    let profile = |chosen: usize| {
+        let word =
+            |(place, word): (usize, &&'static str)| (chosen >> place & 1 == 1).then_some(*word);
+        words.iter().enumerate().filter_map(word).collect::<Vec<_>>().join("+")
+    };
+    (1..1 << words.len()).map(profile).collect()
 }
 
 fn patch_operation(operation: &mut Value) {
@@ -149,27 +207,57 @@ fn patch_operation(operation: &mut Value) {
     for code in EVERYWHERE.iter().chain(with_body).chain(own) {
         add_problem(&mut operation["responses"], *code);
     }
-    for parameter in operation["parameters"].as_array_mut().into_iter().flatten() {
-        let schema = match parameter["name"].as_str() {
-            Some("limit") => {
-                json!({"type": "integer", "minimum": 1, "maximum": 200, "default": 50})
-            }
-            Some("offset") => {
-                json!({"type": "integer", "minimum": 0, "maximum": 10_000, "default": 0})
-            }
-            Some("session_template_id") => json!({"type": "string", "format": "uuid"}),
-            _ => continue,
-        };
-        parameter["schema"] = schema;
+    let parameters = operation.get_mut("parameters").and_then(Value::as_array_mut);
+    for parameter in parameters.into_iter().flatten() {
+        let name = parameter["name"].as_str().unwrap_or_default();
+        if let Some(schema) = parameter_schema(name) {
+            parameter["schema"] = schema;
+        }
     }
-    if id == "start_session" {
-        // The template may be in the query, and then there need be no body.
-        operation["requestBody"]["required"] = false.into();
-        operation["responses"]["201"]["headers"] = json!({
-            "Location": {"description": "The session.", "schema": {"type": "string"}},
-            "Cache-Control": {"description": "no-store", "schema": {"type": "string"}},
-        });
+    let text = |what: &str| json!({"description": what, "schema": {"type": "string"}});
+    match id.as_str() {
+        "start_session" => {
+            // The template may be in the query, and then there need be no body.
+            operation["requestBody"]["required"] = false.into();
+            operation["responses"]["201"]["headers"] = json!({
+                "Location": text("The session."),
+                "Cache-Control": text("no-store"),
+            });
+        }
+        "update_session_template" => {
+            let change = json!({"schema": {"$ref": "#/components/schemas/SessionTemplatePatch"}});
+            let content = json!({
+                "application/merge-patch+json": change,
+                "application/json": change,
+            });
+            // An absent body is one that changes nothing.
+            operation["requestBody"] = json!({"required": false, "content": content});
+        }
+        "list_sessions" | "list_session_templates" => {
+            let next = "The next page, when there is one: <path?query>; rel=\"next\".";
+            operation["responses"]["200"]["headers"] = json!({"Link": text(next)});
+        }
+        _ => {}
     }
+}
+
+/// What a parameter's text may be, which paperclip knows as text alone.
+fn parameter_schema(name: &str) -> Option<Value> {
+    let number = |minimum: i32, maximum: i32, default: i32| json!({"type": "integer", "minimum": minimum, "maximum": maximum, "default": default});
+    Some(match name {
+        "limit" => number(1, 200, 50),
+        "offset" => number(0, 10_000, 0),
+        "session_template_id" => json!({"type": "string", "format": "uuid"}),
+        "created_after" | "created_before" => json!({"type": "string", "format": "date-time"}),
+        "include_archived" => json!({"type": "boolean", "default": false}),
+        "user_id" => property_schema("user_id")?,
+        "status" => {
+            let words: Vec<_> = SessionStatus::ALL.iter().map(|word| word.as_str()).collect();
+            let word = words.join("|");
+            json!({"type": "string", "pattern": format!("^({word})(,({word}))*$")})
+        }
+        _ => return None,
+    })
 }
 
 /// Adds a code to the response of its status.

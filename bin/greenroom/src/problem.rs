@@ -163,7 +163,7 @@ impl Problem {
     }
 
     /// A fault of ours. Its cause is for the log, and this is where it gets there.
-    fn internal(cause: &dyn fmt::Display) -> Self {
+    pub fn internal(cause: &dyn fmt::Display) -> Self {
         tracing::error!(error = %cause, "a request failed");
         Self::new(
             Code::Internal,
@@ -211,9 +211,22 @@ impl From<Error> for Problem {
                     .map(|(field, invalid)| FieldError::of(field, invalid))
                     .collect(),
             ),
+            Error::AnotherUser => Self::new(
+                Code::UserForbidden,
+                "The token is an end user's, who may name nobody but themselves.",
+            ),
+            Error::MetadataForbidden => Self::new(
+                Code::UserForbidden,
+                "The token is an end user's, and metadata is for backends: an agent trusts it.",
+            ),
+            Error::InvalidCursor => Self::new(
+                Code::InvalidCursor,
+                "The cursor is not of this list. Follow the Link header as it is, or start at the first page.",
+            ),
             Error::LiveKit(error) => Self::livekit(&error),
             Error::Store(error) => Self::store(&error),
-            Error::Overloaded => {
+            Error::Overloaded | Error::ShuttingDown => {
+                tracing::warn!(error = %error, "a request was not served");
                 Self::new(Code::Overloaded, "Too many requests at once; try again.")
             }
         }
@@ -226,15 +239,15 @@ impl Problem {
         match error {
             LiveKitError::Unavailable(_) => Self::new(
                 Code::LiveKitUnavailable,
-                "LiveKit cannot be reached; the session has failed. Start again.",
+                "LiveKit cannot be reached, so this session cannot happen. Start again.",
             ),
             LiveKitError::Timeout => Self::new(
                 Code::LiveKitTimeout,
-                "LiveKit did not answer in time; the session has failed. Start again.",
+                "LiveKit did not answer in time, so this session cannot happen. Start again.",
             ),
             LiveKitError::Refused(_) => Self::new(
                 Code::LiveKitError,
-                "LiveKit refused to open the room; the session has failed. Its key may be wrong: the log has its answer.",
+                "LiveKit refused to open the room, so this session cannot happen. Its key may be wrong: the log has its answer.",
             ),
         }
     }

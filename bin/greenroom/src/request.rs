@@ -1,8 +1,9 @@
 //! What happens to every request: it gets an id, a span in the log, and a problem when it fails.
 
+use actix_web::HttpResponse;
 use actix_web::body::{BoxBody, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
-use actix_web::http::header::HeaderValue;
+use actix_web::http::header::{self, HeaderValue};
 use actix_web::middleware::Next;
 use tracing::Instrument;
 use uuid::Uuid;
@@ -22,7 +23,7 @@ pub async fn answer(
         tracing::debug!(status = response.status().as_u16(), "answered");
         let problem = response.response().error().map(Problem::of);
         let mut response = match problem {
-            Some(problem) => response.into_response(problem.respond(&id)),
+            Some(problem) => explained(response, problem.respond(&id)),
             None => response.map_into_boxed_body(),
         };
         if let Ok(id) = HeaderValue::from_str(&id) {
@@ -32,6 +33,20 @@ pub async fn answer(
     }
     .instrument(span)
     .await
+}
+
+/// The response with the problem in its place, and with the headers others have given it: a page
+/// of another origin must be allowed to read the failure, too.
+fn explained(
+    response: ServiceResponse<impl MessageBody>,
+    mut problem: HttpResponse,
+) -> ServiceResponse<BoxBody> {
+    for (name, value) in response.headers() {
+        if *name != header::CONTENT_TYPE && *name != header::CONTENT_LENGTH {
+            problem.headers_mut().append(name.clone(), value.clone());
+        }
+    }
+    response.into_response(problem)
 }
 
 /// The caller's own id when it is one, else a new one.

@@ -6,7 +6,7 @@ use actix_web::{HttpResponse, web as plain};
 use paperclip::actix::web;
 
 use crate::problem::{Code, Problem};
-use crate::{health, sessions, templates};
+use crate::{docs, health, sessions, templates};
 
 /// The API, as the OpenAPI document describes it.
 pub fn api(routes: &mut web::ServiceConfig<'_>) {
@@ -35,27 +35,36 @@ pub fn api(routes: &mut web::ServiceConfig<'_>) {
         .service(
             web::resource("/api/v1/session-templates/{session_template_id}")
                 .route(web::get().to(templates::get))
-                .default_service(plain::to(|| not_allowed("GET"))),
+                .route(web::patch().to(templates::update))
+                .route(web::delete().to(templates::archive))
+                .default_service(plain::to(|| not_allowed("GET, PATCH, DELETE"))),
         );
 }
 
-/// What stands beside the API: health, and the document itself.
+/// What stands beside the API: health, and the document with its page.
 pub fn operations(routes: &mut plain::ServiceConfig, document: &'static str) {
     let openapi =
         move || async move { HttpResponse::Ok().content_type("application/json").body(document) };
-    for (path, route) in [
-        ("/livez", plain::get().to(health::livez)),
-        ("/readyz", plain::get().to(health::readyz)),
-        ("/openapi.json", plain::get().to(openapi)),
+    // Load balancers ask with HEAD, too; actix-web leaves the body out.
+    for (path, get, head) in [
+        ("/livez", plain::get().to(health::livez), plain::head().to(health::livez)),
+        ("/readyz", plain::get().to(health::readyz), plain::head().to(health::readyz)),
+        ("/openapi.json", plain::get().to(openapi), plain::head().to(openapi)),
+        ("/docs", plain::get().to(docs::page), plain::head().to(docs::page)),
+        ("/docs/{file}", plain::get().to(docs::file), plain::head().to(docs::file)),
     ] {
-        let resource = plain::resource(path).route(route);
-        routes.service(resource.default_service(plain::to(|| not_allowed("GET"))));
+        let resource = plain::resource(path).route(get).route(head);
+        routes.service(resource.default_service(plain::to(|| not_allowed("GET, HEAD"))));
     }
 }
 
 /// A path that is none of them.
 pub async fn not_found() -> Result<HttpResponse, Problem> {
-    Err(Problem::new(Code::RouteNotFound, "There is no such route; /openapi.json names them all."))
+    Err(no_such_route())
+}
+
+pub fn no_such_route() -> Problem {
+    Problem::new(Code::RouteNotFound, "There is no such route; /docs shows them all.")
 }
 
 fn not_allowed(allow: &'static str) -> Ready<Result<HttpResponse, Problem>> {

@@ -11,7 +11,9 @@ use crate::config::{LogFormat, Settings};
 /// # Errors
 /// When the filter is wrong, or logging was started before.
 pub fn start(settings: &Settings) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(&settings.log)?;
+    // Its parser logs what strangers send as errors of ours, unless somebody wants to see that.
+    let quiet = if settings.log.contains("actix_http") { "" } else { ",actix_http=off" };
+    let filter = EnvFilter::try_new(format!("{}{quiet}", settings.log))?;
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr)

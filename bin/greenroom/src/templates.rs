@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use actix_web::HttpRequest;
 use actix_web::web::{Data, Json};
 use chrono::{DateTime, Utc};
 use greenroom_core::domain::template::{
@@ -11,16 +10,19 @@ use greenroom_core::domain::template::{
 use greenroom_core::domain::{
     AgentName, EnabledPanels, Invalid, JsonObject, Seconds, SessionTemplateId, TemplateName,
 };
-use greenroom_core::{Greenroom, SessionTemplate, TemplateSettings};
-use paperclip::actix::{Apiv2Schema, CreatedJson, api_v2_operation};
-use serde::{Deserialize, Serialize};
+use greenroom_core::{Error, Greenroom, SessionTemplate, TemplateFilter, TemplateSettings};
+use paperclip::actix::{Apiv2Schema, CreatedJson, NoContent, OperationModifier, api_v2_operation};
+use paperclip::v2::models::DefaultSchemaRaw;
+
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
-use crate::auth::Caller;
-use crate::extract::{Body, FieldErrors, Params, PathId, refuse_parameters};
-use crate::problem::{Code, Problem};
-use crate::sessions::query::number;
+use crate::auth::Backend;
+use crate::auth::scope::{TemplatesRead, TemplatesWrite};
+use crate::extract::{Body, FieldErrors, Params, PathId, from_value};
+use crate::page::{PageOf, PageParams};
+use crate::problem::Problem;
 
 /// A new template. Unknown fields are refused: a misspelt setting is not silently dropped.
 #[derive(Deserialize, Apiv2Schema)]
@@ -55,12 +57,9 @@ pub struct NewTemplateBody {
     token_ttl_seconds: Option<i64>,
 }
 
-/// A session template.
+/// What a template is set to.
 #[derive(Serialize, Apiv2Schema)]
-#[openapi(rename = "SessionTemplate")]
-pub struct TemplateBody {
-    id: Uuid,
-    version: i32,
+pub struct SettingsBody {
     name: String,
     modality_profile: Option<String>,
     enabled_panels: Option<Vec<String>>,
@@ -74,48 +73,65 @@ pub struct TemplateBody {
     reconnect_window_seconds: i32,
     max_duration_seconds: i32,
     token_ttl_seconds: Option<i32>,
+}
+
+/// A session template.
+#[derive(Serialize, Apiv2Schema)]
+#[openapi(rename = "SessionTemplate")]
+pub struct TemplateBody {
+    id: Uuid,
+    version: i32,
+    #[serde(flatten)]
+    settings: SettingsBody,
+    /// When its first version was made.
     created_at: DateTime<Utc>,
+    /// When this version was made.
     updated_at: DateTime<Utc>,
     archived_at: Option<DateTime<Utc>>,
 }
 
-/// Which part of the list.
+/// Which templates, and which part of the list.
 #[derive(Deserialize, Apiv2Schema)]
 pub struct ListParams {
-    /// 1 to 200, else 50.
+    /// How many at the most.
     limit: Option<String>,
+    /// Where to go on, as the Link header of the page before says.
+    cursor: Option<String>,
+    /// true shows archived ones, too.
+    include_archived: Option<String>,
 }
 
-/// Create a template.
+/// A change of a template, after RFC 7396: what is absent stays, null restores the default.
+pub struct TemplatePatch(Map<String, Value>);
+
+/// Create a template. The organization comes into being with its first.
 #[api_v2_operation(
     tags(Templates),
     operation_id = "create_session_template",
     summary = "Create a template"
 )]
 pub async fn create(
-    caller: Caller,
+    caller: Backend<TemplatesWrite>,
     body: Body<NewTemplateBody>,
     greenroom: Data<Greenroom>,
 ) -> Result<CreatedJson<TemplateBody>, Problem> {
-    let template = greenroom.create_template(caller.organization, settings(body.0)?).await?;
+    let template = greenroom.create_template(caller.0, settings(body.0)?).await?;
     Ok(CreatedJson(template.into()))
 }
 
-/// A template by its id.
+/// A template by its id, archived or not.
 #[api_v2_operation(
     tags(Templates),
     operation_id = "get_session_template",
     summary = "Get a template"
 )]
 pub async fn get(
-    caller: Caller,
+    caller: Backend<TemplatesRead>,
     id: PathId<SessionTemplateId>,
     greenroom: Data<Greenroom>,
 ) -> Result<Json<TemplateBody>, Problem> {
-    let id = id.0;
-    let template = greenroom.template(caller.organization, id).await?;
-    let detail = || format!("No session template {id} in this organization.");
-    let template = template.ok_or_else(|| Problem::new(Code::TemplateNotFound, detail()))?;
+    let template = greenroom.template(caller.0, id.0).await?;
+    let template = template.ok_or(Error::TemplateNotFound(id.0))?;
     Ok(Json(template.into()))
 }
 
@@ -126,17 +142,75 @@ pub async fn get(
     summary = "List templates"
 )]
 pub async fn list(
-    caller: Caller,
-    request: HttpRequest,
+    caller: Backend<TemplatesRead>,
     params: Params<ListParams>,
     greenroom: Data<Greenroom>,
-) -> Result<Json<Vec<TemplateBody>>, Problem> {
-    refuse_parameters(&request, &["cursor", "include_archived"])?;
+) -> Result<PageOf<TemplateBody>, Problem> {
     let mut errors = FieldErrors::default();
-    let limit = errors.take("limit", number(params.0.limit.as_deref(), 1, 200, 50));
-    let limit = errors.finish(limit)?;
-    let templates = greenroom.templates(caller.organization, limit).await?;
-    Ok(Json(templates.into_iter().map(TemplateBody::from).collect()))
+    let ListParams { limit, cursor, include_archived } = params.0;
+    let page = PageParams { limit, cursor, ..PageParams::default() }.page(&mut errors);
+    let include_archived = errors.take("include_archived", flag(include_archived.as_deref()));
+    let filter = include_archived.map(|include_archived| TemplateFilter { include_archived });
+    let (filter, page) = errors.finish(filter.zip(page))?;
+    Ok(PageOf::of(greenroom.templates(caller.0, filter, page).await?))
+}
+
+/// Change a template: its next version. Sessions that run keep theirs. What is absent stays, null
+/// restores the default.
+#[api_v2_operation(
+    tags(Templates),
+    operation_id = "update_session_template",
+    summary = "Change a template"
+)]
+pub async fn update(
+    caller: Backend<TemplatesWrite>,
+    id: PathId<SessionTemplateId>,
+    patch: Body<TemplatePatch>,
+    greenroom: Data<Greenroom>,
+) -> Result<Json<TemplateBody>, Problem> {
+    let TemplatePatch(patch) = patch.0;
+    // By itself it must be a template's part, too: merged away, a misspelt null would be dropped.
+    from_value::<NewTemplateBody>(Value::Object(patch.clone()))?;
+    let change = |current: &TemplateSettings| settings(patched(current, &patch)?);
+    Ok(Json(greenroom.update_template(caller.0, id.0, change).await?.into()))
+}
+
+/// Archive a template: it can still be read, and starts nothing any more.
+#[api_v2_operation(
+    tags(Templates),
+    operation_id = "archive_session_template",
+    summary = "Archive a template"
+)]
+pub async fn archive(
+    caller: Backend<TemplatesWrite>,
+    id: PathId<SessionTemplateId>,
+    greenroom: Data<Greenroom>,
+) -> Result<NoContent, Problem> {
+    greenroom.archive_template(caller.0, id.0).await?;
+    Ok(NoContent)
+}
+
+fn flag(text: Option<&str>) -> Result<bool, Invalid> {
+    match text {
+        None | Some("false") => Ok(false),
+        Some("true") => Ok(true),
+        Some(_) => Err(Invalid::new("must be true or false")),
+    }
+}
+
+/// The settings as they were sent, with a patch applied.
+fn patched(
+    current: &TemplateSettings,
+    patch: &Map<String, Value>,
+) -> Result<NewTemplateBody, Problem> {
+    let mut body = serde_json::to_value(SettingsBody::from(current.clone()))
+        .map_err(|error| Problem::internal(&error))?;
+    // Whether an agent is required goes back to its default with the agent itself.
+    if patch.get("agent_name").is_some_and(Value::is_null) {
+        body["agent_required"] = Value::Null;
+    }
+    json_patch::merge(&mut body, &Value::Object(patch.clone()));
+    from_value(body)
 }
 
 fn settings(body: NewTemplateBody) -> Result<TemplateSettings, Problem> {
@@ -193,12 +267,9 @@ fn settings(body: NewTemplateBody) -> Result<TemplateSettings, Problem> {
     errors.finish(complete.then_some(settings))
 }
 
-impl From<SessionTemplate> for TemplateBody {
-    fn from(template: SessionTemplate) -> Self {
-        let settings = template.settings;
+impl From<TemplateSettings> for SettingsBody {
+    fn from(settings: TemplateSettings) -> Self {
         Self {
-            id: template.id.0,
-            version: template.version,
             name: settings.name.as_str().to_owned(),
             modality_profile: settings.modality_profile.map(|profile| profile.to_string()),
             enabled_panels: settings.enabled_panels.map(|panels| panels.as_slice().to_vec()),
@@ -212,9 +283,37 @@ impl From<SessionTemplate> for TemplateBody {
             reconnect_window_seconds: settings.reconnect_window_seconds.get(),
             max_duration_seconds: settings.max_duration_seconds.get(),
             token_ttl_seconds: settings.token_ttl_seconds.map(Seconds::get),
+        }
+    }
+}
+
+impl From<SessionTemplate> for TemplateBody {
+    fn from(template: SessionTemplate) -> Self {
+        Self {
+            id: template.id.0,
+            version: template.version,
+            settings: template.settings.into(),
             created_at: template.created_at,
             updated_at: template.updated_at,
             archived_at: template.archived_at,
         }
     }
 }
+
+impl<'de> Deserialize<'de> for TemplatePatch {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Map::deserialize(deserializer).map(Self)
+    }
+}
+
+impl paperclip::v2::schema::Apiv2Schema for TemplatePatch {
+    fn name() -> Option<String> {
+        <NewTemplateBody as paperclip::v2::schema::Apiv2Schema>::name()
+    }
+
+    fn raw_schema() -> DefaultSchemaRaw {
+        <NewTemplateBody as paperclip::v2::schema::Apiv2Schema>::raw_schema()
+    }
+}
+
+impl OperationModifier for TemplatePatch {}

@@ -4,7 +4,10 @@
 
 use anyhow::Context;
 use greenroom_core::domain::{OrganizationId, TemplateName};
-use greenroom_core::{Config, Greenroom, LiveKitConfig, StartRequest, TemplateSettings, migrate};
+use greenroom_core::{
+    Caller, Config, Greenroom, LiveKitConfig, Page, StartRequest, TemplateFilter, TemplateSettings,
+    migrate,
+};
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
@@ -22,16 +25,18 @@ async fn main() -> anyhow::Result<()> {
 
     // Whom one acts for: your own tenants' ids.
     let organization: OrganizationId = "0193b8a0-0000-7000-8000-0000000e3bed".parse()?;
-    let template = match greenroom.templates(organization, 1).await?.pop() {
+    let caller = Caller::backend(organization);
+    let newest = Page { limit: 1, ..Page::default() };
+    let templates = greenroom.templates(organization, TemplateFilter::default(), newest).await?;
+    let template = match templates.items.into_iter().next() {
         Some(template) => template,
         None => {
             let name = TemplateName::try_from("Embedded".to_owned())?;
             greenroom.create_template(organization, TemplateSettings::new(name)).await?
         }
     };
-    let started = greenroom.start(organization, StartRequest::new(template.id)).await?;
-    let session =
-        greenroom.session(organization, started.session.id).await?.context("it is there")?;
+    let started = greenroom.start(&caller, StartRequest::new(template.id)).await?;
+    let session = greenroom.session(&caller, started.session.id).await?.context("it is there")?;
 
     println!("session  {} is {}", session.id, session.status);
     println!("room     {} at {}", session.room_name, started.livekit_url);

@@ -49,17 +49,42 @@ impl Database {
     where
         F: AsyncFnOnce(&mut AsyncPgConnection) -> Result<T, StoreError>,
     {
-        let deadline = Instant::now() + patience;
-        let mut connection = match timeout_at(deadline, self.pool.get()).await {
+        self.run_until(Instant::now() + patience, work).await
+    }
+
+    /// The same, for work of which more is to come in the same time.
+    pub(crate) async fn run_until<T, F>(&self, deadline: Instant, work: F) -> Result<T, Error>
+    where
+        F: AsyncFnOnce(&mut AsyncPgConnection) -> Result<T, StoreError>,
+    {
+        let connection = match timeout_at(deadline, self.pool.get()).await {
             Ok(connection) => connection.map_err(checkout_error)?,
             Err(_) => return Err(Error::Overloaded),
         };
-        if let Ok(done) = timeout_at(deadline, work(&mut connection)).await {
-            return Ok(done?);
-        }
-        // Half-way through a write nobody knows what is on the wire: the connection goes.
-        drop(Object::take(connection));
-        Err(StoreError::Unavailable("no answer in time".into()).into())
+        let mut lent = Lent(Some(connection));
+        let connection = lent.0.as_mut().ok_or(Error::Overloaded)?;
+        let done = timeout_at(deadline, work(connection)).await;
+        let done = done.map_err(|_| StoreError::Unavailable("no answer in time".into()))?;
+        lent.give_back();
+        Ok(done?)
+    }
+}
+
+/// A connection with work under way. Half-way through, be it that time ran out or that whoever
+/// waited went away, nobody knows what is on its wire or whether a transaction is open: dropped
+/// then, it is closed, and PostgreSQL rolls back.
+struct Lent(Option<Object<AsyncPgConnection>>);
+
+impl Lent {
+    /// The work came to its end: somebody else may have the connection.
+    fn give_back(mut self) {
+        drop(self.0.take());
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        drop(self.0.take().map(Object::take));
     }
 }
 

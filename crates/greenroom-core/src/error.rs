@@ -1,7 +1,7 @@
 //! What can happen to a use case. It knows no status code; that is for whoever speaks HTTP.
 
 use greenroom_domain::template::Contradiction;
-use greenroom_domain::{SessionTemplateId, TemplateName};
+use greenroom_domain::{AnotherUser, SessionTemplateId, TemplateName};
 use greenroom_livekit::LiveKitError;
 use greenroom_store::StoreError;
 
@@ -20,13 +20,31 @@ pub enum Error {
     /// Fields of the template contradict one another; each is named.
     #[error("the session template contradicts itself")]
     TemplateContradicts(Vec<Contradiction>),
+    /// An end user acts for nobody but themselves.
+    #[error("an end user may not act for another")]
+    AnotherUser,
+    /// Metadata is for backends: an agent trusts it.
+    #[error("an end user may not give metadata")]
+    MetadataForbidden,
+    /// The cursor is that of another list, or none at all.
+    #[error("the cursor is not of this list")]
+    InvalidCursor,
     /// The session is written, and failed, because LiveKit did not open its room.
     #[error("the room could not be opened")]
     LiveKit(#[source] LiveKitError),
     /// The database failed; nothing was promised.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The process is ending, and what was asked of it was not done.
+    #[error("the process is ending")]
+    ShuttingDown,
     /// All connections to the database stayed busy.
     #[error("no database connection was free in time")]
     Overloaded,
+}
+
+impl From<AnotherUser> for Error {
+    fn from(_: AnotherUser) -> Self {
+        Self::AnotherUser
+    }
 }

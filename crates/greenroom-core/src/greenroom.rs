@@ -10,6 +10,7 @@ use secrecy::SecretString;
 use crate::Error;
 use crate::clock::{Clock, Names, random_walk};
 use crate::database::Database;
+use crate::readiness::LastLook;
 
 /// What Greenroom needs to know.
 #[derive(Debug, Clone)]
@@ -46,6 +47,7 @@ pub(crate) struct Shared {
     pub(crate) names: Names,
     pub(crate) livekit_url: String,
     pub(crate) token_ttl: TokenTtl,
+    pub(crate) last_look: LastLook,
 }
 
 impl Greenroom {
@@ -109,6 +111,7 @@ impl Builder {
             names: Names::new(self.room_names),
             livekit_url: livekit.url.websocket(),
             token_ttl: self.config.token_ttl,
+            last_look: LastLook::default(),
         };
         Ok(Greenroom { shared: Arc::new(shared) })
     }

@@ -1,34 +1,54 @@
 //! Reading sessions.
 
-use greenroom_domain::{OrganizationId, SessionId};
-use greenroom_store::{Page, Session, SessionFilter};
+use greenroom_domain::{Caller, SessionId};
+use greenroom_store::{Session, SessionFilter};
 
+use crate::page::{List, Listing, Page};
 use crate::{Error, Greenroom};
 
 impl Greenroom {
-    /// A session of the organization; another organization's is absent.
+    /// A session the caller may see. Another organization's is absent, and to an end user another
+    /// user's, too.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn session(
-        &self,
-        organization: OrganizationId,
-        id: SessionId,
-    ) -> Result<Option<Session>, Error> {
-        self.shared.database.run(async |db| Session::find(db, organization, id).await).await
+    pub async fn session(&self, caller: &Caller, id: SessionId) -> Result<Option<Session>, Error> {
+        let organization = caller.organization_id;
+        let find = async |db: &mut _| Session::find(db, organization, id).await;
+        let found = self.shared.database.run(find).await?;
+        let theirs = found.filter(|session| caller.may_see(session.user_id.as_ref()));
+        Ok(theirs.map(|session| shown_to(caller, session)))
     }
 
-    /// A page of the organization's sessions, newest first.
+    /// A page of the sessions the caller may see, newest first.
+    ///
+    /// Walked by cursor, a list shows every session that was committed before its first page
+    /// exactly once, whatever is started meanwhile.
     ///
     /// # Errors
-    /// When the database fails.
+    /// [`Error::AnotherUser`] when an end user asks for somebody else's, [`Error::InvalidCursor`]
+    /// for a cursor of another list, else when the database fails.
     pub async fn sessions(
         &self,
-        organization: OrganizationId,
-        filter: &SessionFilter,
+        caller: &Caller,
+        mut filter: SessionFilter,
         page: Page,
-    ) -> Result<Vec<Session>, Error> {
-        let list = async |db: &mut _| Session::list(db, organization, filter, page).await;
-        self.shared.database.run(list).await
+    ) -> Result<Listing<Session>, Error> {
+        filter.user_id = caller.acts_for(filter.user_id)?;
+        let list = List::of(&("sessions", caller, &filter));
+        let position = page.position.within(&list, SessionId)?;
+        let organization = caller.organization_id;
+        let one_more = page.limit + 1;
+        let read =
+            async |db: &mut _| Session::list(db, organization, &filter, position, one_more).await;
+        let sessions = self.shared.database.run(read).await?;
+        let shown = sessions.into_iter().map(|session| shown_to(caller, session)).collect();
+        Ok(Listing::of(shown, page.limit, &list, |session: &Session| session.id.0))
     }
+}
+
+/// The session as this caller sees it: metadata is between the backend and the agent.
+fn shown_to(caller: &Caller, session: Session) -> Session {
+    let metadata = session.metadata.filter(|_| caller.end_user.is_none());
+    Session { metadata, ..session }
 }

@@ -1,16 +1,40 @@
 //! Whether the parts Greenroom stands on are there.
 
+use std::error::Error as StdError;
+use std::time::Duration;
+
 use greenroom_livekit::LiveKitError;
+use greenroom_store::connection::server_version;
 use greenroom_store::migrate;
+use tokio::sync::Mutex;
+use tokio::time::Instant;
 
 use crate::{Error, Greenroom};
+
+/// How long what was found holds.
+const FRESH: Duration = Duration::from_secs(1);
+
+/// How long PostgreSQL has to answer; opening a connection may take three seconds of it.
+const PATIENCE: Duration = Duration::from_secs(4);
+
+/// PostgreSQL 15, as it counts its versions itself.
+const OLDEST_POSTGRES: i32 = 150_000;
 
 /// What each part's check found: nothing, or what is wrong with it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Readiness {
-    pub database: Result<(), String>,
-    pub migrations: Result<(), String>,
-    pub livekit: Result<(), String>,
+    pub database: Result<(), Fault>,
+    pub migrations: Result<(), Fault>,
+    pub livekit: Result<(), Fault>,
+}
+
+/// What is wrong with a part.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    /// For everybody: it names no host, user or key.
+    pub what: String,
+    /// For whoever runs the service: the part's own words, which may name them.
+    pub cause: Option<String>,
 }
 
 impl Readiness {
@@ -22,46 +46,82 @@ impl Readiness {
     }
 }
 
+impl Fault {
+    fn new(what: impl Into<String>) -> Self {
+        Self { what: what.into(), cause: None }
+    }
+
+    fn of(what: &str, error: &dyn StdError) -> Self {
+        let mut cause = error.to_string();
+        let mut source = error.source();
+        while let Some(error) = source {
+            cause = format!("{cause}: {error}");
+            source = error.source();
+        }
+        Self { what: what.to_owned(), cause: Some(cause) }
+    }
+}
+
+/// What was last found, and when.
+#[derive(Default)]
+pub(crate) struct LastLook(Mutex<Option<(Instant, Readiness)>>);
+
 impl Greenroom {
-    /// Looks at PostgreSQL, its schema, and LiveKit.
+    /// Looks at PostgreSQL, its schema, and LiveKit. Who asks within a second of another gets what
+    /// that one was told: anybody may ask, and LiveKit counts its calls.
     pub async fn readiness(&self) -> Readiness {
-        let migrations = self.shared.database.run(async |db| migrate::state(db).await);
-        let (migrations, livekit) = tokio::join!(migrations, self.shared.rooms.check());
-        let (database, migrations) = match migrations {
-            Ok(states) => (Ok(()), missing(&states)),
-            Err(Error::Overloaded) => (Err("every connection is busy".to_owned()), unknown()),
-            // The cause may name hosts and users, so it is for the log.
-            Err(error) => {
-                tracing::warn!(
-                    error = &error as &dyn std::error::Error,
-                    "the database check failed"
-                );
-                (Err("does not answer".to_owned()), unknown())
+        let mut last = self.shared.last_look.0.lock().await;
+        match &*last {
+            Some((at, found)) if at.elapsed() < FRESH => found.clone(),
+            _ => {
+                let found = self.look().await;
+                *last = Some((Instant::now(), found.clone()));
+                found
             }
+        }
+    }
+
+    async fn look(&self) -> Readiness {
+        let database = self.shared.database.run_within(PATIENCE, async |db| {
+            Ok((server_version(db).await?, migrate::state(db).await?))
+        });
+        let (database, livekit) = tokio::join!(database, self.shared.rooms.check());
+        let (database, migrations) = match database {
+            Ok((version, states)) => (new_enough(version), missing(&states)),
+            // Every connection serves somebody, which is what being ready is for.
+            Err(Error::Overloaded) => (Ok(()), Ok(())),
+            Err(error) => (Err(Fault::of("does not answer", &error)), unknown()),
         };
         let livekit = livekit.map_err(|error| {
-            tracing::warn!(error = &error as &dyn std::error::Error, "the LiveKit check failed");
-            // Its own words, or a proxy's, are for the log.
-            match error {
+            let what = match error {
                 LiveKitError::Unavailable(_) => "does not answer",
                 LiveKitError::Timeout => "does not answer in time",
                 LiveKitError::Refused(_) => "refuses; is the key right?",
-            }
-            .to_owned()
+            };
+            Fault::of(what, &error)
         });
         Readiness { database, migrations, livekit }
     }
 }
 
-fn missing(states: &[migrate::MigrationState]) -> Result<(), String> {
+fn new_enough(version: i32) -> Result<(), Fault> {
+    if version >= OLDEST_POSTGRES {
+        return Ok(());
+    }
+    let major = version / 10_000;
+    Err(Fault::new(format!("is PostgreSQL {major}; Greenroom needs 15 or later")))
+}
+
+fn missing(states: &[migrate::MigrationState]) -> Result<(), Fault> {
     let missing: Vec<_> =
         states.iter().filter(|state| !state.applied).map(|state| state.name.as_str()).collect();
     if missing.is_empty() {
         return Ok(());
     }
-    Err(format!("not applied: {}; run `greenroom migrate`", missing.join(", ")))
+    let missing = missing.join(", ");
+    Err(Fault::new(format!("not applied: {missing}; run `greenroom migrate`")))
 }
 
-fn unknown() -> Result<(), String> {
-    Err("unknown while the database does not answer".to_owned())
+fn unknown() -> Result<(), Fault> {
+    Err(Fault::new("unknown while the database does not answer"))
 }

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use chrono::SubsecRound;
 use greenroom_domain::{
-    EndReason, JsonObject, OrganizationId, ParticipantIdentity, RoomCreation, SessionTemplateId,
-    UserId,
+    Caller, EndReason, JsonObject, OrganizationId, ParticipantIdentity, RoomCreation,
+    SessionTemplateId, UserId,
 };
 use greenroom_livekit::dispatch::PrivateMetadata;
 use greenroom_livekit::{
@@ -16,22 +16,31 @@ use greenroom_store::{
     Constraint, NewSession, Session, SessionTemplate, Standing, Started, StoreError,
 };
 
+use tokio::time::{Instant, timeout_at};
+use tracing::Instrument;
+
 use crate::{Error, Greenroom, clock};
 
 /// The first name of a room and up to three new ones. Names of one process never collide, and
 /// those of several by chance only, so a fourth collision is a fault and not bad luck.
 const NAMES_TRIED: usize = 4;
 
-/// How long a caller who has what it came for waits until that is written down.
-const NOTE: Duration = Duration::from_secs(1);
+/// Until when, counted from the start, the session has to be written, new names included.
+const WRITTEN: Duration = Duration::from_millis(3_500);
+
+/// Until when LiveKit has to have opened the room. It has its own two seconds, too.
+const OPENED: Duration = Duration::from_secs(4);
+
+/// Until when what LiveKit answered has to be written down, and so the longest a start takes.
+const NOTED: Duration = Duration::from_millis(4_500);
 
 /// What a caller asks for.
 #[derive(Debug, Clone)]
 pub struct StartRequest {
     pub session_template_id: SessionTemplateId,
-    /// Who will join; a guest, when nobody is named.
+    /// Who will join; a guest, when a backend names nobody.
     pub user_id: Option<UserId>,
-    /// Kept with the session and handed to the agent.
+    /// Kept with the session and handed to the agent; not for end users.
     pub metadata: Option<JsonObject>,
 }
 
@@ -60,24 +69,48 @@ impl fmt::Debug for StartedSession {
 }
 
 impl Greenroom {
-    /// Starts a session of a template, for an organization.
+    /// Starts a session of a template.
     ///
     /// When this returns, the session is committed and, unless the template says `on_join`, its
     /// room exists in LiveKit and the agent has been asked for.
     ///
     /// # Errors
     /// [`Error::TemplateNotFound`] and [`Error::TemplateForbidden`] when there is nothing to
-    /// start; [`Error::LiveKit`] when the room could not be opened, and then the session is
+    /// start; [`Error::AnotherUser`] and [`Error::MetadataForbidden`] when an end user asks for what
+    /// is a backend's; [`Error::LiveKit`] when the room could not be opened, and then the session is
     /// `failed`/`livekit_error`; [`Error::Store`] and [`Error::Overloaded`] when the database
     /// fails.
     pub async fn start(
         &self,
+        caller: &Caller,
+        mut request: StartRequest,
+    ) -> Result<StartedSession, Error> {
+        request.user_id = caller.acts_for(request.user_id)?;
+        if caller.end_user.is_some() && request.metadata.is_some() {
+            return Err(Error::MetadataForbidden);
+        }
+        let (greenroom, organization) = (self.clone(), caller.organization_id);
+        // In a task of its own: whoever waits may go away, as a server's handler does when its
+        // client resets the connection, and a room that nobody wrote down is no session.
+        let start = async move { greenroom.start_for(organization, request).await };
+        match tokio::spawn(start.in_current_span()).await {
+            Ok(outcome) => outcome,
+            Err(ended) => match ended.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                Err(_) => Err(Error::ShuttingDown),
+            },
+        }
+    }
+
+    async fn start_for(
+        &self,
         organization: OrganizationId,
         request: StartRequest,
     ) -> Result<StartedSession, Error> {
-        let started = self.write_session(organization, request).await?;
+        let begun = Instant::now();
+        let started = self.write_session(organization, request, begun + WRITTEN).await?;
         if started.session.room_creation == RoomCreation::OnStart {
-            self.open_room(&started).await?;
+            self.open_room(&started, begun).await?;
         }
         Ok(self.hand_out(started))
     }
@@ -86,14 +119,15 @@ impl Greenroom {
         &self,
         organization: OrganizationId,
         request: StartRequest,
+        deadline: Instant,
     ) -> Result<Started, Error> {
         let template = request.session_template_id;
         let mut new = self.new_session(organization, request);
         for _ in 0..NAMES_TRIED {
-            let written = self.shared.database.run(async |db| new.insert(db).await).await;
-            match written {
+            let insert = async |db: &mut _| new.insert(db).await;
+            match self.shared.database.run_until(deadline, insert).await {
                 Ok(Some(started)) => return Ok(started),
-                Ok(None) => self.check_template(organization, template).await?,
+                Ok(None) => self.check_template(organization, template, deadline).await?,
                 Err(Error::Store(StoreError::Conflict(Constraint::RoomName))) => {}
                 Err(error) => return Err(error),
             }
@@ -128,12 +162,10 @@ impl Greenroom {
         &self,
         organization: OrganizationId,
         id: SessionTemplateId,
+        deadline: Instant,
     ) -> Result<(), Error> {
-        let standing = self
-            .shared
-            .database
-            .run(async |db| SessionTemplate::standing(db, organization, id).await);
-        match standing.await? {
+        let standing = async |db: &mut _| SessionTemplate::standing(db, organization, id).await;
+        match self.shared.database.run_until(deadline, standing).await? {
             Standing::Startable => Ok(()),
             Standing::Foreign => Err(Error::TemplateForbidden(id)),
             Standing::Archived | Standing::Absent => Err(Error::TemplateNotFound(id)),
@@ -141,13 +173,15 @@ impl Greenroom {
     }
 
     /// Opens the room and asks for the agent, outside any transaction, and writes down how it went.
-    async fn open_room(&self, started: &Started) -> Result<(), Error> {
+    async fn open_room(&self, started: &Started, begun: Instant) -> Result<(), Error> {
         let session = &started.session;
         let settings = room_settings(started, dispatch_by_call(started));
-        match self.shared.rooms.create(&session.room_name, &settings).await {
-            Ok(()) => self.note_room(session).await,
+        let open = self.shared.rooms.create(&session.room_name, &settings);
+        let opened = timeout_at(begun + OPENED, open).await;
+        match opened.unwrap_or(Err(LiveKitError::Timeout)) {
+            Ok(()) => self.note_room(session, begun + NOTED).await,
             Err(error) => {
-                self.note_failure(session, &error).await;
+                self.note_failure(session, &error, begun + NOTED).await;
                 return Err(Error::LiveKit(error));
             }
         }
@@ -155,9 +189,9 @@ impl Greenroom {
     }
 
     /// Losing this write costs nothing but a look later on, so the start does not fail by it.
-    async fn note_room(&self, session: &Session) {
+    async fn note_room(&self, session: &Session, deadline: Instant) {
         let (organization, id) = (session.organization_id, session.id);
-        let noted = self.shared.database.run_within(NOTE, async |db| {
+        let noted = self.shared.database.run_until(deadline, async |db| {
             if !Session::room_created(db, organization, id).await? {
                 // Somebody ended it while LiveKit opened its room, which must go again.
                 Session::make_due(db, organization, id).await?;
@@ -170,14 +204,13 @@ impl Greenroom {
         }
     }
 
-    async fn note_failure(&self, session: &Session, cause: &LiveKitError) {
+    async fn note_failure(&self, session: &Session, cause: &LiveKitError, deadline: Instant) {
         let (organization, id) = (session.organization_id, session.id);
         tracing::warn!(session_id = %id, error = cause as &dyn std::error::Error,
             "LiveKit did not open the room");
-        let noted = self
-            .shared
-            .database
-            .run(async |db| Session::fail(db, organization, id, EndReason::LiveKitError).await);
+        let noted = self.shared.database.run_until(deadline, async |db| {
+            Session::fail(db, organization, id, EndReason::LiveKitError).await
+        });
         if let Err(error) = noted.await {
             tracing::warn!(session_id = %id, error = &error as &dyn std::error::Error,
                 "the failed session could not be written down");

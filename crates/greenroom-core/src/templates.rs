@@ -1,9 +1,12 @@
 //! Session templates: writing and reading them.
 
 use diesel_async::{AsyncConnection, AsyncPgConnection};
-use greenroom_domain::{OrganizationId, SessionTemplateId};
-use greenroom_store::{Constraint, SessionTemplate, StoreError, TemplateSettings, organization};
+use greenroom_domain::{OrganizationId, SessionTemplateId, TemplateName};
+use greenroom_store::{
+    Constraint, SessionTemplate, StoreError, TemplateFilter, TemplateSettings, organization,
+};
 
+use crate::page::{List, Listing, Page};
 use crate::{Error, Greenroom, clock};
 
 impl Greenroom {
@@ -17,12 +20,9 @@ impl Greenroom {
         organization: OrganizationId,
         settings: TemplateSettings,
     ) -> Result<SessionTemplate, Error> {
-        let contradictions = settings.contradictions();
-        if !contradictions.is_empty() {
-            return Err(Error::TemplateContradicts(contradictions));
-        }
+        check(&settings)?;
         let id = clock::template_id(self.shared.clock.now());
-        let name = settings.name.clone();
+        let name = Some(settings.name.clone());
         let written = self.shared.database.run(async |db| {
             db.transaction(async |db: &mut AsyncPgConnection| {
                 organization::ensure(db, organization).await?;
@@ -30,12 +30,7 @@ impl Greenroom {
             })
             .await
         });
-        written.await.map_err(|error| match error {
-            Error::Store(StoreError::Conflict(Constraint::TemplateName)) => {
-                Error::TemplateNameTaken(name)
-            }
-            error => error,
-        })
+        written.await.map_err(|error| name_taken(error, name))
     }
 
     /// The current version of a template of the organization; another organization's is absent.
@@ -51,16 +46,99 @@ impl Greenroom {
         self.shared.database.run(find).await
     }
 
-    /// The newest living templates of the organization.
+    /// A page of the organization's templates, newest first.
     ///
     /// # Errors
-    /// When the database fails.
+    /// [`Error::InvalidCursor`] for a cursor of another list, else when the database fails.
     pub async fn templates(
         &self,
         organization: OrganizationId,
-        limit: i64,
-    ) -> Result<Vec<SessionTemplate>, Error> {
-        let list = async |db: &mut _| SessionTemplate::list(db, organization, limit).await;
-        self.shared.database.run(list).await
+        filter: TemplateFilter,
+        page: Page,
+    ) -> Result<Listing<SessionTemplate>, Error> {
+        let list = List::of(&("templates", organization, filter));
+        let position = page.position.within(&list, SessionTemplateId)?;
+        let one_more = page.limit + 1;
+        let read = async |db: &mut _| {
+            SessionTemplate::list(db, organization, filter, position, one_more).await
+        };
+        let templates = self.shared.database.run(read).await?;
+        Ok(Listing::of(templates, page.limit, &list, |template: &SessionTemplate| template.id.0))
+    }
+
+    /// Adds a version to a template: what `change` makes of the current one. Changes of one
+    /// template wait for one another, so that none is lost, and `change` must not take long. One
+    /// that changes nothing adds no version.
+    ///
+    /// # Errors
+    /// What `change` fails with; [`Error::TemplateNotFound`] when there is none or it is archived,
+    /// and else as [`Self::create_template`].
+    pub async fn update_template<E: From<Error> + Send>(
+        &self,
+        organization: OrganizationId,
+        id: SessionTemplateId,
+        change: impl FnOnce(&TemplateSettings) -> Result<TemplateSettings, E> + Send,
+    ) -> Result<SessionTemplate, E> {
+        let mut name = None;
+        let written = self.shared.database.run(async |db| {
+            db.transaction(async |db: &mut AsyncPgConnection| {
+                let current = SessionTemplate::lock(db, organization, id).await?;
+                let Some(current) = current.filter(|template| template.archived_at.is_none())
+                else {
+                    return Ok(Err(Error::TemplateNotFound(id).into()));
+                };
+                let settings = match change(&current.settings) {
+                    Ok(settings) if settings == current.settings => return Ok(Ok(current)),
+                    Ok(settings) => settings,
+                    Err(error) => return Ok(Err(error)),
+                };
+                if let Err(error) = check(&settings) {
+                    return Ok(Err(error.into()));
+                }
+                name = Some(settings.name.clone());
+                current.supersede(db, settings).await.map(Ok)
+            })
+            .await
+        });
+        let written = written.await;
+        written.map_err(|error| E::from(name_taken(error, name)))?
+    }
+
+    /// Archives a template: it starts nothing any more, can still be read, and its name is free.
+    /// To archive one again changes nothing.
+    ///
+    /// # Errors
+    /// [`Error::TemplateNotFound`], else when the database fails.
+    pub async fn archive_template(
+        &self,
+        organization: OrganizationId,
+        id: SessionTemplateId,
+    ) -> Result<(), Error> {
+        let archived = self.shared.database.run(async |db| {
+            db.transaction(async |db: &mut AsyncPgConnection| {
+                let current = SessionTemplate::lock(db, organization, id).await?;
+                if let Some(template) = &current {
+                    template.archive(db).await?;
+                }
+                Ok(current.is_some())
+            })
+            .await
+        });
+        if archived.await? { Ok(()) } else { Err(Error::TemplateNotFound(id)) }
+    }
+}
+
+fn check(settings: &TemplateSettings) -> Result<(), Error> {
+    let contradictions = settings.contradictions();
+    if contradictions.is_empty() { Ok(()) } else { Err(Error::TemplateContradicts(contradictions)) }
+}
+
+/// An error of writing a template, with the name that was taken when that is what it tells.
+fn name_taken(error: Error, name: Option<TemplateName>) -> Error {
+    match (error, name) {
+        (Error::Store(StoreError::Conflict(Constraint::TemplateName)), Some(name)) => {
+            Error::TemplateNameTaken(name)
+        }
+        (error, _) => error,
     }
 }

@@ -63,6 +63,17 @@ impl SessionId {
     pub fn new(at: DateTime<Utc>, random: [u8; 10]) -> Self {
         Self(version_7(at, random))
     }
+
+    /// The least id of a session created at `at` or later: a bound on the time of creation is one
+    /// on the id. Sessions know their millisecond, so one that has begun at `at` comes before it.
+    #[must_use]
+    pub fn first_from(at: DateTime<Utc>) -> Self {
+        let into_the_next = !at.timestamp_subsec_nanos().is_multiple_of(1_000_000);
+        let millis = at.timestamp_millis().saturating_add(i64::from(into_the_next));
+        // 48 bits are all that version 7 has for them; they last until the year 10889.
+        let millis = u64::try_from(millis).unwrap_or_default().min((1 << 48) - 1);
+        Self(uuid::Builder::from_unix_timestamp_millis(millis, &[0; 10]).into_uuid())
+    }
 }
 
 impl SessionTemplateId {
@@ -92,6 +103,19 @@ mod tests {
     #[test]
     fn ids_sort_by_creation_whatever_their_random_part() {
         assert!(SessionId::new(at(1_000), [0xff; 10]) < SessionId::new(at(1_001), [0; 10]));
+    }
+
+    #[test]
+    fn a_bound_holds_to_the_millisecond() {
+        let session = |millis| SessionId::new(at(millis), [0; 10]);
+        let last = |millis| SessionId::new(at(millis), [0xff; 10]);
+        let bound = SessionId::first_from(at(1_000));
+        assert!(last(999) < bound && bound <= session(1_000));
+        // Half a millisecond on, what was created in that millisecond came before.
+        let half = SessionId::first_from(at(1_000) + chrono::Duration::microseconds(500));
+        assert!(last(1_000) < half && half <= session(1_001));
+        assert!(SessionId::first_from(at(-1)) <= session(0));
+        assert!(SessionId::first_from(DateTime::<Utc>::MAX_UTC) > last(253_402_300_799_999));
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! [`ModalityProfile`] checks it again. What is refused says so in an [`Invalid`], whose text is
 //! written for the person who sent it.
 
+pub mod caller;
 pub mod id;
 pub mod identity;
 pub mod json;
@@ -18,6 +19,7 @@ mod text_enum;
 
 mod invalid;
 
+pub use caller::{AnotherUser, Caller};
 pub use id::{OrganizationId, SessionId, SessionTemplateId};
 pub use identity::{ParticipantIdentity, UserId};
 pub use invalid::Invalid;

@@ -115,7 +115,7 @@ mod tests {
         }
 
         #[test]
-        fn a_million_positions_of_any_walk_do_not_repeat(start: u32, step: u32, from: u32, gap in 1_u32..SUFFIXES) {
+        fn no_two_positions_of_any_walk_share_a_suffix(start: u32, step: u32, from: u32, gap in 1_u32..SUFFIXES) {
             let walk = SuffixWalk::new(start, step);
             prop_assert_ne!(walk.suffix(from), walk.suffix(from.wrapping_add(gap)));
         }

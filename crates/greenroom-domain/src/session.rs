@@ -18,6 +18,11 @@ text_enum! {
     }
 }
 
+impl SessionStatus {
+    /// Those of a session that is not over.
+    pub const LIVING: [Self; 2] = [Self::Pending, Self::Active];
+}
+
 text_enum! {
     /// Whether the agent is known to be there.
     AgentStatus {

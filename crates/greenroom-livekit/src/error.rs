@@ -22,11 +22,6 @@ impl LiveKitError {
         if error.is_timeout() {
             return Self::Timeout;
         }
-        if error.is_decode() {
-            // livekit-api loses the status of an error whose body is not Twirp's, such as LiveKit's
-            // own 401.
-            return Self::Refused("what it said is no answer of its API; is the key right?".into());
-        }
         let error = error.without_url();
         let (mut told, mut is_http) = (error.to_string(), true);
         let mut cause = error.source();
@@ -36,6 +31,14 @@ impl LiveKitError {
             cause = error.source();
         }
         if is_http { Self::Unavailable(told) } else { Self::Refused(told) }
+    }
+
+    /// Of an answer that ended before its end.
+    pub(crate) fn broken_off(error: reqwest::Error) -> Self {
+        if error.is_timeout() {
+            return Self::Timeout;
+        }
+        Self::Unavailable(format!("it broke off its answer: {}", error.without_url()))
     }
 
     /// Of a Twirp error: its HTTP status, and its code and message when the body had them.

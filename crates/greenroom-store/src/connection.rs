@@ -3,12 +3,16 @@
 use std::str::FromStr;
 use std::time::Duration;
 
+use diesel::dsl::sql;
+use diesel::sql_types::Integer;
 use diesel::{ConnectionError, ConnectionResult};
-use diesel_async::AsyncPgConnection;
+use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use greenroom_domain::Invalid;
 use tokio::time::timeout;
 use tokio_postgres::config::{SslMode, TargetSessionAttrs};
 use tokio_postgres::{Config, NoTls};
+
+use crate::StoreError;
 
 /// How long opening a connection may take.
 const CONNECT: Duration = Duration::from_secs(3);
@@ -42,7 +46,9 @@ pub fn check(url: &str) -> Result<(), Invalid> {
 pub async fn connect(url: &str) -> ConnectionResult<AsyncPgConnection> {
     let mut config = parse(url)?;
     let options = config.get_options().unwrap_or_default();
-    let options = format!("{options} -c statement_timeout=5000");
+    // A transaction whose client has gone without a word keeps its locks no longer than a statement.
+    let options =
+        format!("{options} -c statement_timeout=5000 -c idle_in_transaction_session_timeout=5000");
     config.options(options.trim());
     open(&config).await
 }
@@ -81,4 +87,13 @@ fn chain(error: &dyn std::error::Error) -> String {
         Some(cause) => format!("{error}: {}", chain(cause)),
         None => error.to_string(),
     }
+}
+
+/// The server's version as PostgreSQL counts it: 150018 is 15.18.
+///
+/// # Errors
+/// When the database fails.
+pub async fn server_version(connection: &mut AsyncPgConnection) -> Result<i32, StoreError> {
+    let version = sql::<Integer>("current_setting('server_version_num')::integer");
+    Ok(diesel::select(version).get_result(connection).await?)
 }

@@ -7,6 +7,7 @@ pub mod connection;
 pub mod error;
 pub mod migrate;
 pub mod organization;
+mod position;
 #[rustfmt::skip]
 mod schema;
 pub mod session;
@@ -16,6 +17,8 @@ pub mod template;
 pub use connection::connect;
 pub use diesel_async::AsyncPgConnection;
 pub use error::{Constraint, StoreError};
-pub use session::{Page, Session, SessionFilter};
+pub use organization::SessionLimit;
+pub use position::Position;
+pub use session::{Session, SessionFilter};
 pub use start::{NewSession, Started};
-pub use template::{SessionTemplate, Standing, TemplateSettings};
+pub use template::{SessionTemplate, Standing, TemplateFilter, TemplateSettings};

@@ -22,3 +22,40 @@ pub async fn ensure(
         .await?;
     Ok(())
 }
+
+/// How many sessions of an organization may live at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SessionLimit {
+    /// The server's default.
+    Default,
+    /// At most so many; with zero none starts.
+    AtMost(i32),
+    /// Any number, whatever the server's default.
+    Unlimited,
+}
+
+/// Sets an organization's limit, and its row when it has none.
+///
+/// # Errors
+/// When the database fails, or the limit is negative.
+pub async fn set_limit(
+    connection: &mut AsyncPgConnection,
+    organization: OrganizationId,
+    limit: SessionLimit,
+) -> Result<(), StoreError> {
+    let row = (
+        organizations::max_active_sessions.eq(match limit {
+            SessionLimit::AtMost(sessions) => Some(sessions),
+            SessionLimit::Default | SessionLimit::Unlimited => None,
+        }),
+        organizations::unlimited.eq(limit == SessionLimit::Unlimited),
+    );
+    diesel::insert_into(organizations::table)
+        .values((organizations::id.eq(organization), row))
+        .on_conflict(organizations::id)
+        .do_update()
+        .set(row)
+        .execute(connection)
+        .await?;
+    Ok(())
+}

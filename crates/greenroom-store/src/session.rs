@@ -1,7 +1,7 @@
 //! Sessions: reading them, and what a start writes after LiveKit has answered.
 
 use chrono::{DateTime, Utc};
-use diesel::dsl::now;
+use diesel::dsl::{now, sql};
 use diesel::pg::Pg;
 use diesel::prelude::*;
 use diesel::query_builder::{AstPass, QueryFragment, QueryId};
@@ -13,8 +13,8 @@ use greenroom_domain::{
     UserId,
 };
 
-use crate::StoreError;
 use crate::schema::sessions;
+use crate::{Position, StoreError};
 
 /// What a session shows.
 #[derive(Debug, Clone, PartialEq, Queryable, Selectable)]
@@ -23,6 +23,8 @@ pub struct Session {
     pub organization_id: OrganizationId,
     pub id: SessionId,
     pub session_template_id: SessionTemplateId,
+    /// The version it was started from, which it keeps.
+    pub session_template_version: i32,
     pub user_id: Option<UserId>,
     pub modality_profile: Option<ModalityProfile>,
     pub enabled_panels: Option<EnabledPanels>,
@@ -48,13 +50,11 @@ pub struct SessionFilter {
     /// Any of these; none is no condition.
     pub status: Vec<SessionStatus>,
     pub user_id: Option<UserId>,
-}
-
-/// Which part of a list.
-#[derive(Debug, Clone, Copy)]
-pub struct Page {
-    pub limit: i64,
-    pub offset: i64,
+    pub session_template_id: Option<SessionTemplateId>,
+    /// Created then or later, to the millisecond.
+    pub created_after: Option<DateTime<Utc>>,
+    /// Created earlier, to the millisecond.
+    pub created_before: Option<DateTime<Utc>>,
 }
 
 impl Session {
@@ -74,7 +74,10 @@ impl Session {
         Ok(found)
     }
 
-    /// A page of the organization's sessions, newest first.
+    /// A part of the organization's sessions, newest first.
+    ///
+    /// A filter on a template or on terminal statuses has no index and may scan; PostgreSQL ends a
+    /// statement after 5 s.
     ///
     /// # Errors
     /// When the database fails.
@@ -82,20 +85,38 @@ impl Session {
         connection: &mut AsyncPgConnection,
         organization: OrganizationId,
         filter: &SessionFilter,
-        page: Page,
+        position: Position<SessionId>,
+        limit: i64,
     ) -> Result<Vec<Self>, StoreError> {
         let mut query = sessions::table
             .filter(sessions::organization_id.eq(organization))
             .order(sessions::id.desc())
-            .limit(page.limit)
-            .offset(page.offset)
+            .limit(limit)
             .select(Self::as_select())
             .into_boxed();
+        match position {
+            Position::Offset(0) => {}
+            Position::Offset(offset) => query = query.offset(offset),
+            Position::After(id) => query = query.filter(sessions::id.lt(id)),
+        }
         if !filter.status.is_empty() {
             query = query.filter(sessions::status.eq_any(&filter.status));
+            if filter.status.iter().all(|status| SessionStatus::LIVING.contains(status)) {
+                // Literally: behind a parameter the planner does not see the index of the living.
+                query = query.filter(sql::<sql_types::Bool>("status in ('pending', 'active')"));
+            }
         }
         if let Some(user) = &filter.user_id {
             query = query.filter(sessions::user_id.eq(user));
+        }
+        if let Some(template) = filter.session_template_id {
+            query = query.filter(sessions::session_template_id.eq(template));
+        }
+        if let Some(at) = filter.created_after {
+            query = query.filter(sessions::id.ge(SessionId::first_from(at)));
+        }
+        if let Some(at) = filter.created_before {
+            query = query.filter(sessions::id.lt(SessionId::first_from(at)));
         }
         Ok(query.load(connection).await?)
     }
@@ -125,9 +146,8 @@ impl Session {
         id: SessionId,
         reason: EndReason,
     ) -> Result<(), StoreError> {
-        let living = [SessionStatus::Pending, SessionStatus::Active];
         let session = sessions::table.find((organization, id));
-        diesel::update(session.filter(sessions::status.eq_any(living)))
+        diesel::update(session.filter(sessions::status.eq_any(SessionStatus::LIVING)))
             .set((
                 sessions::status.eq(SessionStatus::Failed),
                 sessions::end_reason.eq(reason),

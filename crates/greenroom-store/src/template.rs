@@ -13,8 +13,10 @@ use greenroom_domain::{
     RoomCreation, SessionTemplateId, TemplateName,
 };
 
-use crate::StoreError;
 use crate::schema::session_templates;
+use crate::{Position, StoreError};
+
+const FIRST_VERSION: i32 = 1;
 
 /// What the template's author decides.
 #[derive(Debug, Clone, PartialEq, Queryable, Selectable, Insertable)]
@@ -86,6 +88,12 @@ pub struct SessionTemplate {
     pub archived_at: Option<DateTime<Utc>>,
 }
 
+/// Which templates a list shows.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct TemplateFilter {
+    pub include_archived: bool,
+}
+
 /// How a template stands to an organization that cannot start it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Standing {
@@ -116,7 +124,7 @@ impl SessionTemplate {
         let row = (
             columns::organization_id.eq(organization),
             columns::id.eq(id),
-            columns::version.eq(1),
+            columns::version.eq(FIRST_VERSION),
             settings,
             columns::created_at.eq(diesel::dsl::now),
             columns::updated_at.eq(diesel::dsl::now),
@@ -149,25 +157,107 @@ impl SessionTemplate {
         Ok(found)
     }
 
-    /// The living templates of an organization, newest first.
+    /// The current version, held against every other change of the template until the end of the
+    /// transaction.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn lock(
+        connection: &mut AsyncPgConnection,
+        organization: OrganizationId,
+        id: SessionTemplateId,
+    ) -> Result<Option<Self>, StoreError> {
+        // The first version stands for them all. To wait for the current one would not do: whoever
+        // waited for it would find it superseded, and not see the version that took its place.
+        // Starts refer to versions, and `no key` lets them.
+        let held = session_templates::table
+            .find((organization, id, FIRST_VERSION))
+            .select(session_templates::version)
+            .for_no_key_update()
+            .first::<i32>(connection)
+            .await
+            .optional()?;
+        match held {
+            Some(_) => Self::find(connection, organization, id).await,
+            None => Ok(None),
+        }
+    }
+
+    /// Adds the version that comes after this one, which must be locked.
+    ///
+    /// # Errors
+    /// [`Constraint::TemplateName`](crate::Constraint::TemplateName) when the name is taken, else
+    /// when the database fails.
+    pub async fn supersede(
+        &self,
+        connection: &mut AsyncPgConnection,
+        settings: TemplateSettings,
+    ) -> Result<Self, StoreError> {
+        use session_templates as columns;
+
+        // Before the next is written: an id has one current version.
+        diesel::update(columns::table.find((self.organization_id, self.id, self.version)))
+            .set(columns::superseded_at.eq(diesel::dsl::now))
+            .execute(connection)
+            .await?;
+        let row = (
+            columns::organization_id.eq(self.organization_id),
+            columns::id.eq(self.id),
+            columns::version.eq(self.version + 1),
+            settings,
+            columns::created_at.eq(self.created_at),
+            columns::updated_at.eq(diesel::dsl::now),
+        );
+        let inserted = diesel::insert_into(columns::table)
+            .values(row)
+            .returning(Self::as_returning())
+            .get_result(connection)
+            .await?;
+        Ok(inserted)
+    }
+
+    /// Archives this version, which must be locked. One that is archived keeps its time.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn archive(&self, connection: &mut AsyncPgConnection) -> Result<(), StoreError> {
+        use session_templates as columns;
+
+        let this = columns::table.find((self.organization_id, self.id, self.version));
+        diesel::update(this.filter(columns::archived_at.is_null()))
+            .set(columns::archived_at.eq(diesel::dsl::now))
+            .execute(connection)
+            .await?;
+        Ok(())
+    }
+
+    /// The current versions of an organization's templates, newest template first.
     ///
     /// # Errors
     /// When the database fails.
     pub async fn list(
         connection: &mut AsyncPgConnection,
         organization: OrganizationId,
+        filter: TemplateFilter,
+        position: Position<SessionTemplateId>,
         limit: i64,
     ) -> Result<Vec<Self>, StoreError> {
-        let templates = session_templates::table
+        let mut query = session_templates::table
             .filter(session_templates::organization_id.eq(organization))
             .filter(session_templates::superseded_at.is_null())
-            .filter(session_templates::archived_at.is_null())
             .order(session_templates::id.desc())
             .limit(limit)
             .select(Self::as_select())
-            .load(connection)
-            .await?;
-        Ok(templates)
+            .into_boxed();
+        match position {
+            Position::Offset(0) => {}
+            Position::Offset(offset) => query = query.offset(offset),
+            Position::After(id) => query = query.filter(session_templates::id.lt(id)),
+        }
+        if !filter.include_archived {
+            query = query.filter(session_templates::archived_at.is_null());
+        }
+        Ok(query.load(connection).await?)
     }
 
     /// Why a start found nothing to start: the one query that looks past its organization, so that

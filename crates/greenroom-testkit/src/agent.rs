@@ -33,7 +33,7 @@ impl Worker {
     /// # Errors
     /// When Python is missing, or the worker does not register.
     pub async fn start(server: &Server, agent_name: &str) -> Result<Self> {
-        let python = tokio::task::spawn_blocking(tools::python::environment).await??;
+        let python = tokio::task::spawn_blocking(|| tools::python::LIVEKIT.interpreter()).await??;
         let home = place::temporary("agent", None)?;
         let mut process = Guarded::new("agent-worker", python, home.join("agent.log"))
             .args([tools::python::script("greeter.py").as_os_str(), "start".as_ref()])

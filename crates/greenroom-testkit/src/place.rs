@@ -108,6 +108,10 @@ pub fn free_udp_port() -> Result<u16> {
 fn make(directory: &Path, owner: Option<Owner>) -> Result<()> {
     let make = || {
         std::fs::create_dir_all(directory)?;
+        // In a directory that all may write, somebody else may have put a link in its place.
+        if directory.symlink_metadata()?.is_symlink() {
+            return Err(std::io::Error::other("it is a symbolic link"));
+        }
         std::fs::set_permissions(directory, std::fs::Permissions::from_mode(0o700))?;
         owner.map_or(Ok(()), |owner| chown(directory, Some(owner.uid), Some(owner.gid)))
     };

@@ -88,7 +88,7 @@ impl User {
     }
 
     fn join_blocking(self) -> Result<Report> {
-        let python = tools::python::environment()?;
+        let python = tools::python::LIVEKIT.interpreter()?;
         let home = place::temporary("user", None)?;
         let output = Guarded::new("user", python, home.join("user.log"))
             .args([tools::python::script("user.py")])

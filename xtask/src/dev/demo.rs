@@ -2,14 +2,14 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
-use greenroom_testkit::{caller, livekit::Server, user::User};
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use greenroom_testkit::{livekit::Server, user::User};
 use reqwest::{Client, Method, StatusCode};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::{AGENT, service::Service};
-use crate::steps::Steps;
+use super::AGENT;
+use crate::{service::Service, steps::Steps};
 
 /// The organization of everything `dev` makes.
 const ORGANIZATION: Uuid = Uuid::from_u128(0x0190_d3a0_0000_7000_8000_0000_0000_de30);
@@ -37,7 +37,7 @@ impl Session {
             "  curl -X POST {} \\\n    -H 'Authorization: Bearer {}' \\\n    \
              -H 'Content-Type: application/json' \\\n    -d '{}'",
             service.url(START),
-            caller::backend(service.secret(), ORGANIZATION),
+            service.token_of(ORGANIZATION),
             json!({ "session_template_id": self.template, "user_id": USER }),
         )
     }
@@ -50,8 +50,13 @@ impl Session {
 }
 
 /// Starts a session and sees that it really happens, telling each step with the time since the
-/// start.
-pub async fn run(service: &Service, livekit: &Server, with_agent: bool) -> Result<Session> {
+/// start. Its room is closed when that comes to nothing, or is broken off.
+pub async fn run(
+    service: &Service,
+    livekit: &Server,
+    with_agent: bool,
+    asked_to_stop: impl Future<Output = ()>,
+) -> Result<Session> {
     println!("\nA session, through the public API\n");
     let api = Api::of(service);
     let template = api.template().await?;
@@ -70,7 +75,10 @@ pub async fn run(service: &Service, livekit: &Server, with_agent: bool) -> Resul
         tell(begun, &format!("LiveKit has the room {}", room.name));
         if with_agent { meet(&started, &session, livekit, begun).await } else { Ok(()) }
     };
-    let happened = happened.await;
+    let happened = tokio::select! {
+        happened = happened => happened,
+        () = asked_to_stop => Err(anyhow!("stopped before the session was verified")),
+    };
     if happened.is_err() {
         session.close(livekit).await;
     }
@@ -83,7 +91,8 @@ async fn meet(started: &Value, session: &Session, livekit: &Server, begun: Insta
     let agent = Steps::new().watch("The agent", "on its way", coming).await?;
     tell(begun, &format!("the agent is in the room: {}", agent.identity));
     let user = User::new(&text(started, "livekit_url")?, &text(started, "access_token")?);
-    let report = user.publishing_microphone().join().await?;
+    let joining = user.publishing_microphone().join();
+    let report = Steps::new().watch("The user", "joining, to be greeted", joining).await?;
     if let Some(error) = report.error {
         bail!("the user was to be greeted, and saw {error}");
     }
@@ -113,11 +122,7 @@ struct Api<'a> {
 
 impl<'a> Api<'a> {
     fn of(service: &'a Service) -> Self {
-        Self {
-            service,
-            client: Client::new(),
-            token: caller::backend(service.secret(), ORGANIZATION),
-        }
+        Self { service, client: Client::new(), token: service.token_of(ORGANIZATION) }
     }
 
     /// The id of the demo's template, which is made when there is none.

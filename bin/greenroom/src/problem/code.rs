@@ -29,6 +29,7 @@ macro_rules! codes {
 
 codes! {
     InvalidRequest = "invalid_request", BAD_REQUEST, "Invalid request";
+    InvalidCursor = "invalid_cursor", BAD_REQUEST, "Invalid cursor";
     Unauthenticated = "unauthenticated", UNAUTHORIZED, "Not authenticated";
     TemplateForbidden = "template_forbidden", FORBIDDEN, "Template of another organization";
     ScopeMissing = "scope_missing", FORBIDDEN, "Scope missing";

@@ -2,79 +2,97 @@
 
 use actix_web::HttpRequest;
 use actix_web::web::{Data, Json};
+use chrono::{DateTime, Utc};
 use greenroom_core::domain::{Invalid, SessionId, SessionStatus, UserId};
 use greenroom_core::{Greenroom, Page, SessionFilter};
 use paperclip::actix::{Apiv2Schema, api_v2_operation};
 use serde::Deserialize;
 
 use super::SessionBody;
-use crate::auth::Caller;
+use crate::auth::Allowed;
+use crate::auth::scope::SessionsRead;
 use crate::extract::{FieldErrors, Params, PathId, refuse_parameters};
+use crate::page::{PageOf, PageParams};
 use crate::problem::{Code, Problem};
 
 /// Which sessions, and which part of the list.
 #[derive(Deserialize, Apiv2Schema)]
 pub struct ListParams {
-    /// 1 to 200, else 50.
+    /// How many at the most.
     limit: Option<String>,
-    /// 0 to 10000, else 0.
+    /// How many to skip; not beside a cursor.
     offset: Option<String>,
+    /// Where to go on, as the Link header of the page before says.
+    cursor: Option<String>,
     /// One status, or several with commas.
     status: Option<String>,
+    /// Whose; an end user's token lists its own alone.
     user_id: Option<String>,
+    session_template_id: Option<String>,
+    /// Created then or later, to the millisecond.
+    created_after: Option<String>,
+    /// Created earlier, to the millisecond.
+    created_before: Option<String>,
 }
 
 /// A session by its id.
 #[api_v2_operation(tags(Sessions), operation_id = "get_session", summary = "Get a session")]
 pub async fn get(
-    caller: Caller,
+    caller: Allowed<SessionsRead>,
     request: HttpRequest,
     id: PathId<SessionId>,
     greenroom: Data<Greenroom>,
 ) -> Result<Json<SessionBody>, Problem> {
     refuse_parameters(&request, &["wait_for", "timeout_seconds"])?;
     let id = id.0;
-    let session = greenroom.session(caller.organization, id).await?;
+    let session = greenroom.session(&caller.0, id).await?;
     let detail = || format!("No session {id} in this organization.");
     let session = session.ok_or_else(|| Problem::new(Code::SessionNotFound, detail()))?;
     Ok(Json(session.into()))
 }
 
-/// The organization's sessions, newest first.
+/// The organization's sessions, newest first; an end user's own, when the token is one's.
 #[api_v2_operation(tags(Sessions), operation_id = "list_sessions", summary = "List sessions")]
 pub async fn list(
-    caller: Caller,
-    request: HttpRequest,
+    caller: Allowed<SessionsRead>,
     params: Params<ListParams>,
     greenroom: Data<Greenroom>,
-) -> Result<Json<Vec<SessionBody>>, Problem> {
-    let not_yet = ["session_template_id", "created_after", "created_before", "cursor"];
-    refuse_parameters(&request, &not_yet)?;
+) -> Result<PageOf<SessionBody>, Problem> {
     let (filter, page) = parse(params.0)?;
-    let sessions = greenroom.sessions(caller.organization, &filter, page).await?;
-    Ok(Json(sessions.into_iter().map(SessionBody::from).collect()))
+    Ok(PageOf::of(greenroom.sessions(&caller.0, filter, page).await?))
 }
 
 fn parse(params: ListParams) -> Result<(SessionFilter, Page), Problem> {
     let mut errors = FieldErrors::default();
-    let limit = errors.take("limit", number(params.limit.as_deref(), 1, 200, 50));
-    let offset = errors.take("offset", number(params.offset.as_deref(), 0, 10_000, 0));
+    let page = PageParams { limit: params.limit, offset: params.offset, cursor: params.cursor };
+    let page = page.page(&mut errors);
     let status = errors.take("status", statuses(params.status.as_deref()));
     let user_id = errors.take("user_id", params.user_id.map(UserId::try_from).transpose());
+    let template = params.session_template_id.map(|text| text.parse()).transpose();
+    let session_template_id = errors.take("session_template_id", template);
+    let created_after = errors.take("created_after", time(params.created_after.as_deref()));
+    let created_before = errors.take("created_before", time(params.created_before.as_deref()));
     let parsed = (|| {
-        let filter = SessionFilter { status: status?, user_id: user_id? };
-        Some((filter, Page { limit: limit?, offset: offset? }))
+        let filter = SessionFilter {
+            status: status?,
+            user_id: user_id?,
+            session_template_id: session_template_id?,
+            created_after: created_after?,
+            created_before: created_before?,
+        };
+        Some((filter, page?))
     })();
     errors.finish(parsed)
 }
 
-/// A whole number of a query within its range.
-pub fn number(text: Option<&str>, min: i64, max: i64, default: i64) -> Result<i64, Invalid> {
-    let Some(text) = text else { return Ok(default) };
-    let number = text.parse().ok().filter(|number| (min..=max).contains(number));
-    number.ok_or_else(|| Invalid::new(format!("must be a whole number from {min} to {max}")))
-}
-
 fn statuses(text: Option<&str>) -> Result<Vec<SessionStatus>, Invalid> {
     text.map_or(Ok(Vec::new()), |text| text.split(',').map(str::parse).collect())
+}
+
+/// A time as RFC 3339 writes it, in whatever zone.
+fn time(text: Option<&str>) -> Result<Option<DateTime<Utc>>, Invalid> {
+    let parse = |text| DateTime::parse_from_rfc3339(text).map(|at| at.to_utc());
+    text.map(parse)
+        .transpose()
+        .map_err(|_| Invalid::new("must be a time such as 2026-11-22T14:30:22Z"))
 }

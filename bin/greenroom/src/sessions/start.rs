@@ -14,7 +14,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
-use crate::auth::Caller;
+use crate::auth::Allowed;
+use crate::auth::scope::SessionsStart;
 use crate::extract::{Body, FieldErrors, Params};
 use crate::problem::Problem;
 
@@ -24,9 +25,10 @@ use crate::problem::Problem;
 pub struct StartBody {
     /// The template; it may instead be in the query.
     session_template_id: Option<String>,
-    /// Who will join, 1 to 128 characters; a guest, when nobody is named.
+    /// Who will join, 1 to 128 characters; a guest, when nobody is named. With an end user's token
+    /// it is that user, and nobody else may be named.
     user_id: Option<String>,
-    /// Kept with the session and handed to the agent; at most 4 KiB.
+    /// Kept with the session and handed to the agent; at most 4 KiB. Not with an end user's token.
     metadata: Option<BTreeMap<String, Value>>,
     /// Of LiveKit's token-source request; not supported yet: leave it out, or empty.
     #[serde(alias = "roomName")]
@@ -78,7 +80,7 @@ pub struct Started(StartedBody);
 /// room exists in `LiveKit` and the agent has been asked for.
 #[api_v2_operation(tags(Sessions), operation_id = "start_session", summary = "Start a session")]
 pub async fn start(
-    caller: Caller,
+    caller: Allowed<SessionsStart>,
     request: HttpRequest,
     params: Params<StartParams>,
     body: Body<StartBody>,
@@ -88,7 +90,7 @@ pub async fn start(
     if request.headers().contains_key("idempotency-key") {
         return Err(Problem::not_configurable("Idempotency-Key"));
     }
-    let started = greenroom.start(caller.organization, start).await?;
+    let started = greenroom.start(&caller.0, start).await?;
     Ok(Started(started.into()))
 }
 

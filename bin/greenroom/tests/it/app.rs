@@ -10,6 +10,10 @@ use greenroom_testkit::{caller, place, wait_until};
 use reqwest::header::HeaderMap;
 use reqwest::{Client, Method, RequestBuilder};
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::process::Command;
+use tokio::time::timeout;
 use uuid::Uuid;
 
 pub const AUTH_SECRET: &str = "the callers' secret of thirty-two bytes";
@@ -155,6 +159,27 @@ impl App {
 
     pub async fn post(&self, path: &str, body: &Value) -> Answer {
         answer(self.request(Method::POST, path).json(body)).await
+    }
+
+    /// Sends these bytes on a connection of their own, and reads the head of what comes back: what a
+    /// well-behaved client would not send.
+    pub async fn raw(&self, bytes: &str) -> String {
+        let address = self.address.trim_start_matches("http://");
+        let mut connection = TcpStream::connect(address).await.unwrap();
+        // A server that has read enough closes the connection while there is more to send.
+        let _ = connection.write_all(bytes.as_bytes()).await;
+        let mut head = vec![0; 4096];
+        let patience = Duration::from_secs(10);
+        let read =
+            timeout(patience, connection.read(&mut head)).await.expect("an answer, or an end");
+        head.truncate(read.unwrap_or_default());
+        String::from_utf8_lossy(&head).into_owned()
+    }
+
+    /// The memory it holds, in kilobytes.
+    pub async fn resident(&self) -> usize {
+        let ps = Command::new("ps").args(["-o", "rss=", "-p", &self.pid]).output().await.unwrap();
+        String::from_utf8(ps.stdout).unwrap().trim().parse().unwrap()
     }
 
     /// A template with these settings beside a name nobody has; its id.

@@ -4,8 +4,18 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::process::Stdio;
 
+use std::path::Path;
+
+use diesel::sql_types::{Bool, Integer, Nullable};
+use diesel::{QueryableByName, sql_query};
+use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl};
+use greenroom_testkit::livekit::Server;
 use greenroom_testkit::pg::Database;
+use greenroom_testkit::place;
+use serde_json::{Value, json};
 use tokio::process::Command;
+
+use crate::app::{App, answer, environment, uuid};
 
 fn greenroom(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_greenroom"));
@@ -19,7 +29,7 @@ async fn a_configuration_with_faults_exits_2_and_tells_them_all() {
     assert_eq!(output.status.code(), Some(2));
     let told = String::from_utf8(output.stderr).unwrap();
     for fault in
-        ["GREENROOM_LISTEN must be", "DATABASE_URL is required", "AUTH_JWT_SECRET is required"]
+        ["GREENROOM_LISTEN must be", "DATABASE_URL is required", "exactly one of AUTH_JWT_SECRET"]
     {
         assert!(told.contains(fault), "{told}");
     }
@@ -98,4 +108,260 @@ async fn a_database_that_is_not_there_exits_1_without_its_password() {
     assert_eq!(output.status.code(), Some(1));
     let told = String::from_utf8(output.stderr).unwrap();
     assert!(told.contains("refused") && !told.contains("s3cret"), "{told}");
+}
+
+/// What a command printed on both streams, and its exit code.
+async fn outcome(command: &mut Command) -> (String, Option<i32>) {
+    let output = command.output().await.unwrap();
+    let told = [output.stdout, output.stderr].concat();
+    (String::from_utf8(told).unwrap(), output.status.code())
+}
+
+#[tokio::test]
+async fn every_command_has_help_and_the_codes_are_told() {
+    for command in [
+        &["--help"][..],
+        &["serve", "--help"],
+        &["migrate", "--help"],
+        &["doctor", "--help"],
+        &["token", "--help"],
+        &["openapi", "--help"],
+        &["healthcheck", "--help"],
+        &["organization", "--help"],
+        &["organization", "limit", "--help"],
+    ] {
+        let (told, code) = outcome(&mut greenroom(command)).await;
+        assert!(code == Some(0) && told.contains("Usage: greenroom"), "{command:?}: {told}");
+    }
+    let (told, _) = outcome(&mut greenroom(&["--help"])).await;
+    assert!(
+        told.contains("Exit codes: 0 done, 1 failed, 2 wrong usage or configuration."),
+        "{told}"
+    );
+}
+
+#[tokio::test]
+async fn the_doctor_names_every_dependency_and_what_to_do() {
+    let database = Database::fresh().await.unwrap();
+    let livekit = Server::shared().await.unwrap();
+    let doctor = |changed: &[(&'static str, &'static str)]| {
+        let mut command = greenroom(&["doctor"]);
+        command.envs(environment(database.url(), livekit)).envs(changed.iter().copied());
+        command
+    };
+    let (told, code) = outcome(&mut doctor(&[])).await;
+    assert_eq!(code, Some(0), "{told}");
+    for part in ["✓ database", "✓ migrations", "✓ livekit", "✓ callers"] {
+        assert!(told.contains(part), "{told}");
+    }
+    let (told, code) = outcome(&mut doctor(&[
+        ("DATABASE_URL", "postgres://greenroom:s3cret@127.0.0.1:9/greenroom"),
+        ("LIVEKIT_URL", "ws://127.0.0.1:9"),
+        ("AUTH_JWT_SECRET", ""),
+        ("AUTH_JWKS_URL", "http://127.0.0.1:9/jwks"),
+        ("GREENROOM_RETENTION_DAYS", "30"),
+    ]))
+    .await;
+    assert_eq!(code, Some(1), "{told}");
+    for part in [
+        "✗ database",
+        "Start PostgreSQL, or correct DATABASE_URL",
+        "✗ migrations",
+        "✗ livekit",
+        "Start LiveKit, or correct LIVEKIT_API_URL",
+        "✗ callers",
+        "AUTH_JWKS_URL cannot be reached",
+        "GREENROOM_RETENTION_DAYS is set, and has no effect",
+    ] {
+        assert!(told.contains(part), "{part} is not in:\n{told}");
+    }
+    assert!(!told.contains("s3cret") && !told.contains(livekit.api_secret()), "{told}");
+    let wrong_key = ("LIVEKIT_API_SECRET", "a secret LiveKit has never heard of");
+    let (told, code) = outcome(&mut doctor(&[wrong_key])).await;
+    assert!(code == Some(1) && told.contains("refuses; is the key right?"), "{told}");
+    let (told, code) = outcome(&mut doctor(&[("DATABASE_POOL_SIZE", "0")])).await;
+    assert!(code == Some(2) && told.contains("DATABASE_POOL_SIZE must be"), "{told}");
+
+    let empty = Database::empty().await.unwrap();
+    let mut command = greenroom(&["doctor"]);
+    let (told, code) = outcome(command.envs(environment(empty.url(), livekit))).await;
+    assert!(code == Some(1) && told.contains("run `greenroom migrate`"), "{told}");
+}
+
+#[tokio::test]
+async fn a_token_for_development_is_accepted_by_its_service() {
+    const SETTINGS: [(&str, &str); 4] = [
+        ("AUTH_JWT_ISSUER", "https://id.example"),
+        ("AUTH_JWT_AUDIENCE", "greenroom"),
+        ("AUTH_ORG_CLAIM", "tenant"),
+        ("AUTH_USER_CLAIM", "sub"),
+    ];
+    let app = App::with(&SETTINGS).await;
+    let token = async |arguments: &[&str]| {
+        let org = app.organization.to_string();
+        let mut command = greenroom(&[&["token", "--org", &org], arguments].concat());
+        command.envs(SETTINGS).env("AUTH_JWT_SECRET", crate::app::AUTH_SECRET);
+        let (told, code) = outcome(&mut command).await;
+        assert_eq!(code, Some(0), "{told}");
+        told.trim().to_owned()
+    };
+    let get = async |path: &str, token: &str| {
+        answer(app.client.get(format!("{}{path}", app.address)).bearer_auth(token)).await
+    };
+    let backend = token(&[]).await;
+    assert_eq!(get("/api/v1/session-templates", &backend).await.status, 200);
+    let user = token(&["--user", "ann", "--scope", "sessions:read", "--ttl", "5m"]).await;
+    assert_eq!(get("/api/v1/sessions", &user).await.status, 200);
+    get("/api/v1/session-templates", &user).await.assert_problem(403, "scope_missing");
+    let claims = jsonwebtoken::dangerous::insecure_decode::<Value>(&user).unwrap().claims;
+    let left = claims["exp"].as_u64().unwrap() - jsonwebtoken::get_current_timestamp();
+    assert!((295..=300).contains(&left), "{claims}");
+    assert_eq!((&claims["sub"], &claims["tenant"]), (&json!("ann"), &json!(app.organization)));
+
+    for (arguments, told) in [
+        (&["token"][..], "--org"),
+        (&["token", "--org", "42"], "must be a UUID"),
+        (&["token", "--org", &uuid().to_string(), "--user", ""], "must be 1 to 128 characters"),
+        (&["token", "--org", &uuid().to_string(), "--ttl", "soon"], "invalid value"),
+        (&["token", "--org", &uuid().to_string()], "AUTH_JWT_SECRET is required to sign a token"),
+    ] {
+        let (said, code) = outcome(&mut greenroom(arguments)).await;
+        assert!(code == Some(2) && said.contains(told), "{arguments:?}: {said}");
+    }
+}
+
+#[tokio::test]
+async fn the_health_check_asks_the_service_of_its_configuration() {
+    let app = App::start().await;
+    let listen = app.address.trim_start_matches("http://");
+    let (told, code) = outcome(greenroom(&["healthcheck"]).env("GREENROOM_LISTEN", listen)).await;
+    assert!(code == Some(0) && told.contains("database    ok"), "{told}");
+    // One that listens everywhere answers on loopback, too.
+    let everywhere = listen.replace("127.0.0.1", "0.0.0.0");
+    let (told, code) =
+        outcome(greenroom(&["healthcheck"]).env("GREENROOM_LISTEN", everywhere)).await;
+    assert_eq!(code, Some(0), "{told}");
+    let nobody = format!("127.0.0.1:{}", place::free_tcp_port().unwrap());
+    let (told, code) = outcome(greenroom(&["healthcheck"]).env("GREENROOM_LISTEN", nobody)).await;
+    assert!(code == Some(1) && told.contains("does not answer"), "{told}");
+
+    let empty = Database::empty().await.unwrap();
+    let app = App::on(empty, Server::shared().await.unwrap(), &[]).await;
+    let listen = app.address.trim_start_matches("http://");
+    let (told, code) = outcome(greenroom(&["healthcheck"]).env("GREENROOM_LISTEN", listen)).await;
+    assert!(code == Some(1) && told.contains("not applied"), "{told}");
+}
+
+#[derive(QueryableByName, Debug, PartialEq)]
+struct Limit {
+    #[diesel(sql_type = Nullable<Integer>)]
+    max_active_sessions: Option<i32>,
+    #[diesel(sql_type = Bool)]
+    unlimited: bool,
+}
+
+#[tokio::test]
+async fn an_organizations_limit_is_kept() {
+    let database = Database::fresh().await.unwrap();
+    let mut db = AsyncPgConnection::establish(database.url()).await.unwrap();
+    let organization = uuid().to_string();
+    for (limit, max_active_sessions, unlimited) in [
+        ("10", Some(10), false),
+        ("unlimited", None, true),
+        ("0", Some(0), false),
+        ("default", None, false),
+    ] {
+        let mut command = greenroom(&["organization", "limit", &organization, limit]);
+        let (told, code) = outcome(command.env("DATABASE_URL", database.url())).await;
+        assert!(code == Some(0) && told.contains(&organization), "{told}");
+        let kept: Vec<Limit> =
+            sql_query("select max_active_sessions, unlimited from organizations")
+                .load(&mut db)
+                .await
+                .unwrap();
+        assert_eq!(kept, [Limit { max_active_sessions, unlimited }], "{limit}");
+    }
+    for wrong in ["-1", "ten", "99999999999"] {
+        let (told, code) =
+            outcome(&mut greenroom(&["organization", "limit", &organization, "--", wrong])).await;
+        assert!(code == Some(2) && told.contains("must be a whole number from 0"), "{told}");
+    }
+}
+
+fn write(home: &Path, name: &str, text: &str) -> String {
+    let file = home.join(name);
+    std::fs::write(&file, text).unwrap();
+    file.to_str().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn a_file_is_read_under_the_environment_and_secrets_from_files() {
+    let home = place::temporary("config", None).unwrap();
+    let database = Database::fresh().await.unwrap();
+    let livekit = Server::shared().await.unwrap();
+    let secret = write(&home, "secret", &format!("{}\n", livekit.api_secret()));
+    let config = write(
+        &home,
+        "greenroom.toml",
+        &format!(
+            "database_url = \"postgres://nobody@127.0.0.1:9/nothing\"\ndatabase_pool_size = 7\n\
+             livekit_url = \"{}\"\nlivekit_api_key = \"{}\"\nlivekit_api_secret_file = \"{secret}\"\n\
+             auth_jwt_secret = \"{}\"\ngreenroom_console = false\n",
+            livekit.url(),
+            livekit.api_key(),
+            crate::app::AUTH_SECRET,
+        ),
+    );
+    let url = write(&home, "url", database.url());
+    let (told, code) =
+        outcome(greenroom(&["doctor", "--config", &config]).env("DATABASE_URL_FILE", &url)).await;
+    assert!(code == Some(0) && told.contains("up to 7 connections"), "{told}");
+    let (told, _) = outcome(
+        greenroom(&["--config", &config, "doctor"])
+            .envs([("DATABASE_URL_FILE", url.as_str()), ("DATABASE_POOL_SIZE", "3")]),
+    )
+    .await;
+    assert!(told.contains("up to 3 connections"), "the environment comes first: {told}");
+    let (told, code) = outcome(
+        greenroom(&["doctor", "--config", &config])
+            .envs([("DATABASE_URL_FILE", url.as_str()), ("DATABASE_URL", database.url())]),
+    )
+    .await;
+    assert!(code == Some(2) && told.contains("must not both be set"), "{told}");
+    let missing = outcome(greenroom(&["migrate"]).env("DATABASE_URL_FILE", "nowhere")).await;
+    assert!(
+        missing.1 == Some(2) && missing.0.contains("DATABASE_URL_FILE cannot be read"),
+        "{missing:?}"
+    );
+
+    let wrong = write(
+        &home,
+        "wrong.toml",
+        "greenroom_listen = \"nowhere\"\ngreenroom_lissten = \"x\"\nGREENROOM_LOG = \"info\"\nlivekit_url = [1]\n",
+    );
+    let (told, code) = outcome(&mut greenroom(&["serve", "--config", &wrong])).await;
+    assert_eq!(code, Some(2));
+    for fault in [
+        "GREENROOM_LISTEN must be",
+        "greenroom_lissten in",
+        "GREENROOM_LOG in",
+        "livekit_url in",
+        "must be one value",
+        "DATABASE_URL is required",
+    ] {
+        assert!(told.contains(fault), "{fault} is not in:\n{told}");
+    }
+    let broken = write(&home, "broken.toml", "auth_jwt_secret = \"s3cret");
+    let (told, code) = outcome(&mut greenroom(&["serve", "--config", &broken])).await;
+    assert!(code == Some(2) && told.contains("is not TOML") && !told.contains("s3cret"), "{told}");
+    let (told, code) = outcome(&mut greenroom(&["serve", "--config", "nowhere.toml"])).await;
+    assert!(code == Some(2) && told.contains("cannot be read"), "{told}");
+    std::fs::remove_dir_all(home).unwrap();
+}
+
+#[tokio::test]
+async fn what_has_no_effect_yet_is_told_when_it_is_set() {
+    let app = App::with(&[("GREENROOM_MAX_ACTIVE_SESSIONS", "10")]).await;
+    let log = app.process.output();
+    assert!(log.contains("GREENROOM_MAX_ACTIVE_SESSIONS is set, and has no effect"), "{log}");
 }

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use diesel::sql_query;
+use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl};
 use greenroom_testkit::livekit::Server;
 use greenroom_testkit::pg::{Cluster, Database};
 use greenroom_testkit::{place, wait_until};
@@ -11,7 +13,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use wiremock::{Mock, MockServer, ResponseTemplate, matchers};
 
-use crate::app::{App, answer};
+use crate::app::{Answer, App, answer};
 
 /// Starts a session, which fails with this problem, and is `failed`/`livekit_error` afterwards.
 async fn assert_start_fails(app: &App, status: u16, code: &str) {
@@ -60,7 +62,8 @@ async fn livekit_talking_nonsense() {
             "livekit_error",
         ),
         (
-            ResponseTemplate::new(200).set_body_bytes([&b"\x12"[..], &room[1..]].concat()),
+            ResponseTemplate::new(200)
+                .set_body_raw([&b"\x12"[..], &room[1..]].concat(), "application/protobuf"),
             502,
             "livekit_error",
         ),
@@ -100,7 +103,74 @@ async fn livekit_that_is_no_livekit() {
     for nonsense in [&b"SSH-2.0-OpenSSH_9.2\r\n"[..], b"\x00\x01garbage\r\n", ENDLESS] {
         let app = App::with(&[("LIVEKIT_API_URL", &babbling(nonsense).await)]).await;
         assert_start_fails(&app, 502, "livekit_error").await;
+        let ready = app.get("/readyz").await;
+        assert_eq!(ready.status, 200, "without LiveKit a replica still reads");
+        assert_ne!(ready.body["checks"]["livekit"], "ok");
+        let kilobytes = app.resident().await;
+        assert!(kilobytes < 60 * 1024, "{kilobytes} kB are resident: was the answer kept?");
     }
+}
+
+#[tokio::test]
+async fn livekit_that_breaks_off_is_no_refusal() {
+    const HALF: &[u8] =
+        b"HTTP/1.1 200 OK\r\ncontent-type: application/protobuf\r\ncontent-length: 90\r\n\r\n\x12";
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        while let Ok((mut connection, _)) = listener.accept().await {
+            let _ = connection.read(&mut [0; 4096]).await;
+            let _ = connection.write_all(HALF).await;
+        }
+    });
+    let app = App::with(&[("LIVEKIT_API_URL", &address)]).await;
+    assert_start_fails(&app, 503, "livekit_unavailable").await;
+}
+
+#[tokio::test]
+async fn livekit_and_postgres_hanging_at_once_are_told_within_five_seconds() {
+    let livekit = Server::start().await.unwrap();
+    let cluster = Cluster::private().await.unwrap();
+    let database = Database::fresh_on(&cluster).await.unwrap();
+    let app = App::on(database, &livekit, &[]).await;
+    let template = app.template(json!({})).await;
+    livekit.pause().unwrap();
+    let before = Instant::now();
+    let start = app.start_session(&template, json!({}));
+    let hang = async {
+        wait_until("the session to be written", Duration::from_secs(2), async || {
+            let sessions = app.get("/api/v1/sessions").await.body;
+            Ok((sessions.as_array().map(Vec::len) == Some(1)).then_some(()))
+        })
+        .await
+        .unwrap();
+        cluster.pause().unwrap();
+    };
+    let (answer, ()) = tokio::join!(start, hang);
+    answer.assert_problem(504, "livekit_timeout");
+    assert!(before.elapsed() < Duration::from_secs(5), "it took {:?}", before.elapsed());
+    cluster.resume().unwrap();
+}
+
+#[tokio::test]
+async fn more_requests_than_connections_can_serve_are_told_to_come_again() {
+    let database = Database::fresh().await.unwrap();
+    let mut db = AsyncPgConnection::establish(database.url()).await.unwrap();
+    let livekit = Server::shared().await.unwrap();
+    let app = App::on(database, livekit, &[("DATABASE_POOL_SIZE", "2")]).await;
+    let template = app.template(json!({"room_creation": "on_join"})).await;
+    sql_query("begin").execute(&mut db).await.unwrap();
+    sql_query("lock table sessions in access exclusive mode").execute(&mut db).await.unwrap();
+    let starts = (0..4).map(|_| app.start_session(&template, json!({})));
+    let answers = futures_util::future::join_all(starts).await;
+    let codes: Vec<_> = answers.iter().map(Answer::code).collect();
+    assert!(codes.contains(&"overloaded"), "{codes:?}");
+    for answer in &answers {
+        answer.assert_problem(503, answer.code());
+    }
+    sql_query("rollback").execute(&mut db).await.unwrap();
+    assert_eq!(app.start_session(&template, json!({})).await.status, 201);
+    assert!(app.process.output().contains("a request was not served"), "the log has it, too");
 }
 
 #[tokio::test]
@@ -111,7 +181,7 @@ async fn a_start_is_one_call_to_livekit_and_on_join_none() {
         let length = usize::from(request.body[1]);
         let mut room = request.body[..length + 2].to_vec();
         room[0] = 0x12;
-        ResponseTemplate::new(200).set_body_bytes(room)
+        ResponseTemplate::new(200).set_body_raw(room, "application/protobuf")
     };
     let calls =
         Mock::given(matchers::path("/twirp/livekit.RoomService/CreateRoom")).respond_with(created);

@@ -2,8 +2,11 @@
 
 mod app;
 mod auth;
+mod browser;
 mod command;
+mod ending;
 mod failures;
+mod keys;
 mod memory;
 mod problems;
 mod query;
@@ -12,3 +15,4 @@ mod secrets;
 mod start;
 mod statements;
 mod templates;
+mod tokens;

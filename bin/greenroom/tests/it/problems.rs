@@ -1,25 +1,35 @@
 //! Every failure is problem+json, whoever finds it: our code, an extractor, or no route at all.
 
-use reqwest::Method;
-use serde_json::json;
+use std::collections::HashSet;
+use std::time::{Duration, Instant};
 
-use crate::app::{App, answer};
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::app::{App, answer, uuid};
 
 const START: &str = "/api/v1/sessions/start";
+const TEMPLATES: &str = "/api/v1/session-templates";
 
 #[tokio::test]
 async fn unknown_routes_and_wrong_methods_are_problems() {
     let app = App::start().await;
-    for path in
-        ["/", "/api/v1", "/api/v2/sessions", "/api/v1/sessions/a/b/c", "/api/v1/sessions/", "/docs"]
-    {
+    for path in [
+        "/",
+        "/api/v1",
+        "/api/v2/sessions",
+        "/api/v1/sessions/a/b/c",
+        "/api/v1/sessions/",
+        "/docs/x",
+    ] {
         app.get(path).await.assert_problem(404, "route_not_found");
     }
     for (method, path, allow) in [
         (Method::DELETE, "/api/v1/sessions", "GET"),
         (Method::GET, START, "POST"),
         (Method::PUT, "/api/v1/session-templates", "GET, POST"),
-        (Method::POST, "/livez", "GET"),
+        (Method::PUT, "/api/v1/session-templates/x", "GET, PATCH, DELETE"),
+        (Method::POST, "/livez", "GET, HEAD"),
     ] {
         // GET on start is a session whose id is no UUID to nobody: its own route comes first.
         let refused = answer(app.request(method, path)).await;
@@ -46,7 +56,166 @@ async fn bodies_that_are_no_json_objects_are_problems() {
     ];
     for body in bodies {
         let request = app.request(Method::POST, START).header("content-type", "application/json");
-        answer(request.body(body.to_vec())).await.assert_problem(400, "invalid_request");
+        let refused = answer(request.body(body.to_vec())).await;
+        refused.assert_problem(400, "invalid_request");
+        assert!(matches!(refused.fields()[..], ["body" | "user_id"]), "{}", refused.body);
+    }
+}
+
+#[tokio::test]
+async fn a_value_of_another_type_is_told_what_it_must_be_and_not_repeated() {
+    let app = App::start().await;
+    let template = uuid();
+    for (path, body, field, detail) in [
+        (START, json!({"user_id": 7}), "user_id", "must be a string"),
+        (
+            START,
+            json!({"session_template_id": template, "metadata": "s3cret"}),
+            "metadata",
+            "must be an object",
+        ),
+        (
+            TEMPLATES,
+            json!({"name": "n", "join_window_seconds": 60.5}),
+            "join_window_seconds",
+            "must be a whole number",
+        ),
+        (
+            TEMPLATES,
+            json!({"name": "n", "join_window_seconds": "s3cret"}),
+            "join_window_seconds",
+            "must be a whole number",
+        ),
+        (
+            TEMPLATES,
+            json!({"name": "n", "agent_required": "s3cret"}),
+            "agent_required",
+            "must be true or false",
+        ),
+        (
+            TEMPLATES,
+            json!({"name": "n", "enabled_panels": {}}),
+            "enabled_panels",
+            "must be an array",
+        ),
+        (TEMPLATES, json!({"name": "n", "s3cret": 1}), "s3cret", "is not a field of this"),
+    ] {
+        let refused = app.post(path, &body).await;
+        refused.assert_problem(400, "invalid_request");
+        let told = json!([{"field": field, "detail": detail}]);
+        assert_eq!(refused.body["errors"], told, "{body}");
+    }
+}
+
+#[tokio::test]
+async fn a_number_of_more_than_64_bits_breaks_nothing() {
+    let app = App::start().await;
+    let send = async |path: &str, body: String| {
+        let request = app.request(Method::POST, path).header("content-type", "application/json");
+        answer(request.body(body)).await
+    };
+    for number in ["18446744073709551616", "-9223372036854775809", "1e300", "-1e300"] {
+        let body = format!("{{\"name\": \"n\", \"join_window_seconds\": {number}}}");
+        let refused = send(TEMPLATES, body).await;
+        refused.assert_problem(400, "invalid_request");
+        assert_eq!(refused.fields(), ["join_window_seconds"], "{number}");
+    }
+    send(TEMPLATES, "{\"name\": \"n\", \"x\": 1e400}".to_owned())
+        .await
+        .assert_problem(400, "invalid_request");
+    let template = app.template(json!({"room_creation": "on_join"})).await;
+    let body = format!(
+        "{{\"session_template_id\": \"{template}\", \"metadata\": {{\"n\": 18446744073709551616}}}}"
+    );
+    let started = send(START, body).await;
+    assert_eq!(started.status, 201, "{}", started.body);
+    let kept = app.get(started.header("location")).await.body["metadata"]["n"].as_f64();
+    assert_eq!(kept, Some(18_446_744_073_709_551_616.0), "as a floating point number");
+}
+
+#[tokio::test]
+async fn a_body_that_does_not_arrive_is_given_up() {
+    let app = App::start().await;
+    let before = Instant::now();
+    let head = format!(
+        "POST {START} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {}\r\ncontent-type: application/json\r\n\
+         content-length: 100\r\n\r\n{{",
+        app.token()
+    );
+    let answered = app.raw(&head).await;
+    assert!(answered.starts_with("HTTP/1.1 400") && answered.contains("in time"), "{answered}");
+    assert!(before.elapsed() < Duration::from_secs(7), "it took {:?}", before.elapsed());
+}
+
+/// Every code that can occur is one that a test has seen.
+#[test]
+fn every_code_is_produced_by_a_test() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it");
+    let mut tests = String::new();
+    for file in std::fs::read_dir(folder).unwrap() {
+        tests += &std::fs::read_to_string(file.unwrap().path()).unwrap();
+    }
+    let table = include_str!("../../src/problem/code.rs");
+    let codes: Vec<_> =
+        table.lines().filter_map(|line| line.split(" = \"").nth(1)?.split('"').next()).collect();
+    assert!(codes.len() > 20, "{codes:?}");
+    for code in codes {
+        assert!(
+            tests.contains(&format!("\"{code}\")")) || tests.contains(&format!("\"{code}\")),")),
+            "{code}"
+        );
+    }
+}
+
+/// The table of the guide for those who call, against the table of codes.
+#[test]
+fn the_guide_explains_every_code_with_its_status() {
+    let guide = include_str!("../../../../docs/api/session-initiation.md");
+    let table = include_str!("../../src/problem/code.rs");
+    let mut explained: Vec<_> = guide
+        .lines()
+        .filter_map(|line| {
+            line.strip_prefix("| `")?
+                .split_once("` | ")?
+                .1
+                .get(..3)?
+                .parse::<u16>()
+                .ok()
+                .map(|_| line)
+        })
+        .map(|line| line.split('`').nth(1).unwrap())
+        .collect();
+    let mut known: Vec<_> =
+        table.lines().filter_map(|line| line.split(" = \"").nth(1)?.split('"').next()).collect();
+    explained.sort_unstable();
+    known.sort_unstable();
+    assert_eq!(explained, known);
+}
+
+/// Its examples are what the API takes and gives.
+#[test]
+fn the_guides_examples_are_of_the_documents_shape() {
+    let guide = include_str!("../../../../docs/api/session-initiation.md");
+    let document: Value =
+        serde_json::from_str(include_str!("../../../../docs/openapi.json")).unwrap();
+    let members = |schema: &str| {
+        let members = document["components"]["schemas"][schema]["properties"].as_object().unwrap();
+        members.keys().cloned().collect::<HashSet<_>>()
+    };
+    let examples: Vec<Value> = guide
+        .split("```json\n")
+        .skip(1)
+        .map(|rest| serde_json::from_str(rest.split("```").next().unwrap()).unwrap())
+        .collect();
+    let schemas = ["StartRequest", "StartedSession", "Session", "NewSessionTemplate", "Problem"];
+    assert_eq!(examples.len(), schemas.len());
+    for (example, schema) in examples.iter().zip(schemas) {
+        let known = members(schema);
+        let own: HashSet<_> = example.as_object().unwrap().keys().cloned().collect();
+        assert!(own.is_subset(&known), "{schema}: {own:?}");
+        if matches!(schema, "StartedSession" | "Session") {
+            assert_eq!(own, known, "{schema} is shown whole");
+        }
     }
 }
 
@@ -102,5 +271,9 @@ async fn health_and_the_document_need_no_token() {
     assert_eq!(ready.status, 200);
     let checks = json!({"database": "ok", "migrations": "ok", "livekit": "ok"});
     assert_eq!(ready.body, json!({"status": "ready", "checks": checks}));
+    for path in ["/livez", "/readyz", "/openapi.json", "/docs"] {
+        let head = answer(app.client.head(format!("{}{path}", app.address))).await;
+        assert_eq!((head.status, &head.body), (200, &json!("")), "{path}");
+    }
     assert_eq!(get("/openapi.json").await.body["info"]["title"], "Greenroom");
 }

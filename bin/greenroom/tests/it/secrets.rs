@@ -1,9 +1,12 @@
 //! What the log must never hold, at whatever level.
 
 use greenroom_testkit::livekit::Server;
+use reqwest::Method;
 use serde_json::json;
 
-use crate::app::{AUTH_SECRET, App};
+use crate::app::{AUTH_SECRET, App, answer};
+
+const KEY: &str = "a-key-nobody-else-uses";
 
 #[tokio::test]
 async fn no_secret_is_logged_even_at_trace() {
@@ -15,6 +18,11 @@ async fn no_secret_is_logged_even_at_trace() {
         let started = app.start_session(&template, json!({"user_id": user})).await;
         assert_eq!(started.status, 201);
         assert_eq!(app.get("/api/v1/sessions?user_id=ann").await.status, 200);
+        let keyed =
+            app.request(Method::POST, "/api/v1/sessions/start").header("Idempotency-Key", KEY);
+        answer(keyed.json(&json!({"session_template_id": template})))
+            .await
+            .assert_problem(422, "not_configurable");
         app.get("/nowhere").await.assert_problem(404, "route_not_found");
 
         let log = app.process.output();
@@ -28,6 +36,8 @@ async fn no_secret_is_logged_even_at_trace() {
             ("the callers' secret", AUTH_SECRET.to_owned()),
             ("the database's password", password),
             ("the user", user.to_owned()),
+            ("the idempotency key", KEY.to_owned()),
+            ("any token", "eyJ".to_owned()),
         ] {
             assert!(!secret.is_empty() && !log.contains(&secret), "{format}: the log has {what}");
         }

@@ -16,7 +16,7 @@ fn steps<'a>(log: &'a str, step: &str) -> Vec<&'a str> {
 }
 
 #[tokio::test]
-async fn a_start_is_one_statement_before_livekit_and_one_after_each_prepared_once() {
+async fn a_start_is_one_statement_before_livekit_and_one_after_and_a_read_is_one() {
     let cluster = Cluster::private().await.unwrap();
     let database = Database::fresh_on(&cluster).await.unwrap();
     let mut db = AsyncPgConnection::establish(database.url()).await.unwrap();
@@ -27,6 +27,16 @@ async fn a_start_is_one_statement_before_livekit_and_one_after_each_prepared_onc
     let app = App::on(database, livekit, &[("DATABASE_POOL_SIZE", "2")]).await;
     let on_join = app.template(json!({"room_creation": "on_join"})).await;
     let on_start = app.template(json!({"agent_name": "nobody-here"})).await;
+
+    let session = app.start_session(&on_join, json!({})).await.header("location").to_owned();
+    app.get(&session).await;
+    let before = cluster.output().len();
+    for _ in 0..STARTS {
+        assert_eq!(app.get(&session).await.status, 200);
+    }
+    let log = cluster.output().split_off(before);
+    assert_eq!(steps(&log, "execute").len(), STARTS, "to read one is one statement:\n{log}");
+    assert!(steps(&log, "parse").len() <= 1, "prepared before, or on the other connection");
 
     for (template, statements) in [
         (on_join, &["with template as"][..]),

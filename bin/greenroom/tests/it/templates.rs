@@ -1,8 +1,9 @@
 //! Session templates over HTTP.
 
+use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::app::{App, uuid};
+use crate::app::{Answer, App, answer, uuid};
 
 const TEMPLATES: &str = "/api/v1/session-templates";
 
@@ -129,4 +130,197 @@ async fn every_wrong_field_is_named_with_its_place() {
         assert_eq!(refused.fields(), [field], "{}", refused.body);
     }
     assert_eq!(app.get(TEMPLATES).await.body, json!([]));
+}
+
+async fn patch(app: &App, id: &str, body: Value) -> Answer {
+    answer(app.request(Method::PATCH, &format!("{TEMPLATES}/{id}")).json(&body)).await
+}
+
+#[tokio::test]
+async fn a_patch_keeps_what_is_absent_and_null_restores_the_default() {
+    let app = App::start().await;
+    let id = app
+        .template(json!({
+            "name": "Before", "agent_name": "greeter", "agent_metadata": {"a": 1, "deep": {"b": 2, "c": 3}},
+            "modality_profile": "audio", "enabled_panels": ["chat"], "max_duration_seconds": 60,
+            "token_ttl_seconds": 120, "on_agent_hangup": "end",
+        }))
+        .await;
+    let before = app.get(&format!("{TEMPLATES}/{id}")).await.body;
+    let changed =
+        patch(&app, &id, json!({"name": "After", "modality_profile": "text+camera"})).await;
+    assert_eq!(changed.status, 200, "{}", changed.body);
+    let mut expected = before.clone();
+    for (field, value) in [
+        ("name", json!("After")),
+        ("modality_profile", json!("camera+text")),
+        ("version", json!(2)),
+        ("updated_at", changed.body["updated_at"].clone()),
+    ] {
+        expected[field] = value;
+    }
+    assert_eq!(changed.body, expected);
+    assert!(changed.body["updated_at"].as_str() > before["updated_at"].as_str());
+    assert_eq!(app.get(&format!("{TEMPLATES}/{id}")).await.body, expected);
+
+    // RFC 7396 goes into objects: a member is taken out by null, and an array is replaced whole.
+    let merged = patch(
+        &app,
+        &id,
+        json!({"agent_metadata": {"deep": {"b": null, "d": 4}, "a": null}, "enabled_panels": ["notes"]}),
+    )
+    .await;
+    assert_eq!(merged.body["agent_metadata"], json!({"deep": {"c": 3, "d": 4}}));
+    assert_eq!(merged.body["enabled_panels"], json!(["notes"]));
+
+    let defaults = patch(
+        &app,
+        &id,
+        json!({"agent_metadata": null, "modality_profile": null, "enabled_panels": null,
+               "max_duration_seconds": null, "token_ttl_seconds": null, "on_agent_hangup": null}),
+    )
+    .await;
+    for (field, value) in [
+        ("agent_metadata", json!({})),
+        ("modality_profile", Value::Null),
+        ("enabled_panels", Value::Null),
+        ("max_duration_seconds", json!(7200)),
+        ("token_ttl_seconds", Value::Null),
+        ("on_agent_hangup", json!("keep")),
+        ("agent_name", json!("greeter")),
+        ("version", json!(4)),
+    ] {
+        assert_eq!(defaults.body[field], value, "{field}");
+    }
+}
+
+#[tokio::test]
+async fn an_agent_that_is_taken_out_is_required_no_more() {
+    let app = App::start().await;
+    let id = app.template(json!({"agent_name": "greeter"})).await;
+    let changed = patch(&app, &id, json!({"agent_name": null})).await;
+    assert_eq!(
+        (&changed.body["agent_name"], &changed.body["agent_required"]),
+        (&Value::Null, &json!(false))
+    );
+    let refused = patch(&app, &id, json!({"agent_required": true})).await;
+    refused.assert_problem(400, "invalid_request");
+    assert_eq!(refused.fields(), ["agent_required"]);
+    let kept = patch(&app, &id, json!({"agent_name": "greeter"})).await;
+    assert_eq!(kept.body["agent_required"], false, "what is absent stays");
+    let default = patch(&app, &id, json!({"agent_required": null})).await;
+    assert_eq!(default.body["agent_required"], true, "the default of one that names an agent");
+}
+
+#[tokio::test]
+async fn a_wrong_patch_is_told_and_changes_nothing() {
+    let app = App::start().await;
+    let id = app.template(json!({"name": "Mine"})).await;
+    app.template(json!({"name": "Taken"})).await;
+    let before = app.get(&format!("{TEMPLATES}/{id}")).await.body;
+    for (body, field) in [
+        (json!({"nmae": "x"}), "nmae"),
+        (json!({"nmae": null}), "nmae"),
+        (json!({"name": null}), "name"),
+        (json!({"name": 7}), "name"),
+        (json!({"name": ""}), "name"),
+        (json!({"enabled_panels": ["a", null]}), "enabled_panels[1]"),
+        (json!({"enabled_panels": ["a", "b c"]}), "enabled_panels[1]"),
+        (json!({"join_window_seconds": 29}), "join_window_seconds"),
+        (json!({"join_window_seconds": "600"}), "join_window_seconds"),
+        (json!({"agent_metadata": []}), "agent_metadata"),
+        (json!({"agent_metadata": {"k": "x".repeat(4096)}}), "agent_metadata"),
+        (json!({"version": 7}), "version"),
+        (json!({"id": null}), "id"),
+    ] {
+        let refused = patch(&app, &id, body).await;
+        refused.assert_problem(400, "invalid_request");
+        assert_eq!(refused.fields(), [field], "{}", refused.body);
+    }
+    patch(&app, &id, json!({"name": "tAKEN"})).await.assert_problem(409, "template_name_taken");
+    patch(&app, &uuid().to_string(), json!({})).await.assert_problem(404, "template_not_found");
+    patch(&app, "42", json!({})).await.assert_problem(400, "invalid_request");
+    let nothing = patch(&app, &id, json!({})).await;
+    assert_eq!((nothing.status, &nothing.body), (200, &before), "no new version");
+    let merge = app.request(Method::PATCH, &format!("{TEMPLATES}/{id}"));
+    let merge =
+        merge.header("content-type", "application/merge-patch+json").body("{\"name\": \"New\"}");
+    assert_eq!(answer(merge).await.body["version"], 2);
+}
+
+#[tokio::test]
+async fn two_patches_at_once_are_both_kept() {
+    let app = App::start().await;
+    let id = app.template(json!({})).await;
+    let (one, other) = tokio::join!(
+        patch(&app, &id, json!({"max_duration_seconds": 61})),
+        patch(&app, &id, json!({"join_window_seconds": 31})),
+    );
+    assert_eq!((one.status, other.status), (200, 200));
+    let kept = app.get(&format!("{TEMPLATES}/{id}")).await.body;
+    let field = |name: &str| kept[name].as_i64().unwrap();
+    assert_eq!(
+        (field("version"), field("max_duration_seconds"), field("join_window_seconds")),
+        (3, 61, 31)
+    );
+}
+
+#[tokio::test]
+async fn a_running_session_keeps_its_version() {
+    let app = App::start().await;
+    let id = app.template(json!({"room_creation": "on_join", "modality_profile": "audio"})).await;
+    let running = app.start_session(&id, json!({})).await.header("location").to_owned();
+    patch(&app, &id, json!({"modality_profile": "camera"})).await;
+    let fresh = app.start_session(&id, json!({})).await.header("location").to_owned();
+    assert_eq!(app.get(&running).await.body["modality_profile"], "audio");
+    assert_eq!(app.get(&fresh).await.body["modality_profile"], "camera");
+}
+
+#[tokio::test]
+async fn an_archived_template_is_read_and_starts_nothing() {
+    let app = App::start().await;
+    let id = app.template(json!({"name": "Gone", "room_creation": "on_join"})).await;
+    let path = format!("{TEMPLATES}/{id}");
+    let archive = async || answer(app.request(Method::DELETE, &path)).await;
+    let gone = archive().await;
+    assert_eq!((gone.status, &gone.body), (204, &json!("")));
+    assert_eq!(archive().await.status, 204, "again changes nothing");
+    let read = app.get(&path).await;
+    assert!(read.status == 200 && read.body["archived_at"].is_string(), "{}", read.body);
+    app.start_session(&id, json!({})).await.assert_problem(404, "template_not_found");
+    patch(&app, &id, json!({"name": "Back"})).await.assert_problem(404, "template_not_found");
+    assert_eq!(app.get(TEMPLATES).await.body, json!([]));
+    assert_eq!(
+        app.get(&format!("{TEMPLATES}?include_archived=true")).await.body,
+        json!([read.body])
+    );
+    assert_eq!(app.post(TEMPLATES, &json!({"name": "gone"})).await.status, 201, "its name is free");
+    let unknown = app.request(Method::DELETE, &format!("{TEMPLATES}/{}", uuid()));
+    answer(unknown).await.assert_problem(404, "template_not_found");
+}
+
+#[tokio::test]
+async fn the_list_goes_on_by_its_link() {
+    let app = App::start().await;
+    for number in 0..3 {
+        app.template(json!({"name": format!("T{number}")})).await;
+    }
+    let names = |answer: &Answer| {
+        let all = answer.body.as_array().unwrap().iter();
+        all.map(|template| template["name"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let first = app.get(&format!("{TEMPLATES}?limit=2&include_archived=true")).await;
+    let link =
+        first.header("link").strip_prefix('<').unwrap().split('>').next().unwrap().to_owned();
+    assert!(link.contains("include_archived=true"), "{link}");
+    let rest = app.get(&link).await;
+    assert_eq!((names(&first), names(&rest)), (vec!["T2".into(), "T1".into()], vec!["T0".into()]));
+    assert_eq!(rest.header("link"), "");
+    for (query, fields) in [("limit=0", ["limit"]), ("include_archived=yes", ["include_archived"])]
+    {
+        let refused = app.get(&format!("{TEMPLATES}?{query}")).await;
+        refused.assert_problem(400, "invalid_request");
+        assert_eq!(refused.fields(), fields);
+    }
+    app.get(&format!("{TEMPLATES}?cursor=x")).await.assert_problem(400, "invalid_cursor");
 }

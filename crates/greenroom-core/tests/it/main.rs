@@ -2,6 +2,7 @@
 
 mod names;
 mod start;
+mod templates;
 mod tenancy;
 
 use std::sync::Arc;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use greenroom_core::domain::SuffixWalk;
-use greenroom_core::{Clock, Error, Greenroom, MemoryRooms, StartRequest, StoreError};
+use greenroom_core::{Caller, Clock, Error, Greenroom, MemoryRooms, StartRequest, StoreError};
 use greenroom_testkit::pg::Database;
 
 use crate::{organization, service, template};
@@ -27,7 +27,8 @@ async fn up_to_three_new_names_are_tried_on_a_collision() {
     let organization = organization();
     let template = first.create_template(organization, template("T")).await.unwrap().id;
     let start = async |greenroom: &Greenroom| {
-        let started = greenroom.start(organization, StartRequest::new(template)).await?;
+        let started =
+            greenroom.start(&Caller::backend(organization), StartRequest::new(template)).await?;
         Ok::<_, Error>(started.session.room_name.to_string())
     };
     for suffix in 0..3 {
@@ -49,7 +50,9 @@ async fn two_processes_at_once_share_no_name() {
     let template = processes[0].create_template(organization, template("T")).await.unwrap().id;
     let starts = (0..400).map(|n| {
         let process = processes[n % 2].clone();
-        tokio::spawn(async move { process.start(organization, StartRequest::new(template)).await })
+        tokio::spawn(async move {
+            process.start(&Caller::backend(organization), StartRequest::new(template)).await
+        })
     });
     for start in starts.collect::<Vec<_>>() {
         start.await.unwrap().unwrap();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use greenroom_core::domain::{
     AgentName, AgentStatus, EndReason, RoomCreation, SessionStatus, UserId,
 };
-use greenroom_core::{Error, LiveKitError, MemoryRooms, Page, SessionFilter, StartRequest};
+use greenroom_core::{Caller, Error, LiveKitError, MemoryRooms, Page, SessionFilter, StartRequest};
 use greenroom_testkit::pg::Database;
 
 use crate::{organization, service, template};
@@ -21,12 +21,16 @@ async fn a_start_opens_one_room_as_the_template_says() {
     let id = greenroom.create_template(organization, settings).await.unwrap().id;
     let user = UserId::try_from("ann".to_owned()).unwrap();
     let request = StartRequest { user_id: Some(user), ..StartRequest::new(id) };
-    let started = greenroom.start(organization, request).await.unwrap();
+    let started = greenroom.start(&Caller::backend(organization), request).await.unwrap();
 
     assert_eq!(rooms.count(), 1);
     let room = rooms.get(&started.session.room_name).unwrap();
     assert_eq!((room.dispatch.agent_name(), room.departure_timeout), ("greeter", 60));
-    let session = greenroom.session(organization, started.session.id).await.unwrap().unwrap();
+    let session = greenroom
+        .session(&Caller::backend(organization), started.session.id)
+        .await
+        .unwrap()
+        .unwrap();
     assert_eq!(
         (session.status, session.agent_status),
         (SessionStatus::Pending, AgentStatus::Dispatched)
@@ -42,12 +46,15 @@ async fn a_session_whose_room_was_not_opened_has_failed() {
     let organization = organization();
     let id = greenroom.create_template(organization, template("T")).await.unwrap().id;
     rooms.set_down(true);
-    let refused = greenroom.start(organization, StartRequest::new(id)).await.unwrap_err();
+    let refused =
+        greenroom.start(&Caller::backend(organization), StartRequest::new(id)).await.unwrap_err();
     assert!(matches!(refused, Error::LiveKit(LiveKitError::Unavailable(_))), "{refused:?}");
-    let page = Page { limit: 10, offset: 0 };
-    let sessions = greenroom.sessions(organization, &SessionFilter::default(), page).await.unwrap();
+    let sessions = greenroom
+        .sessions(&Caller::backend(organization), SessionFilter::default(), Page::default())
+        .await
+        .unwrap();
     let found: Vec<_> =
-        sessions.iter().map(|session| (session.status, session.end_reason)).collect();
+        sessions.items.iter().map(|session| (session.status, session.end_reason)).collect();
     assert_eq!(found, [(SessionStatus::Failed, Some(EndReason::LiveKitError))]);
 }
 
@@ -61,7 +68,8 @@ async fn on_join_needs_no_livekit() {
     let mut settings = template("T");
     settings.room_creation = RoomCreation::OnJoin;
     let id = greenroom.create_template(organization, settings).await.unwrap().id;
-    let started = greenroom.start(organization, StartRequest::new(id)).await.unwrap();
+    let started =
+        greenroom.start(&Caller::backend(organization), StartRequest::new(id)).await.unwrap();
     assert_eq!(started.session.status, SessionStatus::Pending);
     assert!(rooms.get(&started.session.room_name).is_none());
 }
@@ -75,6 +83,12 @@ async fn a_start_runs_on_any_executor() {
     let greenroom = service(&database, &Arc::new(MemoryRooms::default())).build().unwrap();
     let organization = organization();
     let id = send(greenroom.create_template(organization, template("T"))).await.unwrap().id;
-    let started = send(greenroom.start(organization, StartRequest::new(id))).await.unwrap();
-    assert!(send(greenroom.session(organization, started.session.id)).await.unwrap().is_some());
+    let started =
+        send(greenroom.start(&Caller::backend(organization), StartRequest::new(id))).await.unwrap();
+    assert!(
+        send(greenroom.session(&Caller::backend(organization), started.session.id))
+            .await
+            .unwrap()
+            .is_some()
+    );
 }

@@ -1,10 +1,11 @@
-//! The one call livekit-api cannot make: `CreateRoom` with `agents`.
+//! The calls livekit-api cannot make: `CreateRoom` with `agents`, and one whose answer is bounded
+//! whoever gives it.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use livekit_api::access_token::{AccessToken, VideoGrants};
-use livekit_protocol::{CreateRoomRequest, Room};
+use livekit_protocol::{CreateRoomRequest, ListRoomsRequest, ListRoomsResponse, Room};
 use prost::Message;
 use reqwest::header::CONTENT_TYPE;
 use reqwest::{Client, Response, redirect};
@@ -14,6 +15,8 @@ use serde::Deserialize;
 use super::livekit::CALL_TIMEOUT;
 use crate::{LiveKitConfig, LiveKitError};
 
+const PROTOBUF: &str = "application/protobuf";
+
 /// How long an admin token lives; it is made for one call.
 const TOKEN_TTL: Duration = Duration::from_mins(1);
 
@@ -22,7 +25,7 @@ const ANSWER_BYTES: usize = 64 * 1024;
 
 pub(super) struct TwirpClient {
     http: Client,
-    create_room: String,
+    service: String,
     api_key: SecretString,
     api_secret: SecretString,
 }
@@ -39,37 +42,60 @@ impl TwirpClient {
     pub(super) fn new(config: &LiveKitConfig) -> Result<Self, LiveKitError> {
         Ok(Self {
             http: client()?,
-            create_room: format!("{}/twirp/livekit.RoomService/CreateRoom", config.api_url.http()),
+            service: format!("{}/twirp/livekit.RoomService", config.api_url.http()),
             api_key: config.api_key.clone(),
             api_secret: config.api_secret.clone(),
         })
     }
 
     pub(super) async fn create_room(&self, room: &CreateRoomRequest) -> Result<(), LiveKitError> {
+        let grants = VideoGrants { room_create: true, ..VideoGrants::default() };
+        let created: Room = self.call("CreateRoom", grants, room).await?;
+        // An empty body is a valid message of default values, so the name is what tells.
+        if created.name == room.name {
+            return Ok(());
+        }
+        Err(LiveKitError::Refused("its answer to CreateRoom is not the room".to_owned()))
+    }
+
+    pub(super) async fn list_rooms(&self, names: Vec<String>) -> Result<Vec<Room>, LiveKitError> {
+        let grants = VideoGrants { room_list: true, ..VideoGrants::default() };
+        let listed: ListRoomsResponse =
+            self.call("ListRooms", grants, &ListRoomsRequest { names }).await?;
+        Ok(listed.rooms)
+    }
+
+    async fn call<A: Message + Default>(
+        &self,
+        method: &str,
+        grants: VideoGrants,
+        request: &impl Message,
+    ) -> Result<A, LiveKitError> {
         let answer = self
             .http
-            .post(&self.create_room)
-            .bearer_auth(self.admin_token()?)
-            .header(CONTENT_TYPE, "application/protobuf")
-            .body(room.encode_to_vec())
+            .post(format!("{}/{method}", self.service))
+            .bearer_auth(self.admin_token(grants)?)
+            .header(CONTENT_TYPE, PROTOBUF)
+            .body(request.encode_to_vec())
             .send()
             .await
             .map_err(LiveKitError::transport)?;
         let status = answer.status();
+        let is_protobuf = answer.headers().get(CONTENT_TYPE).is_some_and(|kind| kind == PROTOBUF);
         let body = read(answer).await?;
         if !status.is_success() {
             return Err(refusal(status.as_u16(), &body));
         }
-        // An empty body is a valid message of default values, so the name is what tells.
-        match Room::decode(body.as_slice()) {
-            Ok(created) if created.name == room.name => Ok(()),
-            _ => Err(LiveKitError::Refused("its answer to CreateRoom is not a room".to_owned())),
+        let wrong = || LiveKitError::Refused(format!("its answer to {method} makes no sense"));
+        if !is_protobuf {
+            return Err(wrong());
         }
+        A::decode(body.as_slice()).map_err(|_| wrong())
     }
 
-    fn admin_token(&self) -> Result<String, LiveKitError> {
+    fn admin_token(&self, grants: VideoGrants) -> Result<String, LiveKitError> {
         AccessToken::with_api_key(self.api_key.expose_secret(), self.api_secret.expose_secret())
-            .with_grants(VideoGrants { room_create: true, ..VideoGrants::default() })
+            .with_grants(grants)
             .with_ttl(TOKEN_TTL)
             .to_jwt()
             .map_err(|error| LiveKitError::Refused(error.to_string()))
@@ -79,7 +105,7 @@ impl TwirpClient {
 /// Reads an answer that is as short as LiveKit's: what goes on is none, and is not kept.
 async fn read(mut answer: Response) -> Result<Vec<u8>, LiveKitError> {
     let mut body = Vec::new();
-    while let Some(chunk) = answer.chunk().await.map_err(LiveKitError::transport)? {
+    while let Some(chunk) = answer.chunk().await.map_err(LiveKitError::broken_off)? {
         if body.len() + chunk.len() > ANSWER_BYTES {
             return Err(LiveKitError::Refused("its answer does not end".to_owned()));
         }

@@ -1,4 +1,5 @@
 //! The store on a real PostgreSQL.
 
 mod migrations;
+mod pages;
 mod session;

@@ -10,12 +10,14 @@ use std::{
 
 use anyhow::{Context, Error, Result};
 use greenroom_testkit::{
+    caller,
     livekit::Server,
     place,
     process::{Guarded, Process},
     wait_until,
 };
 use serde_json::Value;
+use uuid::Uuid;
 
 use crate::{env, steps::Steps};
 
@@ -57,7 +59,7 @@ fn build_blocking(log: PathBuf) -> Result<PathBuf> {
 }
 
 impl Service {
-    /// Starts it and waits until it says that it is ready.
+    /// Starts it and waits until it says that it is ready. Its log and its secret are in `home`.
     pub async fn start(
         steps: &Steps,
         program: PathBuf,
@@ -94,9 +96,9 @@ impl Service {
         format!("http://{}{route}", self.address)
     }
 
-    /// The secret of its callers' tokens.
-    pub fn secret(&self) -> &str {
-        &self.secret
+    /// The token of a backend of this organization.
+    pub fn token_of(&self, organization: Uuid) -> String {
+        caller::backend(&self.secret, organization)
     }
 
     /// Where it logs, seen from the root of the repository when it is inside.
@@ -165,7 +167,8 @@ fn free_port() -> Result<u16> {
 /// The secret of callers' tokens, kept so that a token pasted yesterday is only refused for its
 /// age.
 fn kept_secret(file: &Path) -> Result<String> {
-    if let Ok(kept) = std::fs::read_to_string(file) {
+    // An empty one was cut off in the making.
+    if let Some(kept) = std::fs::read_to_string(file).ok().filter(|kept| !kept.is_empty()) {
         return Ok(kept);
     }
     let secret =

@@ -1,0 +1,128 @@
+//! Pages of a list: where a request wants to begin, and the link to the page after.
+
+use actix_web::http::header;
+use actix_web::{HttpRequest, HttpResponse, Responder, web};
+use greenroom_core::domain::Invalid;
+use greenroom_core::{Listing, Page, PagePosition};
+use paperclip::actix::OperationModifier;
+use paperclip::v2::models::DefaultOperationRaw;
+use paperclip::v2::schema::Apiv2Schema;
+use serde::Serialize;
+
+use crate::extract::FieldErrors;
+
+/// The parameters of a page, still as text. Absent ones mean the first fifty.
+#[derive(Default)]
+pub struct PageParams {
+    pub limit: Option<String>,
+    pub offset: Option<String>,
+    pub cursor: Option<String>,
+}
+
+impl PageParams {
+    /// The page they name, or none and what is wrong with them.
+    pub fn page(self, errors: &mut FieldErrors) -> Option<Page> {
+        let limit = errors.take("limit", number(self.limit.as_deref(), 1, 200, 50));
+        let offset = errors.take("offset", number(self.offset.as_deref(), 0, 10_000, 0));
+        let position = match (self.cursor, &self.offset) {
+            (Some(_), Some(_)) => {
+                Err(Invalid::new("must not stand beside a cursor, which knows its place"))
+            }
+            (Some(cursor), None) => Ok(PagePosition::Cursor(cursor)),
+            (None, _) => Ok(PagePosition::Offset(offset.unwrap_or_default())),
+        };
+        let position = errors.take("offset", position);
+        offset.and(Some(Page { limit: limit?, position: position? }))
+    }
+}
+
+/// A whole number of a query within its range.
+fn number(text: Option<&str>, min: i64, max: i64, default: i64) -> Result<i64, Invalid> {
+    let Some(text) = text else { return Ok(default) };
+    let number = text.parse().ok().filter(|number| (min..=max).contains(number));
+    number.ok_or_else(|| Invalid::new(format!("must be a whole number from {min} to {max}")))
+}
+
+/// A page as a bare array, with the next one in the `Link` header (RFC 8288) when there is one.
+pub struct PageOf<T> {
+    items: Vec<T>,
+    next_cursor: Option<String>,
+}
+
+impl<T> PageOf<T> {
+    pub fn of<Item: Into<T>>(listing: Listing<Item>) -> Self {
+        let items = listing.items.into_iter().map(Into::into).collect();
+        Self { items, next_cursor: listing.next_cursor }
+    }
+}
+
+impl<T: Serialize> Responder for PageOf<T> {
+    type Body = actix_web::body::BoxBody;
+
+    fn respond_to(self, request: &HttpRequest) -> HttpResponse {
+        let mut response = HttpResponse::Ok();
+        if let Some(cursor) = &self.next_cursor {
+            response.insert_header((header::LINK, next(request, cursor)));
+        }
+        response.json(self.items)
+    }
+}
+
+/// The link to the next page, with every filter of this one. An offset is not kept: the cursor
+/// knows where this page ends.
+fn next(request: &HttpRequest, cursor: &str) -> String {
+    let parameters: Vec<(String, String)> =
+        serde_urlencoded::from_str(request.query_string()).unwrap_or_default();
+    let kept = parameters.into_iter().filter(|(name, _)| name != "cursor" && name != "offset");
+    let own = [("cursor".to_owned(), cursor.to_owned())];
+    let query = serde_urlencoded::to_string(kept.chain(own).collect::<Vec<_>>());
+    format!("<{}?{}>; rel=\"next\"", request.path(), query.unwrap_or_default())
+}
+
+impl<T: Apiv2Schema> Apiv2Schema for PageOf<T> {}
+
+impl<T: Apiv2Schema + OperationModifier> OperationModifier for PageOf<T> {
+    fn update_response(operation: &mut DefaultOperationRaw) {
+        web::Json::<Vec<T>>::update_response(operation);
+    }
+
+    fn update_definitions(
+        map: &mut std::collections::BTreeMap<String, paperclip::v2::models::DefaultSchemaRaw>,
+    ) {
+        web::Json::<Vec<T>>::update_definitions(map);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn page(limit: Option<&str>, offset: Option<&str>, cursor: Option<&str>) -> Option<Page> {
+        let own = |text: Option<&str>| text.map(str::to_owned);
+        let params = PageParams { limit: own(limit), offset: own(offset), cursor: own(cursor) };
+        params.page(&mut FieldErrors::default())
+    }
+
+    #[test]
+    fn a_page_is_the_first_fifty_unless_said_otherwise() {
+        assert_eq!(page(None, None, None), Some(Page::default()));
+        let cursor = PagePosition::Cursor("c".to_owned());
+        assert_eq!(page(Some("200"), None, Some("c")), Some(Page { limit: 200, position: cursor }));
+        let offset = PagePosition::Offset(10_000);
+        assert_eq!(page(Some("1"), Some("10000"), None), Some(Page { limit: 1, position: offset }));
+    }
+
+    #[test]
+    fn a_page_that_makes_no_sense_is_none() {
+        for (limit, offset, cursor) in [
+            (Some("0"), None, None),
+            (Some("201"), None, None),
+            (None, Some("10001"), None),
+            (None, Some("-1"), None),
+            (None, Some("0"), Some("c")),
+            (Some("99999999999999999999999"), None, None),
+        ] {
+            assert_eq!(page(limit, offset, cursor), None, "{limit:?} {offset:?} {cursor:?}");
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! Versions of templates: changed by several at once, archived, and kept by what runs.
+
+use std::sync::Arc;
+
+use greenroom_core::domain::template::MaxDuration;
+use greenroom_core::domain::{AgentName, TemplateName};
+use greenroom_core::{
+    Caller, Error, MemoryRooms, Page, PagePosition, StartRequest, TemplateFilter, TemplateSettings,
+};
+use greenroom_testkit::pg::Database;
+
+use crate::{organization, service, template};
+
+fn renamed(name: &str) -> impl FnOnce(&TemplateSettings) -> Result<TemplateSettings, Error> + Send {
+    let name = TemplateName::try_from(name.to_owned()).unwrap();
+    move |settings| Ok(TemplateSettings { name, ..settings.clone() })
+}
+
+#[tokio::test]
+async fn changes_at_once_are_all_kept() {
+    let database = Database::fresh().await.unwrap();
+    let greenroom = service(&database, &Arc::new(MemoryRooms::default())).build().unwrap();
+    let organization = organization();
+    let id = greenroom.create_template(organization, template("T")).await.unwrap().id;
+    let changes = (0..16).map(|_| {
+        let greenroom = greenroom.clone();
+        tokio::spawn(async move {
+            // Each adds one second to what it finds: one that had not seen another would lose it.
+            let longer = |settings: &TemplateSettings| {
+                let seconds = i64::from(settings.max_duration_seconds.get()) + 1;
+                let max_duration_seconds = MaxDuration::try_from(seconds).unwrap();
+                Ok::<_, Error>(TemplateSettings { max_duration_seconds, ..settings.clone() })
+            };
+            greenroom.update_template(organization, id, longer).await.unwrap().version
+        })
+    });
+    let mut versions = Vec::new();
+    for change in changes.collect::<Vec<_>>() {
+        versions.push(change.await.unwrap());
+    }
+    versions.sort_unstable();
+    assert_eq!(versions, (2..=17).collect::<Vec<_>>());
+    let current = greenroom.template(organization, id).await.unwrap().unwrap();
+    assert_eq!((current.version, current.settings.max_duration_seconds.get()), (17, 7216));
+}
+
+#[tokio::test]
+async fn a_change_of_nothing_adds_no_version_and_a_refused_one_changes_nothing() {
+    let database = Database::fresh().await.unwrap();
+    let greenroom = service(&database, &Arc::new(MemoryRooms::default())).build().unwrap();
+    let organization = organization();
+    let created = greenroom.create_template(organization, template("T")).await.unwrap();
+    greenroom.create_template(organization, template("Taken")).await.unwrap();
+    let update = async |change| greenroom.update_template(organization, created.id, change).await;
+    assert_eq!(update(Box::new(renamed("T")) as Change).await.unwrap(), created);
+    let refused = update(Box::new(renamed("TAKEN"))).await.unwrap_err();
+    assert!(matches!(refused, Error::TemplateNameTaken(name) if name.as_str() == "TAKEN"));
+    let contradicts: Change =
+        Box::new(|settings| Ok(TemplateSettings { agent_required: true, ..settings.clone() }));
+    assert!(matches!(update(contradicts).await, Err(Error::TemplateContradicts(_))));
+    let failing: Change = Box::new(|_| Err(Error::InvalidCursor));
+    assert!(matches!(update(failing).await, Err(Error::InvalidCursor)), "the change's own error");
+    assert_eq!(greenroom.template(organization, created.id).await.unwrap(), Some(created));
+}
+
+type Change = Box<dyn FnOnce(&TemplateSettings) -> Result<TemplateSettings, Error> + Send>;
+
+#[tokio::test]
+async fn what_runs_keeps_its_version_and_what_starts_gets_the_current() {
+    let database = Database::fresh().await.unwrap();
+    let rooms = Arc::new(MemoryRooms::default());
+    let greenroom = service(&database, &rooms).build().unwrap();
+    let organization = organization();
+    let caller = Caller::backend(organization);
+    let id = greenroom.create_template(organization, template("T")).await.unwrap().id;
+    let before = greenroom.start(&caller, StartRequest::new(id)).await.unwrap().session;
+    let with_agent = |settings: &TemplateSettings| {
+        let agent_name = Some(AgentName::try_from("greeter".to_owned()).unwrap());
+        let modality_profile = Some("audio".parse().unwrap());
+        Ok::<_, Error>(TemplateSettings { agent_name, modality_profile, ..settings.clone() })
+    };
+    greenroom.update_template(organization, id, with_agent).await.unwrap();
+    let after = greenroom.start(&caller, StartRequest::new(id)).await.unwrap().session;
+
+    let kept = greenroom.session(&caller, before.id).await.unwrap().unwrap();
+    assert_eq!((kept.modality_profile, kept.session_template_version), (None, 1));
+    assert_eq!(
+        (after.modality_profile, after.session_template_version),
+        (Some("audio".parse().unwrap()), 2)
+    );
+    assert_eq!(rooms.get(&after.room_name).unwrap().dispatch.agent_name(), "greeter");
+}
+
+#[tokio::test]
+async fn an_archived_template_is_read_and_nothing_else() {
+    let database = Database::fresh().await.unwrap();
+    let greenroom = service(&database, &Arc::new(MemoryRooms::default())).build().unwrap();
+    let organization = organization();
+    let id = greenroom.create_template(organization, template("T")).await.unwrap().id;
+    greenroom.archive_template(organization, id).await.unwrap();
+    let archived = greenroom.template(organization, id).await.unwrap().unwrap();
+    assert!(archived.archived_at.is_some());
+    greenroom.archive_template(organization, id).await.unwrap();
+    let again = greenroom.template(organization, id).await.unwrap().unwrap();
+    assert_eq!(again.archived_at, archived.archived_at, "it keeps its time");
+
+    let refused = greenroom.start(&Caller::backend(organization), StartRequest::new(id)).await;
+    assert!(matches!(refused, Err(Error::TemplateNotFound(_))));
+    let refused = greenroom.update_template(organization, id, renamed("U")).await;
+    assert!(matches!(refused, Err(Error::TemplateNotFound(_))));
+    greenroom.create_template(organization, template("t")).await.expect("the name is free");
+    let list = async |include_archived| {
+        let filter = TemplateFilter { include_archived };
+        greenroom.templates(organization, filter, Page::default()).await.unwrap().items.len()
+    };
+    assert_eq!((list(false).await, list(true).await), (1, 2));
+}
+
+#[tokio::test]
+async fn templates_are_walked_newest_first() {
+    let database = Database::fresh().await.unwrap();
+    let greenroom = service(&database, &Arc::new(MemoryRooms::default())).build().unwrap();
+    let organization = organization();
+    let mut created = Vec::new();
+    for number in 0..5 {
+        let settings = template(&format!("T{number}"));
+        created.insert(0, greenroom.create_template(organization, settings).await.unwrap().id);
+    }
+    let (mut walked, mut page) = (Vec::new(), Page { limit: 2, ..Page::default() });
+    loop {
+        let read =
+            greenroom.templates(organization, TemplateFilter::default(), page).await.unwrap();
+        walked.extend(read.items.iter().map(|template| template.id));
+        let Some(cursor) = read.next_cursor else { break };
+        page = Page { limit: 2, position: PagePosition::Cursor(cursor) };
+    }
+    created.sort_unstable_by(|one, other| other.cmp(one));
+    assert_eq!(walked, created);
+}
