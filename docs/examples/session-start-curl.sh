@@ -1,0 +1,32 @@
+#!/bin/sh
+# Starts a session with curl: makes a template, starts a session of it, and reads the session back.
+#
+#   GREENROOM_URL    where Greenroom is, such as http://127.0.0.1:8080
+#   GREENROOM_TOKEN  a backend's token: greenroom token --org <UUID>
+set -eu
+: "${GREENROOM_URL:?set it to where Greenroom is}" "${GREENROOM_TOKEN:?greenroom token --org <UUID> makes one}"
+
+# On a failure curl shows the problem, which says what to do, and ends with status 22.
+call() {
+  curl --silent --show-error --fail-with-body --max-time 10 \
+    --header "Authorization: Bearer $GREENROOM_TOKEN" --header "Content-Type: application/json" "$@"
+}
+
+# The text of a field. Where jq is installed: jq -r .name
+field() {
+  sed -n "s/.*\"$1\":\"\([^\"]*\)\".*/\1/p"
+}
+
+template=$(call "$GREENROOM_URL/api/v1/session-templates" \
+  --data "{\"name\": \"curl example $$-$(date +%s)\", \"modality_profile\": \"audio+text\"}" | field id)
+echo "template  $template"
+
+started=$(call "$GREENROOM_URL/api/v1/sessions/start" \
+  --data "{\"session_template_id\": \"$template\", \"user_id\": \"ann\", \"metadata\": {\"order\": 42}}")
+session=$(echo "$started" | field session_id)
+echo "session   $session"
+echo "room      $(echo "$started" | field room_name)"
+echo "connect   $(echo "$started" | field server_url)"
+echo "join by   $(echo "$started" | field join_by)"
+
+echo "status    $(call "$GREENROOM_URL/api/v1/sessions/$session" | field status)"
