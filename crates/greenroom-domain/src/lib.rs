@@ -8,6 +8,7 @@ pub mod caller;
 pub mod id;
 pub mod identity;
 pub mod json;
+pub mod lifecycle;
 pub mod modality;
 pub mod panel;
 pub mod room_name;

@@ -1,0 +1,62 @@
+//! The rules of the user: joining makes the session active, and no session lasts for ever.
+
+use chrono::TimeDelta;
+
+use super::{Action, Deciding, NOTICE, Observation, TimelineEvent};
+use crate::{AgentStatus, EndReason, RoomCreation, SessionStatus};
+
+impl Deciding<'_> {
+    pub(super) fn see_user(&mut self, seen: &Observation) {
+        // A room that is gone says nothing of who left it: LiveKit may only have restarted.
+        if !seen.room {
+            return;
+        }
+        match (seen.user(&self.session.participant_identity), self.state.is_user_there()) {
+            (Some(user), false) => {
+                self.state.user_joined_at = Some(self.now).max(self.state.user_left_at);
+                self.tell_of(TimelineEvent::UserJoined, user);
+            }
+            (None, true) => {
+                let after = self.state.user_joined_at.map(|at| at + TimeDelta::microseconds(1));
+                self.state.user_left_at = Some(self.now).max(after);
+                self.tell(TimelineEvent::UserLeft);
+            }
+            _ => {}
+        }
+        if self.state.is_user_there() && self.state.status == SessionStatus::Pending {
+            self.become_active();
+        }
+    }
+
+    fn become_active(&mut self) {
+        self.state.status = SessionStatus::Active;
+        self.state.started_at = Some(self.now);
+        self.state.end_by = Some(self.now + self.session.terms.max_duration);
+        let by_token = self.session.terms.room_creation == RoomCreation::OnJoin;
+        if by_token && self.state.agent_status == AgentStatus::Waiting {
+            // The token's room_config asked for it, in this very join.
+            self.state.agent_status = AgentStatus::Dispatched;
+            self.state.agent_wanted_since = Some(self.now);
+            self.state.last_dispatch_at = Some(self.now);
+            self.tell(TimelineEvent::AgentDispatched);
+        }
+    }
+
+    pub(super) fn keep_deadlines(&mut self, _: &Observation) {
+        if self.state.status == SessionStatus::Pending && self.now >= self.session.join_by {
+            self.finish(SessionStatus::Expired, EndReason::JoinWindow);
+            return;
+        }
+        self.end_at_the_longest();
+    }
+
+    pub(super) fn end_at_the_longest(&mut self) {
+        let Some(end_by) = self.state.end_by else { return };
+        if self.now >= end_by {
+            self.finish(SessionStatus::Ended, EndReason::MaxDuration);
+        } else if self.now >= end_by - NOTICE && self.state.ending_notified_at.is_none() {
+            self.state.ending_notified_at = Some(self.now);
+            self.actions.push(Action::AnnounceEnd);
+        }
+    }
+}
