@@ -6,10 +6,15 @@
 set -eu
 : "${GREENROOM_URL:?set it to where Greenroom is}" "${GREENROOM_TOKEN:?greenroom token --org <UUID> makes one}"
 
-# On a failure curl shows the problem, which says what to do, and ends with status 22.
+# Prints the answer. On a failure that is the problem, which says what to do, and the end.
 call() {
-  curl --silent --show-error --fail-with-body --max-time 10 \
-    --header "Authorization: Bearer $GREENROOM_TOKEN" --header "Content-Type: application/json" "$@"
+  if answer=$(curl --silent --show-error --fail-with-body --max-time 10 \
+    --header "Authorization: Bearer $GREENROOM_TOKEN" --header "Content-Type: application/json" "$@"); then
+    printf '%s\n' "$answer"
+  else
+    printf '%s\n' "$answer" >&2
+    exit 1
+  fi
 }
 
 # The text of a field. Where jq is installed: jq -r .name
@@ -17,8 +22,9 @@ field() {
   sed -n "s/.*\"$1\":\"\([^\"]*\)\".*/\1/p"
 }
 
-template=$(call "$GREENROOM_URL/api/v1/session-templates" \
-  --data "{\"name\": \"curl example $$-$(date +%s)\", \"modality_profile\": \"audio+text\"}" | field id)
+created=$(call "$GREENROOM_URL/api/v1/session-templates" \
+  --data "{\"name\": \"curl example $$-$(date +%s)\", \"modality_profile\": \"audio+text\"}")
+template=$(echo "$created" | field id)
 echo "template  $template"
 
 started=$(call "$GREENROOM_URL/api/v1/sessions/start" \
@@ -29,4 +35,5 @@ echo "room      $(echo "$started" | field room_name)"
 echo "connect   $(echo "$started" | field server_url)"
 echo "join by   $(echo "$started" | field join_by)"
 
-echo "status    $(call "$GREENROOM_URL/api/v1/sessions/$session" | field status)"
+read_back=$(call "$GREENROOM_URL/api/v1/sessions/$session")
+echo "status    $(echo "$read_back" | field status)"

@@ -40,6 +40,8 @@ def call(method, path, body=None):
             if not problem["retryable"] or attempt == ATTEMPTS:
                 raise Refused(problem) from None
             time.sleep(int(failure.headers["Retry-After"]))
+        except urllib.error.URLError as unreachable:
+            raise SystemExit(f"Greenroom is not at {URL}: {unreachable.reason}") from None
 
 
 def main():

@@ -2,7 +2,7 @@
 
 mod demo;
 
-use std::{fs::File, path::Path, process::ExitCode, time::Instant};
+use std::{fs::File, net::TcpListener, path::Path, process::ExitCode, time::Instant};
 
 use anyhow::{Result, bail, ensure};
 use clap::Args;
@@ -51,6 +51,12 @@ pub async fn run(
     let started = Instant::now();
     let check = arguments.check;
     tokio::pin!(asked_to_stop);
+    if let Some(port) = arguments.port {
+        ensure!(
+            TcpListener::bind(("127.0.0.1", port)).is_ok(),
+            "port {port} is taken: choose another with --port, or leave it out"
+        );
+    }
     println!("Greenroom, for development\n");
     let set = tokio::select! {
         set = set_up(&arguments) => set?,
@@ -144,12 +150,13 @@ fn start_over(home: &Path) -> Result<()> {
 
 fn addresses(stage: &Stage, session: &Session) {
     println!("\nStart another:\n\n{}\n", session.curl(&stage.service));
-    let rows: [(&str, &str); 5] = [
+    let rows: [(&str, &str); 6] = [
         ("API", &stage.service.url("/api/v1")),
-        ("OpenAPI", &stage.service.url("/openapi.json")),
+        ("Docs", &stage.service.url("/docs")),
         ("LiveKit", stage.livekit.url()),
         ("PostgreSQL", &stage.postgres.url),
         ("Logs", &stage.service.log()),
+        ("Settings", &format!("set -a; . target/dev/{}; set +a", service::SETTINGS)),
     ];
     for (name, address) in rows {
         println!("  {name:<12}{address}");

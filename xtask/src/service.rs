@@ -26,6 +26,12 @@ const READY_WITHIN: Duration = Duration::from_secs(20);
 /// Where `greenroom serve` listens unless told otherwise.
 const USUAL_PORT: u16 = 8080;
 
+/// Where front ends are served while they are developed.
+const PAGES: &str = "http://localhost:3000,http://localhost:5173";
+
+/// The file with what it was configured by, for `greenroom doctor` and its like.
+pub const SETTINGS: &str = "greenroom.env";
+
 /// A running `greenroom serve`.
 pub struct Service {
     address: String,
@@ -44,11 +50,17 @@ pub async fn build(steps: &Steps) -> Result<PathBuf> {
         .await
 }
 
+/// A cargo as somebody would start it in the root of the repository.
+pub fn cargo(name: &str, log: PathBuf) -> Guarded {
+    let command = Guarded::new(name, "cargo", log).in_directory(place::workspace());
+    let inherited = env::names().into_iter().filter(|name| env::is_of_cargo_run(name));
+    inherited.fold(command, Guarded::without_env)
+}
+
 fn build_blocking(log: PathBuf) -> Result<PathBuf> {
     std::fs::remove_file(&log).ok();
-    let output = Guarded::new("cargo-build", "cargo", log)
+    let output = cargo("cargo-build", log)
         .args(["build", "--package", "greenroom", "--message-format=json-render-diagnostics"])
-        .in_directory(place::workspace())
         .run()?;
     let executable = |line: &str| {
         let message: Value = serde_json::from_str(line).ok()?;
@@ -74,14 +86,24 @@ impl Service {
                 let secret = kept_secret(&home.join("jwt-secret"))?;
                 let log = home.join("greenroom.log");
                 std::fs::remove_file(&log).ok();
-                let mut process = without_settings(Guarded::new("greenroom", program, log))
+                let settings = [
+                    ("GREENROOM_LISTEN", address.as_str()),
+                    ("GREENROOM_CORS_ORIGINS", PAGES),
+                    ("DATABASE_URL", database_url),
+                    ("LIVEKIT_URL", livekit.url()),
+                    ("LIVEKIT_API_KEY", livekit.api_key()),
+                    ("LIVEKIT_API_SECRET", livekit.api_secret()),
+                    ("AUTH_JWT_SECRET", &secret),
+                ];
+                let written = settings.map(|(name, text)| format!("{name}='{text}'\n")).concat();
+                write_privately(&home.join(SETTINGS), &written)?;
+                let mut process = settings
+                    .iter()
+                    .fold(
+                        without_settings(Guarded::new("greenroom", program, log)),
+                        |command, (name, text)| command.env(name, text),
+                    )
                     .args(["serve"])
-                    .env("GREENROOM_LISTEN", &address)
-                    .env("DATABASE_URL", database_url)
-                    .env("LIVEKIT_URL", livekit.url())
-                    .env("LIVEKIT_API_KEY", livekit.api_key())
-                    .env("LIVEKIT_API_SECRET", livekit.api_secret())
-                    .env("AUTH_JWT_SECRET", &secret)
                     .env("NO_COLOR", "1")
                     .start()?;
                 ready(&mut process, &address).await?;
@@ -173,8 +195,13 @@ fn kept_secret(file: &Path) -> Result<String> {
     }
     let secret =
         format!("{}{}{}", place::random_hex()?, place::random_hex()?, place::random_hex()?);
+    write_privately(file, &secret)?;
+    Ok(secret)
+}
+
+/// Writes a file that nobody else may read.
+fn write_privately(file: &Path, text: &str) -> Result<()> {
     std::fs::write(file, "")?;
     std::fs::set_permissions(file, std::fs::Permissions::from_mode(0o600))?;
-    std::fs::write(file, &secret)?;
-    Ok(secret)
+    Ok(std::fs::write(file, text)?)
 }

@@ -18,6 +18,7 @@ use tokio::time::sleep;
 use crate::{
     parts,
     parts::Postgres,
+    service,
     service::Service,
     steps::{Steps, seconds},
 };
@@ -136,10 +137,7 @@ fn tests(postgres: &Postgres, livekit: &Server, arguments: &[String]) -> Check {
 
 fn cargo(name: &str, arguments: &[&str]) -> Guarded {
     let color = if stdout().is_terminal() { "always" } else { "never" };
-    Guarded::new(name, "cargo", log(name))
-        .args(arguments)
-        .in_directory(place::workspace())
-        .env("CARGO_TERM_COLOR", color)
+    service::cargo(name, log(name)).args(arguments).env("CARGO_TERM_COLOR", color)
 }
 
 fn with_parts(command: Guarded, postgres: &Postgres, livekit: &Server) -> Guarded {

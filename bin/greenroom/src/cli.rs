@@ -1,6 +1,7 @@
 //! The commands, and what they print.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -37,7 +38,7 @@ enum Command {
     Migrate {
         /// Take back the newest N migrations instead.
         #[arg(long, value_name = "N")]
-        revert: Option<usize>,
+        revert: Option<NonZeroUsize>,
     },
     /// Look at every dependency: each line is fine, or says what to do.
     Doctor,
@@ -141,10 +142,12 @@ async fn try_to(arguments: Arguments) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-async fn run_migrations(url: &str, revert: Option<usize>) -> anyhow::Result<()> {
+async fn run_migrations(url: &str, revert: Option<NonZeroUsize>) -> anyhow::Result<()> {
     let (verb, nothing, names) = match revert {
         None => ("applied", "the schema is as it should be", migrate::run(url).await),
-        Some(count) => ("reverted", "no migration is applied", migrate::revert(url, count).await),
+        Some(count) => {
+            ("reverted", "no migration is applied", migrate::revert(url, count.get()).await)
+        }
     };
     let names = names.context("the schema is unchanged")?;
     for name in &names {

@@ -164,7 +164,10 @@ fn keys(reader: &mut Reader) -> Option<Keys> {
         return None;
     }
     let secrets = |secret| Keys::Secrets(secret_keys(&secret, previous.as_ref()));
-    secret.map(secrets).or(public_key.map(Keys::Public)).or(jwks.map(Keys::Published))
+    secret
+        .map(secrets)
+        .or(public_key.map(|key| Keys::Public(Box::new(key))))
+        .or(jwks.map(Keys::Published))
 }
 
 fn secret_keys(current: &SecretString, previous: Option<&SecretString>) -> Vec<Key> {
@@ -279,7 +282,7 @@ fn long_secret(text: &str) -> Result<SecretString, String> {
 
 fn public_key(file: &str) -> Result<Key, String> {
     let pem = std::fs::read(file).map_err(|error| format!("cannot be read: {}", error.kind()))?;
-    let wrong = "must name a PEM file with a public key: RSA, EC on P-256, or Ed25519";
+    let wrong = "must name a PEM file with a public key: RSA of at least 2048 bits, EC on P-256, or Ed25519";
     Key::of_pem(&pem).ok_or_else(|| wrong.to_owned())
 }
 

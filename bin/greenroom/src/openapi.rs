@@ -4,6 +4,7 @@
 //! operation. Rather than bend our types to that, its document is patched here.
 
 use actix_web::App;
+use actix_web::http::StatusCode;
 use greenroom_core::domain::{
     AgentStatus, EndReason, Modality, OnAgentHangup, RoomCreation, SessionStatus,
 };
@@ -101,6 +102,37 @@ fn patch(document: &mut Value) {
             patch_operation(operation);
         }
     }
+    document["paths"]["/livez"] = health("Whether the process runs", "livez", &[]);
+    document["paths"]["/readyz"] =
+        health("Whether requests can be served", "readyz", &[Code::NotReady]);
+}
+
+/// A route for operators, which asks for no token.
+fn health(summary: &str, id: &str, codes: &[Code]) -> Value {
+    let mut responses = json!({"200": {
+        "description": "It does.",
+        "content": {"application/json": {"schema": {
+            "type": "object",
+            "required": ["status"],
+            "properties": {"status": {"type": "string"}, "checks": checks_schema()},
+        }}},
+    }});
+    for code in codes {
+        add_problem(&mut responses, *code);
+    }
+    json!({"get": {
+        "tags": ["Operations"], "operationId": id, "summary": summary, "security": [],
+        "responses": responses,
+    }})
+}
+
+/// What `/readyz` looked at.
+fn checks_schema() -> Value {
+    json!({
+        "type": "object",
+        "description": "Each part: ok, or what is wrong with it.",
+        "additionalProperties": {"type": "string"},
+    })
 }
 
 /// The members of an object, in their order; nothing is no object.
@@ -121,7 +153,7 @@ fn patch_schema(schema: &mut Value, answered: bool) {
                 property[keyword] = limit.clone();
             });
         }
-        if let Some(words) = words(name) {
+        if let Some(words) = words(name, answered) {
             property["enum"] = words;
             // An enumeration that may be null names null among its values.
             if let (Some(words), true) =
@@ -160,6 +192,11 @@ fn property_schema(name: &str) -> Option<Value> {
             "type": "string", "minLength": 1, "maxLength": 64,
             "pattern": r"^(?!greenroom\.)[^\u0000-\u001f\u007f-\u009f]*$",
         }),
+        // In any order, though no schema says that none comes twice.
+        "modality_profile" => {
+            let word = Modality::ALL.map(Modality::as_str).join("|");
+            json!({"type": "string", "pattern": format!("^({word})(\\+({word})){{0,3}}$")})
+        }
         "enabled_panels" => json!({
             "type": "array", "maxItems": 32,
             "items": {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,64}$"},
@@ -174,7 +211,7 @@ fn property_schema(name: &str) -> Option<Value> {
 }
 
 /// The words of a property that is an enumeration.
-fn words(property: &str) -> Option<Value> {
+fn words(property: &str, answered: bool) -> Option<Value> {
     fn texts<T: Copy>(all: &[T], text: impl Fn(T) -> &'static str) -> Value {
         all.iter().map(|word| text(*word)).collect()
     }
@@ -183,13 +220,13 @@ fn words(property: &str) -> Option<Value> {
         "agent_status" => Some(texts(AgentStatus::ALL, AgentStatus::as_str)),
         "end_reason" => Some(texts(EndReason::ALL, EndReason::as_str)),
         "room_creation" => Some(texts(RoomCreation::ALL, RoomCreation::as_str)),
-        "modality_profile" => Some(profiles()),
+        "modality_profile" if answered => Some(profiles()),
         "on_agent_hangup" => Some(texts(OnAgentHangup::ALL, OnAgentHangup::as_str)),
         _ => None,
     }
 }
 
-/// Every profile in its written order; a request may have any other.
+/// Every profile in its written order, which is how it is answered.
 fn profiles() -> Value {
     let words = Modality::ALL.map(Modality::as_str);
     let profile = |chosen: usize| {
@@ -268,11 +305,31 @@ fn add_problem(responses: &mut Value, code: Code) {
             CONTENT_TYPE.to_owned(),
             json!({"schema": {"$ref": "#/components/schemas/Problem"}}),
         )]);
-        *response = json!({"description": code.as_str(), "content": content});
+        *response = json!({
+            "description": code.as_str(), "content": content, "headers": headers(code),
+        });
         return;
     }
     let named = response["description"].as_str().unwrap_or_default();
     response["description"] = format!("{named}, {}", code.as_str()).into();
+}
+
+/// What a failure has beside its body.
+fn headers(code: Code) -> Value {
+    let text = |what: &str| json!({"description": what, "schema": {"type": "string"}});
+    let mut headers = json!({"x-request-id": text("The request's id, as in the body.")});
+    if code.retryable() {
+        headers["Retry-After"] = json!({
+            "description": "Seconds until the same request may succeed.",
+            "schema": {"type": "integer"},
+        });
+    }
+    match code.status() {
+        StatusCode::UNAUTHORIZED => headers["WWW-Authenticate"] = text("Bearer"),
+        StatusCode::METHOD_NOT_ALLOWED => headers["Allow"] = text("The methods there are."),
+        _ => {}
+    }
+    headers
 }
 
 fn problem_schema() -> Value {
@@ -289,6 +346,7 @@ fn problem_schema() -> Value {
             "code": {"type": "string", "description": "One stable word.", "example": "template_not_found"},
             "request_id": text,
             "retryable": {"type": "boolean", "description": "Whether the same request may succeed later."},
+            "checks": checks_schema(),
             "errors": {
                 "type": "array",
                 "description": "The wrong fields of an invalid_request.",
@@ -319,7 +377,8 @@ mod tests {
     #[test]
     fn every_operation_says_how_it_fails() {
         let mut document: Value = serde_json::from_str(&document()).unwrap();
-        let operations = entries(&mut document["paths"]).flat_map(|(_, path)| entries(path));
+        let api = entries(&mut document["paths"]).filter(|(path, _)| path.starts_with("/api/"));
+        let operations = api.flat_map(|(_, path)| entries(path));
         let mut documented: Vec<_> = operations
             .map(|(_, operation)| operation["operationId"].as_str().unwrap().to_owned())
             .collect();

@@ -127,7 +127,8 @@ impl Problem {
                 Self::new(Code::BodyTooLarge, "The body is larger than 64 KiB.")
             }
             status if status.is_client_error() => {
-                Self::new(Code::InvalidRequest, "The request is malformed.")
+                // A preflight that asks for too much, for one: its own words name what.
+                Self::invalid(vec![FieldError::new("request", error.to_string())])
             }
             _ => Self::internal(&error),
         }
@@ -245,7 +246,7 @@ impl Problem {
                 Code::LiveKitTimeout,
                 "LiveKit did not answer in time, so this session cannot happen. Start again.",
             ),
-            LiveKitError::Refused(_) => Self::new(
+            LiveKitError::Refused(_) | LiveKitError::NotFound => Self::new(
                 Code::LiveKitError,
                 "LiveKit refused to open the room, so this session cannot happen. Its key may be wrong: the log has its answer.",
             ),

@@ -12,8 +12,8 @@ use crate::config::Settings;
 use crate::extract::BODY_LIMIT;
 use crate::{auth, cors, openapi, request, routes, telemetry};
 
-/// How long what has begun may take to come to its end. A start has up to ten seconds to send its
-/// body, and then as long as PostgreSQL and LiveKit are waited for.
+/// How long what has begun may take to come to its end: a request has five seconds to send its body,
+/// and then as long as PostgreSQL and LiveKit are waited for.
 const SHUTDOWN_SECONDS: u64 = 30;
 
 /// Serves until SIGTERM or Ctrl-C, then lets what has begun come to its end.
@@ -52,7 +52,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     .shutdown_timeout(SHUTDOWN_SECONDS)
     .shutdown_signal(asked_to_stop()?)
     .bind(settings.listen)
-    .with_context(|| format!("cannot listen on {}", settings.listen))?;
+    .with_context(|| format!("cannot listen on {} (GREENROOM_LISTEN)", settings.listen))?;
     for address in server.addrs() {
         tracing::info!(%address, pid = std::process::id(), "listening");
     }

@@ -20,7 +20,7 @@ pub fn start(settings: &Settings) -> anyhow::Result<()> {
         .with_ansi(io::stderr().is_terminal());
     let started = match settings.log_format {
         LogFormat::Text => log.try_init(),
-        LogFormat::Json => log.json().flatten_event(true).try_init(),
+        LogFormat::Json => log.json().flatten_event(true).with_span_list(false).try_init(),
     };
     started.map_err(|error| anyhow::anyhow!(error))
 }

@@ -13,10 +13,10 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::Error;
 
-/// How long one step may take on the database, the wait for a connection included. It is also
-/// PostgreSQL's own time-out of a statement; this one ends what PostgreSQL cannot, being gone
-/// without a word.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long one step may take on the database, the wait for a connection included. PostgreSQL's own
+/// time-out of a statement is five seconds; this one ends what PostgreSQL cannot, being gone without
+/// a word, and leaves time to tell the caller within the same five.
+const PATIENCE: Duration = Duration::from_millis(4_500);
 
 pub(crate) struct Database {
     pool: Pool<AsyncPgConnection>,

@@ -70,11 +70,17 @@ impl<T> Listing<T> {
 pub(crate) struct List([u8; 16]);
 
 impl List {
-    /// The list of these things: their `Debug` form tells any two lists apart.
-    pub(crate) fn of(what: &impl std::fmt::Debug) -> Self {
-        let digest = Sha256::digest(format!("{what:?}"));
+    /// The list of this kind that these values choose, each in a form that never changes: replicas
+    /// of two versions read one another's cursors.
+    pub(crate) fn of(kind: &str, chosen_by: &[Option<String>]) -> Self {
+        let mut hash = Sha256::new();
+        for part in [Some(kind)].into_iter().chain(chosen_by.iter().map(Option::as_deref)) {
+            // The length of each keeps any two lists apart, and absent is not empty.
+            hash.update(part.map_or(u64::MAX, |part| part.len() as u64).to_be_bytes());
+            hash.update(part.unwrap_or_default());
+        }
         let mut bound = [0; 16];
-        bound.copy_from_slice(&digest[..16]);
+        bound.copy_from_slice(&hash.finalize()[..16]);
         Self(bound)
     }
 
@@ -101,15 +107,35 @@ mod tests {
 
     #[test]
     fn a_cursor_leads_on_in_its_own_list_alone() {
-        let (list, id) = (List::of(&("sessions", 1)), Uuid::from_u128(7));
+        let (list, id) = (List::of("sessions", &[Some("1".into())]), Uuid::from_u128(7));
         let cursor = list.cursor_after(id);
         assert_eq!(list.read(&cursor).unwrap(), id);
-        assert!(matches!(List::of(&("sessions", 2)).read(&cursor), Err(Error::InvalidCursor)));
+        assert!(matches!(
+            List::of("sessions", &[Some("2".into())]).read(&cursor),
+            Err(Error::InvalidCursor)
+        ));
+    }
+
+    #[test]
+    fn any_two_lists_are_apart() {
+        let text = |text: &str| Some(text.to_owned());
+        let lists = [
+            List::of("a", &[]),
+            List::of("a", &[None]),
+            List::of("a", &[text("")]),
+            List::of("a", &[text("b"), text("c")]),
+            List::of("a", &[text("bc"), text("")]),
+            List::of("a", &[text("b"), None, text("c")]),
+            List::of("ab", &[text("c")]),
+        ];
+        for (place, list) in lists.iter().enumerate() {
+            assert!(lists[place + 1..].iter().all(|other| other.0 != list.0), "{place}");
+        }
     }
 
     #[test]
     fn what_is_no_cursor_is_refused() {
-        let list = List::of(&());
+        let list = List::of("", &[]);
         let good = list.cursor_after(Uuid::nil());
         for text in ["", "x", "====", &good[1..], &format!("{good}AAAA"), &"A".repeat(43), "%00"] {
             assert!(matches!(list.read(text), Err(Error::InvalidCursor)), "{text:?}");
@@ -118,7 +144,7 @@ mod tests {
 
     #[test]
     fn a_further_page_is_announced_when_there_is_one() {
-        let list = List::of(&());
+        let list = List::of("", &[]);
         let page = |read: u128| {
             Listing::of((0..read).collect::<Vec<_>>(), 2, &list, |item| Uuid::from_u128(*item))
         };

@@ -1,5 +1,6 @@
 //! Reading sessions.
 
+use chrono::{DateTime, Utc};
 use greenroom_domain::{Caller, SessionId};
 use greenroom_store::{Session, SessionFilter};
 
@@ -35,7 +36,7 @@ impl Greenroom {
         page: Page,
     ) -> Result<Listing<Session>, Error> {
         filter.user_id = caller.acts_for(filter.user_id)?;
-        let list = List::of(&("sessions", caller, &filter));
+        let list = list_of(caller, &filter);
         let position = page.position.within(&list, SessionId)?;
         let organization = caller.organization_id;
         let one_more = page.limit + 1;
@@ -45,6 +46,24 @@ impl Greenroom {
         let shown = sessions.into_iter().map(|session| shown_to(caller, session)).collect();
         Ok(Listing::of(shown, page.limit, &list, |session: &Session| session.id.0))
     }
+}
+
+/// The list a caller sees through a filter.
+fn list_of(caller: &Caller, filter: &SessionFilter) -> List {
+    let statuses: Vec<_> = filter.status.iter().map(|status| status.as_str()).collect();
+    let time = |at: DateTime<Utc>| at.timestamp_micros().to_string();
+    List::of(
+        "sessions",
+        &[
+            Some(caller.organization_id.to_string()),
+            caller.end_user.as_ref().map(|user| user.as_str().to_owned()),
+            Some(statuses.join(",")),
+            filter.user_id.as_ref().map(|user| user.as_str().to_owned()),
+            filter.session_template_id.map(|id| id.to_string()),
+            filter.created_after.map(time),
+            filter.created_before.map(time),
+        ],
+    )
 }
 
 /// The session as this caller sees it: metadata is between the backend and the agent.

@@ -7,7 +7,7 @@ use greenroom_livekit::LiveKitError;
 use greenroom_store::connection::server_version;
 use greenroom_store::migrate;
 use tokio::sync::Mutex;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use crate::{Error, Greenroom};
 
@@ -16,6 +16,9 @@ const FRESH: Duration = Duration::from_secs(1);
 
 /// How long PostgreSQL has to answer; opening a connection may take three seconds of it.
 const PATIENCE: Duration = Duration::from_secs(4);
+
+/// How long whoever asks waits, for others' looks, too.
+const ANSWERED: Duration = Duration::from_millis(4_500);
 
 /// PostgreSQL 15, as it counts its versions itself.
 const OLDEST_POSTGRES: i32 = 150_000;
@@ -70,15 +73,23 @@ impl Greenroom {
     /// Looks at PostgreSQL, its schema, and LiveKit. Who asks within a second of another gets what
     /// that one was told: anybody may ask, and LiveKit counts its calls.
     pub async fn readiness(&self) -> Readiness {
-        let mut last = self.shared.last_look.0.lock().await;
-        match &*last {
-            Some((at, found)) if at.elapsed() < FRESH => found.clone(),
-            _ => {
-                let found = self.look().await;
-                *last = Some((Instant::now(), found.clone()));
-                found
+        let found = async {
+            let mut last = self.shared.last_look.0.lock().await;
+            match &*last {
+                Some((at, found)) if at.elapsed() < FRESH => found.clone(),
+                _ => {
+                    let found = self.look().await;
+                    *last = Some((Instant::now(), found.clone()));
+                    found
+                }
             }
-        }
+        };
+        // Those who asked before may have gone away in the middle of their looks.
+        timeout(ANSWERED, found).await.unwrap_or_else(|_| Readiness {
+            database: Err(Fault::new("does not answer in time")),
+            migrations: unknown(),
+            livekit: Err(Fault::new("was not looked at")),
+        })
     }
 
     async fn look(&self) -> Readiness {
@@ -96,7 +107,7 @@ impl Greenroom {
             let what = match error {
                 LiveKitError::Unavailable(_) => "does not answer",
                 LiveKitError::Timeout => "does not answer in time",
-                LiveKitError::Refused(_) => "refuses; is the key right?",
+                LiveKitError::Refused(_) | LiveKitError::NotFound => "refuses; is the key right?",
             };
             Fault::of(what, &error)
         });

@@ -56,7 +56,8 @@ impl Greenroom {
         filter: TemplateFilter,
         page: Page,
     ) -> Result<Listing<SessionTemplate>, Error> {
-        let list = List::of(&("templates", organization, filter));
+        let archived = filter.include_archived.then(String::new);
+        let list = List::of("templates", &[Some(organization.to_string()), archived]);
         let position = page.position.within(&list, SessionTemplateId)?;
         let one_more = page.limit + 1;
         let read = async |db: &mut _| {
@@ -66,8 +67,8 @@ impl Greenroom {
         Ok(Listing::of(templates, page.limit, &list, |template: &SessionTemplate| template.id.0))
     }
 
-    /// Adds a version to a template: what `change` makes of the current one. Changes of one
-    /// template wait for one another, so that none is lost, and `change` must not take long. One
+    /// Adds a version to a template: what `change` makes of the current one. Changes wait
+    /// for one another, so that none is lost, and `change` must not take long. One
     /// that changes nothing adds no version.
     ///
     /// # Errors
@@ -82,7 +83,8 @@ impl Greenroom {
         let mut name = None;
         let written = self.shared.database.run(async |db| {
             db.transaction(async |db: &mut AsyncPgConnection| {
-                let current = SessionTemplate::lock(db, organization, id).await?;
+                organization::lock_templates(db, organization).await?;
+                let current = SessionTemplate::find(db, organization, id).await?;
                 let Some(current) = current.filter(|template| template.archived_at.is_none())
                 else {
                     return Ok(Err(Error::TemplateNotFound(id).into()));
@@ -116,7 +118,8 @@ impl Greenroom {
     ) -> Result<(), Error> {
         let archived = self.shared.database.run(async |db| {
             db.transaction(async |db: &mut AsyncPgConnection| {
-                let current = SessionTemplate::lock(db, organization, id).await?;
+                organization::lock_templates(db, organization).await?;
+                let current = SessionTemplate::find(db, organization, id).await?;
                 if let Some(template) = &current {
                     template.archive(db).await?;
                 }

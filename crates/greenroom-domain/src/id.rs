@@ -31,7 +31,10 @@ macro_rules! id {
             type Err = Invalid;
 
             fn from_str(text: &str) -> Result<Self, Invalid> {
-                Uuid::try_parse(text).map(Self).map_err(|_| Invalid::new("must be a UUID"))
+                // In its usual form alone (RFC 9562, §4): no braces, no urn, no hyphens left out.
+                let usual = Some(text).filter(|text| text.len() == uuid::fmt::Hyphenated::LENGTH);
+                let id = usual.and_then(|text| Uuid::try_parse(text).ok());
+                id.map(Self).ok_or_else(|| Invalid::new("must be a UUID"))
             }
         }
     };
@@ -120,6 +123,14 @@ mod tests {
 
     #[test]
     fn text_that_is_no_uuid_is_refused() {
-        assert_eq!("42".parse::<SessionId>().unwrap_err().to_string(), "must be a UUID");
+        assert!("0193B8A0-0000-7000-8000-000000000001".parse::<SessionId>().is_ok());
+        for text in [
+            "42",
+            "0193b8a0000070008000000000000001",
+            "{0193b8a0-0000-7000-8000-000000000001}",
+            "urn:uuid:0193b8a0-0000-7000-8000-000000000001",
+        ] {
+            assert_eq!(text.parse::<SessionId>().unwrap_err().to_string(), "must be a UUID");
+        }
     }
 }

@@ -43,7 +43,8 @@ impl TryFrom<Map<String, Value>> for JsonObject {
         if map.iter().any(|(key, value)| key.contains('\0') || holds_nul(value)) {
             return Err(Invalid::new("must not contain the character U+0000"));
         }
-        let object = Self(map);
+        let mut object = Self(map);
+        object.0.values_mut().for_each(write_whole_numbers_out);
         if object.bytes() > MAX_BYTES {
             return Err(Invalid::new("must be at most 4 KiB of JSON"));
         }
@@ -54,6 +55,34 @@ impl TryFrom<Map<String, Value>> for JsonObject {
 impl JsonObject {
     fn bytes(&self) -> usize {
         serde_json::to_vec(&self.0).map_or(usize::MAX, |json| json.len())
+    }
+}
+
+/// `jsonb` keeps 1e18 as the whole number it is, and gives it back with all its digits. So it is
+/// written that way from the start: what is measured and compared is what comes back.
+#[allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::cast_precision_loss,
+    reason = "whole and within the range it is cast to"
+)]
+fn write_whole_numbers_out(value: &mut Value) {
+    match value {
+        Value::Number(number) if number.is_f64() => {
+            let float = number.as_f64().unwrap_or_default();
+            if float.fract() != 0.0 {
+                return;
+            }
+            // Both bounds are floats themselves: 2^64, and -2^63.
+            if (0.0..u64::MAX as f64).contains(&float) {
+                *value = (float as u64).into();
+            } else if (i64::MIN as f64..0.0).contains(&float) {
+                *value = (float as i64).into();
+            }
+        }
+        Value::Array(values) => values.iter_mut().for_each(write_whole_numbers_out),
+        Value::Object(map) => map.values_mut().for_each(write_whole_numbers_out),
+        _ => {}
     }
 }
 
@@ -83,6 +112,18 @@ mod tests {
         let overhead = json!({"k": ""}).to_string().len();
         assert!(object(json!({"k": "x".repeat(MAX_BYTES - overhead)})).is_ok());
         assert!(object(json!({"k": "x".repeat(MAX_BYTES - overhead + 1)})).is_err());
+    }
+
+    #[test]
+    fn numbers_are_measured_as_they_come_back() {
+        let written = |value: Value| Value::Object(object(value).unwrap().into_map()).to_string();
+        assert_eq!(
+            written(json!({"a": [1e18, {"b": -2.0}]})),
+            r#"{"a":[1000000000000000000,{"b":-2}]}"#
+        );
+        assert_eq!(written(json!({"a": [0.5, -0.0, 1e300]})), r#"{"a":[0.5,0,1e+300]}"#);
+        assert!(object(json!({"a": vec![1e18; 200]})).is_ok());
+        assert!(object(json!({"a": vec![1e18; 640]})).is_err(), "12 KiB when it comes back");
     }
 
     #[test]

@@ -11,6 +11,9 @@ pub enum LiveKitError {
     /// No answer in time; what was asked for may have happened or not.
     #[error("LiveKit did not answer in time")]
     Timeout,
+    /// The room, or what was in it, is not there.
+    #[error("LiveKit knows no such room")]
+    NotFound,
     /// It answered with a refusal, such as of a bad key, or with something that makes no sense.
     #[error("LiveKit answered with an error: {0}")]
     Refused(String),

@@ -1,8 +1,11 @@
 //! The port to LiveKit's rooms, with its real form and its twin in memory.
 
+use std::collections::HashSet;
+
 use async_trait::async_trait;
-use greenroom_domain::RoomName;
+use greenroom_domain::lifecycle::{self, Participant};
 use greenroom_domain::template::ReconnectWindow;
+use greenroom_domain::{AgentName, RoomName};
 use livekit_protocol::{CreateRoomRequest, RoomConfiguration};
 
 use crate::{Dispatch, LiveKitError};
@@ -22,6 +25,32 @@ pub trait Rooms: Send + Sync + 'static {
 
     /// Whether LiveKit answers, and accepts our key.
     async fn check(&self) -> Result<(), LiveKitError>;
+
+    /// Which of these rooms are there, by one call for hundreds.
+    async fn list(&self, names: &[RoomName]) -> Result<HashSet<RoomName>, LiveKitError>;
+
+    /// Who is in the room: nobody when it is not there.
+    async fn participants(&self, name: &RoomName) -> Result<Vec<Participant>, LiveKitError>;
+
+    /// What was asked for under this name in the room, with what workers have made of it.
+    async fn dispatches(
+        &self,
+        name: &RoomName,
+        agent: &AgentName,
+    ) -> Result<Vec<lifecycle::Dispatch>, LiveKitError>;
+
+    /// Asks for an agent in a room that is there. It is not idempotent: two are two agents.
+    async fn dispatch(&self, name: &RoomName, dispatch: &Dispatch) -> Result<(), LiveKitError>;
+
+    /// Takes back what was asked for, and with it the agent that came. One that is not there is
+    /// deleted already.
+    async fn delete_dispatch(&self, name: &RoomName, id: &str) -> Result<(), LiveKitError>;
+
+    /// Disconnects everybody and deletes the room. One that is not there is deleted already.
+    async fn delete(&self, name: &RoomName) -> Result<(), LiveKitError>;
+
+    /// Sends everybody in the room a reliable data packet of this topic.
+    async fn send(&self, name: &RoomName, topic: &str, data: Vec<u8>) -> Result<(), LiveKitError>;
 }
 
 /// What a room is opened with, by a call or by the token of the user who opens it.

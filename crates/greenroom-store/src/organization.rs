@@ -23,6 +23,28 @@ pub async fn ensure(
     Ok(())
 }
 
+/// Holds off every other change of the organization's templates until the end of the transaction.
+///
+/// One lock for all of them, and before any of their rows: two that exchange their names would
+/// each wait for the other.
+///
+/// # Errors
+/// When the database fails.
+pub async fn lock_templates(
+    connection: &mut AsyncPgConnection,
+    organization: OrganizationId,
+) -> Result<(), StoreError> {
+    // Templates refer to the row, and `no key` lets new ones.
+    organizations::table
+        .find(organization)
+        .select(organizations::id)
+        .for_no_key_update()
+        .first::<OrganizationId>(connection)
+        .await
+        .optional()?;
+    Ok(())
+}
+
 /// How many sessions of an organization may live at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SessionLimit {

@@ -157,33 +157,8 @@ impl SessionTemplate {
         Ok(found)
     }
 
-    /// The current version, held against every other change of the template until the end of the
-    /// transaction.
-    ///
-    /// # Errors
-    /// When the database fails.
-    pub async fn lock(
-        connection: &mut AsyncPgConnection,
-        organization: OrganizationId,
-        id: SessionTemplateId,
-    ) -> Result<Option<Self>, StoreError> {
-        // The first version stands for them all. To wait for the current one would not do: whoever
-        // waited for it would find it superseded, and not see the version that took its place.
-        // Starts refer to versions, and `no key` lets them.
-        let held = session_templates::table
-            .find((organization, id, FIRST_VERSION))
-            .select(session_templates::version)
-            .for_no_key_update()
-            .first::<i32>(connection)
-            .await
-            .optional()?;
-        match held {
-            Some(_) => Self::find(connection, organization, id).await,
-            None => Ok(None),
-        }
-    }
-
-    /// Adds the version that comes after this one, which must be locked.
+    /// Adds the version that comes after this one, which must be the current one for as long as
+    /// [`lock_templates`](crate::organization::lock_templates) holds.
     ///
     /// # Errors
     /// [`Constraint::TemplateName`](crate::Constraint::TemplateName) when the name is taken, else
@@ -216,7 +191,7 @@ impl SessionTemplate {
         Ok(inserted)
     }
 
-    /// Archives this version, which must be locked. One that is archived keeps its time.
+    /// Archives this version, on the same condition. One that is archived keeps its time.
     ///
     /// # Errors
     /// When the database fails.

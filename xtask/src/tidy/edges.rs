@@ -114,6 +114,7 @@ const RULES: [Rule; 7] = [
             "actix-cors",
             "actix-web",
             "anyhow",
+            "base64",
             "chrono",
             "clap",
             "config",

@@ -1,5 +1,7 @@
 //! Verifying a token: the key it must be signed with, and the times it is good for.
 
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, decode_header};
 use secrecy::{ExposeSecret, SecretString};
@@ -9,6 +11,13 @@ use super::jwks::Jwks;
 
 /// How far an identity system's clock and ours may be apart, in seconds.
 const LEEWAY: u64 = 30;
+
+/// The shortest DER of an RSA key whose modulus has 2048 bits (RFC 8017, §A.1.1); shorter ones are
+/// refused by the cryptography, token by token.
+const RSA_2048_BYTES: usize = 270;
+
+/// The object identifier of P-256 (RFC 5480, §2.1.1.1), in DER.
+const P256_OID: &[u8] = b"\x06\x08\x2a\x86\x48\xce\x3d\x03\x01\x07";
 
 /// Verifies callers' tokens.
 pub struct Verifier {
@@ -21,7 +30,7 @@ pub enum Keys {
     /// A secret we share with the identity system, and the one before it while secrets rotate.
     Secrets(Vec<Key>),
     /// The one key of the identity system.
-    Public(Key),
+    Public(Box<Key>),
     /// The keys it publishes.
     Published(Jwks),
 }
@@ -50,16 +59,20 @@ impl Key {
         Self::new(decoding, Algorithm::HS256)
     }
 
-    /// The public key of a PEM file: RSA, EC on P-256, or Ed25519.
+    /// The public key of a PEM file: RSA of 2048 bits or more, EC on P-256, or Ed25519.
     #[must_use]
     pub fn of_pem(pem: &[u8]) -> Option<Self> {
+        // jsonwebtoken would take a private key for a public one that verifies nothing.
+        let text = std::str::from_utf8(pem).ok().filter(|text| !text.contains("PRIVATE KEY"))?;
         let rsa = DecodingKey::from_rsa_pem(pem).map(|key| (key, Algorithm::RS256));
         let ec = || DecodingKey::from_ec_pem(pem).map(|key| (key, Algorithm::ES256));
         let ed = || DecodingKey::from_ed_pem(pem).map(|key| (key, Algorithm::EdDSA));
         let (decoding, algorithm) = rsa.or_else(|_| ec()).or_else(|_| ed()).ok()?;
         let usable = match algorithm {
-            // An uncompressed point of P-256; longer ones are of curves that are not ES256's.
-            Algorithm::ES256 => decoding.try_get_as_bytes().is_ok_and(|point| point.len() == 65),
+            Algorithm::RS256 => {
+                decoding.try_get_as_bytes().is_ok_and(|key| key.len() >= RSA_2048_BYTES)
+            }
+            Algorithm::ES256 => is_on_p256(text),
             _ => true,
         };
         usable.then(|| Self::new(decoding, algorithm))
@@ -74,6 +87,13 @@ impl Key {
         }
         Ok(decoded.claims)
     }
+}
+
+/// Whether the key of a PEM file names P-256 as its curve.
+fn is_on_p256(pem: &str) -> bool {
+    let body: String = pem.lines().filter(|line| !line.contains('-')).map(str::trim).collect();
+    let der = BASE64_STANDARD.decode(body).unwrap_or_default();
+    der.windows(P256_OID.len()).any(|bytes| bytes == P256_OID)
 }
 
 impl Verifier {
@@ -92,8 +112,15 @@ impl Verifier {
             Keys::Public(key) => key.claims(token),
             Keys::Published(jwks) => {
                 let header = decode_header(token).map_err(|_| "it is not a JWT")?;
-                let key = jwks.key(header.kid.as_deref()).await.ok_or("no published key is its")?;
-                key.claims(token)
+                let (id, algorithm) = (header.kid.as_deref(), header.alg);
+                let key = jwks.key(id, algorithm).await.ok_or("no published key is its")?;
+                match key.claims(token) {
+                    Err(ErrorKind::InvalidSignature) => {
+                        let changed = jwks.changed(id, algorithm, &key).await;
+                        changed.ok_or("the signature is not of the key")?.claims(token)
+                    }
+                    claims => claims,
+                }
             }
         };
         self.rules.identify(&claims.map_err(|kind| told(&kind))?)
@@ -149,8 +176,6 @@ mod tests {
 
     use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der};
     use aws_lc_rs::rsa::{KeyPair, KeySize};
-    use base64::Engine;
-    use base64::prelude::BASE64_STANDARD;
     use jsonwebtoken::jwk::Jwk;
     use jsonwebtoken::{EncodingKey, Header, encode};
     use serde_json::json;
@@ -195,7 +220,7 @@ mod tests {
         let pair = EncodingKey::from_rsa_pem(pem.as_bytes()).unwrap();
         let public = Jwk::from_encoding_key(&pair, Algorithm::RS256).unwrap();
         let public = Key::new(DecodingKey::from_jwk(&public).unwrap(), Algorithm::RS256);
-        let by_key = Verifier::new(Keys::Public(public), ClaimRules::default());
+        let by_key = Verifier::new(Keys::Public(Box::new(public)), ClaimRules::default());
         let rs256 = microseconds(&by_key, &token(Algorithm::RS256, &pair)).await;
 
         println!("HS256 {hs256} µs, RS256 {rs256} µs");

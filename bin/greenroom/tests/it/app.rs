@@ -1,6 +1,7 @@
 //! A running `greenroom`, and one function for what tests ask of it.
 
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use greenroom_testkit::livekit::Server;
@@ -31,6 +32,8 @@ pub struct App {
 
 /// An answer, read to its end.
 pub struct Answer {
+    /// The method and the path that were asked.
+    asked: (String, String),
     pub status: u16,
     pub headers: HeaderMap,
     pub body: Value,
@@ -67,6 +70,11 @@ impl Answer {
             self.body
         );
         assert!(!self.body.to_string().contains("server_url"));
+        if let Some(operation) = documented(&self.asked) {
+            let named = operation["responses"][status.to_string()]["description"].as_str();
+            let named = named.is_some_and(|codes| codes.split(", ").any(|named| named == code));
+            assert!(named, "the document does not name {code} at {:?}", self.asked);
+        }
     }
 }
 
@@ -176,6 +184,17 @@ impl App {
         String::from_utf8_lossy(&head).into_owned()
     }
 
+    /// Sends these bytes and resets the connection soon after, as the end of a client does that was
+    /// killed while it waited.
+    pub async fn send_and_reset(&self, bytes: &str) {
+        let address = self.address.trim_start_matches("http://");
+        let mut connection = TcpStream::connect(address).await.unwrap();
+        connection.write_all(bytes.as_bytes()).await.unwrap();
+        // An answer that comes at once is none that is waited for.
+        let _ = timeout(Duration::from_millis(300), connection.read(&mut [0; 1024])).await;
+        connection.set_zero_linger().unwrap();
+    }
+
     /// The memory it holds, in kilobytes.
     pub async fn resident(&self) -> usize {
         let ps = Command::new("ps").args(["-o", "rss=", "-p", &self.pid]).output().await.unwrap();
@@ -199,12 +218,36 @@ impl App {
     }
 }
 
+/// The operation of the document that was asked for, if it is one.
+fn documented((method, path): &(String, String)) -> Option<&'static Value> {
+    static DOCUMENT: LazyLock<Value> = LazyLock::new(|| {
+        serde_json::from_str(include_str!("../../../../docs/openapi.json")).unwrap()
+    });
+    let is_it = |known: &str| {
+        let (known, own): (Vec<_>, Vec<_>) =
+            (known.split('/').collect(), path.split('/').collect());
+        let same = |(known, own): (&&str, &&str)| {
+            known == own || (known.starts_with('{') && !own.is_empty())
+        };
+        known.len() == own.len() && known.iter().zip(&own).all(same)
+    };
+    let paths = DOCUMENT["paths"].as_object()?;
+    // A path that is written out comes before one with an id in it.
+    let path = paths
+        .get(path)
+        .or_else(|| paths.iter().find(|(known, _)| is_it(known)).map(|(_, methods)| methods))?;
+    path.get(method.to_lowercase())
+}
+
 pub async fn answer(request: RequestBuilder) -> Answer {
-    let response = request.send().await.unwrap();
+    let (client, request) = request.build_split();
+    let request = request.unwrap();
+    let asked = (request.method().to_string(), request.url().path().to_owned());
+    let response = client.execute(request).await.unwrap();
     let (status, headers) = (response.status().as_u16(), response.headers().clone());
     let text = response.text().await.unwrap();
     let body = serde_json::from_str(&text).unwrap_or(Value::String(text));
-    Answer { status, headers, body }
+    Answer { asked, status, headers, body }
 }
 
 pub fn uuid() -> Uuid {

@@ -22,6 +22,7 @@ const P384: &[u8] =
 pub struct KeyPair {
     pub algorithm: Algorithm,
     pub public_pem: String,
+    pub private_pem: String,
     signing: EncodingKey,
 }
 
@@ -35,6 +36,7 @@ impl KeyPair {
             algorithm: Algorithm::RS256,
             public_pem: pem("PUBLIC", public.as_ref()),
             signing: EncodingKey::from_rsa_pem(private.as_bytes()).unwrap(),
+            private_pem: private,
         }
     }
 
@@ -52,7 +54,7 @@ impl KeyPair {
         let private = pem("PRIVATE", pair.to_pkcs8v1().unwrap().as_ref());
         let public = [head, pair.public_key().as_ref()].concat();
         let signing = EncodingKey::from_ec_pem(private.as_bytes()).unwrap();
-        Self { algorithm, public_pem: pem("PUBLIC", &public), signing }
+        Self { algorithm, public_pem: pem("PUBLIC", &public), private_pem: private, signing }
     }
 
     pub fn ed() -> Self {
@@ -63,6 +65,7 @@ impl KeyPair {
             algorithm: Algorithm::EdDSA,
             public_pem: pem("PUBLIC", public.as_ref()),
             signing: EncodingKey::from_ed_pem(private.as_bytes()).unwrap(),
+            private_pem: private,
         }
     }
 

@@ -22,7 +22,7 @@ async fn a_start_answers_the_session_and_the_pass() {
     let template = app
         .template(json!({"modality_profile": "text+audio", "enabled_panels": ["chat", "notes"]}))
         .await;
-    let Answer { status, headers, body } =
+    let Answer { status, headers, body, .. } =
         app.start_session(&template, json!({"user_id": "ann", "metadata": {"order": 42}})).await;
     assert_eq!(status, 201, "{body}");
     let id = body["session_id"].as_str().unwrap();

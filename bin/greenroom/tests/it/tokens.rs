@@ -12,6 +12,22 @@ use wiremock::{Mock, MockServer, Request, ResponseTemplate, matchers};
 use crate::app::{AUTH_SECRET, App, answer, uuid};
 use crate::keys::{KeyPair, sign_by_secret, signed_part};
 
+/// A public key too short to verify anything: `openssl genrsa 1024 | openssl rsa -pubout`
+const RSA_1024: &str = "-----BEGIN PUBLIC KEY-----
+MIGfMA0GCSqGSIb3DQEBAQUAA4GNADCBiQKBgQDPVpua3RJuOXk0FIHQieR8oKFN
+/sTF7XN8/Asw3vf4hq/F24Y+97xYpIlYA849fMNpluhl50qOMtn1X68WcfzwfHOw
+kSuabzdAr3q2anlbyCGpNisLI4dNKJvYgd2RXNyBuXYs0O8y6FOZLb3NZIiBJEC0
+dVTSjnT6QZZ5Z9/kBwIDAQAB
+-----END PUBLIC KEY-----
+";
+
+/// One whose points are as long as P-256's, on another curve.
+const SECP256K1: &str = "-----BEGIN PUBLIC KEY-----
+MFYwEAYHKoZIzj0CAQYFK4EEAAoDQgAEvtterM8xJCjp3HSx3ldPkrKlnVTTNGiy
+R92fFZXCJWn3FxDCyHDh9Yn3w96szcyiHxmZnmw2fApBs4hyEjhQ3Q==
+-----END PUBLIC KEY-----
+";
+
 const ISSUER: &str = "https://id.example";
 const AUDIENCE: &str = "greenroom";
 
@@ -357,6 +373,37 @@ async fn every_kind_of_public_key_verifies_its_own_tokens_alone() {
 }
 
 #[tokio::test]
+async fn a_file_with_a_key_that_would_verify_nothing_is_refused() {
+    let home = place::temporary("key", None).unwrap();
+    let file = home.join("key.pem");
+    let (rsa, ec, ed) = (KeyPair::rsa(), KeyPair::ec(), KeyPair::ed());
+    let wrong = [
+        &rsa.private_pem,
+        &ec.private_pem,
+        &ed.private_pem,
+        &KeyPair::ec_384().public_pem,
+        RSA_1024,
+        SECP256K1,
+        "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n",
+        "",
+    ];
+    for pem in wrong {
+        std::fs::write(&file, pem).unwrap();
+        let output = tokio::process::Command::new(env!("CARGO_BIN_EXE_greenroom"))
+            .arg("serve")
+            .env_clear()
+            .env("AUTH_JWT_PUBLIC_KEY_FILE", &file)
+            .output()
+            .await
+            .unwrap();
+        let told = String::from_utf8(output.stderr).unwrap();
+        assert!(told.contains("AUTH_JWT_PUBLIC_KEY_FILE must name a PEM file"), "{pem}: {told}");
+        assert!(!told.contains("BEGIN"), "{told}");
+    }
+    std::fs::remove_dir_all(home).unwrap();
+}
+
+#[tokio::test]
 async fn a_secret_that_rotates_is_accepted_with_the_one_before() {
     const BEFORE: &str = "the secret before this one, thirty-two bytes";
     let app = App::with(&[("AUTH_JWT_SECRET_PREVIOUS", BEFORE)]).await;
@@ -412,7 +459,8 @@ async fn published_keys_are_fetched_once_and_again_when_an_unknown_one_is_named(
     assert_eq!(status(&app, &one.token(Some("one"), &claims())).await, 200);
     assert_eq!(status(&app, &ed.token(Some("ed"), &claims())).await, 200);
     assert_eq!(status(&app, &one.token(Some("ed"), &claims())).await, 401, "another's id");
-    assert_eq!(status(&app, &one.token(None, &claims())).await, 401, "which of the two?");
+    assert_eq!(status(&app, &one.token(None, &claims())).await, 200, "the only one for ES256");
+    assert_eq!(status(&app, &KeyPair::ec().token(Some("one"), &claims())).await, 401);
     assert_eq!(identity.fetched(), 1);
 
     // A key that appears, and ids that somebody makes up: one fetch in 30 seconds is all there is.
@@ -433,6 +481,56 @@ async fn published_keys_are_fetched_once_and_again_when_an_unknown_one_is_named(
     assert_eq!(identity.fetched(), 2);
     assert_eq!(status(&app, &one.token(Some("one"), &claims())).await, 200);
     assert_eq!(status(&app, &ed.token(Some("ed"), &claims())).await, 401, "withdrawn");
+}
+
+#[tokio::test]
+async fn keys_are_told_apart_by_their_algorithm_and_none_is_guessed() {
+    let (rsa, ec, other) = (KeyPair::rsa(), KeyPair::ec(), KeyPair::ec());
+    let nameless = |pair: &KeyPair| {
+        let mut jwk = pair.jwk("x");
+        jwk.as_object_mut().unwrap().remove("kid");
+        jwk
+    };
+    let broken = json!({"kty": "RSA", "kid": 7});
+    let same = set(&[broken, rsa.jwk("same"), ec.jwk("same")]);
+    let identity = Identity::publishing(same).await;
+    let app = app("AUTH_JWKS_URL", &identity.url()).await;
+    assert_eq!(status(&app, &rsa.token(Some("same"), &claims())).await, 200);
+    assert_eq!(status(&app, &ec.token(Some("same"), &claims())).await, 200);
+
+    let identity =
+        Identity::publishing(set(&[nameless(&rsa), nameless(&ec), nameless(&other)])).await;
+    let app = self::app("AUTH_JWKS_URL", &identity.url()).await;
+    assert_eq!(status(&app, &rsa.token(None, &claims())).await, 200, "the only one for RS256");
+    assert_eq!(status(&app, &ec.token(None, &claims())).await, 401, "which of the two?");
+    assert_eq!(status(&app, &other.token(None, &claims())).await, 401);
+}
+
+#[tokio::test]
+async fn a_fetch_goes_on_when_its_caller_is_gone_and_finds_a_changed_key() {
+    let (before, after) = (KeyPair::ec(), KeyPair::ec());
+    let identity = Identity::publishing(set(&[before.jwk("one")])).await;
+    let app = app("AUTH_JWKS_URL", &identity.url()).await;
+    assert_eq!(status(&app, &before.token(Some("one"), &claims())).await, 200);
+    // The same id, another key; and who asks first goes away while the answer is under way.
+    identity.publish(set(&[after.jwk("one")]).set_delay(Duration::from_secs(1))).await;
+    let token = after.token(Some("one"), &claims());
+    let head = format!(
+        "GET /api/v1/sessions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {token}\r\n\r\n"
+    );
+    wait_until("the set to be fetched again", Duration::from_secs(40), async || {
+        app.send_and_reset(&head).await;
+        Ok((identity.fetched() == 2).then_some(()))
+    })
+    .await
+    .unwrap();
+    wait_until("the new key to be known", Duration::from_secs(5), async || {
+        Ok((status(&app, &token).await == 200).then_some(()))
+    })
+    .await
+    .unwrap();
+    assert_eq!(identity.fetched(), 2);
+    assert_eq!(status(&app, &before.token(Some("one"), &claims())).await, 401, "withdrawn");
 }
 
 #[tokio::test]

@@ -45,6 +45,24 @@ async fn changes_at_once_are_all_kept() {
 }
 
 #[tokio::test]
+async fn two_that_exchange_their_names_do_not_wait_for_each_other() {
+    let database = Database::fresh().await.unwrap();
+    let greenroom = service(&database, &Arc::new(MemoryRooms::default())).build().unwrap();
+    let organization = organization();
+    let one = greenroom.create_template(organization, template("One")).await.unwrap().id;
+    let other = greenroom.create_template(organization, template("Other")).await.unwrap().id;
+    for _ in 0..20 {
+        let (first, second) = tokio::join!(
+            greenroom.update_template(organization, one, renamed("Other")),
+            greenroom.update_template(organization, other, renamed("One")),
+        );
+        for outcome in [first, second] {
+            assert!(matches!(outcome, Err(Error::TemplateNameTaken(_))), "{outcome:?}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_change_of_nothing_adds_no_version_and_a_refused_one_changes_nothing() {
     let database = Database::fresh().await.unwrap();
     let greenroom = service(&database, &Arc::new(MemoryRooms::default())).build().unwrap();

@@ -1,13 +1,31 @@
 //! The rooms of a real LiveKit server.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use greenroom_domain::RoomName;
+use greenroom_domain::lifecycle::{self, Job, Participant, ParticipantKind};
+use greenroom_domain::{AgentName, RoomName};
+use livekit_protocol::participant_info::{Kind, State};
+use livekit_protocol::{
+    AgentDispatch, CreateAgentDispatchRequest, DeleteAgentDispatchRequest, DeleteRoomRequest,
+    DeleteRoomResponse, JobStatus, ListAgentDispatchRequest, ListAgentDispatchResponse,
+    ListParticipantsRequest, ListParticipantsResponse, ListRoomsRequest, ListRoomsResponse,
+    ParticipantInfo, Room, SendDataRequest, SendDataResponse,
+};
 
-use super::twirp::TwirpClient;
+use super::twirp::{Grant, TwirpClient};
 use super::{RoomSettings, Rooms};
-use crate::{LiveKitConfig, LiveKitError};
+use crate::{Dispatch, LiveKitConfig, LiveKitError};
+
+const CREATE_ROOM: &str = "RoomService/CreateRoom";
+const LIST_ROOMS: &str = "RoomService/ListRooms";
+const DELETE_ROOM: &str = "RoomService/DeleteRoom";
+const LIST_PARTICIPANTS: &str = "RoomService/ListParticipants";
+const SEND_DATA: &str = "RoomService/SendData";
+const LIST_DISPATCH: &str = "AgentDispatchService/ListDispatch";
+const CREATE_DISPATCH: &str = "AgentDispatchService/CreateDispatch";
+const DELETE_DISPATCH: &str = "AgentDispatchService/DeleteDispatch";
 
 /// How long one call may take. LiveKit answers within milliseconds, or not at all.
 pub(super) const CALL_TIMEOUT: Duration = Duration::from_secs(2);
@@ -31,10 +49,126 @@ impl LiveKitRooms {
 #[async_trait]
 impl Rooms for LiveKitRooms {
     async fn create(&self, name: &RoomName, settings: &RoomSettings) -> Result<(), LiveKitError> {
-        self.twirp.create_room(&settings.to_request(name)).await
+        let request = settings.to_request(name);
+        let created: Room = self.twirp.call(CREATE_ROOM, Grant::Create, &request).await?;
+        // An empty body is a valid message of default values, so the name is what tells.
+        if created.name == request.name {
+            return Ok(());
+        }
+        Err(LiveKitError::Refused("its answer to CreateRoom is not the room".to_owned()))
     }
 
     async fn check(&self) -> Result<(), LiveKitError> {
-        self.twirp.list_rooms(vec![NO_ROOM.to_owned()]).await.map(drop)
+        self.list_rooms(vec![NO_ROOM.to_owned()]).await.map(drop)
     }
+
+    async fn list(&self, names: &[RoomName]) -> Result<HashSet<RoomName>, LiveKitError> {
+        if names.is_empty() {
+            // No names would be all of them.
+            return Ok(HashSet::new());
+        }
+        let there = self.list_rooms(names.iter().map(ToString::to_string).collect()).await?;
+        Ok(there.into_iter().filter_map(|room| RoomName::try_from(room.name).ok()).collect())
+    }
+
+    async fn participants(&self, name: &RoomName) -> Result<Vec<Participant>, LiveKitError> {
+        let request = ListParticipantsRequest { room: name.to_string() };
+        let listed: Result<ListParticipantsResponse, _> =
+            self.twirp.call(LIST_PARTICIPANTS, Grant::Admin(name), &request).await;
+        let listed = unless_missing(listed)?;
+        Ok(listed.unwrap_or_default().participants.into_iter().map(participant).collect())
+    }
+
+    async fn dispatches(
+        &self,
+        name: &RoomName,
+        agent: &AgentName,
+    ) -> Result<Vec<lifecycle::Dispatch>, LiveKitError> {
+        let request =
+            ListAgentDispatchRequest { room: name.to_string(), dispatch_id: String::new() };
+        let listed: Result<ListAgentDispatchResponse, _> =
+            self.twirp.call(LIST_DISPATCH, Grant::Admin(name), &request).await;
+        let listed = unless_missing(listed)?.unwrap_or_default().agent_dispatches.into_iter();
+        Ok(listed.filter(|one| one.agent_name == agent.as_str()).map(dispatch).collect())
+    }
+
+    async fn dispatch(&self, name: &RoomName, dispatch: &Dispatch) -> Result<(), LiveKitError> {
+        let request = CreateAgentDispatchRequest {
+            room: name.to_string(),
+            agent_name: dispatch.agent_name().to_owned(),
+            metadata: dispatch.metadata().to_owned(),
+            ..CreateAgentDispatchRequest::default()
+        };
+        let made: AgentDispatch =
+            self.twirp.call(CREATE_DISPATCH, Grant::Admin(name), &request).await?;
+        if made.room == request.room {
+            return Ok(());
+        }
+        Err(LiveKitError::Refused("its answer to CreateDispatch is no dispatch".to_owned()))
+    }
+
+    async fn delete_dispatch(&self, name: &RoomName, id: &str) -> Result<(), LiveKitError> {
+        let request =
+            DeleteAgentDispatchRequest { room: name.to_string(), dispatch_id: id.to_owned() };
+        let deleted: Result<AgentDispatch, _> =
+            self.twirp.call(DELETE_DISPATCH, Grant::Admin(name), &request).await;
+        unless_missing(deleted).map(drop)
+    }
+
+    async fn delete(&self, name: &RoomName) -> Result<(), LiveKitError> {
+        let request = DeleteRoomRequest { room: name.to_string() };
+        let deleted: Result<DeleteRoomResponse, _> =
+            self.twirp.call(DELETE_ROOM, Grant::Create, &request).await;
+        unless_missing(deleted).map(drop)
+    }
+
+    async fn send(&self, name: &RoomName, topic: &str, data: Vec<u8>) -> Result<(), LiveKitError> {
+        let request = SendDataRequest {
+            room: name.to_string(),
+            data,
+            topic: Some(topic.to_owned()),
+            ..SendDataRequest::default()
+        };
+        let sent: Result<SendDataResponse, _> =
+            self.twirp.call(SEND_DATA, Grant::Admin(name), &request).await;
+        unless_missing(sent).map(drop)
+    }
+}
+
+impl LiveKitRooms {
+    async fn list_rooms(&self, names: Vec<String>) -> Result<Vec<Room>, LiveKitError> {
+        let request = ListRoomsRequest { names };
+        let listed: ListRoomsResponse = self.twirp.call(LIST_ROOMS, Grant::List, &request).await?;
+        Ok(listed.rooms)
+    }
+}
+
+/// A room, or what was in it, that is not there is an answer and no failure.
+fn unless_missing<T>(answer: Result<T, LiveKitError>) -> Result<Option<T>, LiveKitError> {
+    match answer {
+        Err(LiveKitError::NotFound) => Ok(None),
+        answer => answer.map(Some),
+    }
+}
+
+fn participant(one: ParticipantInfo) -> Participant {
+    let kind = match one.kind() {
+        Kind::Standard => ParticipantKind::User,
+        Kind::Agent => ParticipantKind::Agent,
+        _ => ParticipantKind::Other,
+    };
+    let is_active = one.state() == State::Active;
+    Participant { identity: one.identity, sid: one.sid, kind, is_active }
+}
+
+fn dispatch(one: AgentDispatch) -> lifecycle::Dispatch {
+    let state = one.state.unwrap_or_default();
+    let jobs = state.jobs.into_iter().map(|job| {
+        let state = job.state.unwrap_or_default();
+        Job {
+            is_live: matches!(state.status(), JobStatus::JsPending | JobStatus::JsRunning),
+            participant_identity: state.participant_identity,
+        }
+    });
+    lifecycle::Dispatch { id: one.id, created_at: state.created_at, jobs: jobs.collect() }
 }

@@ -2,14 +2,15 @@
 //!
 //! What LiveKit really does with a dispatch, this never pretends to know.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
-use greenroom_domain::RoomName;
+use greenroom_domain::lifecycle::{self, Participant};
+use greenroom_domain::{AgentName, RoomName};
 
 use super::{RoomSettings, Rooms};
-use crate::LiveKitError;
+use crate::{Dispatch, LiveKitError};
 
 /// The [`Rooms`] in memory.
 #[derive(Debug, Default)]
@@ -55,5 +56,43 @@ impl Rooms for MemoryRooms {
             return Err(LiveKitError::Unavailable("the rooms in memory are down".to_owned()));
         }
         Ok(())
+    }
+
+    async fn list(&self, names: &[RoomName]) -> Result<HashSet<RoomName>, LiveKitError> {
+        self.check().await?;
+        let rooms = self.rooms();
+        Ok(names.iter().filter(|name| rooms.contains_key(*name)).cloned().collect())
+    }
+
+    /// Nobody ever comes.
+    async fn participants(&self, _: &RoomName) -> Result<Vec<Participant>, LiveKitError> {
+        self.check().await.map(|()| Vec::new())
+    }
+
+    /// Nothing is ever listed: what becomes of a dispatch only LiveKit knows.
+    async fn dispatches(
+        &self,
+        _: &RoomName,
+        _: &AgentName,
+    ) -> Result<Vec<lifecycle::Dispatch>, LiveKitError> {
+        self.check().await.map(|()| Vec::new())
+    }
+
+    async fn dispatch(&self, _: &RoomName, _: &Dispatch) -> Result<(), LiveKitError> {
+        self.check().await
+    }
+
+    async fn delete_dispatch(&self, _: &RoomName, _: &str) -> Result<(), LiveKitError> {
+        self.check().await
+    }
+
+    async fn delete(&self, name: &RoomName) -> Result<(), LiveKitError> {
+        self.check().await?;
+        self.rooms().remove(name);
+        Ok(())
+    }
+
+    async fn send(&self, _: &RoomName, _: &str, _: Vec<u8>) -> Result<(), LiveKitError> {
+        self.check().await
     }
 }

@@ -1,11 +1,11 @@
-//! The calls livekit-api cannot make: `CreateRoom` with `agents`, and one whose answer is bounded
-//! whoever gives it.
+//! LiveKit's API by its own protocol: livekit-api's clients have no field for `CreateRoom`'s `agents`,
+//! and read an answer of any length.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use greenroom_domain::RoomName;
 use livekit_api::access_token::{AccessToken, VideoGrants};
-use livekit_protocol::{CreateRoomRequest, ListRoomsRequest, ListRoomsResponse, Room};
 use prost::Message;
 use reqwest::header::CONTENT_TYPE;
 use reqwest::{Client, Response, redirect};
@@ -20,12 +20,12 @@ const PROTOBUF: &str = "application/protobuf";
 /// How long an admin token lives; it is made for one call.
 const TOKEN_TTL: Duration = Duration::from_mins(1);
 
-/// The largest answer; a room is some hundred bytes.
-const ANSWER_BYTES: usize = 64 * 1024;
+/// The largest answer: a room is some hundred bytes, and hundreds are listed at once.
+const ANSWER_BYTES: usize = 1024 * 1024;
 
 pub(super) struct TwirpClient {
     http: Client,
-    service: String,
+    api: String,
     api_key: SecretString,
     api_secret: SecretString,
 }
@@ -42,39 +42,23 @@ impl TwirpClient {
     pub(super) fn new(config: &LiveKitConfig) -> Result<Self, LiveKitError> {
         Ok(Self {
             http: client()?,
-            service: format!("{}/twirp/livekit.RoomService", config.api_url.http()),
+            api: format!("{}/twirp/livekit", config.api_url.http()),
             api_key: config.api_key.clone(),
             api_secret: config.api_secret.clone(),
         })
     }
 
-    pub(super) async fn create_room(&self, room: &CreateRoomRequest) -> Result<(), LiveKitError> {
-        let grants = VideoGrants { room_create: true, ..VideoGrants::default() };
-        let created: Room = self.call("CreateRoom", grants, room).await?;
-        // An empty body is a valid message of default values, so the name is what tells.
-        if created.name == room.name {
-            return Ok(());
-        }
-        Err(LiveKitError::Refused("its answer to CreateRoom is not the room".to_owned()))
-    }
-
-    pub(super) async fn list_rooms(&self, names: Vec<String>) -> Result<Vec<Room>, LiveKitError> {
-        let grants = VideoGrants { room_list: true, ..VideoGrants::default() };
-        let listed: ListRoomsResponse =
-            self.call("ListRooms", grants, &ListRoomsRequest { names }).await?;
-        Ok(listed.rooms)
-    }
-
-    async fn call<A: Message + Default>(
+    /// Calls a method of LiveKit's API: its answer, or what was wrong with it.
+    pub(super) async fn call<A: Message + Default>(
         &self,
         method: &str,
-        grants: VideoGrants,
+        grant: Grant<'_>,
         request: &impl Message,
     ) -> Result<A, LiveKitError> {
         let answer = self
             .http
-            .post(format!("{}/{method}", self.service))
-            .bearer_auth(self.admin_token(grants)?)
+            .post(format!("{}.{method}", self.api))
+            .bearer_auth(self.admin_token(grant)?)
             .header(CONTENT_TYPE, PROTOBUF)
             .body(request.encode_to_vec())
             .send()
@@ -93,12 +77,31 @@ impl TwirpClient {
         A::decode(body.as_slice()).map_err(|_| wrong())
     }
 
-    fn admin_token(&self, grants: VideoGrants) -> Result<String, LiveKitError> {
+    fn admin_token(&self, grant: Grant<'_>) -> Result<String, LiveKitError> {
         AccessToken::with_api_key(self.api_key.expose_secret(), self.api_secret.expose_secret())
-            .with_grants(grants)
+            .with_grants(grant.video())
             .with_ttl(TOKEN_TTL)
             .to_jwt()
             .map_err(|error| LiveKitError::Refused(error.to_string()))
+    }
+}
+
+/// What one call needs to be allowed.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Grant<'a> {
+    Create,
+    List,
+    Admin(&'a RoomName),
+}
+
+impl Grant<'_> {
+    fn video(self) -> VideoGrants {
+        let none = VideoGrants::default();
+        match self {
+            Self::Create => VideoGrants { room_create: true, ..none },
+            Self::List => VideoGrants { room_list: true, ..none },
+            Self::Admin(room) => VideoGrants { room_admin: true, room: room.to_string(), ..none },
+        }
     }
 }
 
@@ -116,6 +119,7 @@ async fn read(mut answer: Response) -> Result<Vec<u8>, LiveKitError> {
 
 fn refusal(status: u16, body: &[u8]) -> LiveKitError {
     let message = match serde_json::from_slice(body) {
+        Ok(TwirpError { code, .. }) if code == "not_found" => return LiveKitError::NotFound,
         Ok(TwirpError { code, msg }) => format!("{code}: {msg}"),
         Err(_) => format!("HTTP status {status}"),
     };
@@ -149,9 +153,12 @@ mod tests {
         let kind = |status, body: &[u8]| match refusal(status, body) {
             LiveKitError::Unavailable(_) => "unavailable",
             LiveKitError::Timeout => "timeout",
+            LiveKitError::NotFound => "not found",
             LiveKitError::Refused(_) => "refused",
         };
         assert_eq!(kind(401, br#"{"code": "unauthenticated", "msg": "bad key"}"#), "refused");
+        assert_eq!(kind(404, br#"{"code": "not_found", "msg": "no such room"}"#), "not found");
+        assert_eq!(kind(404, b"<html>no such page</html>"), "refused");
         assert_eq!(kind(500, b"<html>oops</html>"), "refused");
         assert_eq!(kind(503, br#"{"code": "unavailable"}"#), "unavailable");
         assert_eq!(kind(502, b""), "unavailable");
