@@ -1,26 +1,25 @@
 //! The configuration: every variable, read and checked in one place, every fault told at once.
 
 mod reader;
+mod value;
 mod variable;
 
 use std::net::SocketAddr;
 use std::path::Path;
-use std::str::FromStr;
 
-use greenroom_core::domain::template::{AgentDeadline, TokenTtl};
-use greenroom_core::{Config, LiveKitConfig, ServerUrl};
-use reqwest::Url;
+use greenroom_core::domain::template::AgentDeadline;
+use greenroom_core::{Config, LiveKitConfig};
 use secrecy::SecretString;
 
 use crate::auth::claims::ClaimRules;
-use crate::auth::jwks::Jwks;
 use crate::auth::verify::{Key, Keys, Verifier};
 pub use reader::Faults;
 use reader::Reader;
+use value::{
+    address, claim_name, database_url, jwks, log_filter, log_format, long_secret, number, origins,
+    public_key, seconds, server_url,
+};
 use variable::WITHOUT_EFFECT;
-
-/// The shortest secret that is one: HS256 under a shorter key can be guessed (RFC 7518, §3.2).
-const SECRET_BYTES: usize = 32;
 
 /// How the log is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -107,7 +106,7 @@ impl Settings {
         let database_url = reader.get("DATABASE_URL", database_url);
         let database_pool_size = reader.get("DATABASE_POOL_SIZE", |text| number(text, 2, 200));
         let livekit = livekit(&mut reader);
-        let token_ttl = reader.get("LIVEKIT_TOKEN_TTL_SECONDS", token_ttl);
+        let token_ttl = reader.get("LIVEKIT_TOKEN_TTL_SECONDS", seconds);
         let keys = keys(&mut reader);
         let rules = claim_rules(&mut reader);
         check_the_rest(&mut reader);
@@ -195,11 +194,8 @@ fn check_the_rest(reader: &mut Reader) {
     });
     reader.get_given("GREENROOM_STARTS_PER_MINUTE", |text| number(text, 1, 1_000_000_000));
     reader.get_given("GREENROOM_MAX_ACTIVE_SESSIONS", |text| number(text, 0, 1_000_000_000));
-    reader.get("GREENROOM_AGENT_DEADLINE_SECONDS", |text| {
-        // What is no number is told the range as well.
-        let seconds = text.parse().unwrap_or(0_i64);
-        AgentDeadline::try_from(seconds).map_err(|invalid| invalid.to_string())
-    });
+    let deadline = |text: &str| -> Result<AgentDeadline, _> { seconds(text) };
+    reader.get("GREENROOM_AGENT_DEADLINE_SECONDS", deadline);
     reader.get("GREENROOM_RECONCILE_SECONDS", |text| number(text, 1, 3_600));
     reader.get_given("GREENROOM_RETENTION_DAYS", |text| number(text, 1, 36_500));
     reader.get("GREENROOM_ON_LIVEKIT_DOWN", |text| match text {
@@ -213,102 +209,6 @@ fn check_the_rest(reader: &mut Reader) {
     }
     reader.get("LIVEKIT_MAX_IN_FLIGHT", |text| number(text, 1, 10_000));
     reader.get_given("LIVEKIT_CALLS_PER_MINUTE", |text| number(text, 1, 1_000_000));
-}
-
-fn address(text: &str) -> Result<SocketAddr, String> {
-    text.parse().map_err(|_| "must be an address and a port, such as 0.0.0.0:8080".to_owned())
-}
-
-fn number(text: &str, min: usize, max: usize) -> Result<usize, String> {
-    let number = text.parse().ok().filter(|number| (min..=max).contains(number));
-    number.ok_or_else(|| format!("must be a whole number from {min} to {max}"))
-}
-
-/// Origins as browsers write them (RFC 6454, §6.2): a scheme, a host, a port that is not the
-/// scheme's own, and nothing behind.
-fn origins(text: &str) -> Result<Vec<String>, String> {
-    let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
-    parts
-        .map(|part| {
-            let url = Url::parse(part).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
-            let origin = url.map(|url| url.origin().ascii_serialization());
-            origin.filter(|origin| origin == part).ok_or_else(|| {
-                "must be origins such as https://app.example.com, with commas between them".into()
-            })
-        })
-        .collect()
-}
-
-fn server_url(text: &str) -> Result<ServerUrl, String> {
-    text.parse().map_err(|invalid| format!("{invalid}"))
-}
-
-fn token_ttl(text: &str) -> Result<TokenTtl, String> {
-    // What is no number is told the range as well.
-    let seconds = text.parse().unwrap_or(0_i64);
-    TokenTtl::try_from(seconds).map_err(|invalid| invalid.to_string())
-}
-
-fn database_url(text: &str) -> Result<SecretString, String> {
-    greenroom_core::check_database_url(text).map_err(|invalid| invalid.to_string())?;
-    Ok(text.into())
-}
-
-fn log_filter(text: &str) -> Result<String, String> {
-    match tracing_subscriber::EnvFilter::from_str(text) {
-        Ok(_) => Ok(text.to_owned()),
-        Err(_) => {
-            Err("must be a filter in tracing's syntax, such as info or greenroom=debug".into())
-        }
-    }
-}
-
-fn log_format(text: &str) -> Result<LogFormat, String> {
-    match text {
-        "text" => Ok(LogFormat::Text),
-        "json" => Ok(LogFormat::Json),
-        _ => Err("must be text or json".to_owned()),
-    }
-}
-
-fn long_secret(text: &str) -> Result<SecretString, String> {
-    if text.len() < SECRET_BYTES {
-        return Err(format!(
-            "must be at least {SECRET_BYTES} bytes; `openssl rand -hex 32` makes one"
-        ));
-    }
-    Ok(text.into())
-}
-
-fn public_key(file: &str) -> Result<Key, String> {
-    let pem = std::fs::read(file).map_err(|error| format!("cannot be read: {}", error.kind()))?;
-    let wrong = "must name a PEM file with a public key: RSA of at least 2048 bits, EC on P-256, or Ed25519";
-    Key::of_pem(&pem).ok_or_else(|| wrong.to_owned())
-}
-
-fn jwks(text: &str) -> Result<Jwks, String> {
-    let url = Url::parse(text).ok().filter(|url| match url.scheme() {
-        "https" => true,
-        // In plain HTTP anybody on the way could put in a key of their own.
-        "http" => is_loopback(url),
-        _ => false,
-    });
-    let url = url.ok_or("must be an https:// URL, or an http:// one on loopback")?;
-    Jwks::new(url).map_err(|_| "cannot be used: no HTTP client can be made".to_owned())
-}
-
-fn is_loopback(url: &Url) -> bool {
-    let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
-    host == "localhost" || host.parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback())
-}
-
-fn claim_name(text: &str) -> Result<String, String> {
-    // These mean something else, whoever issues the token.
-    const TAKEN: [&str; 7] = ["exp", "nbf", "iat", "iss", "aud", "jti", "scope"];
-    if TAKEN.contains(&text) {
-        return Err(format!("must not be one of {}", TAKEN.join(" ")));
-    }
-    Ok(text.to_owned())
 }
 
 #[cfg(test)]

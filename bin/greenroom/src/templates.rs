@@ -1,19 +1,13 @@
 //! `/api/v1/session-templates`.
 
-use std::collections::BTreeMap;
+mod settings;
 
 use actix_web::web::{Data, Json};
 use chrono::{DateTime, Utc};
-use greenroom_core::domain::template::{
-    AgentDeadline, JoinWindow, MaxDuration, ReconnectWindow, TokenTtl,
-};
-use greenroom_core::domain::{
-    AgentName, EnabledPanels, Invalid, JsonObject, Seconds, SessionTemplateId, TemplateName,
-};
+use greenroom_core::domain::{Invalid, SessionTemplateId};
 use greenroom_core::{Error, Greenroom, SessionTemplate, TemplateFilter, TemplateSettings};
 use paperclip::actix::{Apiv2Schema, CreatedJson, NoContent, OperationModifier, api_v2_operation};
 use paperclip::v2::models::DefaultSchemaRaw;
-
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 use uuid::Uuid;
@@ -23,57 +17,7 @@ use crate::auth::scope::{TemplatesRead, TemplatesWrite};
 use crate::extract::{Body, FieldErrors, Params, PathId, from_value};
 use crate::page::{PageOf, PageParams};
 use crate::problem::Problem;
-
-/// A new template. Unknown fields are refused: a misspelt setting is not silently dropped.
-#[derive(Deserialize, Apiv2Schema)]
-#[serde(deny_unknown_fields)]
-#[openapi(rename = "NewSessionTemplate")]
-pub struct NewTemplateBody {
-    /// 1 to 100 characters, unique in the organization without regard to case.
-    name: Option<String>,
-    /// One to four of audio, camera, screen, text, joined by +; null restricts nothing.
-    modality_profile: Option<String>,
-    /// At most 32 names of panels; null leaves the choice to the client.
-    enabled_panels: Option<Vec<String>>,
-    /// The agent's name, 1 to 64 characters; null asks for none.
-    agent_name: Option<String>,
-    /// Handed to the agent; at most 4 KiB.
-    agent_metadata: Option<BTreeMap<String, Value>>,
-    /// Whether the session fails without its agent; by default when one is named.
-    agent_required: Option<bool>,
-    /// 5 to 300; null is the server's default.
-    agent_deadline_seconds: Option<i64>,
-    /// keep or end.
-    on_agent_hangup: Option<String>,
-    /// `on_start` or `on_join`.
-    room_creation: Option<String>,
-    /// 30 to 86400, else 600.
-    join_window_seconds: Option<i64>,
-    /// 5 to 3600, else 60.
-    reconnect_window_seconds: Option<i64>,
-    /// 60 to 86400, else 7200.
-    max_duration_seconds: Option<i64>,
-    /// 60 to 86400; null is the server's default.
-    token_ttl_seconds: Option<i64>,
-}
-
-/// What a template is set to.
-#[derive(Serialize, Apiv2Schema)]
-pub struct SettingsBody {
-    name: String,
-    modality_profile: Option<String>,
-    enabled_panels: Option<Vec<String>>,
-    agent_name: Option<String>,
-    agent_metadata: BTreeMap<String, Value>,
-    agent_required: bool,
-    agent_deadline_seconds: Option<i32>,
-    on_agent_hangup: &'static str,
-    room_creation: &'static str,
-    join_window_seconds: i32,
-    reconnect_window_seconds: i32,
-    max_duration_seconds: i32,
-    token_ttl_seconds: Option<i32>,
-}
+use settings::{NewTemplateBody, SettingsBody, patched};
 
 /// A session template.
 #[derive(Serialize, Apiv2Schema)]
@@ -115,7 +59,7 @@ pub async fn create(
     body: Body<NewTemplateBody>,
     greenroom: Data<Greenroom>,
 ) -> Result<CreatedJson<TemplateBody>, Problem> {
-    let template = greenroom.create_template(caller.0, settings(body.0)?).await?;
+    let template = greenroom.create_template(caller.0, settings::read(body.0)?).await?;
     Ok(CreatedJson(template.into()))
 }
 
@@ -171,7 +115,7 @@ pub async fn update(
     let TemplatePatch(patch) = patch.0;
     // By itself it must be a template's part, too: merged away, a misspelt null would be dropped.
     from_value::<NewTemplateBody>(Value::Object(patch.clone()))?;
-    let change = |current: &TemplateSettings| settings(patched(current, &patch)?);
+    let change = |current: &TemplateSettings| settings::read(patched(current, &patch)?);
     Ok(Json(greenroom.update_template(caller.0, id.0, change).await?.into()))
 }
 
@@ -195,95 +139,6 @@ fn flag(text: Option<&str>) -> Result<bool, Invalid> {
         None | Some("false") => Ok(false),
         Some("true") => Ok(true),
         Some(_) => Err(Invalid::new("must be true or false")),
-    }
-}
-
-/// The settings as they were sent, with a patch applied.
-fn patched(
-    current: &TemplateSettings,
-    patch: &Map<String, Value>,
-) -> Result<NewTemplateBody, Problem> {
-    let mut body = serde_json::to_value(SettingsBody::from(current.clone()))
-        .map_err(|error| Problem::internal(&error))?;
-    // Whether an agent is required goes back to its default with the agent itself.
-    if patch.get("agent_name").is_some_and(Value::is_null) {
-        body["agent_required"] = Value::Null;
-    }
-    json_patch::merge(&mut body, &Value::Object(patch.clone()));
-    from_value(body)
-}
-
-fn settings(body: NewTemplateBody) -> Result<TemplateSettings, Problem> {
-    let mut errors = FieldErrors::default();
-    let name =
-        body.name.ok_or_else(|| Invalid::new("is required")).and_then(TemplateName::try_from);
-    let settings = errors.take("name", name).map(TemplateSettings::new);
-    // Without a name the other fields are checked all the same, against one that stands in.
-    let complete = settings.is_some();
-    let stand_in = || TemplateName::try_from("unnamed".to_owned()).ok().map(TemplateSettings::new);
-    let Some(mut settings) = settings.or_else(stand_in) else { return errors.finish(None) };
-
-    let profile = body.modality_profile.map(|text| text.parse()).transpose();
-    errors.set("modality_profile", profile, &mut settings.modality_profile);
-    let panels = body.enabled_panels.map(EnabledPanels::try_from).transpose();
-    errors.set("enabled_panels", panels, &mut settings.enabled_panels);
-    let agent = body.agent_name.map(AgentName::try_from).transpose();
-    errors.set("agent_name", agent, &mut settings.agent_name);
-    settings.agent_required = body.agent_required.unwrap_or(settings.agent_name.is_some());
-    errors.set_some(
-        "agent_metadata",
-        body.agent_metadata.map(|metadata| JsonObject::try_from(Map::from_iter(metadata))),
-        &mut settings.agent_metadata,
-    );
-    let deadline = body.agent_deadline_seconds.map(AgentDeadline::try_from).transpose();
-    errors.set("agent_deadline_seconds", deadline, &mut settings.agent_deadline_seconds);
-    errors.set_some(
-        "on_agent_hangup",
-        body.on_agent_hangup.map(|text| text.parse()),
-        &mut settings.on_agent_hangup,
-    );
-    errors.set_some(
-        "room_creation",
-        body.room_creation.map(|text| text.parse()),
-        &mut settings.room_creation,
-    );
-    errors.set_some(
-        "join_window_seconds",
-        body.join_window_seconds.map(JoinWindow::try_from),
-        &mut settings.join_window_seconds,
-    );
-    errors.set_some(
-        "reconnect_window_seconds",
-        body.reconnect_window_seconds.map(ReconnectWindow::try_from),
-        &mut settings.reconnect_window_seconds,
-    );
-    errors.set_some(
-        "max_duration_seconds",
-        body.max_duration_seconds.map(MaxDuration::try_from),
-        &mut settings.max_duration_seconds,
-    );
-    let ttl = body.token_ttl_seconds.map(TokenTtl::try_from).transpose();
-    errors.set("token_ttl_seconds", ttl, &mut settings.token_ttl_seconds);
-    errors.finish(complete.then_some(settings))
-}
-
-impl From<TemplateSettings> for SettingsBody {
-    fn from(settings: TemplateSettings) -> Self {
-        Self {
-            name: settings.name.as_str().to_owned(),
-            modality_profile: settings.modality_profile.map(|profile| profile.to_string()),
-            enabled_panels: settings.enabled_panels.map(|panels| panels.as_slice().to_vec()),
-            agent_name: settings.agent_name.map(|agent| agent.as_str().to_owned()),
-            agent_metadata: settings.agent_metadata.into_map().into_iter().collect(),
-            agent_required: settings.agent_required,
-            agent_deadline_seconds: settings.agent_deadline_seconds.map(Seconds::get),
-            on_agent_hangup: settings.on_agent_hangup.as_str(),
-            room_creation: settings.room_creation.as_str(),
-            join_window_seconds: settings.join_window_seconds.get(),
-            reconnect_window_seconds: settings.reconnect_window_seconds.get(),
-            max_duration_seconds: settings.max_duration_seconds.get(),
-            token_ttl_seconds: settings.token_ttl_seconds.map(Seconds::get),
-        }
     }
 }
 
