@@ -83,6 +83,7 @@ impl Service {
         steps
             .run("Service", "waiting for /readyz", async {
                 let address = format!("127.0.0.1:{}", port.map_or_else(free_port, Ok)?);
+                std::fs::create_dir_all(home)?;
                 let secret = kept_secret(&home.join("jwt-secret"))?;
                 let log = home.join("greenroom.log");
                 std::fs::remove_file(&log).ok();

@@ -2,6 +2,7 @@
 
 pub mod claims;
 pub mod jwks;
+pub mod key;
 pub mod scope;
 pub mod verify;
 

@@ -12,7 +12,8 @@ use greenroom_core::{Config, LiveKitConfig};
 use secrecy::SecretString;
 
 use crate::auth::claims::ClaimRules;
-use crate::auth::verify::{Key, Keys, Verifier};
+use crate::auth::key::Key;
+use crate::auth::verify::{Keys, Verifier};
 pub use reader::Faults;
 use reader::Reader;
 use value::{

@@ -11,7 +11,6 @@ use utoipa_swagger_ui_vendored::SWAGGER_UI_VENDORED;
 use zip::ZipArchive;
 
 use crate::problem::Problem;
-use crate::routes::no_such_route;
 
 /// Scripts and calls of this origin alone. Swagger UI sets styles as it goes, and draws its icons
 /// from `data:`.
@@ -77,8 +76,8 @@ pub async fn file(name: Path<String>) -> Result<HttpResponse, Problem> {
         return Ok(answer("text/javascript; charset=utf-8").body(INITIALIZER));
     }
     let known = FILES.iter().find(|(known, _)| *known == name.as_str());
-    let (file, media_type) = known.ok_or_else(no_such_route)?;
-    let bytes = UNPACKED.get(file).ok_or_else(no_such_route)?;
+    let (file, media_type) = known.ok_or_else(Problem::no_such_route)?;
+    let bytes = UNPACKED.get(file).ok_or_else(Problem::no_such_route)?;
     let mut response = answer(media_type);
     response.insert_header((header::CACHE_CONTROL, "public, max-age=3600"));
     Ok(response.body(bytes.clone()))

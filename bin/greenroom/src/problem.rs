@@ -103,6 +103,12 @@ impl Problem {
         Self { allow: Some(allow), ..Self::new(Code::MethodNotAllowed, detail) }
     }
 
+    /// A path that is none of ours.
+    #[must_use]
+    pub fn no_such_route() -> Self {
+        Self::new(Code::RouteNotFound, "There is no such route; /docs shows them all.")
+    }
+
     /// A part that is missing is named by its check.
     #[must_use]
     pub fn not_ready(checks: Checks) -> Self {

@@ -5,7 +5,7 @@ use std::future::{Ready, ready};
 use actix_web::{HttpResponse, web as plain};
 use paperclip::actix::web;
 
-use crate::problem::{Code, Problem};
+use crate::problem::Problem;
 use crate::{docs, health, sessions, templates};
 
 /// The API, as the OpenAPI document describes it.
@@ -60,11 +60,7 @@ pub fn operations(routes: &mut plain::ServiceConfig, document: &'static str) {
 
 /// A path that is none of them.
 pub async fn not_found() -> Result<HttpResponse, Problem> {
-    Err(no_such_route())
-}
-
-pub fn no_such_route() -> Problem {
-    Problem::new(Code::RouteNotFound, "There is no such route; /docs shows them all.")
+    Err(Problem::no_such_route())
 }
 
 fn not_allowed(allow: &'static str) -> Ready<Result<HttpResponse, Problem>> {

@@ -11,7 +11,7 @@ use serde_json::Value;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
-use super::verify::Key;
+use super::key::Key;
 
 /// The least time between two fetches: whoever makes up key ids costs the identity system no more
 /// than this.

@@ -10,7 +10,7 @@ use secrecy::SecretString;
 
 use super::LogFormat;
 use crate::auth::jwks::Jwks;
-use crate::auth::verify::Key;
+use crate::auth::key::Key;
 
 /// The shortest secret that is one: HS256 under a shorter key can be guessed (RFC 7518, §3.2).
 const SECRET_BYTES: usize = 32;

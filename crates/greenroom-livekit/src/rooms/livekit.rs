@@ -1,7 +1,6 @@
 //! The rooms of a real LiveKit server.
 
 use std::collections::HashSet;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use greenroom_domain::lifecycle::{self, Job, Participant, ParticipantKind};
@@ -26,9 +25,6 @@ const SEND_DATA: &str = "RoomService/SendData";
 const LIST_DISPATCH: &str = "AgentDispatchService/ListDispatch";
 const CREATE_DISPATCH: &str = "AgentDispatchService/CreateDispatch";
 const DELETE_DISPATCH: &str = "AgentDispatchService/DeleteDispatch";
-
-/// How long one call may take. LiveKit answers within milliseconds, or not at all.
-pub(super) const CALL_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A room name no session has, so that a listing of it is an answer without content.
 const NO_ROOM: &str = "greenroom.check";

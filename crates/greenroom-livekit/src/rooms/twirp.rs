@@ -12,8 +12,10 @@ use reqwest::{Client, Response, redirect};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 
-use super::livekit::CALL_TIMEOUT;
 use crate::{LiveKitConfig, LiveKitError};
+
+/// How long one call may take. LiveKit answers within milliseconds, or not at all.
+const CALL_TIMEOUT: Duration = Duration::from_secs(2);
 
 const PROTOBUF: &str = "application/protobuf";
 
