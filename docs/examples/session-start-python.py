@@ -36,12 +36,19 @@ def call(method, path, body=None):
             with urllib.request.urlopen(request, timeout=10) as answer:
                 return json.load(answer)
         except urllib.error.HTTPError as failure:
-            problem = json.load(failure)
+            problem = problem_of(failure)
             if not problem["retryable"] or attempt == ATTEMPTS:
                 raise Refused(problem) from None
             time.sleep(int(failure.headers["Retry-After"]))
-        except urllib.error.URLError as unreachable:
-            raise SystemExit(f"Greenroom is not at {URL}: {unreachable.reason}") from None
+        except (urllib.error.URLError, TimeoutError) as unreachable:
+            raise SystemExit(f"Greenroom is not at {URL}: {unreachable}") from None
+
+
+def problem_of(failure):
+    """What a failed answer says; something else than Greenroom may have given it."""
+    if failure.headers.get_content_type() != "application/problem+json":
+        raise SystemExit(f"{URL} answered {failure.code}, and not as Greenroom does")
+    return json.load(failure)
 
 
 def main():
@@ -64,4 +71,7 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except Refused as refused:
+        raise SystemExit(refused) from None
