@@ -8,6 +8,7 @@ pub mod dispatch;
 pub mod error;
 pub mod rooms;
 pub mod token;
+pub mod webhook;
 
 pub use config::{LiveKitConfig, ServerUrl};
 pub use dispatch::{Dispatch, JobMetadata};

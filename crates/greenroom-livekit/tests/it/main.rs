@@ -1,3 +1,4 @@
-//! The rooms of a real LiveKit server, with a real agent worker.
+//! The rooms and the webhooks of a real LiveKit server, with a real agent worker and a real user.
 
 mod rooms;
+mod webhooks;

@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
-fn rooms(server: &Server) -> LiveKitRooms {
+pub fn rooms(server: &Server) -> LiveKitRooms {
     let config = LiveKitConfig {
         url: server.url().parse().unwrap(),
         api_url: server.url().parse().unwrap(),
@@ -27,7 +27,7 @@ fn rooms(server: &Server) -> LiveKitRooms {
 }
 
 /// A room nobody else has.
-fn room() -> RoomName {
+pub fn room() -> RoomName {
     let suffix = u64::from_str_radix(&place::random_hex().unwrap(), 16).unwrap();
     let second = i64::try_from(suffix >> 34).unwrap();
     RoomName::new(DateTime::from_timestamp(second, 0).unwrap(), (suffix & 0xff_ffff) as u32)
@@ -46,7 +46,7 @@ fn agent(name: &str) -> (AgentName, Dispatch) {
     (name, dispatch)
 }
 
-fn settings(dispatch: Dispatch) -> RoomSettings {
+pub fn settings(dispatch: Dispatch) -> RoomSettings {
     RoomSettings::new(60, ReconnectWindow::constant::<60>(), dispatch)
 }
 
