@@ -169,7 +169,7 @@ impl<T: DeserializeOwned> FromRequest for Params<T> {
     }
 }
 
-/// Refuses parameters of the API that do not work yet: a filter is not silently dropped.
+/// Refuses parameters of the API that do not work yet: what was asked for is not silently dropped.
 pub fn refuse_parameters(request: &HttpRequest, not_yet: &[&str]) -> Result<(), Problem> {
     let parameters: Vec<(String, String)> =
         serde_urlencoded::from_str(request.query_string()).unwrap_or_default();

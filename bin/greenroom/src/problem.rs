@@ -234,7 +234,11 @@ impl From<Error> for Problem {
             Error::Store(error) => Self::store(&error),
             Error::Overloaded | Error::ShuttingDown => {
                 tracing::warn!(error = %error, "a request was not served");
-                Self::new(Code::Overloaded, "Too many requests at once; try again.")
+                let why = match error {
+                    Error::ShuttingDown => "This Greenroom is stopping; try again.",
+                    _ => "Too many requests at once; try again.",
+                };
+                Self::new(Code::Overloaded, why)
             }
         }
     }

@@ -78,8 +78,9 @@ impl Greenroom {
     /// [`Error::TemplateNotFound`] and [`Error::TemplateForbidden`] when there is nothing to
     /// start; [`Error::AnotherUser`] and [`Error::MetadataForbidden`] when an end user asks for what
     /// is a backend's; [`Error::LiveKit`] when the room could not be opened, and then the session is
-    /// `failed`/`livekit_error`; [`Error::Store`] and [`Error::Overloaded`] when the database
-    /// fails.
+    /// `failed`/`livekit_error` (unless the database did not take that any more);
+    /// [`Error::Store`] and [`Error::Overloaded`] when the database fails;
+    /// [`Error::ShuttingDown`] when the runtime ends before the start does.
     pub async fn start(
         &self,
         caller: &Caller,

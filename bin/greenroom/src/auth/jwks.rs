@@ -38,11 +38,10 @@ struct Shared {
 }
 
 /// One key of the set.
-#[derive(Clone)]
-pub struct Published {
+struct Published {
     id: Option<String>,
     algorithm: Algorithm,
-    pub key: Arc<Key>,
+    key: Arc<Key>,
 }
 
 /// What a set is at least; each key is read by itself, so that one that makes no sense spoils none.
@@ -74,7 +73,7 @@ impl Jwks {
     }
 
     /// The same when that key did not sign the token: the system may have changed it and kept its
-    /// id. None when it is still the same.
+    /// id. None when nothing was fetched since that key was.
     pub async fn changed(
         &self,
         id: Option<&str>,
