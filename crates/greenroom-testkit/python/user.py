@@ -1,6 +1,7 @@
-"""Joins a room as a user would, waits for the agent's greeting, and prints one line of JSON saying what happened.
+"""Joins a room as a user would, waits for the agent's greeting, and writes a JSON document saying what happened.
 
-LIVEKIT_URL and LIVEKIT_TOKEN say where and with what. Exits 0 when it could tell, also of a refusal.
+LIVEKIT_URL and LIVEKIT_TOKEN say where and with what, USER_REPORT where the document goes: not to standard output,
+where the SDK's native threads write, too. Exits 0 when it could tell, also of a refusal.
 """
 
 import argparse
@@ -77,7 +78,8 @@ async def main(arguments):
         report["error"] = f"{type(error).__name__}: {error}"
     finally:
         await room.disconnect()
-    print("\n" + json.dumps(report), flush=True)
+    with open(os.environ["USER_REPORT"], "w") as file:
+        json.dump(report, file)
     # Not an ordinary exit: the SDK's native threads now and then call into an interpreter that is going, and abort.
     os._exit(0)
 

@@ -90,18 +90,17 @@ impl User {
     fn join_blocking(self) -> Result<Report> {
         let python = tools::python::LIVEKIT.interpreter()?;
         let home = place::temporary("user", None)?;
-        let output = Guarded::new("user", python, home.join("user.log"))
+        let report = home.join("report.json");
+        Guarded::new("user", python, home.join("user.log"))
             .args([tools::python::script("user.py")])
             .args(["--greeting-within", &self.greeting_within.as_secs_f32().to_string()])
             .args(self.publish.iter().flat_map(|source| ["--publish", source]))
             .env("LIVEKIT_URL", self.url)
             .env("LIVEKIT_TOKEN", self.token)
+            .env("USER_REPORT", &report)
             .run()?;
+        let told = std::fs::read(report).context("the user reported nothing")?;
         std::fs::remove_dir_all(home).ok();
-        let line = output
-            .lines()
-            .rfind(|line| line.starts_with('{'))
-            .context("the user reported nothing")?;
-        serde_json::from_str(line).with_context(|| format!("the user reported {line}"))
+        serde_json::from_slice(&told).context("the user reported what is no report")
     }
 }
