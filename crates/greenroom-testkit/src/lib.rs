@@ -5,6 +5,8 @@ pub mod agent;
 pub mod caller;
 mod env;
 #[cfg(feature = "livekit")]
+mod lines;
+#[cfg(feature = "livekit")]
 pub mod livekit;
 #[cfg(feature = "pg")]
 pub mod pg;

@@ -1,4 +1,8 @@
-//! A real user: `python/user.py` on LiveKit's Python SDK, which joins with a token.
+//! Real users on LiveKit's Python SDK, who join with a token: `python/user.py`, and those who stay.
+
+mod present;
+
+pub use present::{Event, Present, Seen};
 
 use std::time::Duration;
 

@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use livekit_api::services::{agent_dispatch::AgentDispatchClient, room::RoomClient};
+use livekit_api::services::{
+    agent_dispatch::AgentDispatchClient,
+    room::{RoomClient, SendDataOptions},
+};
 use livekit_protocol::{
     AgentDispatch, CreateAgentDispatchRequest, ParticipantInfo, Room,
     participant_info::{Kind, State},
@@ -84,6 +87,15 @@ impl Server {
     /// When LiveKit does not answer, or there is no such room.
     pub async fn delete_room(&self, room: &str) -> Result<()> {
         Ok(self.room_client().delete_room(room).await?)
+    }
+
+    /// Sends everybody in a room a data packet, as a backend does.
+    ///
+    /// # Errors
+    /// When LiveKit does not answer, or there is no such room.
+    pub async fn send_data(&self, room: &str, topic: &str, payload: &[u8]) -> Result<()> {
+        let options = SendDataOptions { topic: Some(topic.to_owned()), ..Default::default() };
+        Ok(self.room_client().send_data(room, payload.to_owned(), options).await?)
     }
 
     pub(super) fn room_client(&self) -> RoomClient {

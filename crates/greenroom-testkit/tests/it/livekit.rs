@@ -3,17 +3,11 @@
 use std::time::Duration;
 
 use greenroom_testkit::{agent::Worker, livekit::Server, user::User, wait_until};
-use livekit_api::access_token::{AccessToken, VideoGrants};
+use livekit_api::access_token::VideoGrants;
+
+use crate::token;
 
 const ROOM: &str = "testkit";
-
-fn token(server: &Server, room: &str, grants: VideoGrants) -> String {
-    AccessToken::with_api_key(server.api_key(), server.api_secret())
-        .with_identity("ann")
-        .with_grants(VideoGrants { room: room.to_owned(), room_join: true, ..grants })
-        .to_jwt()
-        .unwrap()
-}
 
 #[tokio::test]
 async fn an_agent_that_was_asked_for_comes_and_greets_the_user() {
