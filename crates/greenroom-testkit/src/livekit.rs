@@ -16,6 +16,9 @@ use crate::{
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// LiveKit's own [`Options::target_load`].
+pub const USUAL_TARGET_LOAD: f32 = 0.7;
+
 /// The server of this process, when nobody gave us one. Its guard stops it when the process ends.
 static SHARED: OnceCell<Server> = OnceCell::const_new();
 
@@ -25,7 +28,7 @@ pub struct Options {
     /// Where it sends its webhooks.
     pub webhook_urls: Vec<String>,
     /// The load of a worker from which it gets no more jobs. None means never: a busy machine would
-    /// lose dispatches at random. LiveKit's own default is 0.7.
+    /// lose dispatches at random. LiveKit's own is [`USUAL_TARGET_LOAD`].
     pub target_load: Option<f32>,
 }
 
@@ -67,8 +70,8 @@ impl Server {
     /// # Errors
     /// When LiveKit is missing or does not start.
     pub async fn start_with(options: Options) -> Result<Self> {
-        let program = tokio::task::spawn_blocking(tools::livekit::server).await??;
         let secret = format!("{}{}", place::random_hex()?, place::random_hex()?);
+        let program = tokio::task::spawn_blocking(tools::livekit::server).await??;
         for _ in 0..2 {
             // Another process may take a port between our finding it free and the server's binding
             // it.
@@ -200,12 +203,21 @@ impl Server {
         self.signal("CONT")
     }
 
+    /// What it has logged since it was started last.
+    ///
+    /// # Errors
+    /// When it is not ours, or not running.
+    pub fn output(&self) -> Result<String> {
+        self.process().map(Process::output)
+    }
+
     fn signal(&self, signal: &str) -> Result<()> {
-        self.ours
-            .as_ref()
-            .and_then(|ours| ours.process.as_ref())
-            .context("no server of ours is running")?
-            .signal(signal)
+        self.process()?.signal(signal)
+    }
+
+    fn process(&self) -> Result<&Process> {
+        let process = self.ours.as_ref().and_then(|ours| ours.process.as_ref());
+        process.context("no server of ours is running")
     }
 }
 

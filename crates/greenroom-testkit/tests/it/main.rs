@@ -1,5 +1,6 @@
 //! The testkit on the real parts: it is believed because these were seen to work.
 
+mod agent;
 mod livekit;
 mod pg;
 mod user;

@@ -2,12 +2,15 @@
 
 use std::time::Duration;
 
-use greenroom_testkit::{livekit::Server, user::User, wait_until};
+use greenroom_testkit::{agent::Actor, livekit::Server, user::User, wait_until};
 use livekit_api::access_token::VideoGrants;
 
 use crate::{token, token_of};
 
 const SOON: Duration = Duration::from_secs(10);
+
+/// What the SDKs may take on a busy machine to find a server again.
+const LATER: Duration = Duration::from_secs(30);
 
 fn ann(server: &Server, room: &str) -> User {
     User::new(server.url(), &token(server, room, VideoGrants::default()))
@@ -85,13 +88,26 @@ async fn a_user_who_is_not_let_in_is_an_error_that_says_so() {
 }
 
 #[tokio::test]
-async fn a_user_comes_back_by_itself_to_a_server_that_was_restarted() {
+async fn a_user_and_an_agent_come_back_by_themselves_to_a_server_that_was_restarted() {
     let mut server = Server::start().await.unwrap();
+    let worker = Actor::named("comes-back").start(&server).await.unwrap();
+    server.dispatch("comes-back", "comes-back", "").await.unwrap();
+    let agent = server.agent_in("comes-back", LATER).await.unwrap();
     let mut user = ann(&server, "comes-back").enter().await.unwrap();
+
     server.stop().await.unwrap();
     server.restart().await.unwrap();
-    user.reconnected(Duration::from_secs(30)).await.unwrap();
-    let users = server.participants("comes-back").await.unwrap();
-    assert_eq!(users.len(), 1, "{users:?}");
-    assert_eq!(users[0].identity, "ann");
+
+    user.reconnected(LATER).await.unwrap();
+    let again = server.agent_in("comes-back", LATER).await.unwrap();
+    assert_eq!(again.identity, agent.identity);
+    let sids = sids(&server, "comes-back").await;
+    assert!(sids.len() == 2 && !sids.contains(&agent.sid), "{sids:?}");
+    assert!(!sids.contains(&user.sid().unwrap()), "{sids:?}");
+    wait_until("the worker to register again", LATER, || async {
+        Ok((worker.registrations() == 2).then_some(()))
+    })
+    .await
+    .unwrap();
+    assert_eq!(worker.jobs().unwrap().len(), 1);
 }
