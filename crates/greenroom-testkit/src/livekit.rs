@@ -1,6 +1,10 @@
 //! A real LiveKit server.
 
+mod cluster;
+mod redis;
 mod rooms;
+
+pub use cluster::Cluster;
 
 use std::time::Duration;
 
@@ -30,6 +34,8 @@ pub struct Options {
     /// The load of a worker from which it gets no more jobs. None means never: a busy machine would
     /// lose dispatches at random. LiveKit's own is [`USUAL_TARGET_LOAD`].
     pub target_load: Option<f32>,
+    /// The `host:port` of the Redis it shares with other nodes: None makes it one of its own.
+    pub redis: Option<String>,
 }
 
 /// A running LiveKit server, ours or somebody's. Dropping ours stops it at once.
@@ -71,15 +77,19 @@ impl Server {
     /// When LiveKit is missing or does not start.
     pub async fn start_with(options: Options) -> Result<Self> {
         let secret = format!("{}{}", place::random_hex()?, place::random_hex()?);
+        Self::start_with_secret(&secret, options).await
+    }
+
+    async fn start_with_secret(secret: &str, options: Options) -> Result<Self> {
         let program = tokio::task::spawn_blocking(tools::livekit::server).await??;
         for _ in 0..2 {
             // Another process may take a port between our finding it free and the server's binding
             // it.
-            if let Ok(server) = Self::start_once(program.clone(), &secret, options.clone()).await {
+            if let Ok(server) = Self::start_once(program.clone(), secret, options.clone()).await {
                 return Ok(server);
             }
         }
-        Self::start_once(program, &secret, options).await
+        Self::start_once(program, secret, options).await
     }
 
     /// A server that runs already.
@@ -211,6 +221,16 @@ impl Server {
         self.process().map(Process::output)
     }
 
+    /// What it is called in its cluster since it was started last. It says so only in its log.
+    fn node_id(&self) -> Result<String> {
+        let output = self.output()?;
+        let started = output.lines().find(|line| line.contains("starting LiveKit server"));
+        let id = started
+            .and_then(|line| line.split_once(r#""nodeID": ""#)?.1.split_once('"'))
+            .map(|(id, _)| id.to_owned());
+        id.context("the server has not said what it is called")
+    }
+
     fn signal(&self, signal: &str) -> Result<()> {
         self.process()?.signal(signal)
     }
@@ -226,7 +246,7 @@ impl Ours {
         let home = place::temporary("livekit", None)?;
         // JSON is YAML. By the environment, because arguments can be read by everybody on the
         // machine.
-        let configuration = json!({
+        let mut configuration = json!({
             "port": self.ports.http,
             "bind_addresses": ["127.0.0.1"],
             "rtc": { "tcp_port": self.ports.tcp, "udp_port": self.ports.udp, "use_external_ip": false },
@@ -235,6 +255,9 @@ impl Ours {
             "webhook": { "api_key": api_key, "urls": self.options.webhook_urls },
             "logging": { "level": "info" },
         });
+        if let Some(redis) = &self.options.redis {
+            configuration["redis"] = json!({ "address": redis });
+        }
         Guarded::new("livekit-server", &self.program, home.join("livekit.log"))
             .args(["--node-ip", "127.0.0.1"])
             .env("LIVEKIT_CONFIG", configuration.to_string())

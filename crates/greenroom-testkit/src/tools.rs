@@ -3,6 +3,7 @@
 pub mod livekit;
 pub mod postgres;
 pub mod python;
+pub mod redis;
 
 use std::{
     fs::File,
@@ -24,12 +25,15 @@ pub fn directory() -> PathBuf {
 /// real file.
 #[must_use]
 pub fn on_path(program: &str) -> Option<PathBuf> {
+    unresolved_on_path(program)?.canonicalize().ok()
+}
+
+/// The same as it is called on PATH, for what behaves by the name it is called by.
+fn unresolved_on_path(program: &str) -> Option<PathBuf> {
     env::search_path()
         .into_iter()
         .map(|directory| directory.join(program))
-        .find(|file| is_program(file))?
-        .canonicalize()
-        .ok()
+        .find(|file| is_program(file))
 }
 
 /// Installs a tool once, however many processes want it at the same time.

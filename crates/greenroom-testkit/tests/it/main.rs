@@ -1,6 +1,7 @@
 //! The testkit on the real parts: it is believed because these were seen to work.
 
 mod agent;
+mod cluster;
 mod livekit;
 mod pg;
 mod user;
