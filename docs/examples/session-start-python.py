@@ -26,10 +26,15 @@ class Refused(Exception):
         self.errors = problem.get("errors", [])
 
 
-def call(method, path, body=None):
-    """Calls Greenroom, again where that may help, and returns what it answers."""
+def call(method, path, body=None, key=None):
+    """Calls Greenroom, again where that may help, and returns what it answers.
+
+    A start that is sent again is the same session by its key: an attempt whose answer got lost may have started it.
+    """
     data = None if body is None else json.dumps(body).encode()
     headers = {"Authorization": f"Bearer {TOKEN}", "Content-Type": "application/json"}
+    if key:
+        headers["Idempotency-Key"] = key
     for attempt in range(1, ATTEMPTS + 1):
         request = urllib.request.Request(URL + path, data, headers, method=method)
         try:
@@ -55,7 +60,8 @@ def main():
     template = call("POST", "/api/v1/session-templates", {"name": f"python example {uuid.uuid4()}", "modality_profile": "audio"})
     print("template ", template["id"])
 
-    started = call("POST", "/api/v1/sessions/start", {"session_template_id": template["id"], "user_id": "ann"})
+    request = {"session_template_id": template["id"], "user_id": "ann"}
+    started = call("POST", "/api/v1/sessions/start", request, key=str(uuid.uuid4()))
     print("session  ", started["session_id"])
     print("room     ", started["room_name"])
     print("connect  ", started["server_url"])

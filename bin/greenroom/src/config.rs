@@ -7,8 +7,7 @@ mod variable;
 use std::net::SocketAddr;
 use std::path::Path;
 
-use greenroom_core::domain::template::AgentDeadline;
-use greenroom_core::{Config, LiveKitConfig};
+use greenroom_core::{Config, KeyPair, LiveKitConfig, OnLiveKitDown};
 use secrecy::SecretString;
 
 use crate::auth::claims::ClaimRules;
@@ -108,6 +107,18 @@ impl Settings {
         let database_pool_size = reader.get("DATABASE_POOL_SIZE", |text| number(text, 2, 200));
         let livekit = livekit(&mut reader);
         let token_ttl = reader.get("LIVEKIT_TOKEN_TTL_SECONDS", seconds);
+        let max_in_flight = reader.get("LIVEKIT_MAX_IN_FLIGHT", |text| number(text, 1, 10_000));
+        let calls_per_minute =
+            reader.get_given("LIVEKIT_CALLS_PER_MINUTE", |text| number(text, 1, 1_000_000));
+        let agent_deadline = reader.get("GREENROOM_AGENT_DEADLINE_SECONDS", seconds);
+        let reconcile_every = reader.get("GREENROOM_RECONCILE_SECONDS", seconds);
+        let on_livekit_down = reader.get("GREENROOM_ON_LIVEKIT_DOWN", |text| match text {
+            "fail" => Ok(OnLiveKitDown::Fail),
+            "token_only" => Ok(OnLiveKitDown::TokenOnly),
+            _ => Err("must be fail or token_only".to_owned()),
+        });
+        let retention_days =
+            reader.get_given("GREENROOM_RETENTION_DAYS", |text| number(text, 1, 36_500));
         let keys = keys(&mut reader);
         let rules = claim_rules(&mut reader);
         check_the_rest(&mut reader);
@@ -119,6 +130,12 @@ impl Settings {
                 database_pool_size: database_pool_size?,
                 livekit: livekit?,
                 token_ttl: token_ttl?,
+                agent_deadline: agent_deadline?,
+                reconcile_every: reconcile_every?,
+                on_livekit_down: on_livekit_down?,
+                livekit_max_in_flight: max_in_flight?,
+                livekit_calls_per_minute: calls_per_minute,
+                retention_days,
             };
             Some(Self {
                 listen: listen?,
@@ -142,7 +159,19 @@ fn livekit(reader: &mut Reader) -> Option<LiveKitConfig> {
     };
     let api_key = reader.get("LIVEKIT_API_KEY", |text| Ok(SecretString::from(text)));
     let api_secret = reader.get("LIVEKIT_API_SECRET", long_secret);
-    Some(LiveKitConfig { url: url?, api_url: api_url?, api_key: api_key?, api_secret: api_secret? })
+    let previous_key = previous_key(reader);
+    let key = KeyPair { api_key: api_key?, api_secret: api_secret? };
+    Some(LiveKitConfig { url: url?, api_url: api_url?, key, previous_key })
+}
+
+fn previous_key(reader: &mut Reader) -> Option<KeyPair> {
+    let names = ["LIVEKIT_API_KEY_PREVIOUS", "LIVEKIT_API_SECRET_PREVIOUS"];
+    if names.iter().filter(|name| reader.given(name).is_some()).count() == 1 {
+        reader.fault(&format!("{} and {} must be set together", names[0], names[1]));
+    }
+    let api_key = reader.get_given(names[0], |text| Ok(SecretString::from(text)));
+    let api_secret = reader.get_given(names[1], long_secret);
+    Some(KeyPair { api_key: api_key?, api_secret: api_secret? })
 }
 
 /// What callers' tokens are verified with: one of three.
@@ -193,23 +222,8 @@ fn check_the_rest(reader: &mut Reader) {
         "true" | "false" => Ok(()),
         _ => Err("must be true or false".to_owned()),
     });
-    reader.get_given("GREENROOM_STARTS_PER_MINUTE", |text| number(text, 1, 1_000_000_000));
-    reader.get_given("GREENROOM_MAX_ACTIVE_SESSIONS", |text| number(text, 0, 1_000_000_000));
-    let deadline = |text: &str| -> Result<AgentDeadline, _> { seconds(text) };
-    reader.get("GREENROOM_AGENT_DEADLINE_SECONDS", deadline);
-    reader.get("GREENROOM_RECONCILE_SECONDS", |text| number(text, 1, 3_600));
-    reader.get_given("GREENROOM_RETENTION_DAYS", |text| number(text, 1, 36_500));
-    reader.get("GREENROOM_ON_LIVEKIT_DOWN", |text| match text {
-        "fail" | "token_only" => Ok(()),
-        _ => Err("must be fail or token_only".to_owned()),
-    });
-    let previous = ["LIVEKIT_API_KEY_PREVIOUS", "LIVEKIT_API_SECRET_PREVIOUS"];
-    reader.get_given(previous[1], long_secret);
-    if previous.iter().filter(|name| reader.given(name).is_some()).count() == 1 {
-        reader.fault(&format!("{} and {} must be set together", previous[0], previous[1]));
-    }
-    reader.get("LIVEKIT_MAX_IN_FLIGHT", |text| number(text, 1, 10_000));
-    reader.get_given("LIVEKIT_CALLS_PER_MINUTE", |text| number(text, 1, 1_000_000));
+    reader.get_given("GREENROOM_STARTS_PER_MINUTE", |text| number(text, 1, 1_000_000_000_usize));
+    reader.get_given("GREENROOM_MAX_ACTIVE_SESSIONS", |text| number(text, 0, 1_000_000_000_usize));
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use actix_cors::Cors;
 use actix_web::http::header::{self, HeaderName};
 
 use crate::problem::REQUEST_ID;
+use crate::sessions::start::{IDEMPOTENCY_KEY, IDEMPOTENT_REPLAYED};
 
 /// What a page may read of an answer beside its body.
 const EXPOSED: [HeaderName; 8] = [
@@ -11,7 +12,7 @@ const EXPOSED: [HeaderName; 8] = [
     header::LINK,
     header::RETRY_AFTER,
     REQUEST_ID,
-    HeaderName::from_static("idempotent-replayed"),
+    IDEMPOTENT_REPLAYED,
     HeaderName::from_static("ratelimit-limit"),
     HeaderName::from_static("ratelimit-remaining"),
     HeaderName::from_static("ratelimit-reset"),
@@ -22,12 +23,7 @@ const EXPOSED: [HeaderName; 8] = [
 pub fn allowing(origins: &[String]) -> Cors {
     let cors = origins.iter().fold(Cors::default(), |cors, origin| cors.allowed_origin(origin));
     cors.allowed_methods(["GET", "POST", "PATCH", "DELETE"])
-        .allowed_headers([
-            header::AUTHORIZATION,
-            header::CONTENT_TYPE,
-            HeaderName::from_static("idempotency-key"),
-            REQUEST_ID,
-        ])
+        .allowed_headers([header::AUTHORIZATION, header::CONTENT_TYPE, IDEMPOTENCY_KEY, REQUEST_ID])
         .expose_headers(EXPOSED)
         .max_age(3_600)
 }

@@ -1,5 +1,6 @@
 //! Reading paths, queries and bodies so that a wrong one is told by its field.
 
+use std::fmt::Display;
 use std::future::{Future, Ready, ready};
 use std::pin::Pin;
 use std::str::FromStr;
@@ -8,7 +9,7 @@ use std::time::Duration;
 use actix_web::dev::Payload;
 use actix_web::http::header;
 use actix_web::rt::time::timeout;
-use actix_web::web::Bytes;
+use actix_web::web::{self, Bytes};
 use actix_web::{FromRequest, HttpMessage, HttpRequest};
 use greenroom_core::domain::Invalid;
 use paperclip::actix::OperationModifier;
@@ -21,8 +22,8 @@ use serde_json::Value;
 
 use crate::problem::{Code, FieldError, Problem};
 
-/// The largest body, in bytes.
-pub const BODY_LIMIT: usize = 64 * 1024;
+/// The largest body of a route that names no other, in bytes.
+const BODY_LIMIT: usize = 64 * 1024;
 
 /// How long a body may take to arrive.
 const BODY_WITHIN: Duration = Duration::from_secs(5);
@@ -60,6 +61,30 @@ impl FieldErrors {
     }
 }
 
+/// A body as it was sent, whatever it is, of at most so many bytes.
+pub struct RawBody<const LIMIT: usize = BODY_LIMIT>(pub Bytes);
+
+impl<const LIMIT: usize> FromRequest for RawBody<LIMIT> {
+    type Error = Problem;
+    type Future = Pin<Box<dyn Future<Output = Result<Self, Problem>>>>;
+
+    fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
+        let payload = web::Payload::from_request(request, payload);
+        Box::pin(async move {
+            let payload = payload.await.map_err(|error| Problem::of(&error))?;
+            let Ok(arrived) = timeout(BODY_WITHIN, payload.to_bytes_limited(LIMIT)).await else {
+                return Err(wrong_body("the body did not arrive in time"));
+            };
+            let bytes = arrived.map_err(|_| too_large(LIMIT))?;
+            Ok(Self(bytes.map_err(|error| Problem::of(&error))?))
+        })
+    }
+}
+
+fn too_large(limit: usize) -> Problem {
+    Problem::new(Code::BodyTooLarge, format!("The body is larger than {} KiB.", limit / 1024))
+}
+
 /// A JSON body. An absent one is an empty object where the type allows that.
 pub struct Body<T>(pub T);
 
@@ -69,12 +94,9 @@ impl<T: DeserializeOwned + 'static> FromRequest for Body<T> {
 
     fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
         let content_type = check_content_type(request);
-        let bytes = Bytes::from_request(request, payload);
+        let bytes = <RawBody>::from_request(request, payload);
         Box::pin(async move {
-            let Ok(bytes) = timeout(BODY_WITHIN, bytes).await else {
-                return Err(wrong_body("the body did not arrive in time"));
-            };
-            let bytes = bytes.map_err(|error| Problem::of(&error))?;
+            let RawBody(bytes) = bytes.await?;
             let json: &[u8] = if bytes.is_empty() { b"{}" } else { &bytes };
             if !bytes.is_empty() {
                 content_type?;
@@ -169,14 +191,14 @@ impl<T: DeserializeOwned> FromRequest for Params<T> {
     }
 }
 
-/// Refuses parameters of the API that do not work yet: what was asked for is not silently dropped.
-pub fn refuse_parameters(request: &HttpRequest, not_yet: &[&str]) -> Result<(), Problem> {
-    let parameters: Vec<(String, String)> =
-        serde_urlencoded::from_str(request.query_string()).unwrap_or_default();
-    match parameters.iter().find(|(name, _)| not_yet.contains(&name.as_str())) {
-        Some((name, _)) => Err(Problem::not_configurable(name)),
-        None => Ok(()),
-    }
+/// A whole number of a query within its range; the default, when it is absent.
+pub fn number<T>(text: Option<&str>, min: T, max: T, default: T) -> Result<T, Invalid>
+where
+    T: Copy + FromStr + PartialOrd + Display,
+{
+    let Some(text) = text else { return Ok(default) };
+    let number = text.parse().ok().filter(|number| (min..=max).contains(number));
+    number.ok_or_else(|| Invalid::new(format!("must be a whole number from {min} to {max}")))
 }
 
 /// The one id of a path.
@@ -192,6 +214,10 @@ impl<T: FromStr<Err = Invalid>> FromRequest for PathId<T> {
         ready(id.map_err(|invalid| Problem::invalid(vec![FieldError::of(field, &invalid)])))
     }
 }
+
+// What a route ignores, or only a machine sends, is not in the document.
+impl<const LIMIT: usize> Apiv2Schema for RawBody<LIMIT> {}
+impl<const LIMIT: usize> OperationModifier for RawBody<LIMIT> {}
 
 impl<T: Apiv2Schema> Apiv2Schema for Body<T> {
     fn name() -> Option<String> {

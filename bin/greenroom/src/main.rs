@@ -17,6 +17,7 @@ mod serve;
 mod sessions;
 mod telemetry;
 mod templates;
+mod webhooks;
 
 use std::process::ExitCode;
 

@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 
 use crate::problem::{CONTENT_TYPE, Code};
 use crate::routes;
-use schema::{checks_schema, parameter_schema, patch_schema, problem_schema};
+use schema::{checks_schema, idempotency_key, parameter_schema, patch_schema, problem_schema};
 
 /// What any operation may answer.
 const EVERYWHERE: &[Code] = &[
@@ -33,16 +33,22 @@ const OPERATIONS: &[(&str, &[Code])] = &[
     (
         "start_session",
         &[
+            Code::InvalidIdempotencyKey,
             Code::TemplateForbidden,
             Code::UserForbidden,
             Code::TemplateNotFound,
+            Code::SessionOver,
+            Code::IdempotencyKeyReused,
             Code::NotConfigurable,
             Code::LiveKitError,
             Code::LiveKitUnavailable,
             Code::LiveKitTimeout,
         ],
     ),
-    ("get_session", &[Code::SessionNotFound, Code::NotConfigurable]),
+    ("get_session", &[Code::SessionNotFound]),
+    ("refresh_session_token", &[Code::SessionNotFound, Code::SessionOver, Code::BodyTooLarge]),
+    ("end_session", &[Code::SessionNotFound, Code::BodyTooLarge]),
+    ("get_session_timeline", &[Code::SessionNotFound]),
     ("list_sessions", &[Code::InvalidCursor, Code::UserForbidden]),
     ("create_session_template", &[Code::UserForbidden, Code::TemplateNameTaken]),
     ("get_session_template", &[Code::UserForbidden, Code::TemplateNotFound]),
@@ -53,6 +59,9 @@ const OPERATIONS: &[(&str, &[Code])] = &[
     ),
     ("archive_session_template", &[Code::UserForbidden, Code::TemplateNotFound]),
 ];
+
+/// What Greenroom answers: it has every member, some of them null.
+const ANSWERED: [&str; 4] = ["Session", "SessionTemplate", "StartedSession", "TimelineEntry"];
 
 /// The document as JSON, the same for every process of this version.
 #[must_use]
@@ -81,9 +90,7 @@ fn patch(document: &mut Value) {
     });
     let schemas = &mut document["components"]["schemas"];
     for (name, schema) in entries(schemas) {
-        // What Greenroom answers has every member, some of them null.
-        let answered = matches!(name.as_str(), "Session" | "SessionTemplate" | "StartedSession");
-        patch_schema(schema, answered);
+        patch_schema(schema, ANSWERED.contains(&name.as_str()));
     }
     let template = &mut schemas["NewSessionTemplate"];
     template["required"] = json!(["name"]);
@@ -153,7 +160,14 @@ fn patch_operation(operation: &mut Value) {
             operation["responses"]["201"]["headers"] = json!({
                 "Location": text("The session."),
                 "Cache-Control": text("no-store"),
+                "Idempotent-Replayed": text(
+                    "true, when an earlier start with this Idempotency-Key had started the session.",
+                ),
             });
+            add_parameter(operation, idempotency_key());
+        }
+        "refresh_session_token" => {
+            operation["responses"]["200"]["headers"] = json!({"Cache-Control": text("no-store")});
         }
         "update_session_template" => {
             let change = json!({"schema": {"$ref": "#/components/schemas/SessionTemplatePatch"}});
@@ -169,6 +183,13 @@ fn patch_operation(operation: &mut Value) {
             operation["responses"]["200"]["headers"] = json!({"Link": text(next)});
         }
         _ => {}
+    }
+}
+
+fn add_parameter(operation: &mut Value, parameter: Value) {
+    match operation["parameters"].as_array_mut() {
+        Some(parameters) => parameters.push(parameter),
+        None => operation["parameters"] = json!([parameter]),
     }
 }
 

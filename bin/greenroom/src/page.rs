@@ -9,7 +9,7 @@ use paperclip::v2::models::DefaultOperationRaw;
 use paperclip::v2::schema::Apiv2Schema;
 use serde::Serialize;
 
-use crate::extract::FieldErrors;
+use crate::extract::{FieldErrors, number};
 
 /// The parameters of a page, still as text. Absent ones mean the first fifty.
 #[derive(Default)]
@@ -34,13 +34,6 @@ impl PageParams {
         let position = errors.take("offset", position);
         offset.and(Some(Page { limit: limit?, position: position? }))
     }
-}
-
-/// A whole number of a query within its range.
-fn number(text: Option<&str>, min: i64, max: i64, default: i64) -> Result<i64, Invalid> {
-    let Some(text) = text else { return Ok(default) };
-    let number = text.parse().ok().filter(|number| (min..=max).contains(number));
-    number.ok_or_else(|| Invalid::new(format!("must be a whole number from {min} to {max}")))
 }
 
 /// A page as a bare array, with the next one in the `Link` header (RFC 8288) when there is one.

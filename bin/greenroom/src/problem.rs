@@ -129,9 +129,6 @@ impl Problem {
             };
         }
         match error.as_response_error().status_code() {
-            StatusCode::PAYLOAD_TOO_LARGE => {
-                Self::new(Code::BodyTooLarge, "The body is larger than 64 KiB.")
-            }
             status if status.is_client_error() => {
                 // A preflight that asks for too much, for one: its own words name what.
                 Self::invalid(vec![FieldError::new("request", error.to_string())])
@@ -230,6 +227,17 @@ impl From<Error> for Problem {
                 Code::InvalidCursor,
                 "The cursor is not of this list. Follow the Link header as it is, or start at the first page.",
             ),
+            Error::SessionOver(id) => {
+                Self::new(Code::SessionOver, format!("Session {id} is over. Start another."))
+            }
+            Error::IdempotencyKeyReused => Self::new(
+                Code::IdempotencyKeyReused,
+                "The Idempotency-Key was used for another request. Take a new key for a new start.",
+            ),
+            Error::NotAWebhook(why) => {
+                tracing::warn!(reason = %why, "a webhook was refused");
+                Self::new(Code::Unauthenticated, "LiveKit did not sign this webhook.")
+            }
             Error::LiveKit(error) => Self::livekit(&error),
             Error::Store(error) => Self::store(&error),
             Error::Overloaded | Error::ShuttingDown => {
@@ -250,15 +258,15 @@ impl Problem {
         match error {
             LiveKitError::Unavailable(_) => Self::new(
                 Code::LiveKitUnavailable,
-                "LiveKit cannot be reached, so this session cannot happen. Start again.",
+                "LiveKit cannot be reached, so the room was not opened. Start again.",
             ),
             LiveKitError::Timeout => Self::new(
                 Code::LiveKitTimeout,
-                "LiveKit did not answer in time, so this session cannot happen. Start again.",
+                "LiveKit did not answer in time, so the room may not be open. Start again.",
             ),
             LiveKitError::Refused(_) | LiveKitError::NotFound => Self::new(
                 Code::LiveKitError,
-                "LiveKit refused to open the room, so this session cannot happen. Its key may be wrong: the log has its answer.",
+                "LiveKit refused to open the room. Its key may be wrong: the log has its answer.",
             ),
         }
     }

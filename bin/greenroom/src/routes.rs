@@ -6,7 +6,7 @@ use actix_web::{HttpResponse, web as plain};
 use paperclip::actix::web;
 
 use crate::problem::Problem;
-use crate::{docs, health, sessions, templates};
+use crate::{docs, health, sessions, templates, webhooks};
 
 /// The API, as the OpenAPI document describes it.
 pub fn api(routes: &mut web::ServiceConfig<'_>) {
@@ -27,6 +27,21 @@ pub fn api(routes: &mut web::ServiceConfig<'_>) {
                 .default_service(plain::to(|| not_allowed("GET"))),
         )
         .service(
+            web::resource("/api/v1/sessions/{session_id}/token")
+                .route(web::post().to(sessions::token::refresh))
+                .default_service(plain::to(|| not_allowed("POST"))),
+        )
+        .service(
+            web::resource("/api/v1/sessions/{session_id}/end")
+                .route(web::post().to(sessions::end::end))
+                .default_service(plain::to(|| not_allowed("POST"))),
+        )
+        .service(
+            web::resource("/api/v1/sessions/{session_id}/timeline")
+                .route(web::get().to(sessions::timeline::get))
+                .default_service(plain::to(|| not_allowed("GET"))),
+        )
+        .service(
             web::resource("/api/v1/session-templates")
                 .route(web::get().to(templates::list))
                 .route(web::post().to(templates::create))
@@ -41,8 +56,13 @@ pub fn api(routes: &mut web::ServiceConfig<'_>) {
         );
 }
 
-/// What stands beside the API: health, and the document with its page.
+/// What stands beside the API: LiveKit's webhooks, health, and the document with its page.
 pub fn operations(routes: &mut plain::ServiceConfig, document: &'static str) {
+    routes.service(
+        plain::resource("/webhooks/livekit")
+            .route(plain::post().to(webhooks::livekit))
+            .default_service(plain::to(|| not_allowed("POST"))),
+    );
     let openapi =
         move || async move { HttpResponse::Ok().content_type("application/json").body(document) };
     // Load balancers ask with HEAD, too; actix-web leaves the body out.

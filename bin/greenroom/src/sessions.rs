@@ -1,17 +1,22 @@
 //! Sessions over HTTP: what they look like on the wire.
 
+pub mod end;
 pub mod query;
 pub mod start;
+pub mod timeline;
+pub mod token;
 
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
-use greenroom_core::Session;
-use greenroom_core::domain::EndReason;
+use greenroom_core::domain::{EndReason, SessionId};
+use greenroom_core::{Session, StartedSession};
 use paperclip::actix::Apiv2Schema;
 use serde::Serialize;
 use serde_json::Value;
 use uuid::Uuid;
+
+use crate::problem::{Code, Problem};
 
 /// A session.
 #[derive(Debug, Serialize, Apiv2Schema)]
@@ -43,6 +48,47 @@ pub struct SessionBody {
     metadata: Option<BTreeMap<String, Value>>,
     /// Until when somebody must have joined.
     join_by: DateTime<Utc>,
+}
+
+/// A session and the pass to its room. `server_url` and `participant_token` repeat `livekit_url` and
+/// `access_token` in the words of LiveKit's SDKs.
+#[derive(Serialize, Apiv2Schema)]
+#[openapi(rename = "StartedSession")]
+pub struct StartedBody {
+    session_id: Uuid,
+    room_name: String,
+    access_token: String,
+    livekit_url: String,
+    /// Until when this token is good; of several, each has its own.
+    token_expiry: DateTime<Utc>,
+    server_url: String,
+    participant_token: String,
+    participant_identity: String,
+    /// Until when somebody must have joined.
+    join_by: DateTime<Utc>,
+}
+
+/// What was found of a session, unless there is none that the caller may see.
+fn found<T>(found: Option<T>, id: SessionId) -> Result<T, Problem> {
+    let detail = || format!("No session {id} in this organization.");
+    found.ok_or_else(|| Problem::new(Code::SessionNotFound, detail()))
+}
+
+impl From<StartedSession> for StartedBody {
+    fn from(started: StartedSession) -> Self {
+        let session = started.session;
+        Self {
+            session_id: session.id.0,
+            room_name: session.room_name.to_string(),
+            access_token: started.access_token.clone(),
+            livekit_url: started.livekit_url.clone(),
+            token_expiry: started.token_expiry,
+            server_url: started.livekit_url,
+            participant_token: started.access_token,
+            participant_identity: session.participant_identity.to_string(),
+            join_by: session.join_by,
+        }
+    }
 }
 
 impl From<Session> for SessionBody {

@@ -5,8 +5,8 @@
 use anyhow::Context;
 use greenroom_core::domain::{OrganizationId, TemplateName};
 use greenroom_core::{
-    Caller, Config, Greenroom, LiveKitConfig, Page, StartRequest, TemplateFilter, TemplateSettings,
-    migrate,
+    Caller, Config, Greenroom, KeyPair, LiveKitConfig, Page, StartRequest, TemplateFilter,
+    TemplateSettings, migrate,
 };
 
 #[tokio::main]
@@ -16,8 +16,11 @@ async fn main() -> anyhow::Result<()> {
         LiveKitConfig {
             url: variable("LIVEKIT_URL")?.parse()?,
             api_url: variable("LIVEKIT_URL")?.parse()?,
-            api_key: variable("LIVEKIT_API_KEY")?.into(),
-            api_secret: variable("LIVEKIT_API_SECRET")?.into(),
+            key: KeyPair {
+                api_key: variable("LIVEKIT_API_KEY")?.into(),
+                api_secret: variable("LIVEKIT_API_SECRET")?.into(),
+            },
+            previous_key: None,
         },
     );
     migrate::run(&variable("DATABASE_URL")?).await?;

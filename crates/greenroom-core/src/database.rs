@@ -7,8 +7,12 @@ use diesel_async::pooled_connection::deadpool::{Object, Pool, PoolError};
 use diesel_async::pooled_connection::{
     AsyncDieselConnectionManager, ManagerConfig, PoolError as ConnectError, RecyclingMethod,
 };
-use greenroom_store::{StoreError, connect};
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use greenroom_store::{ConnectionError, ConnectionResult, StoreError, connect};
 use secrecy::{ExposeSecret, SecretString};
+use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 
 use crate::Error;
@@ -20,6 +24,8 @@ const PATIENCE: Duration = Duration::from_millis(4_500);
 
 pub(crate) struct Database {
     pool: Pool<AsyncPgConnection>,
+    /// The keeper's share of the pool: however much is due, requests find connections.
+    keeping: Semaphore,
 }
 
 impl Database {
@@ -29,11 +35,21 @@ impl Database {
         // The default sends a query before each use. A connection known to be closed is dropped
         // either way; one that is not known to be answers the query itself with an error.
         config.recycling_method = RecyclingMethod::Fast;
-        config.custom_setup = Box::new(|url| Box::pin(connect(url)));
+        let runtime = Handle::try_current().ok();
+        config.custom_setup = Box::new(move |url| open(runtime.clone(), url));
         let manager = AsyncDieselConnectionManager::new_with_config(url.expose_secret(), config);
         let pool = Pool::builder(manager).max_size(size).build();
         let pool = pool.map_err(|error| StoreError::Unavailable(error.into()))?;
-        Ok(Self { pool })
+        Ok(Self { pool, keeping: Semaphore::new((size / 2).max(1)) })
+    }
+
+    /// Runs `work` for the keeper, on one of the connections that are its share.
+    pub(crate) async fn keep<T, F>(&self, work: F) -> Result<T, Error>
+    where
+        F: AsyncFnOnce(&mut AsyncPgConnection) -> Result<T, StoreError>,
+    {
+        let _share = self.keeping.acquire().await;
+        self.run(work).await
     }
 
     /// Runs `work` on a connection of its own.
@@ -68,6 +84,18 @@ impl Database {
         lent.give_back();
         Ok(done?)
     }
+}
+
+/// Opens a connection on the runtime of the service. It lives on the one that opens it, and a web
+/// server's workers have runtimes of their own, which end one by one when the process is to stop.
+fn open(runtime: Option<Handle>, url: &str) -> BoxFuture<'_, ConnectionResult<AsyncPgConnection>> {
+    let Some(runtime) = runtime else { return connect(url).boxed() };
+    let url = url.to_owned();
+    async move {
+        let opened = runtime.spawn(async move { connect(&url).await }).await;
+        opened.map_err(|ended| ConnectionError::BadConnection(ended.to_string()))?
+    }
+    .boxed()
 }
 
 /// A connection with work under way. Half-way through, be it that time ran out or that whoever

@@ -1,8 +1,9 @@
 //! What can happen to a use case. It knows no status code; that is for whoever speaks HTTP.
 
 use greenroom_domain::template::Contradiction;
-use greenroom_domain::{AnotherUser, SessionTemplateId, TemplateName};
+use greenroom_domain::{AnotherUser, SessionId, SessionTemplateId, TemplateName};
 use greenroom_livekit::LiveKitError;
+use greenroom_livekit::webhook::NotAWebhook;
 use greenroom_store::StoreError;
 
 /// Why a use case did not succeed. That a session is absent is no error but an `Option`.
@@ -29,6 +30,15 @@ pub enum Error {
     /// The cursor is that of another list, or none at all.
     #[error("the cursor is not of this list")]
     InvalidCursor,
+    /// The session is over: there is nothing left to join.
+    #[error("session {0} is over")]
+    SessionOver(SessionId),
+    /// The idempotency key was used for another request.
+    #[error("the idempotency key was used for another request")]
+    IdempotencyKeyReused,
+    /// What claims to be a webhook was not sent by LiveKit.
+    #[error("the webhook is not LiveKit's")]
+    NotAWebhook(#[source] NotAWebhook),
     /// The session is written, and failed, because LiveKit did not open its room.
     #[error("the room could not be opened")]
     LiveKit(#[source] LiveKitError),

@@ -2,15 +2,19 @@
 
 use std::sync::Arc;
 
-use greenroom_domain::SuffixWalk;
-use greenroom_domain::template::TokenTtl;
+use greenroom_domain::template::{AgentDeadline, TokenTtl};
+use greenroom_domain::{Seconds, SuffixWalk};
+use greenroom_livekit::webhook::WebhookVerifier;
 use greenroom_livekit::{LiveKitConfig, LiveKitRooms, Rooms, TokenSigner};
 use secrecy::SecretString;
+use tokio::sync::Notify;
 
 use crate::Error;
+use crate::calls::Calls;
 use crate::clock::{Clock, Names, random_walk};
 use crate::database::Database;
 use crate::readiness::LastLook;
+use crate::wait::Waits;
 
 /// What Greenroom needs to know.
 #[derive(Debug, Clone)]
@@ -22,14 +26,48 @@ pub struct Config {
     pub livekit: LiveKitConfig,
     /// The life of tokens whose template names none.
     pub token_ttl: TokenTtl,
+    /// How long an agent has to come whose template names no deadline.
+    pub agent_deadline: AgentDeadline,
+    /// How often a session with nothing under way is held against what LiveKit shows.
+    pub reconcile_every: ReconcileInterval,
+    pub on_livekit_down: OnLiveKitDown,
+    /// The most calls to LiveKit that are under way at once.
+    pub livekit_max_in_flight: usize,
+    /// How many calls to LiveKit a minute the keeper leaves room within; none is any number.
+    pub livekit_calls_per_minute: Option<usize>,
+    /// After how many days a session that is over is forgotten; none keeps all.
+    pub retention_days: Option<i32>,
+}
+
+/// How often sessions are looked at with nothing under way: 1 s to an hour.
+pub type ReconcileInterval = Seconds<1, 3_600>;
+
+/// What a start does when LiveKit does not open its room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnLiveKitDown {
+    /// It fails.
+    Fail,
+    /// It goes on as `on_join`, where the user's joining opens the room, unless there is something
+    /// to hand to the agent that the user may not read.
+    TokenOnly,
 }
 
 impl Config {
-    /// The configuration with its defaults: ten connections, tokens of an hour.
+    /// The configuration with the defaults of the program.
     #[must_use]
     pub fn new(database_url: SecretString, livekit: LiveKitConfig) -> Self {
-        let token_ttl = TokenTtl::constant::<3600>();
-        Self { database_url, database_pool_size: 10, livekit, token_ttl }
+        Self {
+            database_url,
+            database_pool_size: 10,
+            livekit,
+            token_ttl: TokenTtl::constant::<3600>(),
+            agent_deadline: AgentDeadline::constant::<30>(),
+            reconcile_every: ReconcileInterval::constant::<30>(),
+            on_livekit_down: OnLiveKitDown::Fail,
+            livekit_max_in_flight: 64,
+            livekit_calls_per_minute: None,
+            retention_days: None,
+        }
     }
 }
 
@@ -48,6 +86,15 @@ pub(crate) struct Shared {
     pub(crate) livekit_url: String,
     pub(crate) token_ttl: TokenTtl,
     pub(crate) last_look: LastLook,
+    pub(crate) webhooks: WebhookVerifier,
+    pub(crate) calls: Calls,
+    pub(crate) waits: Waits,
+    /// A session has become due in this process.
+    pub(crate) due: Notify,
+    pub(crate) agent_deadline: AgentDeadline,
+    pub(crate) reconcile_every: ReconcileInterval,
+    pub(crate) on_livekit_down: OnLiveKitDown,
+    pub(crate) retention_days: Option<i32>,
 }
 
 impl Greenroom {
@@ -98,20 +145,29 @@ impl Builder {
     /// # Errors
     /// As [`Greenroom::new`].
     pub fn build(self) -> Result<Greenroom, Error> {
-        let livekit = &self.config.livekit;
+        let config = &self.config;
+        let livekit = &config.livekit;
         let rooms = match self.rooms {
             Some(rooms) => rooms,
             None => Arc::new(LiveKitRooms::new(livekit).map_err(Error::LiveKit)?),
         };
         let shared = Shared {
-            database: Database::new(&self.config.database_url, self.config.database_pool_size)?,
+            database: Database::new(&config.database_url, config.database_pool_size)?,
             rooms,
-            signer: TokenSigner::new(&livekit.api_key, &livekit.api_secret),
+            signer: TokenSigner::new(&livekit.key),
             clock: self.clock,
             names: Names::new(self.room_names),
             livekit_url: livekit.url.websocket(),
-            token_ttl: self.config.token_ttl,
+            token_ttl: config.token_ttl,
             last_look: LastLook::default(),
+            webhooks: WebhookVerifier::new(livekit),
+            calls: Calls::new(config.livekit_max_in_flight, config.livekit_calls_per_minute),
+            waits: Waits::default(),
+            due: Notify::new(),
+            agent_deadline: config.agent_deadline,
+            reconcile_every: config.reconcile_every,
+            on_livekit_down: config.on_livekit_down,
+            retention_days: config.retention_days,
         };
         Ok(Greenroom { shared: Arc::new(shared) })
     }

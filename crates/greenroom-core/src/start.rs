@@ -3,23 +3,22 @@
 use std::fmt;
 use std::time::Duration;
 
-use chrono::SubsecRound;
+use chrono::{DateTime, SubsecRound, Utc};
 use greenroom_domain::{
-    Caller, EndReason, JsonObject, OrganizationId, ParticipantIdentity, RoomCreation,
+    Caller, IdempotencyKey, JsonObject, OrganizationId, ParticipantIdentity, RoomCreation,
     SessionTemplateId, UserId,
 };
-use greenroom_livekit::dispatch::PrivateMetadata;
-use greenroom_livekit::{
-    Dispatch, JobMetadata, JoinToken, LiveKitError, RoomSettings, TokenMetadata,
-};
+use greenroom_livekit::{JoinToken, LiveKitError, TokenMetadata};
 use greenroom_store::{
-    Constraint, NewSession, Session, SessionTemplate, Standing, Started, StoreError,
+    Constraint, Finish, KeyClaim, NewSession, Opening, Session, SessionTemplate, Standing, Started,
+    StoreError, TokenLife,
 };
-
 use tokio::time::{Instant, timeout_at};
 use tracing::Instrument;
 
-use crate::{Error, Greenroom, clock};
+use crate::idempotency::Replay;
+use crate::opening::{dispatch_by_call, dispatch_by_token, room_settings};
+use crate::{Error, Greenroom, OnLiveKitDown, clock, idempotency};
 
 /// The first name of a room and up to three new ones. Names of one process never collide, and
 /// those of several by chance only, so a fourth collision is a fault and not bad luck.
@@ -42,12 +41,14 @@ pub struct StartRequest {
     pub user_id: Option<UserId>,
     /// Kept with the session and handed to the agent; not for end users.
     pub metadata: Option<JsonObject>,
+    /// The same key and the same request are the same session, however often they come.
+    pub idempotency_key: Option<IdempotencyKey>,
 }
 
 impl StartRequest {
     #[must_use]
     pub fn new(session_template_id: SessionTemplateId) -> Self {
-        Self { session_template_id, user_id: None, metadata: None }
+        Self { session_template_id, user_id: None, metadata: None, idempotency_key: None }
     }
 }
 
@@ -57,6 +58,10 @@ pub struct StartedSession {
     pub session: Session,
     /// The token to join with. It is never stored.
     pub access_token: String,
+    /// Of this token; the session's own is that of the latest.
+    pub token_expiry: DateTime<Utc>,
+    /// Whether an earlier start had written it.
+    pub replayed: bool,
     /// Where to join, in its `ws` or `wss` form.
     pub livekit_url: String,
 }
@@ -69,7 +74,7 @@ impl fmt::Debug for StartedSession {
 }
 
 impl Greenroom {
-    /// Starts a session of a template.
+    /// Starts a session of a template, or finds again the one that the same idempotency key started.
     ///
     /// When this returns, the session is committed and, unless the template says `on_join`, its
     /// room exists in LiveKit and the agent has been asked for.
@@ -77,10 +82,11 @@ impl Greenroom {
     /// # Errors
     /// [`Error::TemplateNotFound`] and [`Error::TemplateForbidden`] when there is nothing to
     /// start; [`Error::AnotherUser`] and [`Error::MetadataForbidden`] when an end user asks for what
-    /// is a backend's; [`Error::LiveKit`] when the room could not be opened, and then the session is
-    /// `failed`/`livekit_error` (unless the database did not take that any more);
-    /// [`Error::Store`] and [`Error::Overloaded`] when the database fails;
-    /// [`Error::ShuttingDown`] when the runtime ends before the start does.
+    /// is a backend's; [`Error::IdempotencyKeyReused`] and [`Error::SessionOver`] when the key is
+    /// another request's, and when what it started is over; [`Error::LiveKit`] when the room could
+    /// not be opened, and then the session is `failed`/`livekit_error`, or, started with a key,
+    /// waits a minute for the start to come again; [`Error::Store`] and [`Error::Overloaded`] when
+    /// the database fails; [`Error::ShuttingDown`] when the runtime ends before the start does.
     pub async fn start(
         &self,
         caller: &Caller,
@@ -90,10 +96,11 @@ impl Greenroom {
         if caller.end_user.is_some() && request.metadata.is_some() {
             return Err(Error::MetadataForbidden);
         }
+        let key = idempotency::claim(caller, &request);
         let (greenroom, organization) = (self.clone(), caller.organization_id);
         // In a task of its own: whoever waits may go away, as a server's handler does when its
         // client resets the connection, and a room that nobody wrote down is no session.
-        let start = async move { greenroom.start_for(organization, request).await };
+        let start = async move { greenroom.start_for(organization, request, key).await };
         match tokio::spawn(start.in_current_span()).await {
             Ok(outcome) => outcome,
             Err(ended) => match ended.try_into_panic() {
@@ -107,37 +114,51 @@ impl Greenroom {
         &self,
         organization: OrganizationId,
         request: StartRequest,
+        key: Option<KeyClaim>,
     ) -> Result<StartedSession, Error> {
         let begun = Instant::now();
-        let started = self.write_session(organization, request, begun + WRITTEN).await?;
-        if started.session.room_creation == RoomCreation::OnStart {
-            self.open_room(&started, begun).await?;
+        let new = self.new_session(organization, request, key);
+        let (mut started, replayed) = self.write_session(new, begun + WRITTEN).await?;
+        let session = &started.opening.session;
+        // A replay whose room was not opened, for all that is known, opens it.
+        if session.room_creation == RoomCreation::OnStart && !started.room_created {
+            self.open_room(&mut started, key.is_some(), begun).await?;
         }
-        Ok(self.hand_out(started))
+        Ok(self.hand_out(started, replayed))
     }
 
+    /// Writes the session; or finds the one of the same key, and says so.
     async fn write_session(
         &self,
-        organization: OrganizationId,
-        request: StartRequest,
+        mut new: NewSession,
         deadline: Instant,
-    ) -> Result<Started, Error> {
-        let template = request.session_template_id;
-        let mut new = self.new_session(organization, request);
+    ) -> Result<(Started, bool), Error> {
         for _ in 0..NAMES_TRIED {
             let insert = async |db: &mut _| new.insert(db).await;
             match self.shared.database.run_until(deadline, insert).await {
-                Ok(Some(started)) => return Ok(started),
-                Ok(None) => self.check_template(organization, template, deadline).await?,
-                Err(Error::Store(StoreError::Conflict(Constraint::RoomName))) => {}
+                Ok(Some(started)) => return Ok((started, false)),
+                Ok(None) => {
+                    let replayed = self.why_nothing_was_written(&new, deadline).await?;
+                    if let Some(started) = replayed {
+                        return Ok((started, true));
+                    }
+                    // What stood in its way no longer does.
+                }
+                Err(Error::Store(StoreError::Conflict(Constraint::RoomName))) => {
+                    new.room_name = self.shared.names.room(new.created_at);
+                }
                 Err(error) => return Err(error),
             }
-            new.room_name = self.shared.names.room(new.created_at);
         }
         Err(StoreError::Conflict(Constraint::RoomName).into())
     }
 
-    fn new_session(&self, organization: OrganizationId, request: StartRequest) -> NewSession {
+    fn new_session(
+        &self,
+        organization: OrganizationId,
+        request: StartRequest,
+        key: Option<KeyClaim>,
+    ) -> NewSession {
         let now = self.shared.clock.now();
         NewSession {
             organization_id: organization,
@@ -151,51 +172,108 @@ impl Greenroom {
             metadata: request.metadata,
             room_name: self.shared.names.room(now),
             created_at: now,
-            // JWTs count whole seconds, and the reply's token_expiry is the token's to the second.
-            token_issued_at: now.trunc_subsecs(0),
-            default_token_ttl: self.shared.token_ttl,
+            token: self.token_life(now),
+            first_look_within: self.shared.reconcile_every,
+            key,
         }
     }
 
-    /// Says why the insert found no template. One that came into being in between is no reason:
-    /// then the insert is tried again.
-    async fn check_template(
+    /// The life of a token that is made now.
+    pub(crate) fn token_life(&self, now: DateTime<Utc>) -> TokenLife {
+        // JWTs count whole seconds, and the reply's token_expiry is the token's to the second.
+        TokenLife { issued_at: now.trunc_subsecs(0), default_ttl: self.shared.token_ttl }
+    }
+
+    /// The session of the same key, or why there is none: first the key, then the template. None
+    /// when the reason has gone meanwhile, and the session may be written after all.
+    async fn why_nothing_was_written(
         &self,
-        organization: OrganizationId,
-        id: SessionTemplateId,
+        new: &NewSession,
         deadline: Instant,
-    ) -> Result<(), Error> {
-        let standing = async |db: &mut _| SessionTemplate::standing(db, organization, id).await;
+    ) -> Result<Option<Started>, Error> {
+        if let Some(key) = &new.key {
+            match self.replay(new, key, deadline).await? {
+                Replay::Started(started) => return Ok(Some(*started)),
+                Replay::Free => return Ok(None),
+                Replay::Unused => {}
+            }
+        }
+        let (organization, template) = (new.organization_id, new.session_template_id);
+        let standing =
+            async |db: &mut _| SessionTemplate::standing(db, organization, template).await;
         match self.shared.database.run_until(deadline, standing).await? {
-            Standing::Startable => Ok(()),
-            Standing::Foreign => Err(Error::TemplateForbidden(id)),
-            Standing::Archived | Standing::Absent => Err(Error::TemplateNotFound(id)),
+            Standing::Startable => Ok(None),
+            Standing::Foreign => Err(Error::TemplateForbidden(template)),
+            Standing::Archived | Standing::Absent => Err(Error::TemplateNotFound(template)),
         }
     }
 
     /// Opens the room and asks for the agent, outside any transaction, and writes down how it went.
-    async fn open_room(&self, started: &Started, begun: Instant) -> Result<(), Error> {
-        let session = &started.session;
-        let settings = room_settings(started, dispatch_by_call(started));
-        let open = self.shared.rooms.create(&session.room_name, &settings);
+    async fn open_room(
+        &self,
+        started: &mut Started,
+        comes_again: bool,
+        begun: Instant,
+    ) -> Result<(), Error> {
+        let opening = &started.opening;
+        let settings = room_settings(opening, dispatch_by_call(opening));
+        let open = async {
+            let _call = self.shared.calls.begin().await;
+            self.shared.rooms.create(&opening.session.room_name, &settings).await
+        };
         let opened = timeout_at(begun + OPENED, open).await;
-        match opened.unwrap_or(Err(LiveKitError::Timeout)) {
-            Ok(()) => self.note_room(session, begun + NOTED).await,
-            Err(error) => {
-                self.note_failure(session, &error, begun + NOTED).await;
-                return Err(Error::LiveKit(error));
+        let error = match opened.unwrap_or(Err(LiveKitError::Timeout)) {
+            Ok(sid) => {
+                self.note_room(&opening.session, &sid, begun + NOTED).await;
+                return Ok(());
             }
+            Err(error) => error,
+        };
+        tracing::warn!(session_id = %opening.session.id, error = &error as &dyn std::error::Error,
+            "LiveKit did not open the room");
+        if self.leave_room_to_user(opening, &error, begun + NOTED).await {
+            started.opening.session.room_creation = RoomCreation::OnJoin;
+            return Ok(());
         }
-        Ok(())
+        if !comes_again {
+            self.note_failure(&opening.session, begun + NOTED).await;
+        }
+        Err(Error::LiveKit(error))
+    }
+
+    /// Whether the start goes on without LiveKit: the user's joining opens the room then, once
+    /// LiveKit is back. Not with anything for the agent in it that the user may not read, and not
+    /// after a refusal, which would meet the user, too.
+    async fn leave_room_to_user(
+        &self,
+        opening: &Opening,
+        error: &LiveKitError,
+        deadline: Instant,
+    ) -> bool {
+        let down = matches!(error, LiveKitError::Unavailable(_) | LiveKitError::Timeout);
+        let session = &opening.session;
+        let private = session.metadata.is_some() || !opening.agent_metadata.is_empty();
+        if self.shared.on_livekit_down != OnLiveKitDown::TokenOnly || !down || private {
+            return false;
+        }
+        let (organization, id) = (session.organization_id, session.id);
+        let left = async |db: &mut _| Session::leave_room_to_user(db, organization, id).await;
+        let left = self.shared.database.run_until(deadline, left).await;
+        left.unwrap_or_else(|error| {
+            tracing::warn!(session_id = %id, error = &error as &dyn std::error::Error,
+                "the start could not go on without LiveKit");
+            false
+        })
     }
 
     /// Losing this write costs nothing but a look later on, so the start does not fail by it.
-    async fn note_room(&self, session: &Session, deadline: Instant) {
+    async fn note_room(&self, session: &Session, sid: &str, deadline: Instant) {
         let (organization, id) = (session.organization_id, session.id);
         let noted = self.shared.database.run_until(deadline, async |db| {
-            if !Session::room_created(db, organization, id).await? {
+            if !Session::room_created(db, organization, id, sid).await? {
                 // Somebody ended it while LiveKit opened its room, which must go again.
                 Session::make_due(db, organization, id).await?;
+                self.shared.due.notify_one();
             }
             Ok(())
         });
@@ -205,12 +283,10 @@ impl Greenroom {
         }
     }
 
-    async fn note_failure(&self, session: &Session, cause: &LiveKitError, deadline: Instant) {
+    async fn note_failure(&self, session: &Session, deadline: Instant) {
         let (organization, id) = (session.organization_id, session.id);
-        tracing::warn!(session_id = %id, error = cause as &dyn std::error::Error,
-            "LiveKit did not open the room");
         let noted = self.shared.database.run_until(deadline, async |db| {
-            Session::fail(db, organization, id, EndReason::LiveKitError).await
+            Session::finish(db, organization, id, Finish::Unopened).await
         });
         if let Err(error) = noted.await {
             tracing::warn!(session_id = %id, error = &error as &dyn std::error::Error,
@@ -218,15 +294,17 @@ impl Greenroom {
         }
     }
 
-    fn hand_out(&self, started: Started) -> StartedSession {
-        let session = &started.session;
-        let settings = room_settings(&started, dispatch_by_token(&started));
+    /// The pass to a session's room.
+    pub(crate) fn hand_out(&self, started: Started, replayed: bool) -> StartedSession {
+        let Started { opening, token_expiry, .. } = started;
+        let session = &opening.session;
+        let settings = room_settings(&opening, dispatch_by_token(&opening));
         let access_token = self.shared.signer.sign(&JoinToken {
             room: &session.room_name,
             identity: &session.participant_identity,
             name: session.user_id.as_ref().map(UserId::as_str),
             issued_at: self.shared.clock.now(),
-            expires_at: session.token_expiry,
+            expires_at: token_expiry,
             metadata: TokenMetadata {
                 session_id: session.id,
                 session_template_id: session.session_template_id,
@@ -237,46 +315,12 @@ impl Greenroom {
             room_settings: &settings,
         });
         let livekit_url = self.shared.livekit_url.clone();
-        StartedSession { session: started.session, access_token, livekit_url }
+        StartedSession {
+            session: opening.session,
+            access_token,
+            token_expiry,
+            replayed,
+            livekit_url,
+        }
     }
-}
-
-/// The join window has just begun, by PostgreSQL's clock; the process's is not asked.
-fn room_settings(started: &Started, dispatch: Dispatch) -> RoomSettings {
-    let left = started.join_window.get().unsigned_abs();
-    RoomSettings::new(left, started.reconnect_window, dispatch)
-}
-
-/// The agent as the call that opens the room asks for it: nobody but LiveKit reads this.
-fn dispatch_by_call(started: &Started) -> Dispatch {
-    let session = &started.session;
-    let private = PrivateMetadata {
-        modality_profile: session.modality_profile,
-        enabled_panels: session.enabled_panels.as_ref(),
-        metadata: session.metadata.as_ref(),
-        agent_metadata: &started.agent_metadata,
-    };
-    dispatch(started, Some(private))
-}
-
-/// The agent as a token asks for it. A room has one owner of its dispatch: where the call asks,
-/// the token names nobody, so that a room it re-creates admits no stranger.
-fn dispatch_by_token(started: &Started) -> Dispatch {
-    match started.session.room_creation {
-        RoomCreation::OnStart => Dispatch::nobody(),
-        RoomCreation::OnJoin => dispatch(started, None),
-    }
-}
-
-fn dispatch(started: &Started, private: Option<PrivateMetadata<'_>>) -> Dispatch {
-    let Some(agent) = &started.agent_name else { return Dispatch::nobody() };
-    let session = &started.session;
-    let metadata = JobMetadata {
-        session_id: session.id,
-        organization_id: session.organization_id,
-        session_template_id: session.session_template_id,
-        user_id: session.user_id.as_ref(),
-        private,
-    };
-    Dispatch::new(agent, &metadata)
 }

@@ -1,5 +1,7 @@
 //! JSON objects of a bounded size: a session's `metadata`, a template's `agent_metadata`.
 
+use std::fmt;
+
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -33,6 +35,13 @@ impl JsonObject {
     #[cfg(feature = "diesel")]
     pub(crate) fn stored(map: Map<String, Value>) -> Self {
         Self(map)
+    }
+}
+
+impl fmt::Display for JsonObject {
+    /// As JSON, its members in one order however they came.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&serde_json::to_string(&self.0).map_err(|_| fmt::Error)?)
     }
 }
 

@@ -6,6 +6,7 @@
 
 pub mod caller;
 pub mod id;
+pub mod idempotency;
 pub mod identity;
 pub mod json;
 pub mod lifecycle;
@@ -22,11 +23,12 @@ mod invalid;
 
 pub use caller::{AnotherUser, Caller};
 pub use id::{OrganizationId, SessionId, SessionTemplateId};
+pub use idempotency::IdempotencyKey;
 pub use identity::{ParticipantIdentity, UserId};
 pub use invalid::Invalid;
 pub use json::JsonObject;
 pub use modality::{Modality, ModalityProfile, PublishGrant, TrackSource};
 pub use panel::EnabledPanels;
 pub use room_name::{RoomName, SuffixWalk};
-pub use session::{AgentStatus, EndReason, SessionStatus};
+pub use session::{AgentStatus, Awaited, EndReason, SessionStatus};
 pub use template::{AgentName, OnAgentHangup, RoomCreation, Seconds, TemplateName};

@@ -61,9 +61,9 @@ pub struct Decision {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {
     pub event: TimelineEvent,
-    /// The participant it happened to, by LiveKit's sid, when the look showed it: told and seen, it
-    /// stands in the timeline once.
-    pub participant: Option<String>,
+    /// The room or the participant it happened to, by LiveKit's sid, when the look showed it: told
+    /// and seen, it stands in the timeline once.
+    pub sid: Option<String>,
 }
 
 /// Something to do in LiveKit.
@@ -150,6 +150,7 @@ impl<'a> Deciding<'a> {
             return;
         }
         let under_way = !has_seen
+            || !self.actions.is_empty()
             || state.agent_status == AgentStatus::Dispatched
             || state.room_missing_since.is_some()
             || self.is_agent_gone_unexplained();
@@ -161,6 +162,7 @@ impl<'a> Deciding<'a> {
             state.end_by.filter(|_| state.ending_notified_at.is_none()).map(|end| end - NOTICE),
             state.end_by,
             self.agent_deadline(),
+            self.dispatch_is_lost_at(),
         ];
         // One that has passed waits for a look that succeeds, like everything else.
         let ahead = deadlines.into_iter().flatten().filter(|deadline| *deadline > self.now);
@@ -181,11 +183,11 @@ impl<'a> Deciding<'a> {
     }
 
     fn tell(&mut self, event: TimelineEvent) {
-        self.events.push(Event { event, participant: None });
+        self.events.push(Event { event, sid: None });
     }
 
-    fn tell_of(&mut self, event: TimelineEvent, participant: &Participant) {
-        self.events.push(Event { event, participant: Some(participant.sid.clone()) });
+    fn tell_of(&mut self, event: TimelineEvent, sid: &str) {
+        self.events.push(Event { event, sid: Some(sid.to_owned()) });
     }
 
     fn decision(self) -> Decision {

@@ -62,3 +62,60 @@ text_enum! {
         LiveKitError = "livekit_error",
     }
 }
+
+text_enum! {
+    /// What somebody waits for a session to become.
+    Awaited {
+        AgentReady = "agent_ready",
+        Active = "active",
+        Ended = "ended",
+    }
+}
+
+impl Awaited {
+    /// Whether there is nothing left to wait for: it is so, or it can no longer become so.
+    #[must_use]
+    pub fn is_settled(self, status: SessionStatus, agent_status: AgentStatus) -> bool {
+        let over = !SessionStatus::LIVING.contains(&status);
+        over || match self {
+            // One that hung up may come again, with its user.
+            Self::AgentReady => matches!(
+                agent_status,
+                AgentStatus::Ready | AgentStatus::None | AgentStatus::Unavailable
+            ),
+            Self::Active => status == SessionStatus::Active,
+            Self::Ended => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wait_ends_when_it_is_so_or_never_will_be() {
+        let settled = |awaited: Awaited| {
+            let mut settled = Vec::new();
+            for &status in &SessionStatus::LIVING {
+                for &agent in AgentStatus::ALL {
+                    if awaited.is_settled(status, agent) {
+                        settled.push((status.as_str(), agent.as_str()));
+                    }
+                }
+            }
+            settled
+        };
+        let agents = ["none", "ready", "unavailable"];
+        let either = ["pending", "active"].map(|status| agents.map(|agent| (status, agent)));
+        assert_eq!(settled(Awaited::AgentReady), either.concat());
+        let all: Vec<_> = AgentStatus::ALL.iter().map(|one| ("active", one.as_str())).collect();
+        assert_eq!(settled(Awaited::Active), all);
+        assert_eq!(settled(Awaited::Ended), []);
+        for over in [SessionStatus::Ended, SessionStatus::Expired, SessionStatus::Failed] {
+            for awaited in Awaited::ALL {
+                assert!(awaited.is_settled(over, AgentStatus::Waiting), "{awaited} {over}");
+            }
+        }
+    }
+}

@@ -7,6 +7,7 @@ use diesel::pg::{Pg, PgValue};
 use diesel::serialize::{self, IsNull, Output, ToSql};
 use diesel::sql_types::{Array, Integer, Jsonb, Text, Uuid};
 
+use crate::lifecycle::TimelineEvent;
 use crate::{
     AgentName, AgentStatus, EnabledPanels, EndReason, JsonObject, ModalityProfile, OnAgentHangup,
     OrganizationId, ParticipantIdentity, RoomCreation, RoomName, Seconds, SessionId, SessionStatus,
@@ -60,6 +61,7 @@ texts! {
     OnAgentHangup: |text: String| text.parse::<OnAgentHangup>();
     RoomCreation: |text: String| text.parse::<RoomCreation>();
     SessionStatus: |text: String| text.parse::<SessionStatus>();
+    TimelineEvent: |text: String| text.parse::<TimelineEvent>();
 }
 
 impl ToSql<Text, Pg> for ModalityProfile {

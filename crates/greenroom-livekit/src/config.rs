@@ -14,6 +14,14 @@ pub struct LiveKitConfig {
     pub url: ServerUrl,
     /// Where Greenroom calls its API; most often the same.
     pub api_url: ServerUrl,
+    pub key: KeyPair,
+    /// The pair before it: while keys rotate, LiveKit may still sign its webhooks with it.
+    pub previous_key: Option<KeyPair>,
+}
+
+/// A key to LiveKit's API, and its secret.
+#[derive(Debug, Clone)]
+pub struct KeyPair {
     /// Names the secret in every token; no secret itself, and still kept out of logs.
     pub api_key: SecretString,
     /// Signs every token; at least 32 bytes.

@@ -10,7 +10,7 @@ pub mod rooms;
 pub mod token;
 pub mod webhook;
 
-pub use config::{LiveKitConfig, ServerUrl};
+pub use config::{KeyPair, LiveKitConfig, ServerUrl};
 pub use dispatch::{Dispatch, JobMetadata};
 pub use error::LiveKitError;
 pub use rooms::livekit::LiveKitRooms;

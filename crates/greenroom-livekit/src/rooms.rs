@@ -1,6 +1,6 @@
 //! The port to LiveKit's rooms, with its real form and its twin in memory.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 
 use async_trait::async_trait;
 use greenroom_domain::lifecycle::{self, Participant};
@@ -20,23 +20,30 @@ pub trait Rooms: Send + Sync + 'static {
     /// Opens the room and asks for its agent, in one call that is idempotent by name.
     ///
     /// That the agent was asked for does not mean that it comes: LiveKit answers the same when no
-    /// worker took the job.
-    async fn create(&self, name: &RoomName, settings: &RoomSettings) -> Result<(), LiveKitError>;
+    /// worker took the job. The answer is LiveKit's own name for the room, its sid.
+    async fn create(
+        &self,
+        name: &RoomName,
+        settings: &RoomSettings,
+    ) -> Result<String, LiveKitError>;
 
     /// Whether LiveKit answers, and accepts our key.
     async fn check(&self) -> Result<(), LiveKitError>;
 
-    /// Which of these rooms are there, by one call for hundreds.
-    async fn list(&self, names: &[RoomName]) -> Result<HashSet<RoomName>, LiveKitError>;
+    /// Which of these rooms are there, by one call for hundreds, each with its sid.
+    async fn list(&self, names: &[RoomName]) -> Result<HashMap<RoomName, String>, LiveKitError>;
 
     /// Who is in the room: nobody when it is not there.
     async fn participants(&self, name: &RoomName) -> Result<Vec<Participant>, LiveKitError>;
 
-    /// What was asked for under this name in the room, with what workers have made of it.
+    /// What was asked for under this name in the room, with what workers have made of it; nothing
+    /// for no name, which only asks the node that has the room.
+    ///
+    /// A room that is not there, or whose node is gone, is one for which no answer comes.
     async fn dispatches(
         &self,
         name: &RoomName,
-        agent: &AgentName,
+        agent: Option<&AgentName>,
     ) -> Result<Vec<lifecycle::Dispatch>, LiveKitError>;
 
     /// Asks for an agent in a room that is there. It is not idempotent: two are two agents.
@@ -74,6 +81,12 @@ impl RoomSettings {
             departure_timeout: reconnect_window.get().unsigned_abs(),
             dispatch,
         }
+    }
+
+    /// The settings of a room that is opened to be deleted.
+    #[must_use]
+    pub fn closing() -> Self {
+        Self { empty_timeout: 1, departure_timeout: 1, dispatch: Dispatch::nobody() }
     }
 
     pub(crate) fn to_request(&self, name: &RoomName) -> CreateRoomRequest {

@@ -16,7 +16,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
 use sha2::Sha256;
 
-use crate::RoomSettings;
+use crate::{KeyPair, RoomSettings};
 
 /// `{"alg":"HS256","typ":"JWT"}`
 const HEADER: &str = "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9";
@@ -58,11 +58,11 @@ pub struct TokenSigner {
 
 impl TokenSigner {
     #[must_use]
-    pub fn new(api_key: &SecretString, api_secret: &SecretString) -> Self {
+    pub fn new(key: &KeyPair) -> Self {
         // HMAC takes a key of any length, so that this cannot fail.
-        let mac = Hmac::new_from_slice(api_secret.expose_secret().as_bytes())
+        let mac = Hmac::new_from_slice(key.api_secret.expose_secret().as_bytes())
             .unwrap_or_else(|_| Hmac::new(&hmac::digest::Key::<Hmac<Sha256>>::default()));
-        Self { api_key: api_key.clone(), mac }
+        Self { api_key: key.api_key.clone(), mac }
     }
 
     /// The token as a JWT: HS256 under the API secret.
@@ -153,7 +153,8 @@ mod tests {
             },
             room_settings: &settings,
         };
-        let signer = TokenSigner::new(&"key".into(), &SECRET.into());
+        let signer =
+            TokenSigner::new(&KeyPair { api_key: "key".into(), api_secret: SECRET.into() });
         let verifier = TokenVerifier::with_api_key("key", SECRET);
         (verifier.verify(&signer.sign(&token)).unwrap(), now)
     }

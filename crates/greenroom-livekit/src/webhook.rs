@@ -9,9 +9,11 @@ use chrono::{DateTime, Utc};
 use greenroom_domain::RoomName;
 use greenroom_domain::lifecycle::ParticipantKind;
 use livekit_api::access_token::TokenVerifier;
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::ExposeSecret;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
+
+use crate::{KeyPair, LiveKitConfig};
 
 /// Verifies webhooks by the API key's secret, and by the pair before it while keys rotate.
 pub struct WebhookVerifier {
@@ -31,7 +33,10 @@ pub struct Webhook {
 /// What a webhook tells.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Told {
-    RoomStarted,
+    /// With LiveKit's own name for the room.
+    RoomStarted {
+        sid: String,
+    },
     RoomFinished,
     Joined(Stay),
     Left(Stay),
@@ -65,13 +70,14 @@ pub enum NotAWebhook {
 }
 
 impl WebhookVerifier {
-    /// Verifies by these pairs of key and secret, the current one first.
+    /// Verifies by the key, and by the one before it while keys rotate.
     #[must_use]
-    pub fn new(pairs: &[(SecretString, SecretString)]) -> Self {
-        let verifier = |(key, secret): &(SecretString, SecretString)| {
-            TokenVerifier::with_api_key(key.expose_secret(), secret.expose_secret())
+    pub fn new(config: &LiveKitConfig) -> Self {
+        let verifier = |KeyPair { api_key, api_secret }: &KeyPair| {
+            TokenVerifier::with_api_key(api_key.expose_secret(), api_secret.expose_secret())
         };
-        Self { verifiers: pairs.iter().map(verifier).collect() }
+        let pairs = std::iter::once(&config.key).chain(&config.previous_key);
+        Self { verifiers: pairs.map(verifier).collect() }
     }
 
     /// What a webhook says, by the value of its `Authorization` header and its raw body.
@@ -98,7 +104,10 @@ impl WebhookVerifier {
 /// event whole for one word they do not know.
 fn read(event: &Value) -> Webhook {
     let told = match event["event"].as_str().unwrap_or_default() {
-        "room_started" => Told::RoomStarted,
+        "room_started" => match event["room"]["sid"].as_str() {
+            Some(sid) => Told::RoomStarted { sid: sid.to_owned() },
+            None => Told::Other,
+        },
         "room_finished" => Told::RoomFinished,
         "participant_joined" => stay(event).map_or(Told::Other, Told::Joined),
         "participant_left" => stay(event).map_or(Told::Other, Told::Left),
@@ -140,13 +149,24 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::ServerUrl;
 
     const KEY: &str = "key";
     const SECRET: &str = "a secret of at least thirty-two bytes";
     const BEFORE: &str = "the secret before, thirty-two bytes long";
 
     fn verifier() -> WebhookVerifier {
-        WebhookVerifier::new(&[(KEY.into(), SECRET.into()), ("old".into(), BEFORE.into())])
+        let pair = |api_key: &str, api_secret: &str| KeyPair {
+            api_key: api_key.into(),
+            api_secret: api_secret.into(),
+        };
+        let url: ServerUrl = "ws://localhost:7880".parse().unwrap();
+        WebhookVerifier::new(&LiveKitConfig {
+            url: url.clone(),
+            api_url: url,
+            key: pair(KEY, SECRET),
+            previous_key: Some(pair("old", BEFORE)),
+        })
     }
 
     fn signed(key: &str, secret: &str, body: &[u8]) -> String {

@@ -1,12 +1,13 @@
 //! Sessions: reading them, and what a start writes after LiveKit has answered.
 
 use chrono::{DateTime, Utc};
-use diesel::dsl::{now, sql};
+use diesel::dsl::{AsSelect, SqlTypeOf, now, sql};
 use diesel::pg::Pg;
 use diesel::prelude::*;
-use diesel::query_builder::{AstPass, QueryFragment, QueryId};
+use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
 use diesel::sql_types;
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
+use greenroom_domain::lifecycle::TimelineEvent;
 use greenroom_domain::{
     AgentStatus, EnabledPanels, EndReason, JsonObject, ModalityProfile, OrganizationId,
     ParticipantIdentity, RoomCreation, RoomName, SessionId, SessionStatus, SessionTemplateId,
@@ -122,7 +123,7 @@ impl Session {
     }
 
     /// Writes that the room is there and its agent asked for, and tells whether the session still
-    /// lives.
+    /// lives. `sid` is LiveKit's own name for the room.
     ///
     /// # Errors
     /// When the database fails.
@@ -130,34 +131,52 @@ impl Session {
         connection: &mut AsyncPgConnection,
         organization: OrganizationId,
         id: SessionId,
+        sid: &str,
     ) -> Result<bool, StoreError> {
-        let written = RoomCreated { organization, id }.execute(connection).await?;
+        let source_id = format!("{}/{sid}", TimelineEvent::RoomCreated);
+        let written: i64 =
+            RoomCreated { organization, id, source_id }.get_result(connection).await?;
         Ok(written > 0)
     }
 
-    /// Fails a living session, which is then due at once, so that whatever room it may have got
-    /// after all is deleted.
+    /// Ends a living session, which is then due at once, so that whatever room it has is deleted.
+    /// None when it is over already, or not there.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn fail(
+    pub async fn finish(
         connection: &mut AsyncPgConnection,
         organization: OrganizationId,
         id: SessionId,
-        reason: EndReason,
-    ) -> Result<(), StoreError> {
-        let session = sessions::table.find((organization, id));
-        diesel::update(session.filter(sessions::status.eq_any(SessionStatus::LIVING)))
+        finish: Finish,
+    ) -> Result<Option<Self>, StoreError> {
+        let shown = Self::as_select();
+        let finish = Finishing { organization, id, finish, shown };
+        Ok(finish.get_result(connection).await.optional()?)
+    }
+
+    /// Leaves the opening of the room, which LiveKit did not do, to the user's joining. False when
+    /// that is too late: the session is over, or its room was opened after all.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn leave_room_to_user(
+        connection: &mut AsyncPgConnection,
+        organization: OrganizationId,
+        id: SessionId,
+    ) -> Result<bool, StoreError> {
+        let unopened = sessions::table
+            .find((organization, id))
+            .filter(sessions::status.eq(SessionStatus::Pending))
+            .filter(sessions::room_created_at.is_null());
+        let left = diesel::update(unopened)
             .set((
-                sessions::status.eq(SessionStatus::Failed),
-                sessions::end_reason.eq(reason),
-                sessions::ended_at.eq(now),
-                sessions::next_check_at.eq(now),
+                sessions::room_creation.eq(RoomCreation::OnJoin),
                 sessions::revision.eq(sessions::revision + 1),
             ))
             .execute(connection)
             .await?;
-        Ok(())
+        Ok(left > 0)
     }
 
     /// Has the keeper look at a session now.
@@ -175,6 +194,96 @@ impl Session {
             .await?;
         Ok(())
     }
+
+    /// How these sessions stand, those that are there.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn standings(
+        connection: &mut AsyncPgConnection,
+        sessions: &[(OrganizationId, SessionId)],
+    ) -> Result<Vec<SessionStanding>, StoreError> {
+        let (organizations, ids) = sessions.iter().copied().unzip();
+        Ok(Standings { organizations, ids }.load(connection).await?)
+    }
+}
+
+/// How a session stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Queryable)]
+pub struct SessionStanding {
+    pub organization_id: OrganizationId,
+    pub id: SessionId,
+    pub status: SessionStatus,
+    pub agent_status: AgentStatus,
+}
+
+/// How a session comes to its end other than by what LiveKit shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Finish {
+    /// Somebody asked for it.
+    Requested,
+    /// LiveKit did not open its room.
+    Unopened,
+}
+
+impl Finish {
+    fn outcome(self) -> (SessionStatus, EndReason) {
+        match self {
+            Self::Requested => (SessionStatus::Ended, EndReason::Requested),
+            Self::Unopened => (SessionStatus::Failed, EndReason::LiveKitError),
+        }
+    }
+
+    fn events(self) -> &'static str {
+        match self {
+            Self::Requested => {
+                "('end_requested', '{}'), ('ended', '{\"end_reason\": \"requested\"}')"
+            }
+            Self::Unopened => "('failed', '{\"end_reason\": \"livekit_error\"}')",
+        }
+    }
+}
+
+struct Finishing {
+    organization: OrganizationId,
+    id: SessionId,
+    finish: Finish,
+    shown: AsSelect<Session, Pg>,
+}
+
+impl QueryId for Finishing {
+    type QueryId = ();
+    // The text differs by the end, and is what the prepared statement is found by.
+    const HAS_STATIC_QUERY_ID: bool = false;
+}
+
+impl Query for Finishing {
+    type SqlType = SqlTypeOf<AsSelect<Session, Pg>>;
+}
+
+impl QueryFragment<Pg> for Finishing {
+    fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
+        let (status, reason) = self.finish.outcome();
+        // Outside, `sessions` is what was written of the table inside.
+        out.push_sql("with sessions as (update sessions set ended_at = now(), next_check_at = now(), revision = revision + 1, status = '");
+        out.push_sql(status.as_str());
+        out.push_sql("', end_reason = '");
+        out.push_sql(reason.as_str());
+        out.push_sql("' where status in ('pending', 'active') and organization_id = ");
+        out.push_bind_param::<sql_types::Uuid, _>(&self.organization)?;
+        out.push_sql(" and id = ");
+        out.push_bind_param::<sql_types::Uuid, _>(&self.id)?;
+        out.push_sql(
+            " returning *), told as (
+               insert into session_events (organization_id, session_id, at, event, detail)
+               select organization_id, id, now(), event, detail::jsonb from sessions, (values ",
+        );
+        out.push_sql(self.finish.events());
+        out.push_sql(") as events (event, detail)) select ");
+        self.shown.walk_ast(out.reborrow())?;
+        out.push_sql(" from sessions");
+        Ok(())
+    }
 }
 
 /// A fragment of its own, so that it is prepared once a connection.
@@ -182,24 +291,80 @@ impl Session {
 struct RoomCreated {
     organization: OrganizationId,
     id: SessionId,
+    source_id: String,
+}
+
+impl Query for RoomCreated {
+    type SqlType = sql_types::BigInt;
 }
 
 impl QueryFragment<Pg> for RoomCreated {
     fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
-        // Facts are kept by coalesce, and only `waiting` becomes `dispatched`: whoever saw more in
-        // the meantime is not overwritten.
         out.push_sql(
-            "update sessions set
-               room_created_at = coalesce(room_created_at, now()),
-               agent_wanted_since = case when agent_status <> 'none' then coalesce(agent_wanted_since, now()) end,
-               last_dispatch_at = case when agent_status <> 'none' then coalesce(last_dispatch_at, now()) end,
-               agent_status = case agent_status when 'waiting' then 'dispatched' else agent_status end,
-               next_check_at = least(next_check_at, now() + interval '6 seconds'),
-               revision = revision + 1
-             where status in ('pending', 'active') and organization_id = ",
+            "with before as (
+               select agent_status from sessions
+               where status in ('pending', 'active') and organization_id = ",
         );
         out.push_bind_param::<sql_types::Uuid, _>(&self.organization)?;
         out.push_sql(" and id = ");
-        out.push_bind_param::<sql_types::Uuid, _>(&self.id)
+        out.push_bind_param::<sql_types::Uuid, _>(&self.id)?;
+        // Facts are kept by coalesce, and only `waiting` becomes `dispatched`: whoever saw more in
+        // the meantime is not overwritten.
+        out.push_sql(
+            " for update), session as (
+               update sessions set
+                 room_created_at = coalesce(room_created_at, now()),
+                 agent_wanted_since = case when before.agent_status <> 'none' then coalesce(agent_wanted_since, now()) end,
+                 last_dispatch_at = case when before.agent_status <> 'none' then coalesce(last_dispatch_at, now()) end,
+                 agent_status = case before.agent_status when 'waiting' then 'dispatched' else before.agent_status end,
+                 next_check_at = least(next_check_at, now() + interval '6 seconds'),
+                 revision = revision + 1
+               from before where sessions.organization_id = ",
+        );
+        out.push_bind_param::<sql_types::Uuid, _>(&self.organization)?;
+        out.push_sql(" and sessions.id = ");
+        out.push_bind_param::<sql_types::Uuid, _>(&self.id)?;
+        out.push_sql(
+            " returning sessions.organization_id, sessions.id, before.agent_status = 'waiting' as asks),
+             told as (
+               insert into session_events (organization_id, session_id, at, event, source_id)
+               select organization_id, id, now(), 'room_created', ",
+        );
+        out.push_bind_param::<sql_types::Text, _>(&self.source_id)?;
+        out.push_sql(
+            " from session
+               union all select organization_id, id, now(), 'agent_dispatched', null from session where asks
+               on conflict do nothing)
+             select count(*) from session",
+        );
+        Ok(())
+    }
+}
+
+struct Standings {
+    organizations: Vec<OrganizationId>,
+    ids: Vec<SessionId>,
+}
+
+impl QueryId for Standings {
+    type QueryId = Self;
+    const HAS_STATIC_QUERY_ID: bool = true;
+}
+
+impl Query for Standings {
+    type SqlType = (sql_types::Uuid, sql_types::Uuid, sql_types::Text, sql_types::Text);
+}
+
+impl QueryFragment<Pg> for Standings {
+    fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
+        out.push_sql(
+            "select organization_id, id, status, agent_status from sessions
+             join unnest(",
+        );
+        out.push_bind_param::<sql_types::Array<sql_types::Uuid>, _>(&self.organizations)?;
+        out.push_sql(", ");
+        out.push_bind_param::<sql_types::Array<sql_types::Uuid>, _>(&self.ids)?;
+        out.push_sql(") as awaited (organization_id, id) using (organization_id, id)");
+        Ok(())
     }
 }

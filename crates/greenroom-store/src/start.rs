@@ -1,19 +1,20 @@
 //! The statement of a start: one round trip writes the session from its template's current version.
 
 use chrono::{DateTime, Utc};
-use diesel::dsl::{AsSelect, SqlTypeOf};
 use diesel::pg::Pg;
 use diesel::prelude::*;
 use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
-use diesel::sql_types::{Integer, Jsonb, Nullable, Text, Timestamptz, Uuid};
+use diesel::sql_types::{Bool, Integer, Jsonb, Nullable, Text, Timestamptz, Uuid};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
-use greenroom_domain::template::{JoinWindow, ReconnectWindow, TokenTtl};
+use greenroom_domain::template::TokenTtl;
 use greenroom_domain::{
-    AgentName, JsonObject, OrganizationId, ParticipantIdentity, RoomName, SessionId,
+    JsonObject, OrganizationId, ParticipantIdentity, RoomName, Seconds, SessionId,
     SessionTemplateId, UserId,
 };
 
-use crate::{Session, StoreError};
+use crate::StoreError;
+use crate::idempotency::KeyClaim;
+use crate::opening::{Opening, OpeningColumns, OpeningSql};
 
 /// What a start brings; the rest comes from the template.
 #[derive(Debug, Clone)]
@@ -27,24 +28,37 @@ pub struct NewSession {
     pub participant_identity: ParticipantIdentity,
     /// The id's millisecond.
     pub created_at: DateTime<Utc>,
-    /// From when the token's life counts, by the clock that mints it.
-    pub token_issued_at: DateTime<Utc>,
-    /// The life of the token when the template names none.
-    pub default_token_ttl: TokenTtl,
+    pub token: TokenLife,
+    /// How soon a session whose room its user opens is looked at.
+    pub first_look_within: Seconds<1, 3_600>,
+    /// Of one that may come again.
+    pub key: Option<KeyClaim>,
 }
 
-/// A written session, and what of its template opens the room.
+/// From when a token's life counts, by the clock that mints it, and how long that is where the
+/// template names no life.
+#[derive(Debug, Clone, Copy)]
+pub struct TokenLife {
+    pub issued_at: DateTime<Utc>,
+    pub default_ttl: TokenTtl,
+}
+
+/// A session that a token is to be handed out for.
 #[derive(Debug, Clone, Queryable)]
 pub struct Started {
-    pub session: Session,
-    pub agent_name: Option<AgentName>,
-    pub agent_metadata: JsonObject,
-    pub join_window: JoinWindow,
-    pub reconnect_window: ReconnectWindow,
+    pub opening: Opening,
+    /// Of this token; the session's own is that of the latest.
+    pub token_expiry: DateTime<Utc>,
+    /// Whether its room is known to have been opened.
+    pub room_created: bool,
 }
 
+/// The types of a [`Started`].
+pub(crate) type StartedSql = (OpeningSql, Timestamptz, Bool);
+
 impl NewSession {
-    /// Writes the session, or nothing when the organization has no such living template.
+    /// Writes the session, or nothing: when the organization has no such living template, and when
+    /// the key is another session's.
     ///
     /// # Errors
     /// [`Constraint::RoomName`](crate::Constraint::RoomName) when the room's name is taken, else
@@ -53,8 +67,25 @@ impl NewSession {
         &self,
         connection: &mut AsyncPgConnection,
     ) -> Result<Option<Started>, StoreError> {
-        let start = Start { new: self, shown: Session::as_select() };
+        let start = Start { new: self, columns: OpeningColumns::new() };
         Ok(start.get_result(connection).await.optional()?)
+    }
+}
+
+impl TokenLife {
+    /// When the token ends, of a row of `session_templates` with this name.
+    pub(crate) fn push_end<'b>(
+        &'b self,
+        template: &str,
+        mut out: AstPass<'_, 'b, Pg>,
+    ) -> QueryResult<()> {
+        out.push_bind_param::<Timestamptz, _>(&self.issued_at)?;
+        out.push_sql(" + make_interval(secs => coalesce(");
+        out.push_sql(template);
+        out.push_sql(".token_ttl_seconds, ");
+        out.push_bind_param::<Integer, _>(&self.default_ttl)?;
+        out.push_sql("))");
+        Ok(())
     }
 }
 
@@ -62,7 +93,7 @@ impl NewSession {
 /// diesel's builder, and a `sql_query` would be prepared anew each time.
 struct Start<'a> {
     new: &'a NewSession,
-    shown: AsSelect<Session, Pg>,
+    columns: OpeningColumns,
 }
 
 impl QueryId for Start<'_> {
@@ -71,7 +102,7 @@ impl QueryId for Start<'_> {
 }
 
 impl Query for Start<'_> {
-    type SqlType = (SqlTypeOf<AsSelect<Session, Pg>>, Nullable<Text>, Jsonb, Integer, Integer);
+    type SqlType = StartedSql;
 }
 
 impl QueryFragment<Pg> for Start<'_> {
@@ -91,7 +122,8 @@ impl QueryFragment<Pg> for Start<'_> {
                insert into sessions (
                  organization_id, session_template_id, session_template_version,
                  modality_profile, enabled_panels, room_creation, status, agent_status, join_by, next_check_at,
-                 id, user_id, metadata, room_name, participant_identity, created_at, token_expiry)
+                 id, user_id, metadata, room_name, participant_identity, created_at,
+                 idempotency_key, idempotency_fingerprint, token_expiry)
                select
                  organization_id, id, version,
                  modality_profile, enabled_panels, room_creation, 'pending',
@@ -99,8 +131,10 @@ impl QueryFragment<Pg> for Start<'_> {
                  now() + make_interval(secs => join_window_seconds),
                  case room_creation
                    when 'on_start' then now() + interval '6 seconds'
-                   else now() + make_interval(secs => join_window_seconds) end, ",
+                   else now() + make_interval(secs => least(join_window_seconds, ",
         );
+        out.push_bind_param::<Integer, _>(&new.first_look_within)?;
+        out.push_sql(")) end, ");
         out.push_bind_param::<Uuid, _>(&new.id)?;
         out.push_sql(", ");
         out.push_bind_param::<Nullable<Text>, _>(&new.user_id)?;
@@ -113,16 +147,16 @@ impl QueryFragment<Pg> for Start<'_> {
         out.push_sql(", ");
         out.push_bind_param::<Timestamptz, _>(&new.created_at)?;
         out.push_sql(", ");
-        out.push_bind_param::<Timestamptz, _>(&new.token_issued_at)?;
-        out.push_sql(" + make_interval(secs => coalesce(token_ttl_seconds, ");
-        out.push_bind_param::<Integer, _>(&new.default_token_ttl)?;
-        out.push_sql(")) from template returning *) select ");
-        self.shown.walk_ast(out.reborrow())?;
+        KeyClaim::push(new.key.as_ref(), out.reborrow())?;
+        out.push_sql(", ");
+        new.token.push_end("template", out.reborrow())?;
         out.push_sql(
-            ", template.agent_name, template.agent_metadata,
-                template.join_window_seconds, template.reconnect_window_seconds
-             from sessions, template",
+            " from template
+              on conflict (organization_id, idempotency_key) where idempotency_key is not null do nothing
+              returning *) select ",
         );
+        self.columns.push(out.reborrow())?;
+        out.push_sql(", sessions.token_expiry, false from sessions, template");
         Ok(())
     }
 }

@@ -5,6 +5,7 @@ mod redis;
 mod rooms;
 
 pub use cluster::Cluster;
+pub use livekit_protocol::AgentDispatch;
 
 use std::time::Duration;
 

@@ -47,9 +47,11 @@ const RULES: [Rule; 7] = [
             "diesel",
             "diesel-async",
             "diesel_migrations",
+            "serde_json",
             "thiserror",
             "tokio",
             "tokio-postgres",
+            "uuid",
         ],
     },
     Rule {
@@ -81,6 +83,7 @@ const RULES: [Rule; 7] = [
             "base64",
             "chrono",
             "diesel-async",
+            "futures-util",
             "rand",
             "secrecy",
             "sha2",
@@ -143,6 +146,7 @@ const RULES: [Rule; 7] = [
         may: &["greenroom-store", TESTKIT],
         foreign: &[
             "anyhow",
+            "chrono",
             "clap",
             "indicatif",
             "reqwest",

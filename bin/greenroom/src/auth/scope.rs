@@ -37,6 +37,7 @@ pub trait ScopeOf: 'static {
 scopes! {
     SessionsStart = "sessions:start";
     SessionsRead = "sessions:read";
+    SessionsEnd = "sessions:end";
     TemplatesRead = "templates:read";
     TemplatesWrite = "templates:write";
 }

@@ -1,5 +1,6 @@
 //! What the text of a variable has to be, each in its own words.
 
+use std::fmt::Display;
 use std::net::SocketAddr;
 use std::str::FromStr;
 
@@ -19,7 +20,10 @@ pub fn address(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| "must be an address and a port, such as 0.0.0.0:8080".to_owned())
 }
 
-pub fn number(text: &str, min: usize, max: usize) -> Result<usize, String> {
+pub fn number<N>(text: &str, min: N, max: N) -> Result<N, String>
+where
+    N: FromStr + PartialOrd + Display + Copy,
+{
     let number = text.parse().ok().filter(|number| (min..=max).contains(number));
     number.ok_or_else(|| format!("must be a whole number from {min} to {max}"))
 }

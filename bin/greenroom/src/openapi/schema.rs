@@ -1,7 +1,8 @@
 //! The schemas of the document: what the domain's types hold, in the words of JSON Schema.
 
+use greenroom_core::domain::lifecycle::TimelineEvent;
 use greenroom_core::domain::{
-    AgentStatus, EndReason, Modality, OnAgentHangup, RoomCreation, SessionStatus,
+    AgentStatus, Awaited, EndReason, Modality, OnAgentHangup, RoomCreation, SessionStatus,
 };
 use serde_json::{Value, json};
 
@@ -78,16 +79,18 @@ fn property_schema(name: &str) -> Option<Value> {
     })
 }
 
+fn texts<T: Copy>(all: &[T], text: impl Fn(T) -> &'static str) -> Value {
+    all.iter().map(|word| text(*word)).collect()
+}
+
 /// The words of a property that is an enumeration.
 fn words(property: &str, answered: bool) -> Option<Value> {
-    fn texts<T: Copy>(all: &[T], text: impl Fn(T) -> &'static str) -> Value {
-        all.iter().map(|word| text(*word)).collect()
-    }
     match property {
         "status" => Some(texts(SessionStatus::ALL, SessionStatus::as_str)),
         "agent_status" => Some(texts(AgentStatus::ALL, AgentStatus::as_str)),
         "end_reason" => Some(texts(EndReason::ALL, EndReason::as_str)),
         "room_creation" => Some(texts(RoomCreation::ALL, RoomCreation::as_str)),
+        "event" => Some(texts(TimelineEvent::ALL, TimelineEvent::as_str)),
         "modality_profile" if answered => Some(profiles()),
         "on_agent_hangup" => Some(texts(OnAgentHangup::ALL, OnAgentHangup::as_str)),
         _ => None,
@@ -111,6 +114,8 @@ pub fn parameter_schema(name: &str) -> Option<Value> {
     Some(match name {
         "limit" => number(1, 200, 50),
         "offset" => number(0, 10_000, 0),
+        "wait_for" => json!({"type": "string", "enum": texts(Awaited::ALL, Awaited::as_str)}),
+        "timeout_seconds" => number(1, 30, 30),
         "session_template_id" => json!({"type": "string", "format": "uuid"}),
         "created_after" | "created_before" => json!({"type": "string", "format": "date-time"}),
         "include_archived" => json!({"type": "boolean", "default": false}),
@@ -121,6 +126,20 @@ pub fn parameter_schema(name: &str) -> Option<Value> {
             json!({"type": "string", "pattern": format!("^({word})(,({word}))*$")})
         }
         _ => return None,
+    })
+}
+
+/// The header that makes a repeated start one start. HTTP drops spaces around a value.
+pub fn idempotency_key() -> Value {
+    json!({
+        "name": "Idempotency-Key",
+        "in": "header",
+        "description": "Your own name for this start: sent again with the same request, it is the same session.",
+        "required": false,
+        "schema": {
+            "type": "string", "minLength": 1, "maxLength": 255,
+            "pattern": "^[!-~]([ -~]*[!-~])?$",
+        },
     })
 }
 

@@ -30,6 +30,7 @@ macro_rules! codes {
 codes! {
     InvalidRequest = "invalid_request", BAD_REQUEST, "Invalid request";
     InvalidCursor = "invalid_cursor", BAD_REQUEST, "Invalid cursor";
+    InvalidIdempotencyKey = "invalid_idempotency_key", BAD_REQUEST, "Invalid idempotency key";
     Unauthenticated = "unauthenticated", UNAUTHORIZED, "Not authenticated";
     TemplateForbidden = "template_forbidden", FORBIDDEN, "Template of another organization";
     ScopeMissing = "scope_missing", FORBIDDEN, "Scope missing";
@@ -38,9 +39,11 @@ codes! {
     SessionNotFound = "session_not_found", NOT_FOUND, "Session not found";
     RouteNotFound = "route_not_found", NOT_FOUND, "Route not found";
     MethodNotAllowed = "method_not_allowed", METHOD_NOT_ALLOWED, "Method not allowed";
+    SessionOver = "session_over", CONFLICT, "Session over";
     TemplateNameTaken = "template_name_taken", CONFLICT, "Template name taken";
     BodyTooLarge = "body_too_large", PAYLOAD_TOO_LARGE, "Body too large";
     UnsupportedMediaType = "unsupported_media_type", UNSUPPORTED_MEDIA_TYPE, "Unsupported media type";
+    IdempotencyKeyReused = "idempotency_key_reused", UNPROCESSABLE_ENTITY, "Idempotency key reused";
     NotConfigurable = "not_configurable", UNPROCESSABLE_ENTITY, "Not configurable";
     Internal = "internal", INTERNAL_SERVER_ERROR, "Internal error";
     LiveKitError = "livekit_error", BAD_GATEWAY, "LiveKit refused";

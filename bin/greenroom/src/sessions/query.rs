@@ -1,19 +1,20 @@
 //! `GET /api/v1/sessions` and `GET /api/v1/sessions/{session_id}`.
 
-use actix_web::HttpRequest;
+use std::time::Duration;
+
 use actix_web::web::{Data, Json};
 use chrono::{DateTime, Utc};
-use greenroom_core::domain::{Invalid, SessionId, SessionStatus, UserId};
+use greenroom_core::domain::{Awaited, Invalid, SessionId, SessionStatus, UserId};
 use greenroom_core::{Greenroom, Page, SessionFilter};
 use paperclip::actix::{Apiv2Schema, api_v2_operation};
 use serde::Deserialize;
 
-use super::SessionBody;
+use super::{SessionBody, found};
 use crate::auth::Allowed;
 use crate::auth::scope::SessionsRead;
-use crate::extract::{FieldErrors, Params, PathId, refuse_parameters};
+use crate::extract::{FieldErrors, Params, PathId, number};
 use crate::page::{PageOf, PageParams};
-use crate::problem::{Code, Problem};
+use crate::problem::Problem;
 
 /// Which sessions, and which part of the list.
 #[derive(Deserialize, Apiv2Schema)]
@@ -35,20 +36,32 @@ pub struct ListParams {
     created_before: Option<String>,
 }
 
+/// What to hold the answer for, and for how long.
+#[derive(Deserialize, Apiv2Schema)]
+pub struct WaitParams {
+    /// Holds the answer until the session is that, can no longer become so, or the time is up. The
+    /// answer is then the session as it is.
+    wait_for: Option<String>,
+    /// How many seconds at the most; only beside `wait_for`.
+    timeout_seconds: Option<String>,
+}
+
 /// A session by its id.
 #[api_v2_operation(tags(Sessions), operation_id = "get_session", summary = "Get a session")]
 pub async fn get(
     caller: Allowed<SessionsRead>,
-    request: HttpRequest,
     id: PathId<SessionId>,
+    params: Params<WaitParams>,
     greenroom: Data<Greenroom>,
 ) -> Result<Json<SessionBody>, Problem> {
-    refuse_parameters(&request, &["wait_for", "timeout_seconds"])?;
     let id = id.0;
-    let session = greenroom.session(&caller.0, id).await?;
-    let detail = || format!("No session {id} in this organization.");
-    let session = session.ok_or_else(|| Problem::new(Code::SessionNotFound, detail()))?;
-    Ok(Json(session.into()))
+    let session = match parse_wait(params.0)? {
+        Some((awaited, patience)) => {
+            greenroom.session_once(&caller.0, id, awaited, patience).await?
+        }
+        None => greenroom.session(&caller.0, id).await?,
+    };
+    Ok(Json(found(session, id)?.into()))
 }
 
 /// The organization's sessions, newest first; an end user's own, when the token is one's.
@@ -60,6 +73,21 @@ pub async fn list(
 ) -> Result<PageOf<SessionBody>, Problem> {
     let (filter, page) = parse(params.0)?;
     Ok(PageOf::of(greenroom.sessions(&caller.0, filter, page).await?))
+}
+
+fn parse_wait(params: WaitParams) -> Result<Option<(Awaited, Duration)>, Problem> {
+    let mut errors = FieldErrors::default();
+    let awaited = params.wait_for.map(|text| text.parse()).transpose();
+    let awaited = errors.take("wait_for", awaited);
+    let seconds = match (&awaited, params.timeout_seconds.as_deref()) {
+        // A misspelt wait_for is not silently no wait at all.
+        (Some(None), Some(_)) => Err(Invalid::new("must stand beside wait_for")),
+        (_, text) => number(text, 1, 30, 30),
+    };
+    let seconds = errors.take("timeout_seconds", seconds);
+    let wait = awaited.zip(seconds);
+    let wait = wait.map(|(awaited, seconds)| Some((awaited?, Duration::from_secs(seconds))));
+    errors.finish(wait)
 }
 
 fn parse(params: ListParams) -> Result<(SessionFilter, Page), Problem> {

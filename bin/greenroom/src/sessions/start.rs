@@ -2,22 +2,27 @@
 
 use std::collections::BTreeMap;
 
-use actix_web::http::header;
+use actix_web::http::header::{self, HeaderMap, HeaderName};
 use actix_web::web::Data;
 use actix_web::{HttpRequest, HttpResponse, Responder};
-use chrono::{DateTime, Utc};
-use greenroom_core::domain::{Invalid, JsonObject, SessionTemplateId, UserId};
-use greenroom_core::{Greenroom, StartRequest, StartedSession};
+use greenroom_core::domain::{IdempotencyKey, Invalid, JsonObject, SessionTemplateId, UserId};
+use greenroom_core::{Greenroom, StartRequest};
 use paperclip::actix::{Apiv2Schema, CreatedJson, OperationModifier, api_v2_operation};
 use paperclip::v2::models::DefaultOperationRaw;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::{Map, Value};
-use uuid::Uuid;
 
+use super::StartedBody;
 use crate::auth::Allowed;
 use crate::auth::scope::SessionsStart;
 use crate::extract::{Body, FieldErrors, Params};
-use crate::problem::Problem;
+use crate::problem::{Code, Problem};
+
+/// The caller's own name for one start, however often it is sent.
+pub const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+
+/// Says that an earlier start with the same key had started the session.
+pub const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 
 /// What to start. Unknown fields are ignored.
 #[derive(Deserialize, Apiv2Schema)]
@@ -56,28 +61,15 @@ pub struct StartParams {
     session_template_id: Option<String>,
 }
 
-/// A started session and the pass to its room. `server_url` and `participant_token` repeat
-/// `livekit_url` and `access_token` in the words of LiveKit's SDKs.
-#[derive(Serialize, Apiv2Schema)]
-#[openapi(rename = "StartedSession")]
-pub struct StartedBody {
-    session_id: Uuid,
-    room_name: String,
-    access_token: String,
-    livekit_url: String,
-    token_expiry: DateTime<Utc>,
-    server_url: String,
-    participant_token: String,
-    participant_identity: String,
-    /// Until when somebody must have joined.
-    join_by: DateTime<Utc>,
+/// 201, where the session is, that nobody caches the token, and whether this was a replay.
+pub struct Started {
+    body: StartedBody,
+    replayed: bool,
 }
 
-/// 201, where the session is, and that nobody caches the token.
-pub struct Started(StartedBody);
-
 /// When this answers 201, the session is committed and, unless its template says `on_join`, the
-/// room exists in `LiveKit` and the agent has been asked for.
+/// room exists in `LiveKit` and the agent has been asked for. The same `Idempotency-Key` with the
+/// same request is the same session with a fresh token, however often it comes within a day.
 #[api_v2_operation(tags(Sessions), operation_id = "start_session", summary = "Start a session")]
 pub async fn start(
     caller: Allowed<SessionsStart>,
@@ -86,12 +78,22 @@ pub async fn start(
     body: Body<StartBody>,
     greenroom: Data<Greenroom>,
 ) -> Result<Started, Problem> {
-    let start = parse(params.0, body.0)?;
-    if request.headers().contains_key("idempotency-key") {
-        return Err(Problem::not_configurable("Idempotency-Key"));
-    }
+    let mut start = parse(params.0, body.0)?;
+    start.idempotency_key = idempotency_key(request.headers())?;
     let started = greenroom.start(&caller.0, start).await?;
-    Ok(Started(started.into()))
+    Ok(Started { replayed: started.replayed, body: started.into() })
+}
+
+/// The key, when there is one. A header that comes twice is none that could be meant, and neither
+/// is an empty one.
+fn idempotency_key(headers: &HeaderMap) -> Result<Option<IdempotencyKey>, Problem> {
+    let mut values = headers.get_all(IDEMPOTENCY_KEY);
+    let Some(value) = values.next() else { return Ok(None) };
+    let text = value.to_str().ok().filter(|_| values.next().is_none());
+    let key = text.and_then(|text| IdempotencyKey::try_from(text.to_owned()).ok());
+    // The key may be a secret: what was sent is not repeated.
+    let detail = "Send one Idempotency-Key, of 1 to 255 printable ASCII characters.";
+    key.map(Some).ok_or_else(|| Problem::new(Code::InvalidIdempotencyKey, detail))
 }
 
 fn parse(params: StartParams, body: StartBody) -> Result<StartRequest, Problem> {
@@ -107,6 +109,7 @@ fn parse(params: StartParams, body: StartBody) -> Result<StartRequest, Problem> 
             session_template_id: template?,
             user_id: user_id?,
             metadata: metadata?,
+            idempotency_key: None,
         })
     })();
     let request = errors.finish(request)?;
@@ -155,31 +158,18 @@ fn is_empty(value: &Value) -> bool {
     }
 }
 
-impl From<StartedSession> for StartedBody {
-    fn from(started: StartedSession) -> Self {
-        let session = started.session;
-        Self {
-            session_id: session.id.0,
-            room_name: session.room_name.to_string(),
-            access_token: started.access_token.clone(),
-            livekit_url: started.livekit_url.clone(),
-            token_expiry: session.token_expiry,
-            server_url: started.livekit_url,
-            participant_token: started.access_token,
-            participant_identity: session.participant_identity.to_string(),
-            join_by: session.join_by,
-        }
-    }
-}
-
 impl Responder for Started {
     type Body = actix_web::body::BoxBody;
 
     fn respond_to(self, _: &HttpRequest) -> HttpResponse {
-        HttpResponse::Created()
-            .insert_header((header::LOCATION, format!("/api/v1/sessions/{}", self.0.session_id)))
-            .insert_header((header::CACHE_CONTROL, "no-store"))
-            .json(self.0)
+        let mut response = HttpResponse::Created();
+        response
+            .insert_header((header::LOCATION, format!("/api/v1/sessions/{}", self.body.session_id)))
+            .insert_header((header::CACHE_CONTROL, "no-store"));
+        if self.replayed {
+            response.insert_header((IDEMPOTENT_REPLAYED, "true"));
+        }
+        response.json(self.body)
     }
 }
 

@@ -1,19 +1,20 @@
 //! A running `greenroom`, and one function for what tests ask of it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::LazyLock;
 use std::time::Duration;
 
 use greenroom_testkit::livekit::Server;
 use greenroom_testkit::pg::Database;
 use greenroom_testkit::process::{Guarded, Process};
+use greenroom_testkit::user::{Report, User};
 use greenroom_testkit::{caller, place, wait_until};
 use reqwest::header::HeaderMap;
 use reqwest::{Client, Method, RequestBuilder};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::process::Command;
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use uuid::Uuid;
 
@@ -151,6 +152,13 @@ impl App {
         caller::backend(AUTH_SECRET, self.organization)
     }
 
+    /// A token of an end user of this app's organization.
+    pub fn user_token(&self, user: &str) -> String {
+        let claims =
+            json!({"org_id": self.organization, "exp": caller::in_seconds(3_600), "user_id": user});
+        caller::token(AUTH_SECRET, &claims)
+    }
+
     /// The password in `DATABASE_URL`.
     pub fn database_password(&self) -> String {
         let url = reqwest::Url::parse(self.database.url()).unwrap();
@@ -167,6 +175,31 @@ impl App {
 
     pub async fn post(&self, path: &str, body: &Value) -> Answer {
         answer(self.request(Method::POST, path).json(body)).await
+    }
+
+    /// Asks as an end user.
+    pub async fn ask_as(&self, user: &str, method: Method, path: &str) -> Answer {
+        let request = self.client.request(method, format!("{}{path}", self.address));
+        answer(request.bearer_auth(self.user_token(user))).await
+    }
+
+    /// What has happened to a session, in its order.
+    pub async fn events(&self, session: &str) -> Vec<String> {
+        let timeline = self.get(&format!("{session}/timeline")).await;
+        assert_eq!(timeline.status, 200, "{}", timeline.body);
+        let event = |entry: &Value| entry["event"].as_str().unwrap().to_owned();
+        timeline.body.as_array().unwrap().iter().map(event).collect()
+    }
+
+    /// The session, as soon as it has this status.
+    pub async fn becomes(&self, session: &str, status: &str, patience: Duration) -> Value {
+        wait_until(&format!("the session to be {status}"), patience, async || {
+            let body = self.get(session).await.body;
+            anyhow::ensure!(body["status"] == status, "{body}");
+            Ok(Some(body))
+        })
+        .await
+        .unwrap()
     }
 
     /// Sends these bytes on a connection of their own, and reads the head of what comes back: what a
@@ -195,10 +228,12 @@ impl App {
         connection.set_zero_linger().unwrap();
     }
 
-    /// The memory it holds, in kilobytes.
-    pub async fn resident(&self) -> usize {
-        let ps = Command::new("ps").args(["-o", "rss=", "-p", &self.pid]).output().await.unwrap();
-        String::from_utf8(ps.stdout).unwrap().trim().parse().unwrap()
+    /// The memory it holds beside its own code, in kilobytes: a debug build's code is 36 MB, of
+    /// which more is resident the more of it has run.
+    pub fn resident(&self) -> usize {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid)).unwrap();
+        let held = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
+        held.trim().trim_end_matches(" kB").parse().unwrap()
     }
 
     /// A template with these settings beside a name nobody has; its id.
@@ -248,6 +283,27 @@ pub async fn answer(request: RequestBuilder) -> Answer {
     let text = response.text().await.unwrap();
     let body = serde_json::from_str(&text).unwrap_or(Value::String(text));
     Answer { asked, status, headers, body }
+}
+
+/// What a token says, unverified: that LiveKit accepts it is shown where a user joins with it.
+pub fn claims(token: &str) -> HashMap<String, Value> {
+    jsonwebtoken::dangerous::insecure_decode(token).unwrap().claims
+}
+
+/// Joins with the pass of a start, and leaves after this time.
+pub fn stay(started: &Value, time: Duration) -> JoinHandle<anyhow::Result<Report>> {
+    let text = |field: &str| started[field].as_str().unwrap();
+    // No agent greets it, so it waits as long as it would for one.
+    let user = User::new(text("server_url"), text("participant_token")).greeting_within(time);
+    tokio::spawn(user.join())
+}
+
+/// That these stand in a timeline in this order, whatever stands between them.
+#[track_caller]
+pub fn assert_in_order(events: &[String], expected: &[&str]) {
+    let mut rest = events.iter();
+    let all = expected.iter().all(|expected| rest.any(|event| event == expected));
+    assert!(all, "{expected:?} in {events:?}");
 }
 
 pub fn uuid() -> Uuid {

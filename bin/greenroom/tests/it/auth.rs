@@ -38,6 +38,24 @@ const ROUTES: &[Route] = &[
         stranger: Stranger::Refused(404, "session_not_found"),
     },
     Route {
+        operation: "refresh_session_token",
+        scope: "sessions:start",
+        end_users: true,
+        stranger: Stranger::Refused(404, "session_not_found"),
+    },
+    Route {
+        operation: "end_session",
+        scope: "sessions:end",
+        end_users: true,
+        stranger: Stranger::Refused(404, "session_not_found"),
+    },
+    Route {
+        operation: "get_session_timeline",
+        scope: "sessions:read",
+        end_users: true,
+        stranger: Stranger::Refused(404, "session_not_found"),
+    },
+    Route {
         operation: "list_sessions",
         scope: "sessions:read",
         end_users: true,
@@ -76,7 +94,8 @@ const ROUTES: &[Route] = &[
 ];
 
 /// All that scopes there are.
-const SCOPES: [&str; 4] = ["sessions:start", "sessions:read", "templates:read", "templates:write"];
+const SCOPES: [&str; 5] =
+    ["sessions:start", "sessions:read", "sessions:end", "templates:read", "templates:write"];
 
 /// An operation of the document with its row of the table.
 struct Operation {
@@ -229,18 +248,10 @@ async fn an_end_user_sees_and_starts_its_own_sessions_alone() {
     let template = app.template(json!({"room_creation": "on_join"})).await;
     let anns = app.start_session(&template, json!({"user_id": "ann", "metadata": {"a": 1}})).await;
     let anns = anns.header("location").to_owned();
-    let as_user = |user: &str| {
-        let claims =
-            json!({"org_id": app.organization, "exp": caller::in_seconds(60), "user_id": user});
-        caller::token(AUTH_SECRET, &claims)
-    };
-    let get = async |path: &str, user: &str| {
-        let request = app.client.get(format!("{}{path}", app.address));
-        answer(request.bearer_auth(as_user(user))).await
-    };
+    let get = async |path: &str, user: &str| app.ask_as(user, Method::GET, path).await;
     let start = async |body: Value, user: &str| {
         let request = app.client.post(format!("{}/api/v1/sessions/start", app.address));
-        answer(request.bearer_auth(as_user(user)).json(&body)).await
+        answer(request.bearer_auth(app.user_token(user)).json(&body)).await
     };
     let seen = get(&anns, "ann").await;
     assert_eq!((seen.status, &seen.body["metadata"]), (200, &Value::Null));

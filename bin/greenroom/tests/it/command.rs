@@ -159,7 +159,7 @@ async fn the_doctor_names_every_dependency_and_what_to_do() {
         ("LIVEKIT_URL", "ws://127.0.0.1:9"),
         ("AUTH_JWT_SECRET", ""),
         ("AUTH_JWKS_URL", "http://127.0.0.1:9/jwks"),
-        ("GREENROOM_RETENTION_DAYS", "30"),
+        ("GREENROOM_STARTS_PER_MINUTE", "30"),
     ]))
     .await;
     assert_eq!(code, Some(1), "{told}");
@@ -171,7 +171,7 @@ async fn the_doctor_names_every_dependency_and_what_to_do() {
         "Start LiveKit, or correct LIVEKIT_API_URL",
         "✗ callers",
         "AUTH_JWKS_URL cannot be reached",
-        "GREENROOM_RETENTION_DAYS is set, and has no effect",
+        "GREENROOM_STARTS_PER_MINUTE is set, and has no effect",
     ] {
         assert!(told.contains(part), "{part} is not in:\n{told}");
     }

@@ -106,7 +106,7 @@ async fn livekit_that_is_no_livekit() {
         let ready = app.get("/readyz").await;
         assert_eq!(ready.status, 200, "without LiveKit a replica still reads");
         assert_ne!(ready.body["checks"]["livekit"], "ok");
-        let kilobytes = app.resident().await;
+        let kilobytes = app.resident();
         assert!(kilobytes < 60 * 1024, "{kilobytes} kB are resident: was the answer kept?");
     }
 }

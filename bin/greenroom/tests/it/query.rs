@@ -103,15 +103,6 @@ async fn the_list_is_newest_first_and_filtered() {
 }
 
 #[tokio::test]
-async fn what_does_not_work_yet_is_refused_and_not_dropped() {
-    let app = App::start().await;
-    for query in ["wait_for=ended", "timeout_seconds=3"] {
-        let path = format!("/api/v1/sessions/{}?{query}", uuid());
-        app.get(&path).await.assert_problem(422, "not_configurable");
-    }
-}
-
-#[tokio::test]
 async fn the_list_is_filtered_by_template_and_time() {
     let app = App::start().await;
     let (one, other) = (

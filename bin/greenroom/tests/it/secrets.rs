@@ -20,9 +20,10 @@ async fn no_secret_is_logged_even_at_trace() {
         assert_eq!(app.get("/api/v1/sessions?user_id=ann").await.status, 200);
         let keyed =
             app.request(Method::POST, "/api/v1/sessions/start").header("Idempotency-Key", KEY);
-        answer(keyed.json(&json!({"session_template_id": template})))
-            .await
-            .assert_problem(422, "not_configurable");
+        let keyed = answer(keyed.json(&json!({"session_template_id": template}))).await;
+        assert_eq!(keyed.status, 201, "{}", keyed.body);
+        let wrong = app.request(Method::POST, "/webhooks/livekit").body("{}");
+        answer(wrong).await.assert_problem(401, "unauthenticated");
         app.get("/nowhere").await.assert_problem(404, "route_not_found");
 
         let log = app.process.output();

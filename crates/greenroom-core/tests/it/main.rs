@@ -1,5 +1,7 @@
-//! Core's use cases on a real PostgreSQL, with rooms in memory: the rules, not LiveKit.
+//! Core's use cases on a real PostgreSQL: the rules with rooms in memory, the keeper on a real
+//! LiveKit.
 
+mod crash;
 mod names;
 mod start;
 mod templates;
@@ -8,7 +10,9 @@ mod tenancy;
 use std::sync::Arc;
 
 use greenroom_core::domain::{OrganizationId, TemplateName};
-use greenroom_core::{Builder, Config, Greenroom, LiveKitConfig, MemoryRooms, TemplateSettings};
+use greenroom_core::{
+    Builder, Config, Greenroom, KeyPair, LiveKitConfig, MemoryRooms, TemplateSettings,
+};
 use greenroom_testkit::pg::Database;
 use greenroom_testkit::place;
 
@@ -17,8 +21,11 @@ fn service(database: &Database, rooms: &Arc<MemoryRooms>) -> Builder {
     let livekit = LiveKitConfig {
         url: "ws://livekit.test".parse().unwrap(),
         api_url: "http://livekit.test".parse().unwrap(),
-        api_key: "key".into(),
-        api_secret: "a secret of at least thirty-two bytes".into(),
+        key: KeyPair {
+            api_key: "key".into(),
+            api_secret: "a secret of at least thirty-two bytes".into(),
+        },
+        previous_key: None,
     };
     Greenroom::builder(Config::new(database.url().into(), livekit)).rooms(rooms.clone())
 }

@@ -15,7 +15,7 @@ const HANGUP: &str = "CLIENT_INITIATED";
 impl Deciding<'_> {
     pub(super) fn keep_agent(&mut self, seen: &Observation) {
         let Some(terms) = self.session.terms.agent else { return };
-        if self.state.agent_status == AgentStatus::Unavailable || !seen.room {
+        if self.state.agent_status == AgentStatus::Unavailable || seen.room.is_none() {
             return;
         }
         if let Some(agent) = self.agent_in(seen) {
@@ -33,24 +33,32 @@ impl Deciding<'_> {
         }
     }
 
-    /// The agent that is there: of two the one that is known. One whose leaving was told may still
-    /// be shown for a moment, and is not there.
+    /// The agent that is there: of several the one that stays, which is one that nothing listed
+    /// would take back, else the one that is known. One whose leaving was told may still be shown
+    /// for a moment, and is not there; one that a look had only missed is there again.
     fn agent_in<'s>(&self, seen: &'s Observation) -> Option<&'s Participant> {
-        let is = |agent: &&Participant, known: &Option<String>| {
-            known.as_deref() == Some(agent.identity.as_str())
-        };
-        let there = || seen.agents().filter(|agent| !is(agent, &self.state.agent_left_identity));
-        there().find(|agent| is(agent, &self.state.agent_identity)).or_else(|| there().next())
+        let told = self.state.agent_left_reason.is_some();
+        let left = self.state.agent_left_identity.as_deref().filter(|_| told);
+        let known = self.state.agent_identity.as_deref();
+        let there = seen.agents().filter(|agent| left != Some(agent.identity.as_str()));
+        there.min_by_key(|agent| {
+            (seen.dispatch_of(&agent.identity).is_some(), known != Some(agent.identity.as_str()))
+        })
     }
 
     fn see_agent(&mut self, agent: &Participant) {
         let known = self.state.agent_identity.as_deref() == Some(agent.identity.as_str());
+        if self.state.agent_left_identity.as_deref() == Some(agent.identity.as_str()) {
+            self.state.agent_left_at = None;
+            self.state.agent_left_identity = None;
+            self.state.agent_left_reason = None;
+        }
         if self.state.agent_status == AgentStatus::Ready && known {
             return;
         }
         self.state.agent_status = AgentStatus::Ready;
         self.state.agent_identity = Some(agent.identity.clone());
-        self.tell_of(TimelineEvent::AgentJoined, agent);
+        self.tell_of(TimelineEvent::AgentJoined, &agent.sid);
     }
 
     fn miss_agent(&mut self, terms: AgentTerms) {
@@ -135,6 +143,12 @@ impl Deciding<'_> {
         Some(since + terms.deadline)
     }
 
+    /// When an agent that was asked for, and that no worker has taken, is asked for again.
+    pub(super) fn dispatch_is_lost_at(&self) -> Option<DateTime<Utc>> {
+        let wanted = self.state.agent_status == AgentStatus::Dispatched;
+        self.state.last_dispatch_at.filter(|_| wanted).map(|asked| asked + TAKEN_WITHIN)
+    }
+
     fn bring_agent(&mut self, terms: AgentTerms, seen: &Observation) {
         if self.agent_deadline().is_some_and(|deadline| self.now >= deadline) {
             self.state.agent_status = AgentStatus::Unavailable;
@@ -152,8 +166,7 @@ impl Deciding<'_> {
             self.keep_one_dispatch(seen);
             return;
         }
-        let waited = |asked: DateTime<Utc>| self.now >= asked + TAKEN_WITHIN;
-        if self.state.last_dispatch_at.is_none_or(waited) {
+        if self.dispatch_is_lost_at().is_none_or(|lost| self.now >= lost) {
             self.delete_dispatches(seen);
             self.actions.push(Action::Dispatch);
             self.state.last_dispatch_at = Some(self.now);
@@ -175,21 +188,28 @@ impl Deciding<'_> {
         self.actions.extend(all.map(|dispatch| Action::DeleteDispatch(dispatch.id.clone())));
     }
 
-    /// Of two that a worker is at, keeps the one whose agent is in the room, else the older.
+    /// Of several that workers are at, keeps the one whose agent is in the room, else the oldest. None
+    /// is kept whose agent stands in the room beside the one that stays.
     fn keep_one_dispatch(&mut self, seen: &Observation) {
         let all = seen.dispatches.iter().flatten();
         let live: Vec<_> = all.filter(|dispatch| self.is_live(dispatch)).collect();
-        let is_in_room = |dispatch: &Dispatch| {
-            let identity = self.state.agent_identity.as_deref();
-            dispatch.jobs.iter().any(|job| identity == Some(job.participant_identity.as_str()))
-        };
+        let staying = self.state.agent_identity.as_deref();
+        let staying = staying.filter(|_| self.state.agent_status == AgentStatus::Ready);
+        let is_staying = |dispatch: &Dispatch| staying.is_some_and(|agent| dispatch.brought(agent));
         let kept = live.iter().min_by_key(|dispatch| {
-            (!is_in_room(dispatch), dispatch.created_at, dispatch.id.clone())
+            (!is_staying(dispatch), dispatch.created_at, dispatch.id.clone())
         });
         let kept = kept.map(|dispatch| dispatch.id.clone());
-        let others = live.iter().filter(|dispatch| Some(&dispatch.id) != kept.as_ref());
-        let others: Vec<_> =
-            others.map(|dispatch| Action::DeleteDispatch(dispatch.id.clone())).collect();
+        let is_second = |dispatch: &Dispatch| {
+            staying.is_some()
+                && !is_staying(dispatch)
+                && seen.agents().any(|agent| dispatch.brought(&agent.identity))
+        };
+        let others = live
+            .into_iter()
+            .filter(|dispatch| Some(&dispatch.id) != kept.as_ref() || is_second(dispatch))
+            .map(|dispatch| Action::DeleteDispatch(dispatch.id.clone()))
+            .collect::<Vec<_>>();
         self.actions.extend(others);
     }
 }

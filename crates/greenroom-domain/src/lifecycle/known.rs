@@ -47,6 +47,7 @@ pub struct AgentTerms {
 /// What changes over a session's life. The times of facts are each the earliest or the latest of
 /// their kind, so that it does not matter in which order, or how often, they became known.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[cfg_attr(feature = "diesel", derive(diesel::Queryable))]
 pub struct State {
     pub status: SessionStatus,
     pub agent_status: AgentStatus,

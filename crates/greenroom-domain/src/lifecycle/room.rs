@@ -14,24 +14,22 @@ const TOLERANCE: TimeDelta = TimeDelta::seconds(2);
 
 impl Deciding<'_> {
     pub(super) fn see_room(&mut self, seen: &Observation) {
-        if !seen.room {
-            return;
-        }
+        let Some(sid) = &seen.room else { return };
         self.state.room_missing_since = None;
-        if self.state.room_created_at.is_some() {
-            return;
+        if self.state.room_created_at.is_none() {
+            self.state.room_created_at = Some(self.now);
+            self.tell_of(TimelineEvent::RoomCreated, sid);
         }
-        self.state.room_created_at = Some(self.now);
-        self.tell(TimelineEvent::RoomCreated);
         // The call that opened it asked for the agent; what a token's join opens is the user's rule.
-        if self.opens_on_start() {
+        // A start may not have come to write that down, and a webhook may have told of the room alone.
+        if self.opens_on_start() && self.state.agent_wanted_since.is_none() {
             self.ask_for_agent_with_room();
         }
     }
 
     /// What follows from a room that is not there.
     pub(super) fn miss_room(&mut self, seen: &Observation) {
-        if seen.room {
+        if seen.room.is_some() {
             return;
         }
         match self.state.status {
@@ -69,20 +67,25 @@ impl Deciding<'_> {
         let finished = self.state.room_finished_at.filter(|at| Some(*at) >= self.state.started_at);
         if let Some(at) = finished {
             self.finish(SessionStatus::Ended, self.why_the_room_went(at));
-        } else if self.now >= since + self.session.terms.reconnect_window {
+        } else if self.has_waited_for_user(self.now)
+            || self.now >= since + self.session.terms.reconnect_window
+        {
             self.finish(SessionStatus::Ended, self.why_the_room_went(self.now));
         }
+    }
+
+    /// Whether the room had waited for a user who was out, as long as it has to, by that time: then
+    /// nothing else is the matter with it.
+    fn has_waited_for_user(&self, at: DateTime<Utc>) -> bool {
+        let waited = self.session.terms.reconnect_window - TOLERANCE;
+        let left = self.state.user_left_at.filter(|_| !self.state.is_user_there());
+        left.is_some_and(|left| at - left >= waited)
     }
 
     /// The user's leaving, when the room has waited for them as long as it had to; else somebody
     /// closed it, or LiveKit lost it.
     fn why_the_room_went(&self, at: DateTime<Utc>) -> EndReason {
-        let waited = self.session.terms.reconnect_window - TOLERANCE;
-        let left = self.state.user_left_at.filter(|_| !self.state.is_user_there());
-        match left {
-            Some(left) if at - left >= waited => EndReason::UserLeft,
-            _ => EndReason::RoomClosed,
-        }
+        if self.has_waited_for_user(at) { EndReason::UserLeft } else { EndReason::RoomClosed }
     }
 
     fn opens_on_start(&self) -> bool {

@@ -5,8 +5,8 @@ use crate::ParticipantIdentity;
 /// One look that succeeded.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Observation {
-    /// Whether the room is there.
-    pub room: bool,
+    /// LiveKit's own name for the room, its sid, when it is there.
+    pub room: Option<String>,
     pub participants: Vec<Participant>,
     /// What was asked for under the agent's name. None: nobody looked, which is only done while an
     /// agent is wanted and now and then.
@@ -50,6 +50,13 @@ pub struct Job {
     pub participant_identity: String,
 }
 
+impl Dispatch {
+    /// Whether the agent of this identity is one of its jobs.
+    pub(super) fn brought(&self, identity: &str) -> bool {
+        self.jobs.iter().any(|job| job.participant_identity == identity)
+    }
+}
+
 impl Observation {
     /// The session's user, when in the room.
     pub(super) fn user(&self, identity: &ParticipantIdentity) -> Option<&Participant> {
@@ -57,6 +64,11 @@ impl Observation {
             one.kind == ParticipantKind::User && one.identity == identity.as_str()
         };
         self.participants.iter().find(is_user)
+    }
+
+    /// The listed dispatch that brought this agent.
+    pub(super) fn dispatch_of(&self, identity: &str) -> Option<&Dispatch> {
+        self.dispatches.iter().flatten().find(|dispatch| dispatch.brought(identity))
     }
 
     /// The agents that are in the room and connected.

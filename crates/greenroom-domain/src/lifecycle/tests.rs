@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::{OnAgentHangup, ParticipantIdentity, RoomCreation};
 
+const ROOM: &str = "RM_1";
 const USER: &str = "ann";
 const AGENT: &str = "agent-AJ_1";
 const HANGUP: &str = "CLIENT_INITIATED";
@@ -101,7 +102,7 @@ fn room(identities: &[&str]) -> Observation {
         _ => ParticipantKind::Other,
     };
     let all = identities.iter().map(|identity| participant(identity, kind(identity)));
-    Observation { room: true, participants: all.collect(), dispatches: None }
+    Observation { room: Some(ROOM.to_owned()), participants: all.collect(), dispatches: None }
 }
 
 fn no_room() -> Observation {
@@ -160,11 +161,26 @@ mod rooms {
         let mut session = started();
         session.state.room_created_at = None;
         session.state.agent_status = AgentStatus::Waiting;
+        session.state.agent_wanted_since = None;
+        session.state.last_dispatch_at = None;
         let decision = decide(&session, Some(&room(&[])), at(7));
         assert_eq!(decision.state.room_created_at, Some(at(7)));
         assert_eq!(decision.state.agent_status, AgentStatus::Dispatched);
         assert_eq!(decision.state.agent_wanted_since, Some(at(7)));
         assert_eq!(events(&decision), [TimelineEvent::RoomCreated, TimelineEvent::AgentDispatched]);
+    }
+
+    #[test]
+    fn an_agent_asked_for_with_a_room_that_only_a_webhook_told_of_is_written_down() {
+        let mut session = started();
+        session.state.agent_status = AgentStatus::Waiting;
+        session.state.agent_wanted_since = None;
+        session.state.last_dispatch_at = None;
+        let look = room(&[]).listing(vec![dispatch("AD_1", 1, &[])]);
+        let decision = decide(&session, Some(&look), at(1));
+        assert_eq!(decision.actions, [], "what was asked for is not taken back");
+        assert_eq!(decision.state.agent_wanted_since, Some(at(1)));
+        assert_eq!(events(&decision), [TimelineEvent::AgentDispatched]);
     }
 
     #[test]
@@ -248,15 +264,31 @@ mod rooms {
         let session = active();
         let left = decide(&session, Some(&room(&[AGENT])), at(100));
         let session = Session { state: left.state, ..session };
-        let gone = decide(&session, Some(&no_room()), at(165));
-        let session = Session { state: gone.state, ..session };
-        let over = decide(&session, Some(&no_room()), at(225));
+        let over = decide(&session, Some(&no_room()), at(165));
         assert_eq!(ending(&over), (SessionStatus::Ended, Some(EndReason::UserLeft)));
+        // One that went before the user's time was up may come again.
+        let early = decide(&session, Some(&no_room()), at(157));
+        assert_eq!(early.state.status, SessionStatus::Active);
     }
 }
 
 mod users {
     use super::*;
+
+    #[test]
+    fn one_who_came_and_went_between_two_looks_has_joined() {
+        let mut session = started();
+        session.state.user_joined_at = Some(at(20));
+        session.state.user_left_at = Some(at(21));
+        let decision = decide(&session, Some(&room(&[AGENT])), at(22));
+        assert_eq!(decision.state.status, SessionStatus::Active);
+        assert_eq!(decision.state.started_at, Some(at(20)), "when they joined");
+        assert_eq!(decision.state.end_by, Some(at(20 + 7200)));
+        // And though the room has closed behind them meanwhile.
+        session.state.room_finished_at = Some(at(81));
+        let decision = decide(&session, Some(&no_room()), at(82));
+        assert_eq!(ending(&decision), (SessionStatus::Ended, Some(EndReason::UserLeft)));
+    }
 
     #[test]
     fn joining_makes_it_active() {
@@ -265,8 +297,7 @@ mod users {
         assert_eq!(decision.state.status, SessionStatus::Active);
         assert_eq!(decision.state.started_at, Some(at(20)));
         assert_eq!(decision.state.end_by, Some(at(20 + 7200)));
-        let joined =
-            Event { event: TimelineEvent::UserJoined, participant: Some("PA_ann".to_owned()) };
+        let joined = Event { event: TimelineEvent::UserJoined, sid: Some("PA_ann".to_owned()) };
         assert_eq!(decision.events, [joined]);
     }
 
@@ -391,7 +422,9 @@ mod agents {
         {
             let deleted: Vec<_> = listed.iter().map(|one| delete(&one.id)).collect();
             let look = room(&[]).listing(listed);
-            assert_unchanged(&session, &wanted_at(&session, look.clone(), 5));
+            let early = wanted_at(&session, look.clone(), 5);
+            assert_unchanged(&session, &early);
+            assert_eq!(early.state.next_check_at, Some(at(6)), "and no later");
             let decision = wanted_at(&session, look, 6);
             assert_eq!(decision.actions, [deleted, vec![Action::Dispatch]].concat());
             assert_eq!(decision.state.last_dispatch_at, Some(at(6)));
@@ -443,6 +476,46 @@ mod agents {
         let both = room(&["agent-AJ_1", "agent-AJ_2"]).listing(two("agent-AJ_1", "agent-AJ_2"));
         let decision = wanted_at(&session, both, 8);
         assert_eq!(decision.actions.len(), 1, "{:?}", decision.actions);
+    }
+
+    #[test]
+    fn of_two_agents_the_one_that_can_be_taken_back_goes() {
+        // A room that LiveKit opened again, its node or itself having died, asks for its agent again,
+        // and the one that was in it comes back, too.
+        let back = room(&[USER, AGENT, "agent-AJ_2"]);
+        let look = back.listing(vec![dispatch("AD_2", 2, &[(true, "agent-AJ_2")])]);
+        let session = active();
+        let decision = wanted_at(&session, look.clone(), 100);
+        assert_eq!(decision.actions, [delete("AD_2")]);
+        assert_eq!(decision.state, State { next_check_at: Some(at(102)), ..session.state });
+        // The other way round, when the new one was there first.
+        let mut session = active();
+        session.state.agent_identity = Some("agent-AJ_2".to_owned());
+        let decision = wanted_at(&session, look, 100);
+        assert_eq!(decision.actions, [delete("AD_2")]);
+        assert_eq!(decision.state.agent_identity.as_deref(), Some(AGENT), "the one that stays");
+    }
+
+    #[test]
+    fn an_agent_whose_job_is_not_shown_yet_keeps_its_dispatch() {
+        let session = active();
+        for jobs in [&[][..], &[(true, "")], &[(true, AGENT)], &[(true, "agent-AJ_9")]] {
+            let look = room(&[USER, AGENT]).listing(vec![dispatch("AD_1", 1, jobs)]);
+            assert_unchanged(&session, &wanted_at(&session, look, 100));
+        }
+    }
+
+    #[test]
+    fn an_agent_that_was_only_missed_and_is_there_again_is_there() {
+        let session = active();
+        let missed = wanted_at(&session, room(&[USER]).listing(vec![]), 100);
+        let session = Session { state: missed.state, ..session };
+        let back = wanted_at(&session, room(&[USER, AGENT]).listing(vec![]), 101);
+        assert_eq!(back.state.agent_status, AgentStatus::Ready);
+        assert_eq!(back.state.agent_left_at, None, "it has not left");
+        let again = Session { state: back.state, ..session };
+        let look = room(&[USER, AGENT]).listing(vec![]);
+        assert_unchanged(&again, &wanted_at(&again, look, 140));
     }
 
     /// The agent is gone: what the first look shows, and what two seconds later.
@@ -587,8 +660,11 @@ mod over {
             let session = Session { token_expiry, ..over() };
             let gone = decide(&session, Some(&no_room()), at(110));
             assert_eq!(gone.state.room_gone_at, Some(at(110)));
-            assert_eq!(gone.state.next_check_at, Some(last));
+            assert_eq!(gone.state.next_check_at, Some(at(125)), "a job that was under way");
             let session = Session { state: gone.state, ..session };
+            let still_gone = decide(&session, Some(&no_room()), at(125));
+            assert_eq!(still_gone.state.next_check_at, Some(last));
+            let session = Session { state: still_gone.state, ..session };
             let done = decide(&session, Some(&no_room()), last);
             assert_eq!(done.state.next_check_at, None, "nothing is left to see");
             let again = decide(&session, Some(&room(&[USER])), last);
@@ -758,7 +834,7 @@ proptest! {
             if asked == 1 {
                 prop_assert_eq!(decision.state.last_dispatch_at, Some(now), "it is written before it is done");
                 prop_assert!(!decision.actions.contains(&Action::OpenRoom), "which asks for one, too");
-                prop_assert!(look.as_ref().is_some_and(|look| look.room && look.dispatches.is_some()));
+                prop_assert!(look.as_ref().is_some_and(|look| look.room.is_some() && look.dispatches.is_some()));
             }
             session.state = decision.state;
             now += seconds(3);

@@ -1,6 +1,6 @@
 //! The rules of the user: joining makes the session active, and no session lasts for ever.
 
-use chrono::TimeDelta;
+use chrono::{DateTime, TimeDelta, Utc};
 
 use super::{Action, Deciding, NOTICE, Observation, TimelineEvent};
 use crate::{AgentStatus, EndReason, RoomCreation, SessionStatus};
@@ -8,13 +8,22 @@ use crate::{AgentStatus, EndReason, RoomCreation, SessionStatus};
 impl Deciding<'_> {
     pub(super) fn see_user(&mut self, seen: &Observation) {
         // A room that is gone says nothing of who left it: LiveKit may only have restarted.
-        if !seen.room {
-            return;
+        if seen.room.is_some() {
+            self.see_who_is_there(seen);
         }
+        // Also one that came and went between two looks has joined.
+        if let (Some(joined), SessionStatus::Pending) =
+            (self.state.user_joined_at, self.state.status)
+        {
+            self.become_active(joined);
+        }
+    }
+
+    fn see_who_is_there(&mut self, seen: &Observation) {
         match (seen.user(&self.session.participant_identity), self.state.is_user_there()) {
             (Some(user), false) => {
                 self.state.user_joined_at = Some(self.now).max(self.state.user_left_at);
-                self.tell_of(TimelineEvent::UserJoined, user);
+                self.tell_of(TimelineEvent::UserJoined, &user.sid);
             }
             (None, true) => {
                 let after = self.state.user_joined_at.map(|at| at + TimeDelta::microseconds(1));
@@ -23,15 +32,12 @@ impl Deciding<'_> {
             }
             _ => {}
         }
-        if self.state.is_user_there() && self.state.status == SessionStatus::Pending {
-            self.become_active();
-        }
     }
 
-    fn become_active(&mut self) {
+    fn become_active(&mut self, joined: DateTime<Utc>) {
         self.state.status = SessionStatus::Active;
-        self.state.started_at = Some(self.now);
-        self.state.end_by = Some(self.now + self.session.terms.max_duration);
+        self.state.started_at = Some(joined);
+        self.state.end_by = Some(joined + self.session.terms.max_duration);
         let by_token = self.session.terms.room_creation == RoomCreation::OnJoin;
         if by_token && self.state.agent_status == AgentStatus::Waiting {
             // The token's room_config asked for it, in this very join.

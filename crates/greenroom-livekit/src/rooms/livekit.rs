@@ -1,6 +1,6 @@
 //! The rooms of a real LiveKit server.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 
 use async_trait::async_trait;
 use greenroom_domain::lifecycle::{self, Job, Participant, ParticipantKind};
@@ -44,12 +44,16 @@ impl LiveKitRooms {
 
 #[async_trait]
 impl Rooms for LiveKitRooms {
-    async fn create(&self, name: &RoomName, settings: &RoomSettings) -> Result<(), LiveKitError> {
+    async fn create(
+        &self,
+        name: &RoomName,
+        settings: &RoomSettings,
+    ) -> Result<String, LiveKitError> {
         let request = settings.to_request(name);
         let created: Room = self.twirp.call(CREATE_ROOM, Grant::Create, &request).await?;
         // An empty body is a valid message of default values, so the name is what tells.
         if created.name == request.name {
-            return Ok(());
+            return Ok(created.sid);
         }
         Err(LiveKitError::Refused("its answer to CreateRoom is not the room".to_owned()))
     }
@@ -58,13 +62,14 @@ impl Rooms for LiveKitRooms {
         self.list_rooms(vec![NO_ROOM.to_owned()]).await.map(drop)
     }
 
-    async fn list(&self, names: &[RoomName]) -> Result<HashSet<RoomName>, LiveKitError> {
+    async fn list(&self, names: &[RoomName]) -> Result<HashMap<RoomName, String>, LiveKitError> {
         if names.is_empty() {
             // No names would be all of them.
-            return Ok(HashSet::new());
+            return Ok(HashMap::new());
         }
         let there = self.list_rooms(names.iter().map(ToString::to_string).collect()).await?;
-        Ok(there.into_iter().filter_map(|room| RoomName::try_from(room.name).ok()).collect())
+        let with_sid = |room: Room| Some((RoomName::try_from(room.name).ok()?, room.sid));
+        Ok(there.into_iter().filter_map(with_sid).collect())
     }
 
     async fn participants(&self, name: &RoomName) -> Result<Vec<Participant>, LiveKitError> {
@@ -78,14 +83,16 @@ impl Rooms for LiveKitRooms {
     async fn dispatches(
         &self,
         name: &RoomName,
-        agent: &AgentName,
+        agent: Option<&AgentName>,
     ) -> Result<Vec<lifecycle::Dispatch>, LiveKitError> {
         let request =
             ListAgentDispatchRequest { room: name.to_string(), dispatch_id: String::new() };
         let listed: Result<ListAgentDispatchResponse, _> =
             self.twirp.call(LIST_DISPATCH, Grant::Admin(name), &request).await;
         let listed = unless_missing(listed)?.unwrap_or_default().agent_dispatches.into_iter();
-        Ok(listed.filter(|one| one.agent_name == agent.as_str()).map(dispatch).collect())
+        let asked_for =
+            |one: &AgentDispatch| Some(&*one.agent_name) == agent.map(AgentName::as_str);
+        Ok(listed.filter(asked_for).map(dispatch).collect())
     }
 
     async fn dispatch(&self, name: &RoomName, dispatch: &Dispatch) -> Result<(), LiveKitError> {

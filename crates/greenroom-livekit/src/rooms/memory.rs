@@ -2,7 +2,7 @@
 //!
 //! What LiveKit really does with a dispatch, this never pretends to know.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
@@ -44,11 +44,15 @@ impl MemoryRooms {
 
 #[async_trait]
 impl Rooms for MemoryRooms {
-    async fn create(&self, name: &RoomName, settings: &RoomSettings) -> Result<(), LiveKitError> {
+    async fn create(
+        &self,
+        name: &RoomName,
+        settings: &RoomSettings,
+    ) -> Result<String, LiveKitError> {
         self.check().await?;
         // Like LiveKit's: a room that is there stays as it was opened.
         self.rooms().entry(name.clone()).or_insert_with(|| settings.clone());
-        Ok(())
+        Ok(sid(name))
     }
 
     async fn check(&self) -> Result<(), LiveKitError> {
@@ -58,10 +62,11 @@ impl Rooms for MemoryRooms {
         Ok(())
     }
 
-    async fn list(&self, names: &[RoomName]) -> Result<HashSet<RoomName>, LiveKitError> {
+    async fn list(&self, names: &[RoomName]) -> Result<HashMap<RoomName, String>, LiveKitError> {
         self.check().await?;
         let rooms = self.rooms();
-        Ok(names.iter().filter(|name| rooms.contains_key(*name)).cloned().collect())
+        let there = names.iter().filter(|name| rooms.contains_key(*name));
+        Ok(there.map(|name| (name.clone(), sid(name))).collect())
     }
 
     /// Nobody ever comes.
@@ -73,7 +78,7 @@ impl Rooms for MemoryRooms {
     async fn dispatches(
         &self,
         _: &RoomName,
-        _: &AgentName,
+        _: Option<&AgentName>,
     ) -> Result<Vec<lifecycle::Dispatch>, LiveKitError> {
         self.check().await.map(|()| Vec::new())
     }
@@ -95,4 +100,8 @@ impl Rooms for MemoryRooms {
     async fn send(&self, _: &RoomName, _: &str, _: Vec<u8>) -> Result<(), LiveKitError> {
         self.check().await
     }
+}
+
+fn sid(name: &RoomName) -> String {
+    format!("RM_{name}")
 }

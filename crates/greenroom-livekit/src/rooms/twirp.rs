@@ -9,10 +9,10 @@ use livekit_api::access_token::{AccessToken, VideoGrants};
 use prost::Message;
 use reqwest::header::CONTENT_TYPE;
 use reqwest::{Client, Response, redirect};
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::ExposeSecret;
 use serde::Deserialize;
 
-use crate::{LiveKitConfig, LiveKitError};
+use crate::{KeyPair, LiveKitConfig, LiveKitError};
 
 /// How long one call may take. LiveKit answers within milliseconds, or not at all.
 const CALL_TIMEOUT: Duration = Duration::from_secs(2);
@@ -28,8 +28,7 @@ const ANSWER_BYTES: usize = 1024 * 1024;
 pub(super) struct TwirpClient {
     http: Client,
     api: String,
-    api_key: SecretString,
-    api_secret: SecretString,
+    key: KeyPair,
 }
 
 /// Twirp's error body.
@@ -45,8 +44,7 @@ impl TwirpClient {
         Ok(Self {
             http: client()?,
             api: format!("{}/twirp/livekit", config.api_url.http()),
-            api_key: config.api_key.clone(),
-            api_secret: config.api_secret.clone(),
+            key: config.key.clone(),
         })
     }
 
@@ -80,7 +78,8 @@ impl TwirpClient {
     }
 
     fn admin_token(&self, grant: Grant<'_>) -> Result<String, LiveKitError> {
-        AccessToken::with_api_key(self.api_key.expose_secret(), self.api_secret.expose_secret())
+        let KeyPair { api_key, api_secret } = &self.key;
+        AccessToken::with_api_key(api_key.expose_secret(), api_secret.expose_secret())
             .with_grants(grant.video())
             .with_ttl(TOKEN_TTL)
             .to_jwt()

@@ -1,5 +1,6 @@
 //! Every call of the port, by what LiveKit has afterwards.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use chrono::DateTime;
@@ -7,7 +8,7 @@ use greenroom_domain::lifecycle::ParticipantKind;
 use greenroom_domain::template::ReconnectWindow;
 use greenroom_domain::{AgentName, OrganizationId, RoomName, SessionId, SessionTemplateId};
 use greenroom_livekit::{
-    Dispatch, JobMetadata, LiveKitConfig, LiveKitError, LiveKitRooms, RoomSettings, Rooms,
+    Dispatch, JobMetadata, KeyPair, LiveKitConfig, LiveKitError, LiveKitRooms, RoomSettings, Rooms,
 };
 use greenroom_testkit::agent::Worker;
 use greenroom_testkit::livekit::Server;
@@ -16,14 +17,17 @@ use uuid::Uuid;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
-pub fn rooms(server: &Server) -> LiveKitRooms {
-    let config = LiveKitConfig {
+pub fn config(server: &Server) -> LiveKitConfig {
+    LiveKitConfig {
         url: server.url().parse().unwrap(),
         api_url: server.url().parse().unwrap(),
-        api_key: server.api_key().into(),
-        api_secret: server.api_secret().into(),
-    };
-    LiveKitRooms::new(&config).unwrap()
+        key: KeyPair { api_key: server.api_key().into(), api_secret: server.api_secret().into() },
+        previous_key: None,
+    }
+}
+
+pub fn rooms(server: &Server) -> LiveKitRooms {
+    LiveKitRooms::new(&config(server)).unwrap()
 }
 
 /// A room nobody else has.
@@ -54,10 +58,11 @@ pub fn settings(dispatch: Dispatch) -> RoomSettings {
 async fn a_room_is_opened_listed_and_deleted() {
     let rooms = rooms(Server::shared().await.unwrap());
     let (one, other) = (room(), room());
-    rooms.create(&one, &settings(Dispatch::nobody())).await.unwrap();
-    rooms.create(&one, &settings(Dispatch::nobody())).await.expect("it is idempotent");
+    let sid = rooms.create(&one, &settings(Dispatch::nobody())).await.unwrap();
+    let again = rooms.create(&one, &settings(Dispatch::nobody())).await;
+    assert_eq!(again.expect("it is idempotent"), sid);
     let there = rooms.list(&[one.clone(), other.clone()]).await.unwrap();
-    assert!(there.contains(&one) && !there.contains(&other), "{there:?}");
+    assert_eq!(there, HashMap::from([(one.clone(), sid)]), "and {other} is not");
     assert!(rooms.list(&[]).await.unwrap().is_empty(), "no names are not all of them");
     rooms.send(&one, "greenroom.ending", b"{}".to_vec()).await.unwrap();
     rooms.delete(&one).await.unwrap();
@@ -73,14 +78,14 @@ async fn what_is_not_there_is_an_answer() {
     // Only the room's own node knows its dispatches, and of a room that is not there nobody
     // answers: whoever lists them has seen the room.
     let (name, _) = agent("nobody-here");
-    let listed = rooms.dispatches(&room(), &name).await;
+    let listed = rooms.dispatches(&room(), Some(&name)).await;
     assert!(
         matches!(listed, Err(LiveKitError::Timeout | LiveKitError::Unavailable(_))),
         "{listed:?}"
     );
     let opened = room();
     rooms.create(&opened, &settings(Dispatch::nobody())).await.unwrap();
-    assert!(rooms.dispatches(&opened, &name).await.unwrap().is_empty());
+    assert!(rooms.dispatches(&opened, Some(&name)).await.unwrap().is_empty());
     rooms.delete_dispatch(&opened, "AD_unknown").await.unwrap();
     rooms.delete(&opened).await.unwrap();
 }
@@ -93,10 +98,10 @@ async fn an_agent_is_asked_for_seen_and_taken_back() {
     let room = room();
     // Nobody is there to take it: answered OK, and lost.
     rooms.create(&room, &settings(dispatch.clone())).await.unwrap();
-    let lost = rooms.dispatches(&room, &name).await.unwrap();
+    let lost = rooms.dispatches(&room, Some(&name)).await.unwrap();
     assert_eq!((lost.len(), lost[0].jobs.len()), (1, 0), "{lost:?}");
     rooms.delete_dispatch(&room, &lost[0].id).await.unwrap();
-    assert!(rooms.dispatches(&room, &name).await.unwrap().is_empty());
+    assert!(rooms.dispatches(&room, Some(&name)).await.unwrap().is_empty());
 
     let _worker = Worker::start(server, name.as_str()).await.unwrap();
     rooms.dispatch(&room, &dispatch).await.unwrap();
@@ -107,7 +112,7 @@ async fn an_agent_is_asked_for_seen_and_taken_back() {
     let agent = agent.await.unwrap();
     // LiveKit shows the job some time after the agent itself.
     let taken = wait_until("the job to be shown", PATIENCE, async || {
-        let all = rooms.dispatches(&room, &name).await?;
+        let all = rooms.dispatches(&room, Some(&name)).await?;
         Ok(all.iter().any(|one| !one.jobs.is_empty()).then_some(all))
     });
     let taken = taken.await.unwrap();
@@ -134,7 +139,7 @@ async fn a_server_that_is_stopped_is_no_empty_one() {
     for failed in [
         rooms.list(std::slice::from_ref(&room)).await.map(drop),
         rooms.participants(&room).await.map(drop),
-        rooms.dispatches(&room, &name).await.map(drop),
+        rooms.dispatches(&room, Some(&name)).await.map(drop),
         rooms.delete(&room).await,
     ] {
         assert!(matches!(failed, Err(LiveKitError::Unavailable(_))), "{failed:?}");

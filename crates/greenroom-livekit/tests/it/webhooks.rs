@@ -10,7 +10,7 @@ use greenroom_testkit::wait_until;
 use livekit_api::access_token::{AccessToken, VideoGrants};
 use wiremock::{Mock, MockServer, ResponseTemplate, matchers};
 
-use crate::rooms::{room, rooms, settings};
+use crate::rooms::{config, room, rooms, settings};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -30,9 +30,9 @@ async fn what_a_server_tells_of_a_room_is_read() {
     Mock::given(matchers::any()).respond_with(ResponseTemplate::new(200)).mount(&hooks).await;
     let webhook_urls = vec![hooks.uri()];
     let server = Server::start_with(Options { webhook_urls, ..Options::default() }).await.unwrap();
-    let verifier = WebhookVerifier::new(&[(server.api_key().into(), server.api_secret().into())]);
+    let verifier = WebhookVerifier::new(&config(&server));
     let (rooms, room) = (rooms(&server), room());
-    rooms.create(&room, &settings(Dispatch::nobody())).await.unwrap();
+    let sid = rooms.create(&room, &settings(Dispatch::nobody())).await.unwrap();
     let grants = VideoGrants { room: room.to_string(), room_join: true, ..VideoGrants::default() };
     let token = AccessToken::with_api_key(server.api_key(), server.api_secret())
         .with_identity("ann")
@@ -52,11 +52,11 @@ async fn what_a_server_tells_of_a_room_is_read() {
         told.iter().all(|hook| hook.room.as_ref() == Some(&room) && hook.at.is_some()),
         "{told:?}"
     );
-    let is = |kind: fn(&Told) -> bool| told.iter().position(|hook| kind(&hook.told));
-    let started = is(|told| *told == Told::RoomStarted);
-    let joined = is(|told| matches!(told, Told::Joined(stay) if stay.identity == "ann"));
+    let is = |kind: &dyn Fn(&Told) -> bool| told.iter().position(|hook| kind(&hook.told));
+    let started = is(&|told| *told == Told::RoomStarted { sid: sid.clone() });
+    let joined = is(&|told| matches!(told, Told::Joined(stay) if stay.identity == "ann"));
     let left = is(
-        |told| matches!(told, Told::Left(stay) if stay.reason.as_deref() == Some("CLIENT_INITIATED")),
+        &|told| matches!(told, Told::Left(stay) if stay.reason.as_deref() == Some("CLIENT_INITIATED")),
     );
     let order = [started, joined, left];
     assert!(order.iter().all(Option::is_some) && order.is_sorted(), "{told:?}");

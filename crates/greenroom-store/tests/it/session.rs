@@ -1,25 +1,25 @@
 //! `enabled_panels` is a real PostgreSQL array, and what PostgreSQL holds is what was written.
 
-use chrono::DateTime;
-use diesel::sql_types::{Bool, Integer, Text};
-use diesel::{QueryableByName, sql_query};
+use chrono::{DateTime, Utc};
+use diesel::sql_types::{Bool, Integer, Text, Timestamptz};
+use diesel::{IntoSql, QueryableByName, sql_query};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use greenroom_domain::template::TokenTtl;
 use greenroom_domain::{
-    EnabledPanels, OrganizationId, ParticipantIdentity, RoomName, SessionId, SessionTemplateId,
-    TemplateName,
+    EnabledPanels, OrganizationId, ParticipantIdentity, RoomName, Seconds, SessionId,
+    SessionTemplateId, TemplateName,
 };
 use greenroom_store::{
-    Constraint, NewSession, SessionTemplate, Standing, StoreError, TemplateSettings, connect,
-    organization,
+    Constraint, NewSession, SessionTemplate, Standing, StoreError, TemplateSettings, TokenLife,
+    connect, organization,
 };
 use greenroom_testkit::pg::Database;
 use uuid::Uuid;
 
-const ORGANIZATION: OrganizationId = OrganizationId(Uuid::from_u128(1));
+pub const ORGANIZATION: OrganizationId = OrganizationId(Uuid::from_u128(1));
 const TEMPLATE: SessionTemplateId = SessionTemplateId(Uuid::from_u128(2));
 
-async fn template(db: &mut AsyncPgConnection, panels: Option<&[&str]>) {
+pub async fn template(db: &mut AsyncPgConnection, panels: Option<&[&str]>) {
     let mut settings = TemplateSettings::new(TemplateName::try_from("T".to_owned()).unwrap());
     let own = |panels: &[&str]| panels.iter().map(|panel| (*panel).to_owned()).collect::<Vec<_>>();
     settings.enabled_panels = panels.map(|panels| EnabledPanels::try_from(own(panels)).unwrap());
@@ -29,7 +29,12 @@ async fn template(db: &mut AsyncPgConnection, panels: Option<&[&str]>) {
     assert_eq!(written.settings, settings);
 }
 
-fn session(number: u128) -> NewSession {
+/// PostgreSQL's time.
+pub async fn now(db: &mut AsyncPgConnection) -> DateTime<Utc> {
+    diesel::select(diesel::dsl::now.into_sql::<Timestamptz>()).get_result(db).await.unwrap()
+}
+
+pub fn session(number: u128) -> NewSession {
     let at = DateTime::from_timestamp_millis(1_795_357_822_123).unwrap();
     NewSession {
         organization_id: ORGANIZATION,
@@ -40,8 +45,9 @@ fn session(number: u128) -> NewSession {
         room_name: RoomName::new(at, 7),
         participant_identity: ParticipantIdentity::guest(1),
         created_at: at,
-        token_issued_at: at,
-        default_token_ttl: TokenTtl::constant::<3600>(),
+        token: TokenLife { issued_at: at, default_ttl: TokenTtl::constant::<3600>() },
+        first_look_within: Seconds::constant::<30>(),
+        key: None,
     }
 }
 
@@ -61,7 +67,7 @@ async fn a_sessions_panels_are_an_array_of_its_templates() {
     let mut db = connect(database.url()).await.unwrap();
     template(&mut db, Some(&["chat", "notes"])).await;
     let started = session(1).insert(&mut db).await.unwrap().unwrap();
-    assert_eq!(started.session.enabled_panels.unwrap().as_slice(), ["chat", "notes"]);
+    assert_eq!(started.opening.session.enabled_panels.unwrap().as_slice(), ["chat", "notes"]);
     let found: Panels = sql_query(
         "select pg_typeof(enabled_panels)::text as kind, cardinality(enabled_panels) as length,
                 enabled_panels @> '{notes}' as has_notes from sessions",
@@ -84,7 +90,7 @@ async fn null_and_empty_panels_stay_apart() {
         template(&mut db, panels).await;
         let started = session(1).insert(&mut db).await.unwrap().unwrap();
         assert_eq!(
-            started.session.enabled_panels.map(|panels| panels.as_slice().len()),
+            started.opening.session.enabled_panels.map(|panels| panels.as_slice().len()),
             panels.map(<[_]>::len)
         );
     }

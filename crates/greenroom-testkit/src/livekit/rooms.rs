@@ -40,16 +40,23 @@ impl Server {
         Ok(self.room_client().list_participants(room).await?)
     }
 
+    /// The agents in the room that are active, and not still joining.
+    ///
+    /// # Errors
+    /// When LiveKit does not answer.
+    pub async fn agents(&self, room: &str) -> Result<Vec<ParticipantInfo>> {
+        let mut agents = self.participants(room).await?;
+        agents.retain(|one| one.kind() == Kind::Agent && one.state() == State::Active);
+        Ok(agents)
+    }
+
     /// Waits until an agent is in the room and active.
     ///
     /// # Errors
     /// When none came in time.
     pub async fn agent_in(&self, room: &str, timeout: Duration) -> Result<ParticipantInfo> {
         wait_until("an agent in the room", timeout, || async {
-            let participants = self.participants(room).await?;
-            Ok(participants
-                .into_iter()
-                .find(|one| one.kind() == Kind::Agent && one.state() == State::Active))
+            Ok(self.agents(room).await?.into_iter().next())
         })
         .await
     }

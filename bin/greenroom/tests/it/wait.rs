@@ -1,0 +1,126 @@
+//! `wait_for`: an answer that is held until a session is what its caller waits for.
+
+use std::time::{Duration, Instant};
+
+use greenroom_testkit::agent::Worker;
+use greenroom_testkit::livekit::Server;
+use reqwest::Method;
+use serde_json::json;
+use tokio::time::timeout;
+
+use crate::app::{App, answer, uuid};
+
+#[tokio::test]
+async fn what_is_settled_is_answered_at_once() {
+    let app = App::start().await;
+    let template = app.template(json!({"room_creation": "on_join"})).await;
+    let session = app.start_session(&template, json!({})).await.header("location").to_owned();
+    let at_once = async |query: &str| {
+        let before = Instant::now();
+        let answered = app.get(&format!("{session}?{query}")).await;
+        assert_eq!(answered.status, 200, "{query}: {}", answered.body);
+        assert!(before.elapsed() < Duration::from_secs(2), "{query}: {:?}", before.elapsed());
+        answered.body
+    };
+    // Its template names no agent, so there is none to wait for.
+    assert_eq!(at_once("wait_for=agent_ready").await["status"], "pending");
+    assert_eq!(app.post(&format!("{session}/end"), &json!({})).await.status, 200);
+    for awaited in ["agent_ready", "active", "ended"] {
+        let query = format!("wait_for={awaited}&timeout_seconds=30");
+        assert_eq!(at_once(&query).await["status"], "ended");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_is_held_until_another_request_ends_the_session() {
+    let app = App::start().await;
+    let template = app.template(json!({"room_creation": "on_join"})).await;
+    let session = app.start_session(&template, json!({})).await.header("location").to_owned();
+    for awaited in ["active", "ended"] {
+        let session = app.start_session(&template, json!({})).await.header("location").to_owned();
+        let path = format!("{session}?wait_for={awaited}&timeout_seconds=9");
+        let mut waiting = Box::pin(app.get(&path));
+        let early = timeout(Duration::from_secs(1), &mut waiting).await;
+        assert!(early.is_err(), "{awaited} was not waited for");
+        let ended = Instant::now();
+        assert_eq!(app.post(&format!("{session}/end"), &json!({})).await.status, 200);
+        let answered = waiting.await;
+        assert_eq!((answered.status, &answered.body["status"]), (200, &json!("ended")));
+        assert!(ended.elapsed() < Duration::from_secs(3), "{awaited}: {:?}", ended.elapsed());
+    }
+    assert_eq!(app.get(&session).await.body["status"], "pending", "nobody has ended this one");
+}
+
+#[tokio::test]
+async fn when_the_time_is_up_the_session_is_answered_as_it_is() {
+    let app = App::start().await;
+    let template = app.template(json!({"room_creation": "on_join"})).await;
+    let session = app.start_session(&template, json!({"user_id": "ann"})).await;
+    let session = session.header("location");
+    let plain = app.get(session).await.body;
+    for seconds in [1, 2] {
+        let before = Instant::now();
+        let path = format!("{session}?wait_for=ended&timeout_seconds={seconds}");
+        let answered = app.ask_as("ann", Method::GET, &path).await;
+        assert_eq!((answered.status, &answered.body), (200, &plain));
+        let waited = before.elapsed().as_secs_f32();
+        let told = Duration::from_secs(seconds).as_secs_f32();
+        assert!((told - 0.05..told + 1.5).contains(&waited), "{seconds} s were {waited} s");
+    }
+}
+
+#[tokio::test]
+async fn an_agent_that_comes_is_waited_for() {
+    let livekit = Server::shared().await.unwrap();
+    let agent = format!("greeter-{}", uuid());
+    let _worker = Worker::start(livekit, &agent).await.unwrap();
+    let app = App::start().await;
+    let template = app.template(json!({"agent_name": agent})).await;
+    let session = app.start_session(&template, json!({})).await.header("location").to_owned();
+    let path = format!("{session}?wait_for=agent_ready");
+    let request = app.request(Method::GET, &path).timeout(Duration::from_secs(35));
+    let answered = answer(request).await;
+    assert_eq!(
+        (&answered.body["agent_status"], &answered.body["status"]),
+        (&json!("ready"), &json!("pending")),
+        "{}",
+        answered.body
+    );
+}
+
+#[tokio::test]
+async fn nobody_waits_for_what_they_may_not_see() {
+    let app = App::start().await;
+    let template = app.template(json!({"room_creation": "on_join"})).await;
+    let anns = app.start_session(&template, json!({"user_id": "ann"})).await;
+    let before = Instant::now();
+    for session in [anns.header("location"), &format!("/api/v1/sessions/{}", uuid())] {
+        let path = format!("{session}?wait_for=ended");
+        app.ask_as("ben", Method::GET, &path).await.assert_problem(404, "session_not_found");
+    }
+    assert!(before.elapsed() < Duration::from_secs(4), "it took {:?}", before.elapsed());
+}
+
+#[tokio::test]
+async fn wrong_waits_are_named() {
+    let app = App::start().await;
+    let template = app.template(json!({"room_creation": "on_join"})).await;
+    let session = app.start_session(&template, json!({})).await.header("location").to_owned();
+    for (query, fields) in [
+        ("wait_for=", vec!["wait_for"]),
+        ("wait_for=pending", vec!["wait_for"]),
+        ("wait_for=Ended", vec!["wait_for"]),
+        ("wait_for=ended&timeout_seconds=0", vec!["timeout_seconds"]),
+        ("wait_for=ended&timeout_seconds=31", vec!["timeout_seconds"]),
+        ("wait_for=ended&timeout_seconds=-1", vec!["timeout_seconds"]),
+        ("wait_for=ended&timeout_seconds=1.5", vec!["timeout_seconds"]),
+        ("wait_for=ended&timeout_seconds=", vec!["timeout_seconds"]),
+        ("wait_for=late&timeout_seconds=x", vec!["wait_for", "timeout_seconds"]),
+        ("timeout_seconds=5", vec!["timeout_seconds"]),
+        ("wait_for=ended&wait_for=active", vec!["query"]),
+    ] {
+        let refused = app.get(&format!("{session}?{query}")).await;
+        refused.assert_problem(400, "invalid_request");
+        assert_eq!(refused.fields(), fields, "{query}");
+    }
+}

@@ -1,0 +1,221 @@
+//! The keeper: it claims what is due, looks, and does what follows.
+//!
+//! The order is what makes it safe: claim, look, decide, commit the decision, act. A process that
+//! dies at any point repeats a look or an action, and skips none; of two that look at once only one
+//! commits. What cannot be done twice, asking for an agent, follows only from a look that showed
+//! none on its way, and only once that it was asked for is written down.
+
+mod act;
+mod look;
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use futures_util::{FutureExt, StreamExt, stream};
+use greenroom_domain::lifecycle::{Decision, decide};
+use greenroom_store::{Claim, Claims, First};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tracing::Instrument;
+
+use self::look::{Glance, glance};
+use crate::{Error, Greenroom};
+
+/// How often somebody asks what is due, when nothing in this process says that something is.
+const TICK: Duration = Duration::from_millis(250);
+
+/// How many sessions are claimed at once: one call lists the rooms of them all.
+const BATCH: usize = 256;
+
+/// How many are under claim at once. While LiveKit does not answer, each is for seconds.
+const CLAIMED: usize = 1_024;
+
+/// How many of a batch are looked at at once.
+const AT_ONCE: usize = 64;
+
+/// How long a look of which nothing follows waits for others, to be written with them.
+const TO_GATHER: Duration = Duration::from_millis(500);
+
+/// A session of which nothing follows but when to look at it again.
+type AtRest = (Claim, Option<DateTime<Utc>>);
+
+impl Greenroom {
+    /// Keeps sessions until `stop` is done, and then lets what has begun come to its end. Any number
+    /// of processes may keep at once; PostgreSQL shares the work out.
+    pub async fn keep(&self, stop: impl Future<Output = ()>) {
+        let mut stop = std::pin::pin!(stop);
+        // In a set of its own, as are the batches: whoever drops this future stops them, too.
+        let mut house = JoinSet::new();
+        let greenroom = self.clone();
+        house.spawn(async move { greenroom.keep_house().await });
+        let free = Arc::new(Semaphore::new(CLAIMED));
+        let mut batches = JoinSet::new();
+        let mut first = First::Oldest;
+        loop {
+            while batches.try_join_next().is_some() {}
+            let claims = self.claim(free.available_permits().min(BATCH), first).await;
+            let (size, at) = (claims.sessions.len(), claims.at);
+            // A full batch says that there is more. Then every other one begins with what has become
+            // due last: a backlog, as after an outage, keeps nobody waiting who is in a call.
+            let more = size == BATCH;
+            first = if more { first.other() } else { First::Oldest };
+            if size > 0 {
+                let held =
+                    u32::try_from(size).map(|size| free.clone().try_acquire_many_owned(size));
+                let greenroom = self.clone();
+                let look_after = async move {
+                    greenroom.look_after(claims.sessions, at).await;
+                    drop(held);
+                };
+                batches.spawn(look_after.in_current_span());
+            }
+            let pause = if more { Duration::ZERO } else { TICK };
+            tokio::select! {
+                () = &mut stop => break,
+                _ = timeout(pause, self.shared.due.notified()) => {}
+            }
+        }
+        house.abort_all();
+        while batches.join_next().await.is_some() {}
+    }
+
+    async fn claim(&self, limit: usize, first: First) -> Claims {
+        let (Ok(limit @ 1..), urgency) = (i64::try_from(limit), self.shared.calls.affords()) else {
+            return Claims::default();
+        };
+        let take = async |db: &mut _| Claim::take(db, limit, urgency, first).await;
+        self.shared.database.keep(take).await.unwrap_or_else(|error| {
+            tracing::warn!(error = &error as &dyn std::error::Error, "nothing could be claimed");
+            Claims::default()
+        })
+    }
+
+    /// Looks at a batch. What has to be done for one of them is done at once; where there is nothing
+    /// to do, that is written for many in one statement.
+    async fn look_after(&self, batch: Vec<Claim>, at: DateTime<Utc>) {
+        let rooms = self.rooms_of(&batch).await;
+        let (mut at_rest, mut to_see_to) = (Vec::new(), Vec::new());
+        for claim in batch {
+            let glance = glance(&claim, rooms.as_ref());
+            // Most need no call of their own, and nothing follows for them.
+            if let Glance::Seen(seen) = &glance {
+                let decision = decide(&self.as_known(&claim), seen.as_ref(), at);
+                if is_at_rest(&claim, &decision) {
+                    at_rest.push((claim, decision.state.next_check_at));
+                    continue;
+                }
+            }
+            to_see_to.push((claim, glance));
+        }
+        let looks =
+            to_see_to.into_iter().map(|(claim, glance)| self.look_after_one(claim, glance, at));
+        let mut looks = std::pin::pin!(stream::iter(looks).buffer_unordered(AT_ONCE));
+        loop {
+            match timeout(TO_GATHER, looks.next()).await {
+                Ok(Some(looked)) => at_rest.extend(looked),
+                Ok(None) => break,
+                Err(_) => self.put_off(std::mem::take(&mut at_rest)).await,
+            }
+        }
+        self.put_off(at_rest).await;
+    }
+
+    /// One of a batch. A fault of ours in it is its own: the others are looked at, and it is again
+    /// when its lease has run out.
+    async fn look_after_one(
+        &self,
+        claim: Claim,
+        glance: Glance,
+        at: DateTime<Utc>,
+    ) -> Option<AtRest> {
+        let id = claim.id;
+        let looked = AssertUnwindSafe(self.see_to(claim, glance, at)).catch_unwind().await;
+        match looked {
+            Ok(Ok(looked)) => looked,
+            Ok(Err(error)) => {
+                tracing::warn!(session_id = %id, error = &error as &dyn std::error::Error,
+                    "what follows for a session could not be written down");
+                None
+            }
+            Err(_) => {
+                tracing::error!(session_id = %id, "a look at a session failed by a fault of ours");
+                None
+            }
+        }
+    }
+
+    async fn see_to(
+        &self,
+        claim: Claim,
+        glance: Glance,
+        at: DateTime<Utc>,
+    ) -> Result<Option<AtRest>, Error> {
+        let seen = match glance {
+            Glance::Seen(seen) => seen,
+            Glance::LookInto(sid) => self.look_into(&claim, sid).await,
+        };
+        let decision = decide(&self.as_known(&claim), seen.as_ref(), at);
+        if is_at_rest(&claim, &decision) {
+            return Ok(Some((claim, decision.state.next_check_at)));
+        }
+        self.follow(claim, &decision).await?;
+        Ok(None)
+    }
+
+    /// Commits what follows, and does it.
+    async fn follow(&self, claim: Claim, decision: &Decision) -> Result<(), Error> {
+        let mut written = claim.clone();
+        let commit = async |db: &mut _| Ok((written.commit(db, decision).await?, written));
+        let (committed, written) = self.shared.database.keep(commit).await?;
+        if !committed {
+            // Somebody has written meanwhile: the look is thrown away, and made again.
+            self.free(&claim).await?;
+            self.shared.due.notify_one();
+            return Ok(());
+        }
+        self.shared.waits.look();
+        if !decision.actions.is_empty() {
+            self.act(&written, &decision.actions, &decision.state).await;
+            self.free(&written).await?;
+        }
+        Ok(())
+    }
+
+    async fn free(&self, claim: &Claim) -> Result<(), Error> {
+        self.shared.database.keep(async |db: &mut _| claim.free(db).await).await
+    }
+
+    async fn put_off(&self, at_rest: Vec<AtRest>) {
+        if at_rest.is_empty() {
+            return;
+        }
+        let put_off = async |db: &mut _| {
+            let done = Claim::put_off(db, &at_rest).await?;
+            let written = at_rest.iter().filter(|(claim, _)| !done.contains(&claim.id));
+            let mut changed = false;
+            for (claim, _) in written {
+                claim.free(db).await?;
+                changed = true;
+            }
+            Ok(changed)
+        };
+        match self.shared.database.keep(put_off).await {
+            Ok(true) => self.shared.due.notify_one(),
+            Ok(false) => {}
+            Err(error) => tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "looks could not be written down"
+            ),
+        }
+    }
+}
+
+/// Whether nothing follows but the next look.
+fn is_at_rest(claim: &Claim, decision: &Decision) -> bool {
+    let mut before = claim.state.clone();
+    before.next_check_at = decision.state.next_check_at;
+    decision.actions.is_empty() && decision.events.is_empty() && before == decision.state
+}

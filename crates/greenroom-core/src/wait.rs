@@ -1,0 +1,143 @@
+//! Waiting for a session to become something: many wait, one query looks.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use greenroom_domain::{Awaited, Caller, OrganizationId, SessionId};
+use greenroom_store::Session;
+use tokio::sync::{Notify, oneshot};
+use tokio::time::{Instant, timeout, timeout_at};
+
+use crate::{Error, Greenroom};
+
+/// How often sessions are looked at that somebody waits for.
+const TICK: Duration = Duration::from_millis(250);
+
+/// Everybody who waits in this process.
+#[derive(Default)]
+pub(crate) struct Waits {
+    waiting: Mutex<Waiting>,
+    /// Something has changed: whoever waits is told without waiting for the tick.
+    changed: Notify,
+}
+
+#[derive(Default)]
+struct Waiting {
+    by_number: HashMap<u64, Wait>,
+    next_number: u64,
+    /// Whether a task is looking.
+    is_watched: bool,
+}
+
+struct Wait {
+    session: (OrganizationId, SessionId),
+    awaited: Awaited,
+    settled: oneshot::Sender<()>,
+}
+
+/// One's place among those who wait; dropped, it is given up.
+struct Place<'a> {
+    waits: &'a Waits,
+    number: u64,
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.waits.waiting().by_number.remove(&self.number);
+    }
+}
+
+impl Waits {
+    /// Looks at the next opportunity rather than at the next tick.
+    pub(crate) fn look(&self) {
+        self.changed.notify_one();
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Greenroom {
+    /// A session the caller may see, once it is what they wait for, can no longer become so, or
+    /// `patience` has run out. None when there is no such session.
+    ///
+    /// However many wait in a process, one query every quarter of a second looks for them all.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn session_once(
+        &self,
+        caller: &Caller,
+        id: SessionId,
+        awaited: Awaited,
+        patience: Duration,
+    ) -> Result<Option<Session>, Error> {
+        let until = Instant::now() + patience;
+        let Some(session) = self.session(caller, id).await? else { return Ok(None) };
+        if awaited.is_settled(session.status, session.agent_status) {
+            return Ok(Some(session));
+        }
+        let (settled, told) = oneshot::channel();
+        let place = self.wait(Wait { session: (caller.organization_id, id), awaited, settled });
+        // Time that runs out is no failure: the session is told as it is.
+        let _ = timeout_at(until, told).await;
+        drop(place);
+        self.session(caller, id).await
+    }
+
+    fn wait(&self, wait: Wait) -> Place<'_> {
+        let mut waiting = self.shared.waits.waiting();
+        let number = waiting.next_number;
+        waiting.next_number += 1;
+        waiting.by_number.insert(number, wait);
+        if !std::mem::replace(&mut waiting.is_watched, true) {
+            tokio::spawn(self.clone().watch());
+        }
+        Place { waits: &self.shared.waits, number }
+    }
+
+    /// Looks for as long as somebody waits.
+    async fn watch(self) {
+        loop {
+            let _ = timeout(TICK, self.shared.waits.changed.notified()).await;
+            let sessions: Vec<_> = {
+                let mut waiting = self.shared.waits.waiting();
+                if waiting.by_number.is_empty() {
+                    waiting.is_watched = false;
+                    return;
+                }
+                waiting.by_number.values().map(|wait| wait.session).collect()
+            };
+            if let Err(error) = self.tell_waiting(&sessions).await {
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "the sessions that are waited for could not be looked at"
+                );
+            }
+        }
+    }
+
+    async fn tell_waiting(&self, sessions: &[(OrganizationId, SessionId)]) -> Result<(), Error> {
+        let look = async |db: &mut _| Session::standings(db, sessions).await;
+        let standings = self.shared.database.run(look).await?;
+        let standings: HashMap<_, _> = standings
+            .into_iter()
+            .map(|one| ((one.organization_id, one.id), (one.status, one.agent_status)))
+            .collect();
+        let mut waiting = self.shared.waits.waiting();
+        let settled = waiting.by_number.extract_if(|_, wait| {
+            // One that is no longer there is nothing to wait for.
+            standings
+                .get(&wait.session)
+                .is_none_or(|(status, agent)| wait.awaited.is_settled(*status, *agent))
+                && sessions.contains(&wait.session)
+        });
+        for (_, wait) in settled {
+            // Whoever no longer waits is not told.
+            let _ = wait.settled.send(());
+        }
+        Ok(())
+    }
+}

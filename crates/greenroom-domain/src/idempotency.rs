@@ -1,0 +1,54 @@
+//! Idempotency keys: what makes a repeated start one start.
+
+use std::fmt;
+
+use crate::Invalid;
+
+/// The caller's own name for one start, however often it is sent.
+///
+/// It may be guessable or secret, so nothing shows it: not even `Debug`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct IdempotencyKey(String);
+
+impl IdempotencyKey {
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl TryFrom<String> for IdempotencyKey {
+    type Error = Invalid;
+
+    /// 1–255 printable ASCII characters.
+    fn try_from(text: String) -> Result<Self, Invalid> {
+        let printable = text.bytes().all(|byte| (b' '..=b'~').contains(&byte));
+        if text.is_empty() || text.len() > 255 || !printable {
+            return Err(Invalid::new("must be 1 to 255 printable ASCII characters"));
+        }
+        Ok(Self(text))
+    }
+}
+
+impl fmt::Debug for IdempotencyKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("IdempotencyKey(…)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_sides_of_every_limit() {
+        let key = |text: &str| IdempotencyKey::try_from(text.to_owned());
+        for text in ["a", " ", "~", &"k".repeat(255)] {
+            assert_eq!(key(text).unwrap().as_str(), text);
+        }
+        for text in ["", &"k".repeat(256), "a\tb", "a\u{7f}", "schlüssel"] {
+            assert!(key(text).is_err(), "{text:?}");
+        }
+        assert!(!format!("{:?}", key("order-42")).contains("42"));
+    }
+}

@@ -1,0 +1,151 @@
+//! Idempotency keys: which session a key is of, and when it is forgotten.
+
+use diesel::dsl::{IntervalDsl, now};
+use diesel::pg::Pg;
+use diesel::prelude::*;
+use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
+use diesel::sql_types::{BigInt, Binary, Nullable, Timestamptz, Uuid};
+use diesel_async::{AsyncPgConnection, RunQueryDsl};
+use greenroom_domain::{OrganizationId, SessionId, SessionStatus};
+
+use crate::StoreError;
+use crate::schema::sessions;
+
+/// An idempotency key and the request it was sent with, both as hashes: neither is stored itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KeyClaim {
+    /// SHA-256 over the end user who sent it, if one did, and the key.
+    pub hash: [u8; 32],
+    /// SHA-256 over what the request asks for.
+    pub fingerprint: [u8; 32],
+}
+
+/// The session that has a key.
+#[derive(Debug, Clone, PartialEq, Eq, Queryable)]
+pub struct KeyHolder {
+    pub id: SessionId,
+    pub status: SessionStatus,
+    pub fingerprint: Option<Vec<u8>>,
+}
+
+impl KeyClaim {
+    /// Who has the key.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn holder(
+        &self,
+        connection: &mut AsyncPgConnection,
+        organization: OrganizationId,
+    ) -> Result<Option<KeyHolder>, StoreError> {
+        let holder = sessions::table
+            .filter(sessions::organization_id.eq(organization))
+            .filter(sessions::idempotency_key.eq(self.hash.as_slice()))
+            .select((sessions::id, sessions::status, sessions::idempotency_fingerprint))
+            .first(connection)
+            .await
+            .optional()?;
+        Ok(holder)
+    }
+
+    /// Forgets the key when its day is over, and tells whether it was.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn forget_if_old(
+        &self,
+        connection: &mut AsyncPgConnection,
+        organization: OrganizationId,
+    ) -> Result<bool, StoreError> {
+        let old = sessions::table
+            .filter(sessions::organization_id.eq(organization))
+            .filter(sessions::idempotency_key.eq(self.hash.as_slice()))
+            .filter(sessions::created_at.le(now.into_sql::<Timestamptz>() - 24.hours()));
+        let forgotten = diesel::update(old)
+            .set((
+                sessions::idempotency_key.eq(None::<Vec<u8>>),
+                sessions::idempotency_fingerprint.eq(None::<Vec<u8>>),
+                sessions::revision.eq(sessions::revision + 1),
+            ))
+            .execute(connection)
+            .await?;
+        Ok(forgotten > 0)
+    }
+
+    /// The two columns of a key, or of none.
+    pub(crate) fn push<'b>(key: Option<&'b Self>, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
+        const NONE: &Option<Vec<u8>> = &None;
+        match key {
+            Some(key) => {
+                out.push_bind_param::<Binary, _>(&key.hash)?;
+                out.push_sql(", ");
+                out.push_bind_param::<Binary, _>(&key.fingerprint)
+            }
+            None => {
+                out.push_bind_param::<Nullable<Binary>, _>(NONE)?;
+                out.push_sql(", ");
+                out.push_bind_param::<Nullable<Binary>, _>(NONE)
+            }
+        }
+    }
+}
+
+/// How far a walk over all keys has come.
+#[derive(Debug, Clone, PartialEq, Eq, Queryable)]
+pub struct KeyPosition {
+    organization_id: OrganizationId,
+    key: Vec<u8>,
+}
+
+/// Forgets the keys whose day is over among the thousand behind `position`, or among the first.
+/// None when the walk has come to its end.
+///
+/// In the order of their index, so that no batch looks at a key twice and none needs another index.
+///
+/// # Errors
+/// When the database fails.
+pub async fn forget_old_keys(
+    connection: &mut AsyncPgConnection,
+    position: Option<&KeyPosition>,
+) -> Result<Option<KeyPosition>, StoreError> {
+    let first = KeyPosition { organization_id: OrganizationId(uuid::Uuid::nil()), key: Vec::new() };
+    let forget = ForgetOldKeys(position.unwrap_or(&first));
+    Ok(forget.get_result(connection).await.optional()?)
+}
+
+const BATCH: i64 = 1_000;
+
+struct ForgetOldKeys<'a>(&'a KeyPosition);
+
+impl QueryId for ForgetOldKeys<'_> {
+    type QueryId = ForgetOldKeys<'static>;
+    const HAS_STATIC_QUERY_ID: bool = true;
+}
+
+impl Query for ForgetOldKeys<'_> {
+    type SqlType = (Uuid, Binary);
+}
+
+impl QueryFragment<Pg> for ForgetOldKeys<'_> {
+    fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
+        out.push_sql(
+            "with batch as (
+               select organization_id, id, idempotency_key, created_at from sessions
+               where idempotency_key is not null and (organization_id, idempotency_key) > (",
+        );
+        out.push_bind_param::<Uuid, _>(&self.0.organization_id)?;
+        out.push_sql(", ");
+        out.push_bind_param::<Binary, _>(&self.0.key)?;
+        out.push_sql(") order by organization_id, idempotency_key limit ");
+        out.push_bind_param::<BigInt, _>(&BATCH)?;
+        out.push_sql(
+            "), forgotten as (
+               update sessions set idempotency_key = null, idempotency_fingerprint = null, revision = revision + 1
+               from batch where sessions.organization_id = batch.organization_id and sessions.id = batch.id
+                 and batch.created_at <= now() - interval '24 hours')
+             select organization_id, idempotency_key from batch
+             order by organization_id desc, idempotency_key desc limit 1",
+        );
+        Ok(())
+    }
+}

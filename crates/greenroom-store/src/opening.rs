@@ -1,0 +1,94 @@
+//! A session with what its room is opened with, and its agent is asked for with.
+
+use diesel::dsl::SqlTypeOf;
+use diesel::pg::Pg;
+use diesel::prelude::*;
+use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
+use diesel::sql_types::{Integer, Jsonb, Nullable, Text, Uuid};
+use diesel_async::{AsyncPgConnection, RunQueryDsl};
+use greenroom_domain::template::ReconnectWindow;
+use greenroom_domain::{AgentName, JsonObject, OrganizationId, SessionId};
+
+use crate::{Session, StoreError};
+
+/// A session, and what of its template opens its room.
+#[derive(Debug, Clone, Queryable)]
+pub struct Opening {
+    pub session: Session,
+    pub agent_name: Option<AgentName>,
+    pub agent_metadata: JsonObject,
+    pub reconnect_window: ReconnectWindow,
+    /// How many seconds are left until `join_by`, by PostgreSQL's clock; never less than none.
+    pub join_within: i32,
+}
+
+impl Opening {
+    /// # Errors
+    /// When the database fails.
+    pub async fn find(
+        connection: &mut AsyncPgConnection,
+        organization: OrganizationId,
+        id: SessionId,
+    ) -> Result<Option<Self>, StoreError> {
+        let find = Find { organization, id, columns: OpeningColumns::new() };
+        Ok(find.get_result(connection).await.optional()?)
+    }
+}
+
+/// The columns of an [`Opening`]: of a row named `sessions`, beside one of `session_templates` named
+/// `template`.
+pub(crate) struct OpeningColumns {
+    session: <Session as Selectable<Pg>>::SelectExpression,
+}
+
+/// Their types.
+pub(crate) type OpeningSql = (SessionSql, Nullable<Text>, Jsonb, Integer, Integer);
+
+type SessionSql = SqlTypeOf<<Session as Selectable<Pg>>::SelectExpression>;
+
+impl OpeningColumns {
+    pub(crate) fn new() -> Self {
+        Self { session: <Session as Selectable<Pg>>::construct_selection() }
+    }
+
+    pub(crate) fn push<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
+        self.session.walk_ast(out.reborrow())?;
+        out.push_sql(
+            ", template.agent_name, template.agent_metadata, template.reconnect_window_seconds,
+               greatest(0, ceil(extract(epoch from sessions.join_by - now())))::integer",
+        );
+        Ok(())
+    }
+}
+
+/// The condition that joins a session to its version of its template.
+pub(crate) const ITS_VERSION: &str = "template.organization_id = sessions.organization_id
+    and template.id = sessions.session_template_id and template.version = sessions.session_template_version";
+
+struct Find {
+    organization: OrganizationId,
+    id: SessionId,
+    columns: OpeningColumns,
+}
+
+impl QueryId for Find {
+    type QueryId = Self;
+    const HAS_STATIC_QUERY_ID: bool = true;
+}
+
+impl Query for Find {
+    type SqlType = OpeningSql;
+}
+
+impl QueryFragment<Pg> for Find {
+    fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
+        out.push_sql("select ");
+        self.columns.push(out.reborrow())?;
+        out.push_sql(" from sessions join session_templates template on ");
+        out.push_sql(ITS_VERSION);
+        out.push_sql(" where sessions.organization_id = ");
+        out.push_bind_param::<Uuid, _>(&self.organization)?;
+        out.push_sql(" and sessions.id = ");
+        out.push_bind_param::<Uuid, _>(&self.id)
+    }
+}

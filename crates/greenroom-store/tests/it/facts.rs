@@ -1,0 +1,163 @@
+//! What LiveKit told, in any order and any number: one statement each.
+
+use chrono::{DateTime, TimeDelta, Utc};
+use diesel::QueryableByName;
+use diesel::sql_query;
+use diesel::sql_types::{BigInt, Nullable, Text, Timestamptz};
+use diesel_async::{AsyncPgConnection, RunQueryDsl};
+use greenroom_domain::RoomName;
+use greenroom_store::{Fact, Finish, Session, SessionEvent, connect};
+use greenroom_testkit::pg::Database;
+
+use crate::session::{ORGANIZATION, now, session, template};
+
+#[derive(Debug, PartialEq, QueryableByName)]
+struct Facts {
+    #[diesel(sql_type = Text)]
+    status: String,
+    #[diesel(sql_type = Nullable<Timestamptz>)]
+    user_joined_at: Option<DateTime<Utc>>,
+    #[diesel(sql_type = Nullable<Timestamptz>)]
+    user_left_at: Option<DateTime<Utc>>,
+    #[diesel(sql_type = Nullable<Timestamptz>)]
+    room_finished_at: Option<DateTime<Utc>>,
+    #[diesel(sql_type = Nullable<Timestamptz>)]
+    agent_left_at: Option<DateTime<Utc>>,
+    #[diesel(sql_type = Nullable<Text>)]
+    agent_left_identity: Option<String>,
+    #[diesel(sql_type = Nullable<Text>)]
+    agent_left_reason: Option<String>,
+    #[diesel(sql_type = BigInt)]
+    due: i64,
+}
+
+async fn facts(db: &mut AsyncPgConnection) -> Facts {
+    sql_query("select *, (next_check_at is not null and next_check_at <= now())::int::bigint as due from sessions")
+        .get_result(db)
+        .await
+        .unwrap()
+}
+
+async fn set(db: &mut AsyncPgConnection, change: &str) {
+    sql_query(format!("update sessions set {change}")).execute(db).await.unwrap();
+}
+
+/// So many seconds after a moment that is over.
+fn at(seconds: i64) -> DateTime<Utc> {
+    DateTime::from_timestamp(1_700_000_000 + seconds, 0).unwrap()
+}
+
+/// The end of the second that LiveKit tells.
+fn told(seconds: i64) -> DateTime<Utc> {
+    at(seconds) + TimeDelta::milliseconds(999)
+}
+
+fn stay(n: u32) -> (String, String) {
+    ("guest-00000001".to_owned(), format!("PA_{n}"))
+}
+
+fn joined(n: u32) -> Fact {
+    let (identity, sid) = stay(n);
+    Fact::UserJoined { identity, sid }
+}
+
+fn left(n: u32) -> Fact {
+    let (identity, sid) = stay(n);
+    Fact::UserLeft { identity, sid, reason: None }
+}
+
+fn agent_left(n: u32, reason: Option<&str>) -> Fact {
+    Fact::AgentLeft {
+        identity: format!("agent-AJ_{n}"),
+        sid: format!("PA_A{n}"),
+        reason: reason.map(str::to_owned),
+    }
+}
+
+async fn one_session() -> (Database, AsyncPgConnection, RoomName) {
+    let database = Database::fresh().await.unwrap();
+    let mut db = connect(database.url()).await.unwrap();
+    template(&mut db, None).await;
+    let started = session(1).insert(&mut db).await.unwrap().unwrap();
+    (database, db, started.opening.session.room_name)
+}
+
+#[tokio::test]
+async fn facts_are_the_latest_of_their_kind_in_any_order() {
+    let (_database, mut db, room) = one_session().await;
+    for (fact, seconds) in [(joined(2), 20), (left(1), 15), (joined(1), 10), (left(1), 15)] {
+        assert!(fact.tell(&mut db, &room, at(seconds)).await.unwrap());
+    }
+    let now = facts(&mut db).await;
+    assert_eq!((now.user_joined_at, now.user_left_at), (Some(told(20)), Some(told(15))));
+    assert_eq!((now.status.as_str(), now.due), ("pending", 1), "no status, but a look");
+    let events = SessionEvent::list(&mut db, ORGANIZATION, session(1).id).await.unwrap();
+    let events: Vec<_> = events.iter().map(|one| one.event.as_str()).collect();
+    assert_eq!(events, ["user_joined", "user_left", "user_joined"], "each stay once");
+}
+
+#[tokio::test]
+async fn nothing_is_told_from_the_future() {
+    let (_database, mut db, room) = one_session().await;
+    let future = now(&mut db).await + TimeDelta::hours(1);
+    joined(1).tell(&mut db, &room, future).await.unwrap();
+    let joined_at = facts(&mut db).await.user_joined_at.unwrap();
+    assert!(joined_at <= now(&mut db).await, "{joined_at}");
+}
+
+#[tokio::test]
+async fn an_agents_leaving_is_the_latest_and_learns_its_reason() {
+    let (_database, mut db, room) = one_session().await;
+    let leaving = |facts: &Facts| {
+        (facts.agent_left_at, facts.agent_left_identity.clone(), facts.agent_left_reason.clone())
+    };
+    let of = |at, n: u32, reason: Option<&str>| {
+        (Some(at), Some(format!("agent-AJ_{n}")), reason.map(str::to_owned))
+    };
+    agent_left(1, Some("CLIENT_INITIATED")).tell(&mut db, &room, at(10)).await.unwrap();
+    assert_eq!(leaving(&facts(&mut db).await), of(told(10), 1, Some("CLIENT_INITIATED")));
+    agent_left(2, None).tell(&mut db, &room, at(20)).await.unwrap();
+    assert_eq!(leaving(&facts(&mut db).await), of(told(20), 2, None), "all three together");
+    agent_left(1, Some("CLIENT_INITIATED")).tell(&mut db, &room, at(10)).await.unwrap();
+    assert_eq!(leaving(&facts(&mut db).await), of(told(20), 2, None), "an old one is none");
+
+    // A look missed it, and its webhook comes later, though its whole second is over earlier.
+    set(&mut db, "agent_left_at = '2030-01-01', agent_left_identity = 'agent-AJ_3', agent_left_reason = null").await;
+    agent_left(3, Some("CLIENT_INITIATED")).tell(&mut db, &room, at(30)).await.unwrap();
+    let now = facts(&mut db).await;
+    assert_eq!(now.agent_left_reason.as_deref(), Some("CLIENT_INITIATED"));
+    assert!(now.agent_left_at > Some(told(30)), "the look's own time stays");
+}
+
+#[tokio::test]
+async fn what_is_of_no_session_changes_nothing() {
+    let (_database, mut db, room) = one_session().await;
+    set(&mut db, "next_check_at = now() + interval '1 hour'").await;
+    let before = facts(&mut db).await;
+    let elsewhere = RoomName::new(at(0), 99);
+    assert!(!joined(1).tell(&mut db, &elsewhere, at(1)).await.unwrap());
+    let stranger = Fact::UserJoined { identity: "ben".to_owned(), sid: "PA_9".to_owned() };
+    assert!(!stranger.tell(&mut db, &room, at(1)).await.unwrap());
+    assert_eq!(facts(&mut db).await, before);
+    assert_eq!(SessionEvent::list(&mut db, ORGANIZATION, session(1).id).await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn of_a_session_that_is_over_only_an_open_room_is_looked_at() {
+    let (_database, mut db, room) = one_session().await;
+    let id = session(1).id;
+    let ended = Session::finish(&mut db, ORGANIZATION, id, Finish::Requested).await.unwrap();
+    assert_eq!(ended.unwrap().status.as_str(), "ended");
+    assert!(Session::finish(&mut db, ORGANIZATION, id, Finish::Unopened).await.unwrap().is_none());
+    set(&mut db, "next_check_at = null").await;
+    for fact in [Fact::RoomFinished, left(1), agent_left(1, None)] {
+        assert!(fact.tell(&mut db, &room, at(1)).await.unwrap());
+        assert_eq!(facts(&mut db).await.due, 0, "{fact:?}");
+    }
+    Fact::RoomStarted { sid: "RM_2".to_owned() }.tell(&mut db, &room, at(2)).await.unwrap();
+    let now = facts(&mut db).await;
+    assert_eq!((now.status.as_str(), now.due), ("ended", 1));
+    let events = SessionEvent::list(&mut db, ORGANIZATION, id).await.unwrap();
+    let events: Vec<_> = events.iter().map(|one| one.event.as_str()).collect();
+    assert_eq!(events, ["end_requested", "ended", "user_left", "agent_left", "room_created"]);
+}

@@ -1,0 +1,97 @@
+//! Idempotency keys: one session each, for a day.
+
+use diesel::sql_query;
+use diesel_async::RunQueryDsl;
+use greenroom_domain::RoomName;
+use greenroom_store::idempotency::forget_old_keys;
+use greenroom_store::retention::delete_old_sessions;
+use greenroom_store::{KeyClaim, NewSession, Renewed, connect};
+use greenroom_testkit::pg::Database;
+
+use crate::session::{ORGANIZATION, session, template};
+
+fn keyed(number: u32, key: u8) -> NewSession {
+    let new = session(u128::from(number));
+    let room_name = RoomName::new(new.created_at, number);
+    let key = Some(KeyClaim { hash: [key; 32], fingerprint: [1; 32] });
+    NewSession { room_name, key, ..new }
+}
+
+#[tokio::test]
+async fn a_key_is_one_session_for_a_day() {
+    let database = Database::fresh().await.unwrap();
+    let mut db = connect(database.url()).await.unwrap();
+    template(&mut db, None).await;
+    let first = keyed(1, 7).insert(&mut db).await.unwrap().unwrap();
+    sql_query("update sessions set created_at = now()").execute(&mut db).await.unwrap();
+    assert!(keyed(2, 7).insert(&mut db).await.unwrap().is_none());
+    let again = keyed(2, 7);
+    let key = again.key.unwrap();
+    let replayed = Renewed::Key(&key).renew(&mut db, ORGANIZATION, again.token).await.unwrap();
+    assert_eq!(replayed.unwrap().opening.session.id, first.opening.session.id);
+    let other = KeyClaim { fingerprint: [2; 32], ..key };
+    assert!(
+        Renewed::Key(&other).renew(&mut db, ORGANIZATION, again.token).await.unwrap().is_none()
+    );
+    assert_eq!(key.holder(&mut db, ORGANIZATION).await.unwrap().unwrap().id, keyed(1, 7).id);
+
+    assert!(!key.forget_if_old(&mut db, ORGANIZATION).await.unwrap());
+    let age = "update sessions set created_at = now() - interval '24 hours 1 second'";
+    sql_query(age).execute(&mut db).await.unwrap();
+    assert!(Renewed::Key(&key).renew(&mut db, ORGANIZATION, again.token).await.unwrap().is_none());
+    assert!(key.forget_if_old(&mut db, ORGANIZATION).await.unwrap());
+    let anew = again.insert(&mut db).await.unwrap().unwrap();
+    assert_eq!(anew.opening.session.id, keyed(2, 7).id, "it is free again");
+}
+
+#[tokio::test]
+async fn a_walk_forgets_the_keys_of_yesterday_and_no_others() {
+    let database = Database::fresh().await.unwrap();
+    let mut db = connect(database.url()).await.unwrap();
+    template(&mut db, None).await;
+    for number in 1..=5 {
+        keyed(number, u8::try_from(number).unwrap()).insert(&mut db).await.unwrap().unwrap();
+    }
+    sql_query("update sessions set created_at = now()").execute(&mut db).await.unwrap();
+    sql_query("update sessions set created_at = now() - interval '25 hours' where id <= '00000000-0000-0000-0000-000000000003'")
+        .execute(&mut db)
+        .await
+        .unwrap();
+    let mut position = forget_old_keys(&mut db, None).await.unwrap();
+    assert!(position.is_some());
+    position = forget_old_keys(&mut db, position.as_ref()).await.unwrap();
+    assert_eq!(position, None, "a second batch finds nothing behind the first");
+    for number in 1..=5 {
+        let holder = keyed(number, u8::try_from(number).unwrap()).key.unwrap();
+        let holder = holder.holder(&mut db, ORGANIZATION).await.unwrap();
+        assert_eq!(holder.is_some(), number > 3, "{number}");
+    }
+}
+
+#[tokio::test]
+async fn sessions_are_forgotten_by_the_day_they_ended() {
+    let database = Database::fresh().await.unwrap();
+    let mut db = connect(database.url()).await.unwrap();
+    template(&mut db, None).await;
+    for number in 1..=4 {
+        keyed(number, u8::try_from(number).unwrap()).insert(&mut db).await.unwrap().unwrap();
+    }
+    let over =
+        "status = 'ended', end_reason = 'requested', created_at = now() - interval '40 days'";
+    for (number, change) in [
+        (1, format!("{over}, ended_at = now() - interval '31 days', next_check_at = null")),
+        (2, format!("{over}, ended_at = now() - interval '29 days', next_check_at = null")),
+        (3, format!("{over}, ended_at = now() - interval '31 days'")),
+        (4, "created_at = now() - interval '40 days'".to_owned()),
+    ] {
+        let change = format!(
+            "update sessions set {change} where id = '00000000-0000-0000-0000-00000000000{number}'"
+        );
+        sql_query(change).execute(&mut db).await.unwrap();
+    }
+    assert!(!delete_old_sessions(&mut db, 30).await.unwrap(), "fewer than a batch");
+    for number in 1..=4_u32 {
+        let found = greenroom_store::Session::find(&mut db, ORGANIZATION, keyed(number, 1).id);
+        assert_eq!(found.await.unwrap().is_some(), number != 1, "{number}");
+    }
+}
