@@ -64,9 +64,9 @@ pub async fn run(
     };
     let (stage, _lock) = set;
     let with_agent = stage.worker.is_some();
-    let session = demo::run(&stage.service, &stage.livekit, with_agent, &mut asked_to_stop).await?;
+    let session = demo::run(&stage.service, with_agent, &mut asked_to_stop).await?;
     if check {
-        session.close(&stage.livekit).await;
+        session.end(&stage.service).await;
         println!("\nVerified in {}.", seconds(started.elapsed()));
         return Ok(ExitCode::SUCCESS);
     }
@@ -77,7 +77,7 @@ pub async fn run(
         () = &mut asked_to_stop => Ok(ExitCode::SUCCESS),
     };
     println!("\nStopping.");
-    session.close(&stage.livekit).await;
+    session.end(&stage.service).await;
     outcome
 }
 
@@ -88,13 +88,13 @@ async fn set_up(arguments: &Arguments) -> Result<(Stage, File)> {
         start_over(&home)?;
     }
     let steps = Steps::new();
+    let port = arguments.port.map_or_else(service::free_port, Ok)?;
     let (postgres, (livekit, worker), program) = tokio::try_join!(
         database(&steps, &home),
-        rooms(&steps, arguments.no_agent),
+        rooms(&steps, arguments.no_agent, port),
         service::build(&steps),
     )?;
-    let service =
-        Service::start(&steps, program, arguments.port, &postgres.url, &livekit, &home).await?;
+    let service = Service::start(&steps, program, port, &postgres.url, &livekit, &home).await?;
     Ok((Stage { service, worker, livekit, postgres }, lock))
 }
 
@@ -116,11 +116,14 @@ async fn database(steps: &Steps, home: &Path) -> Result<Postgres> {
     Ok(postgres)
 }
 
-async fn rooms(steps: &Steps, no_agent: bool) -> Result<(Server, Option<Worker>)> {
+async fn rooms(steps: &Steps, no_agent: bool, greenroom: u16) -> Result<(Server, Option<Worker>)> {
+    // What LiveKit tells is known at once; without it, Greenroom sees it a little later.
+    let webhook = format!("http://127.0.0.1:{greenroom}/webhooks/livekit");
+    let livekit = parts::livekit(steps, vec![webhook]);
     if no_agent {
-        return Ok((parts::livekit(steps).await?, None));
+        return Ok((livekit.await?, None));
     }
-    let (livekit, ()) = tokio::try_join!(parts::livekit(steps), parts::python(steps))?;
+    let (livekit, ()) = tokio::try_join!(livekit, parts::python(steps))?;
     let worker = steps
         .run("Agent worker", "registering with LiveKit", async {
             Ok((Worker::start(&livekit, AGENT).await?, format!("{AGENT}, registered with LiveKit")))

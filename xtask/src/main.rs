@@ -1,5 +1,6 @@
 //! The chores of this repository: `cargo xtask <command>`.
 
+mod chaos;
 mod dev;
 mod env;
 mod migrate;
@@ -33,6 +34,8 @@ enum Command {
     Dev(dev::Arguments),
     /// Run every check and every test, against real parts.
     Test(test::Arguments),
+    /// Make trouble for running sessions, and see what becomes of them.
+    Chaos(chaos::Arguments),
     /// Move a database's schema.
     Migrate(migrate::Arguments),
     /// Generate the store's schema.rs from a migrated database.
@@ -62,6 +65,10 @@ async fn run(command: Command) -> Result<ExitCode> {
         Command::Dev(arguments) => Box::pin(dev::run(arguments, asked_to_stop()?)).await,
         Command::Test(arguments) => tokio::select! {
             outcome = test::run(arguments) => outcome,
+            () = asked_to_stop()? => Ok(ExitCode::from(130)),
+        },
+        Command::Chaos(arguments) => tokio::select! {
+            outcome = Box::pin(chaos::run(arguments)) => outcome,
             () = asked_to_stop()? => Ok(ExitCode::from(130)),
         },
         Command::Migrate(arguments) => migrate::run(arguments).await,

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::{Result, bail};
 use greenroom_testkit::{
-    livekit::Server,
+    livekit::{Options, Server},
     pg::Cluster,
     tools::{livekit, postgres, python},
 };
@@ -59,8 +59,9 @@ impl Postgres {
     }
 }
 
-/// The server of `LIVEKIT_URL`, or one of ours while it lives.
-pub async fn livekit(steps: &Steps) -> Result<Server> {
+/// The server of `LIVEKIT_URL`, or one of ours while it lives, which tells `webhook_urls` what
+/// happens in its rooms.
+pub async fn livekit(steps: &Steps, webhook_urls: Vec<String>) -> Result<Server> {
     let busy = if livekit::installed().is_some() {
         "starting"
     } else {
@@ -73,7 +74,10 @@ pub async fn livekit(steps: &Steps) -> Result<Server> {
                 [Some(url), Some(key), Some(secret)] => {
                     (Server::at(url, key, secret), ", that of LIVEKIT_URL")
                 }
-                [None, _, _] => (Server::start().await?, ""),
+                [None, _, _] => {
+                    let options = Options { webhook_urls, ..Options::default() };
+                    (Server::start_with(options).await?, "")
+                }
                 _ => bail!("LIVEKIT_URL is set: set LIVEKIT_API_KEY and LIVEKIT_API_SECRET, too"),
             };
             server.rooms().await?;

@@ -4,7 +4,7 @@ use std::{
     net::TcpListener,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
-    sync::Mutex,
+    sync::{Mutex, PoisonError},
     time::Duration,
 };
 
@@ -71,47 +71,68 @@ fn build_blocking(log: PathBuf) -> Result<PathBuf> {
 }
 
 impl Service {
-    /// Starts it and waits until it says that it is ready. Its log and its secret are in `home`.
+    /// Starts it as a step. Its log and its secret are in `home`.
     pub async fn start(
         steps: &Steps,
         program: PathBuf,
-        port: Option<u16>,
+        port: u16,
         database_url: &str,
         livekit: &Server,
         home: &Path,
     ) -> Result<Self> {
         steps
             .run("Service", "waiting for /readyz", async {
-                let address = format!("127.0.0.1:{}", port.map_or_else(free_port, Ok)?);
-                std::fs::create_dir_all(home)?;
-                let secret = kept_secret(&home.join("jwt-secret"))?;
-                let log = home.join("greenroom.log");
-                std::fs::remove_file(&log).ok();
-                let settings = [
-                    ("GREENROOM_LISTEN", address.as_str()),
-                    ("GREENROOM_CORS_ORIGINS", PAGES),
-                    ("DATABASE_URL", database_url),
-                    ("LIVEKIT_URL", livekit.url()),
-                    ("LIVEKIT_API_KEY", livekit.api_key()),
-                    ("LIVEKIT_API_SECRET", livekit.api_secret()),
-                    ("AUTH_JWT_SECRET", &secret),
-                ];
-                let written = settings.map(|(name, text)| format!("{name}='{text}'\n")).concat();
-                write_privately(&home.join(SETTINGS), &written)?;
-                let mut process = settings
-                    .iter()
-                    .fold(
-                        without_settings(Guarded::new("greenroom", program, log)),
-                        |command, (name, text)| command.env(name, text),
-                    )
-                    .args(["serve"])
-                    .env("NO_COLOR", "1")
-                    .start()?;
-                ready(&mut process, &address).await?;
-                let said = format!("http://{address}");
-                Ok((Self { address, secret, process: Mutex::new(process) }, said))
+                let service = Self::launch(program, port, database_url, livekit, home, &[]).await?;
+                let said = service.url("");
+                Ok((service, said))
             })
             .await
+    }
+
+    /// Starts it, with more settings than it needs, and waits until it says that it is ready.
+    pub async fn launch(
+        program: PathBuf,
+        port: u16,
+        database_url: &str,
+        livekit: &Server,
+        home: &Path,
+        more: &[(&str, &str)],
+    ) -> Result<Self> {
+        let address = format!("127.0.0.1:{port}");
+        std::fs::create_dir_all(home)?;
+        let secret = kept_secret(&home.join("jwt-secret"))?;
+        let log = home.join("greenroom.log");
+        std::fs::remove_file(&log).ok();
+        let needed = [
+            ("GREENROOM_LISTEN", address.as_str()),
+            ("GREENROOM_CORS_ORIGINS", PAGES),
+            ("DATABASE_URL", database_url),
+            ("LIVEKIT_URL", livekit.url()),
+            ("LIVEKIT_API_KEY", livekit.api_key()),
+            ("LIVEKIT_API_SECRET", livekit.api_secret()),
+            ("AUTH_JWT_SECRET", &secret),
+        ];
+        let settings = [&needed, more].concat();
+        let written = settings.iter().map(|(name, text)| format!("{name}='{text}'\n"));
+        let written = written.collect::<Vec<_>>().concat();
+        write_privately(&home.join(SETTINGS), &written)?;
+        let mut process = settings
+            .iter()
+            .fold(
+                without_settings(Guarded::new("greenroom", program, log)),
+                |command, (name, text)| command.env(name, text),
+            )
+            .args(["serve"])
+            .env("NO_COLOR", "1")
+            .start()?;
+        ready(&mut process, &address).await?;
+        Ok(Self { address, secret, process: Mutex::new(process) })
+    }
+
+    /// Kills it at once, in the middle of whatever it does.
+    pub async fn kill(self) -> Result<()> {
+        let process = self.process.into_inner().unwrap_or_else(PoisonError::into_inner);
+        tokio::task::spawn_blocking(move || process.kill()).await?
     }
 
     /// The address of a route.
@@ -143,7 +164,7 @@ impl Service {
     }
 
     fn with_process<T>(&self, look: impl FnOnce(&mut Process) -> T) -> T {
-        look(&mut self.process.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
+        look(&mut self.process.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
@@ -179,7 +200,8 @@ fn without_settings(program: Guarded) -> Guarded {
     env::names().into_iter().filter(ours).fold(program, Guarded::without_env)
 }
 
-fn free_port() -> Result<u16> {
+/// The usual port, or a free one when that is taken.
+pub fn free_port() -> Result<u16> {
     if TcpListener::bind(("127.0.0.1", USUAL_PORT)).is_ok() {
         Ok(USUAL_PORT)
     } else {

@@ -63,7 +63,7 @@ impl Steps {
     }
 
     /// A line past the bars.
-    fn line(&self, line: &str) {
+    pub fn line(&self, line: &str) {
         match &self.bars {
             // A line printed past the bars would be drawn over; without bars to draw it, it would
             // be lost.

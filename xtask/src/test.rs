@@ -47,7 +47,7 @@ pub async fn run(arguments: Arguments) -> Result<ExitCode> {
     println!("The real parts\n");
     let (postgres, livekit, ()) = tokio::try_join!(
         Postgres::for_tests(&steps),
-        parts::livekit(&steps),
+        parts::livekit(&steps, Vec::new()),
         parts::python(&steps)
     )?;
     let demo = Database::fresh_at(postgres.url.clone()).await?;
@@ -123,6 +123,8 @@ fn all(
         ),
     ];
     checks.extend(contract::checks(service)?);
+    let chaos = xtask(&["chaos", "agents"], "chaos agents").env("DATABASE_URL", &postgres.url);
+    checks.push(Check { name: "chaos agents", command: chaos, streamed: true });
     Ok(checks)
 }
 

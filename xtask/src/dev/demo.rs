@@ -1,9 +1,10 @@
 //! A session from the first POST to the agent's greeting, as a backend and its user would have it.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use greenroom_testkit::{livekit::Server, user::User};
+use chrono::{DateTime, FixedOffset};
+use greenroom_testkit::user::User;
 use reqwest::{Client, Method, StatusCode};
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -17,16 +18,14 @@ const ORGANIZATION: Uuid = Uuid::from_u128(0x0190_d3a0_0000_7000_8000_0000_0000_
 const TEMPLATE: &str = "Greeter demo";
 
 const TEMPLATES: &str = "/api/v1/session-templates";
+const SESSIONS: &str = "/api/v1/sessions";
 const START: &str = "/api/v1/sessions/start";
-
-/// Greenroom's own default deadline.
-const AGENT_WITHIN: Duration = Duration::from_secs(30);
 
 const USER: &str = "ann";
 
 /// The session that was started.
 pub struct Session {
-    room: String,
+    id: String,
     template: String,
 }
 
@@ -42,18 +41,17 @@ impl Session {
         )
     }
 
-    /// Closes the demo's room.
-    pub async fn close(&self, livekit: &Server) {
-        // It may be gone by itself, with its user.
-        let _ = livekit.delete_room(&self.room).await;
+    /// Ends the demo's session, and with it closes its room.
+    pub async fn end(&self, service: &Service) {
+        // The service may be what has failed.
+        let _ = Api::of(service).end(&self.id).await;
     }
 }
 
 /// Starts a session and sees that it really happens, telling each step with the time since the
-/// start. Its room is closed when that comes to nothing, or is broken off.
+/// start. It is ended when that comes to nothing, or is broken off.
 pub async fn run(
     service: &Service,
-    livekit: &Server,
     with_agent: bool,
     asked_to_stop: impl Future<Output = ()>,
 ) -> Result<Session> {
@@ -62,34 +60,30 @@ pub async fn run(
     let template = api.template().await?;
     let begun = Instant::now();
     let started = api.start(&template).await?;
-    let session = Session { room: text(&started, "room_name")?, template };
-    tell(
-        begun,
-        &format!(
-            "POST /api/v1/sessions/start answered 201: session {}",
-            text(&started, "session_id")?
-        ),
-    );
+    let session = Session { id: text(&started, "session_id")?, template };
+    tell(begun, &format!("POST {START} answered 201: session {}", session.id));
     let happened = async {
-        let room = livekit.room(&session.room).await?.context("LiveKit has no such room")?;
-        tell(begun, &format!("LiveKit has the room {}", room.name));
-        if with_agent { meet(&started, &session, livekit, begun).await } else { Ok(()) }
+        if with_agent {
+            meet(&api, &started, &session, begun).await?;
+        }
+        timeline(&api.timeline(&session.id).await?)
     };
     let happened = tokio::select! {
         happened = happened => happened,
         () = asked_to_stop => Err(anyhow!("stopped before the session was verified")),
     };
     if happened.is_err() {
-        session.close(livekit).await;
+        session.end(service).await;
     }
     happened.map(|()| session)
 }
 
 /// Sees the agent come, joins as the user, and hears the greeting.
-async fn meet(started: &Value, session: &Session, livekit: &Server, begun: Instant) -> Result<()> {
-    let coming = livekit.agent_in(&session.room, AGENT_WITHIN);
-    let agent = Steps::new().watch("The agent", "on its way", coming).await?;
-    tell(begun, &format!("the agent is in the room: {}", agent.identity));
+async fn meet(api: &Api<'_>, started: &Value, session: &Session, begun: Instant) -> Result<()> {
+    let ready = api.wait_for("agent_ready", &session.id);
+    let ready = Steps::new().watch("The agent", "on its way", ready).await?;
+    ensure!(ready["agent_status"] == "ready", "the agent did not come: {ready}");
+    tell(begun, "GET …?wait_for=agent_ready answered: the agent is in the room");
     let user = User::new(&text(started, "livekit_url")?, &text(started, "access_token")?);
     let joining = user.publishing_microphone().join();
     let report = Steps::new().watch("The user", "joining, to be greeted", joining).await?;
@@ -108,8 +102,27 @@ async fn meet(started: &Value, session: &Session, livekit: &Server, begun: Insta
         ),
     );
     tell(begun, &format!("the agent said: {greeting}"));
-    let id = text(started, "session_id")?;
-    ensure!(greeting.contains(&id), "the agent was told of another session than {id}");
+    let id = &session.id;
+    ensure!(greeting.contains(id), "the agent was told of another session than {id}");
+    let active = api.wait_for("active", id).await?;
+    ensure!(
+        active["status"] == "active",
+        "the user joined, and the session is not active: {active}"
+    );
+    Ok(())
+}
+
+/// Shows what Greenroom knows of the session, with the time since its creation.
+fn timeline(entries: &[Value]) -> Result<()> {
+    println!("\nIts timeline\n");
+    let at = |entry: &Value| -> Result<DateTime<FixedOffset>> {
+        Ok(DateTime::parse_from_rfc3339(&text(entry, "at")?)?)
+    };
+    let created = at(entries.first().context("the timeline is empty")?)?;
+    for entry in entries {
+        let after = (at(entry)? - created).num_milliseconds();
+        println!("  {after:>6} ms  {}", text(entry, "event")?);
+    }
     Ok(())
 }
 
@@ -137,6 +150,23 @@ impl<'a> Api<'a> {
         let wanted =
             json!({ "name": TEMPLATE, "agent_name": AGENT, "modality_profile": "audio+text" });
         text(&self.call(Method::POST, TEMPLATES, Some(wanted), StatusCode::CREATED).await?, "id")
+    }
+
+    /// The session once it is so, can no longer become so, or half a minute is over.
+    async fn wait_for(&self, what: &str, session: &str) -> Result<Value> {
+        let route = format!("{SESSIONS}/{session}?wait_for={what}&timeout_seconds=30");
+        self.call(Method::GET, &route, None, StatusCode::OK).await
+    }
+
+    async fn timeline(&self, session: &str) -> Result<Vec<Value>> {
+        let route = format!("{SESSIONS}/{session}/timeline");
+        let all = self.call(Method::GET, &route, None, StatusCode::OK).await?;
+        all.as_array().cloned().context("the timeline is no list")
+    }
+
+    async fn end(&self, session: &str) -> Result<Value> {
+        let route = format!("{SESSIONS}/{session}/end");
+        self.call(Method::POST, &route, None, StatusCode::OK).await
     }
 
     async fn start(&self, template: &str) -> Result<Value> {

@@ -17,7 +17,7 @@ pub async fn serve(steps: &Steps, database_url: &str, livekit: &Server) -> Resul
     let program = service::build(steps).await?;
     let home = place::target().join("test");
     let port = place::free_tcp_port()?;
-    Service::start(steps, program, Some(port), database_url, livekit, &home).await
+    Service::start(steps, program, port, database_url, livekit, &home).await
 }
 
 /// What is asked of it, and of the document it serves.

@@ -1,0 +1,173 @@
+//! `cargo xtask chaos agents`: sessions through the public API while their agents have trouble.
+
+mod api;
+mod calls;
+mod outages;
+mod replicas;
+mod scenario;
+mod stage;
+mod watch;
+mod workers;
+
+use std::{
+    process::ExitCode,
+    rc::Rc,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Result, bail};
+use clap::{Args, Subcommand};
+use greenroom_testkit::place;
+use tokio::{
+    sync::Semaphore,
+    task::{JoinSet, LocalSet},
+};
+
+use crate::{
+    parts::{self, Postgres},
+    service,
+    steps::{Steps, seconds},
+};
+use scenario::Scenario;
+use stage::{Ground, Stage};
+
+/// Most of a scenario is waiting, so several share two cores.
+const AT_ONCE: usize = 3;
+
+#[derive(Args)]
+pub struct Arguments {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Subcommand)]
+enum What {
+    /// Agents that come late, are full, crash, hang up, or lose their LiveKit.
+    Agents(Agents),
+}
+
+#[derive(Args)]
+struct Agents {
+    /// How often each scenario is played; from two on, bursts are larger.
+    #[arg(long, default_value_t = 1)]
+    rounds: u32,
+    /// Play this scenario only; may be given several times.
+    #[arg(long, value_name = "NAME")]
+    only: Vec<String>,
+}
+
+/// How the rounds of one scenario went.
+struct Score {
+    name: &'static str,
+    passed: u32,
+    failed: u32,
+}
+
+pub async fn run(arguments: Arguments) -> Result<ExitCode> {
+    let What::Agents(agents) = arguments.what;
+    let scenarios = chosen(&agents.only)?;
+    let started = Instant::now();
+    println!("The real parts\n");
+    let steps = Rc::new(Steps::new());
+    let (postgres, (), program) = tokio::try_join!(
+        Postgres::for_tests(&steps),
+        parts::python(&steps),
+        service::build(&steps)
+    )?;
+    let home = place::target().join("chaos");
+    let ground = Rc::new(Ground {
+        program,
+        database_url: postgres.url.clone(),
+        home,
+        long: agents.rounds > 1,
+    });
+    println!("\nThe trouble{:>14}{:>21}{:>12}\n", "took", "rounds", "agent in");
+    let scores =
+        LocalSet::new().run_until(play_all(&steps, &ground, scenarios, agents.rounds)).await?;
+    Ok(verdict(&scores, started.elapsed()))
+}
+
+fn chosen(only: &[String]) -> Result<Vec<Scenario>> {
+    let mut all = scenario::all();
+    if let Some(unknown) = only.iter().find(|name| all.iter().all(|one| one.name != **name)) {
+        let names: Vec<&str> = all.iter().map(|scenario| scenario.name).collect();
+        bail!("there is no scenario {unknown}, only {}", names.join(", "));
+    }
+    all.retain(|scenario| only.is_empty() || only.iter().any(|name| name == scenario.name));
+    Ok(all)
+}
+
+async fn play_all(
+    steps: &Rc<Steps>,
+    ground: &Rc<Ground>,
+    scenarios: Vec<Scenario>,
+    rounds: u32,
+) -> Result<Vec<Score>> {
+    let places = Rc::new(Semaphore::new(AT_ONCE));
+    let mut playing = JoinSet::new();
+    for scenario in scenarios {
+        let (steps, ground, places) = (steps.clone(), ground.clone(), places.clone());
+        playing.spawn_local(async move {
+            let _place = places.acquire().await?;
+            Ok(play(&steps, &ground, &scenario, rounds).await)
+        });
+    }
+    playing.join_all().await.into_iter().collect()
+}
+
+/// Plays all rounds of a scenario and prints its line, and under it why rounds failed.
+async fn play(steps: &Steps, ground: &Ground, scenario: &Scenario, rounds: u32) -> Score {
+    let started = Instant::now();
+    let (mut times, mut failures) = (Vec::new(), Vec::new());
+    for round in 1..=rounds {
+        let busy = format!("{}, round {round} of {rounds}", scenario.says);
+        match steps.watch(scenario.name, &busy, play_once(ground, scenario, round)).await {
+            Ok(took) => times.extend(took),
+            Err(error) => failures.push((round, error)),
+        }
+    }
+    let failed = u32::try_from(failures.len()).unwrap_or(u32::MAX);
+    let passed = rounds - failed;
+    let agent = median(times);
+    let said = format!("{passed:>3} passed {failed:>3} failed {agent:>9}   {}", scenario.says);
+    steps.ended(failed == 0, scenario.name, started.elapsed(), &said);
+    for (round, error) in failures {
+        steps.line(&format!("      round {round}: {error:#}"));
+    }
+    Score { name: scenario.name, passed, failed }
+}
+
+/// One round on a stage of its own. What a failed one leaves is kept, for whoever looks into it.
+async fn play_once(ground: &Ground, scenario: &Scenario, round: u32) -> Result<Vec<Duration>> {
+    let home = ground.home.join(format!("{}-{round}", scenario.name));
+    std::fs::remove_dir_all(&home).ok();
+    let mut stage = Stage::set(ground, &scenario.setting, home.clone()).await?;
+    let outcome = (scenario.play)(&mut stage).await;
+    if let Err(error) = &outcome {
+        stage.keep_evidence(error).await?;
+    }
+    let times = stage.clear().await?;
+    if outcome.is_ok() {
+        std::fs::remove_dir_all(&home).ok();
+    }
+    outcome.map(|()| times)
+}
+
+fn median(mut times: Vec<Duration>) -> String {
+    times.sort();
+    times.get(times.len() / 2).map_or_else(|| "–".to_owned(), |time| seconds(*time))
+}
+
+fn verdict(scores: &[Score], took: Duration) -> ExitCode {
+    let failed: Vec<&str> =
+        scores.iter().filter(|score| score.failed > 0).map(|score| score.name).collect();
+    let rounds: u32 = scores.iter().map(|score| score.passed).sum();
+    let lost: u32 = scores.iter().map(|score| score.failed).sum();
+    let said = if failed.is_empty() {
+        "every session ended up as it should".to_owned()
+    } else {
+        format!("failed: {}; their logs and timelines are in target/chaos", failed.join(", "))
+    };
+    println!("\n{said}, in {}\n{rounds} rounds passed, {lost} failed", seconds(took));
+    if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
