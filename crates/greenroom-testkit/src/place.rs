@@ -73,12 +73,17 @@ pub fn reachable(wanted: &Path, owner: Option<Owner>) -> Result<PathBuf> {
     Ok(elsewhere)
 }
 
+/// Whether we may do everything on this machine, such as install a package.
+pub(crate) fn is_root() -> bool {
+    id(&["-u"]) == Some(0)
+}
+
 /// Whom to become for programs that refuse root: nobody else when we are not root.
 ///
 /// # Errors
 /// When we are root and the system has neither a user `postgres` nor `nobody`.
 pub fn unprivileged() -> Result<Option<Owner>> {
-    if id(&["-u"]) != Some(0) {
+    if !is_root() {
         return Ok(None);
     }
     let owner = ["postgres", "nobody"]
