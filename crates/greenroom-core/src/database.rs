@@ -48,8 +48,11 @@ impl Database {
     where
         F: AsyncFnOnce(&mut AsyncPgConnection) -> Result<T, StoreError>,
     {
-        let _share = self.keeping.acquire().await;
-        self.run(work).await
+        let deadline = Instant::now() + PATIENCE;
+        let Ok(_share) = timeout_at(deadline, self.keeping.acquire()).await else {
+            return Err(Error::Overloaded);
+        };
+        self.run_until(deadline, work).await
     }
 
     /// Runs `work` on a connection of its own.

@@ -18,7 +18,7 @@ use greenroom_domain::lifecycle::{Decision, decide};
 use greenroom_store::{Claim, Claims, First};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 use tracing::Instrument;
 
 use self::look::{Glance, glance};
@@ -35,6 +35,9 @@ const CLAIMED: usize = 1_024;
 
 /// How many of a batch are looked at at once.
 const AT_ONCE: usize = 64;
+
+/// How long all of a batch's looks may take: what is left of a lease is for writing and acting.
+const TO_LOOK: Duration = Duration::from_secs(8);
 
 /// How long a look of which nothing follows waits for others, to be written with them.
 const TO_GATHER: Duration = Duration::from_millis(500);
@@ -56,11 +59,12 @@ impl Greenroom {
         let mut first = First::Oldest;
         loop {
             while batches.try_join_next().is_some() {}
-            let claims = self.claim(free.available_permits().min(BATCH), first).await;
+            let limit = free.available_permits().min(BATCH);
+            let claims = self.claim(limit, first).await;
             let (size, at) = (claims.sessions.len(), claims.at);
-            // A full batch says that there is more. Then every other one begins with what has become
+            // A full claim says that there is more. Then every other one begins with what has become
             // due last: a backlog, as after an outage, keeps nobody waiting who is in a call.
-            let more = size == BATCH;
+            let more = size > 0 && size == limit;
             first = if more { first.other() } else { First::Oldest };
             if size > 0 {
                 let held =
@@ -96,31 +100,47 @@ impl Greenroom {
     /// Looks at a batch. What has to be done for one of them is done at once; where there is nothing
     /// to do, that is written for many in one statement.
     async fn look_after(&self, batch: Vec<Claim>, at: DateTime<Utc>) {
-        let rooms = self.rooms_of(&batch).await;
+        let deadline = Instant::now() + TO_LOOK;
+        let rooms = timeout_at(deadline, self.rooms_of(&batch)).await.ok().flatten();
         let (mut at_rest, mut to_see_to) = (Vec::new(), Vec::new());
         for claim in batch {
             let glance = glance(&claim, rooms.as_ref());
             // Most need no call of their own, and nothing follows for them.
-            if let Glance::Seen(seen) = &glance {
-                let decision = decide(&self.as_known(&claim), seen.as_ref(), at);
-                if is_at_rest(&claim, &decision) {
-                    at_rest.push((claim, decision.state.next_check_at));
-                    continue;
-                }
+            match self.at_a_glance(&claim, &glance, at) {
+                Some(next_check_at) => at_rest.push((claim, next_check_at)),
+                None => to_see_to.push((claim, glance)),
             }
-            to_see_to.push((claim, glance));
         }
-        let looks =
-            to_see_to.into_iter().map(|(claim, glance)| self.look_after_one(claim, glance, at));
+        let looks = to_see_to
+            .into_iter()
+            .map(|(claim, glance)| self.look_after_one(claim, glance, at, deadline));
         let mut looks = std::pin::pin!(stream::iter(looks).buffer_unordered(AT_ONCE));
+        // Beside the looks, never between them: one that is not polled holds what others wait for.
+        let mut writes = JoinSet::new();
         loop {
             match timeout(TO_GATHER, looks.next()).await {
                 Ok(Some(looked)) => at_rest.extend(looked),
                 Ok(None) => break,
-                Err(_) => self.put_off(std::mem::take(&mut at_rest)).await,
+                Err(_) => self.put_off(&mut at_rest, &mut writes),
             }
         }
-        self.put_off(at_rest).await;
+        self.put_off(&mut at_rest, &mut writes);
+        while writes.join_next().await.is_some() {}
+    }
+
+    /// When to look again, where the list of rooms shows that nothing else follows.
+    #[allow(clippy::option_option, reason = "that nothing is left to see is an answer, too")]
+    fn at_a_glance(
+        &self,
+        claim: &Claim,
+        glance: &Glance,
+        at: DateTime<Utc>,
+    ) -> Option<Option<DateTime<Utc>>> {
+        let Glance::Seen(seen) = glance else { return None };
+        let decide = || decide(&self.as_known(claim), seen.as_ref(), at);
+        // A fault of ours is met where it is one session's alone.
+        let decision = std::panic::catch_unwind(AssertUnwindSafe(decide)).ok()?;
+        is_at_rest(claim, &decision).then_some(decision.state.next_check_at)
     }
 
     /// One of a batch. A fault of ours in it is its own: the others are looked at, and it is again
@@ -130,9 +150,11 @@ impl Greenroom {
         claim: Claim,
         glance: Glance,
         at: DateTime<Utc>,
+        deadline: Instant,
     ) -> Option<AtRest> {
         let id = claim.id;
-        let looked = AssertUnwindSafe(self.see_to(claim, glance, at)).catch_unwind().await;
+        let seen_to = self.see_to(claim, glance, at, deadline);
+        let looked = AssertUnwindSafe(seen_to).catch_unwind().await;
         match looked {
             Ok(Ok(looked)) => looked,
             Ok(Err(error)) => {
@@ -152,10 +174,13 @@ impl Greenroom {
         claim: Claim,
         glance: Glance,
         at: DateTime<Utc>,
+        deadline: Instant,
     ) -> Result<Option<AtRest>, Error> {
         let seen = match glance {
             Glance::Seen(seen) => seen,
-            Glance::LookInto(sid) => self.look_into(&claim, sid).await,
+            Glance::LookInto(sid) => {
+                timeout_at(deadline, self.look_into(&claim, sid)).await.ok().flatten()
+            }
         };
         let decision = decide(&self.as_known(&claim), seen.as_ref(), at);
         if is_at_rest(&claim, &decision) {
@@ -188,12 +213,17 @@ impl Greenroom {
         self.shared.database.keep(async |db: &mut _| claim.free(db).await).await
     }
 
-    async fn put_off(&self, at_rest: Vec<AtRest>) {
+    fn put_off(&self, at_rest: &mut Vec<AtRest>, writes: &mut JoinSet<()>) {
         if at_rest.is_empty() {
             return;
         }
+        let (greenroom, at_rest) = (self.clone(), std::mem::take(at_rest));
+        writes.spawn(async move { greenroom.write_at_rest(&at_rest).await }.in_current_span());
+    }
+
+    async fn write_at_rest(&self, at_rest: &[AtRest]) {
         let put_off = async |db: &mut _| {
-            let done = Claim::put_off(db, &at_rest).await?;
+            let done = Claim::put_off(db, at_rest).await?;
             let written = at_rest.iter().filter(|(claim, _)| !done.contains(&claim.id));
             let mut changed = false;
             for (claim, _) in written {

@@ -6,7 +6,8 @@ use greenroom_store::Fact;
 
 use crate::{Error, Greenroom};
 
-/// LiveKit's word for a participant that made room for another of its identity: a reload.
+/// LiveKit's word for a participant that made room for another of its identity: a page that was
+/// reloaded, an agent that connected anew.
 const RELOADED: &str = "DUPLICATE_IDENTITY";
 
 impl Greenroom {
@@ -39,7 +40,7 @@ fn fact(told: Told) -> Option<Fact> {
             ParticipantKind::Other => None,
         },
         Told::Left(Stay { identity, sid, kind, reason }) => match kind {
-            ParticipantKind::User if reason.as_deref() == Some(RELOADED) => None,
+            _ if reason.as_deref() == Some(RELOADED) => None,
             ParticipantKind::User => Some(Fact::UserLeft { identity, sid, reason }),
             ParticipantKind::Agent => Some(Fact::AgentLeft { identity, sid, reason }),
             ParticipantKind::Other => None,

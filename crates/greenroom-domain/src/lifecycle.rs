@@ -107,12 +107,14 @@ struct Deciding<'a> {
     state: State,
     events: Vec<Event>,
     actions: Vec<Action>,
+    /// More than one agent is in the room.
+    is_crowded: bool,
 }
 
 impl<'a> Deciding<'a> {
     fn new(session: &'a Session, now: DateTime<Utc>) -> Self {
         let (events, actions) = (Vec::new(), Vec::new());
-        Self { session, now, state: session.state.clone(), events, actions }
+        Self { session, now, state: session.state.clone(), events, actions, is_crowded: false }
     }
 
     /// The rules in their order: first what is there, then the times that have passed, then what is
@@ -151,6 +153,7 @@ impl<'a> Deciding<'a> {
         }
         let under_way = !has_seen
             || !self.actions.is_empty()
+            || self.is_crowded
             || state.agent_status == AgentStatus::Dispatched
             || state.room_missing_since.is_some()
             || self.is_agent_gone_unexplained();

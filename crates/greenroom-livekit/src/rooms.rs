@@ -14,6 +14,9 @@ pub mod livekit;
 pub mod memory;
 mod twirp;
 
+/// The attribute of a participant that publishes for another.
+pub(crate) const ON_BEHALF: &str = "lk.publish_on_behalf";
+
 /// LiveKit's rooms, as far as Greenroom opens and watches them.
 #[async_trait]
 pub trait Rooms: Send + Sync + 'static {

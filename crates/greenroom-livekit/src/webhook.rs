@@ -13,6 +13,7 @@ use secrecy::ExposeSecret;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
+use crate::rooms::ON_BEHALF;
 use crate::{KeyPair, LiveKitConfig};
 
 /// Verifies webhooks by the API key's secret, and by the pair before it while keys rotate.
@@ -127,7 +128,9 @@ fn stay(event: &Value) -> Option<Stay> {
     let kind = match participant["kind"].as_str() {
         // Protobuf's JSON leaves out what is the default.
         None | Some("STANDARD") => ParticipantKind::User,
-        Some("AGENT") => ParticipantKind::Agent,
+        Some("AGENT") if participant["attributes"].get(ON_BEHALF).is_none() => {
+            ParticipantKind::Agent
+        }
         Some(_) => ParticipantKind::Other,
     };
     Some(Stay {

@@ -150,7 +150,19 @@ impl Tell<'_> {
             Fact::RoomFinished => self.push_latest("room_finished_at", out),
             Fact::UserJoined { .. } => self.push_latest("user_joined_at", out),
             Fact::UserLeft { .. } => self.push_latest("user_left_at", out),
-            Fact::AgentJoined { .. } => Ok(()),
+            Fact::AgentJoined { identity, .. } => {
+                // One that is back has not left.
+                out.push_sql(
+                    "(agent_left_at, agent_left_identity, agent_left_reason) = (
+                       select agent_left_at, agent_left_identity, agent_left_reason
+                       where agent_left_identity is distinct from ",
+                );
+                out.push_bind_param::<Text, _>(identity)?;
+                out.push_sql(" or agent_left_at > ");
+                self.push_at(out)?;
+                out.push_sql("), ");
+                Ok(())
+            }
             Fact::AgentLeft { .. } => self.push_agent_left(out),
         }
     }

@@ -58,8 +58,12 @@ impl Query for Renew<'_> {
 
 impl QueryFragment<Pg> for Renew<'_> {
     fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
-        // `sessions` is the table inside, and what was written of it outside.
-        out.push_sql("with sessions as (update sessions set revision = revision + 1, token_expiry = greatest(token_expiry, ");
+        // `sessions` is the table inside, and what was written of it outside. The one writer that adds
+        // nothing to `revision`: of a session that lives nobody decides by this column, and whoever
+        // refreshes all the time shall not keep the keeper from it.
+        out.push_sql(
+            "with sessions as (update sessions set token_expiry = greatest(token_expiry, ",
+        );
         self.token.push_end("template", out.reborrow())?;
         out.push_sql(") from session_templates template where ");
         out.push_sql(ITS_VERSION);

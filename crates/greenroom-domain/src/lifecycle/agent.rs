@@ -9,6 +9,9 @@ use crate::{AgentStatus, EndReason, OnAgentHangup, SessionStatus};
 /// After so long without a job nobody took a dispatch: LiveKit asks its nodes for five seconds.
 const TAKEN_WITHIN: TimeDelta = TimeDelta::seconds(6);
 
+/// How soon an agent that leaves because its user has left is gone.
+const BEHIND_USER: TimeDelta = TimeDelta::seconds(10);
+
 /// LiveKit's word for a participant that left of its own accord.
 const HANGUP: &str = "CLIENT_INITIATED";
 
@@ -18,6 +21,8 @@ impl Deciding<'_> {
         if self.state.agent_status == AgentStatus::Unavailable || seen.room.is_none() {
             return;
         }
+        // LiveKit shows the job of the second some seconds late, and so what would take it back.
+        self.is_crowded = seen.agents().count() > 1;
         if let Some(agent) = self.agent_in(seen) {
             self.see_agent(agent);
         } else {
@@ -106,11 +111,22 @@ impl Deciding<'_> {
             && self.state.agent_left_at >= self.state.agent_wanted_since
     }
 
+    /// Whether the agent's leaving followed the user's: agents of livekit-agents close behind theirs.
+    fn followed_the_user(&self) -> bool {
+        let since_user = self.state.agent_left_at.zip(self.state.user_left_at);
+        since_user.is_some_and(|(agent, user)| user <= agent && agent - user <= BEHIND_USER)
+    }
+
     fn has_user_come_since(&self) -> bool {
         self.state.is_user_there() && self.state.user_joined_at > self.state.agent_left_at
     }
 
     fn let_agent_go(&mut self, terms: AgentTerms) {
+        // It left because the user had, who is back already.
+        if self.state.is_user_there() && self.followed_the_user() {
+            self.want_agent();
+            return;
+        }
         self.state.agent_status = AgentStatus::Left;
         let with_user = self.state.agent_left_at.is_some_and(|at| self.state.was_user_there(at));
         if terms.on_hangup == OnAgentHangup::End && with_user {
@@ -205,7 +221,11 @@ impl Deciding<'_> {
                 && !is_staying(dispatch)
                 && seen.agents().any(|agent| dispatch.brought(&agent.identity))
         };
-        let others = live
+        // Where the one that stays is listed, no other is left: a dead agent's would count as taken
+        // once the agent after it has gone, too.
+        let all = seen.dispatches.iter().flatten();
+        let listed: Vec<_> = if all.clone().any(is_staying) { all.collect() } else { live };
+        let others = listed
             .into_iter()
             .filter(|dispatch| Some(&dispatch.id) != kept.as_ref() || is_second(dispatch))
             .map(|dispatch| Action::DeleteDispatch(dispatch.id.clone()))

@@ -104,6 +104,6 @@ impl State {
     /// Whether the user was in the room at that time.
     pub(super) fn was_user_there(&self, at: DateTime<Utc>) -> bool {
         let joined = self.user_joined_at.is_some_and(|joined| joined <= at);
-        joined && (self.is_user_there() || self.user_left_at.is_some_and(|left| left >= at))
+        joined && (self.is_user_there() || self.user_left_at.is_some_and(|left| left > at))
     }
 }

@@ -64,7 +64,9 @@ impl Deciding<'_> {
     /// window to come again. One that LiveKit says is finished has not.
     fn miss_active_room(&mut self) {
         let since = *self.state.room_missing_since.get_or_insert(self.now);
-        let finished = self.state.room_finished_at.filter(|at| Some(*at) >= self.state.started_at);
+        // Not one that was finished before the user was there, or came again.
+        let here_since = self.state.started_at.max(self.state.user_joined_at);
+        let finished = self.state.room_finished_at.filter(|at| Some(*at) >= here_since);
         if let Some(at) = finished {
             self.finish(SessionStatus::Ended, self.why_the_room_went(at));
         } else if self.has_waited_for_user(self.now)

@@ -580,6 +580,47 @@ mod agents {
     }
 
     #[test]
+    fn one_that_left_behind_its_user_comes_back_with_them() {
+        // A reload: the user is out for a moment, and the agent closes behind them.
+        for end in [OnAgentHangup::Keep, OnAgentHangup::End] {
+            let mut session = with_agent_terms(active(), |agent| agent.on_hangup = end);
+            session.state.user_left_at = Some(at(100));
+            session.state.user_joined_at = Some(at(101));
+            session.state.agent_left_at = Some(at(102));
+            session.state.agent_left_identity = Some(AGENT.to_owned());
+            session.state.agent_left_reason = Some(HANGUP.to_owned());
+            let decision = wanted_at(&session, room(&[USER]).listing(vec![]), 102);
+            assert_eq!(decision.state.agent_status, AgentStatus::Dispatched);
+            assert_eq!(decision.actions, [Action::Dispatch]);
+        }
+    }
+
+    #[test]
+    fn one_that_left_in_the_same_moment_as_its_user_left_behind_them() {
+        let mut session = with_agent_terms(active(), |agent| agent.on_hangup = OnAgentHangup::End);
+        session.state.user_left_at = Some(at(100));
+        session.state.agent_left_at = Some(at(100));
+        session.state.agent_left_identity = Some(AGENT.to_owned());
+        session.state.agent_left_reason = Some(HANGUP.to_owned());
+        let decision = wanted_at(&session, room(&[]), 101);
+        assert_eq!(decision.state.agent_status, AgentStatus::Left);
+        assert_eq!(decision.state.status, SessionStatus::Active, "the user has their window");
+    }
+
+    #[test]
+    fn where_the_one_that_stays_is_listed_no_old_dispatch_is_left() {
+        let mut session = active();
+        session.state.agent_identity = Some("agent-AJ_2".to_owned());
+        session.state.agent_left_identity = Some(AGENT.to_owned());
+        session.state.agent_left_reason = Some("CONNECTION_TIMEOUT".to_owned());
+        let look = room(&[USER, "agent-AJ_2"]).listing(vec![
+            dispatch("AD_1", 1, &[(true, AGENT)]),
+            dispatch("AD_2", 2, &[(true, "agent-AJ_2")]),
+        ]);
+        assert_eq!(wanted_at(&session, look, 100).actions, [delete("AD_1")]);
+    }
+
+    #[test]
     fn one_whose_leaving_was_told_is_not_there_though_it_is_shown() {
         let mut session = active();
         session.state.agent_left_at = Some(at(99));

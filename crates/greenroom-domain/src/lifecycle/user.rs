@@ -54,13 +54,22 @@ impl Deciding<'_> {
             return;
         }
         self.end_at_the_longest();
+        if !self.state.is_over() {
+            self.announce_the_end();
+        }
     }
 
     pub(super) fn end_at_the_longest(&mut self) {
         let Some(end_by) = self.state.end_by else { return };
         if self.now >= end_by {
             self.finish(SessionStatus::Ended, EndReason::MaxDuration);
-        } else if self.now >= end_by - NOTICE && self.state.ending_notified_at.is_none() {
+        }
+    }
+
+    /// Once; and only where a look shows that LiveKit is there to say it.
+    fn announce_the_end(&mut self) {
+        let due = self.state.end_by.is_some_and(|end_by| self.now >= end_by - NOTICE);
+        if due && self.state.ending_notified_at.is_none() {
             self.state.ending_notified_at = Some(self.now);
             self.actions.push(Action::AnnounceEnd);
         }

@@ -14,7 +14,7 @@ use livekit_protocol::{
 };
 
 use super::twirp::{Grant, TwirpClient};
-use super::{RoomSettings, Rooms};
+use super::{ON_BEHALF, RoomSettings, Rooms};
 use crate::{Dispatch, LiveKitConfig, LiveKitError};
 
 const CREATE_ROOM: &str = "RoomService/CreateRoom";
@@ -156,6 +156,8 @@ fn unless_missing<T>(answer: Result<T, LiveKitError>) -> Result<Option<T>, LiveK
 
 fn participant(one: ParticipantInfo) -> Participant {
     let kind = match one.kind() {
+        // An avatar, which stands for an agent that is there itself.
+        Kind::Agent if one.attributes.contains_key(ON_BEHALF) => ParticipantKind::Other,
         Kind::Standard => ParticipantKind::User,
         Kind::Agent => ParticipantKind::Agent,
         _ => ParticipantKind::Other,

@@ -130,6 +130,21 @@ async fn an_agents_leaving_is_the_latest_and_learns_its_reason() {
 }
 
 #[tokio::test]
+async fn an_agent_that_is_back_has_not_left() {
+    let (_database, mut db, room) = one_session().await;
+    let joined =
+        |n: u32| Fact::AgentJoined { identity: format!("agent-AJ_{n}"), sid: format!("PA_B{n}") };
+    agent_left(1, Some("SIGNAL_CLOSE")).tell(&mut db, &room, at(10)).await.unwrap();
+    joined(1).tell(&mut db, &room, at(9)).await.unwrap();
+    joined(2).tell(&mut db, &room, at(12)).await.unwrap();
+    let kept = facts(&mut db).await;
+    assert_eq!(kept.agent_left_identity.as_deref(), Some("agent-AJ_1"), "nobody came back");
+    joined(1).tell(&mut db, &room, at(12)).await.unwrap();
+    let back = facts(&mut db).await;
+    assert_eq!((back.agent_left_at, back.agent_left_identity), (None, None));
+}
+
+#[tokio::test]
 async fn what_is_of_no_session_changes_nothing() {
     let (_database, mut db, room) = one_session().await;
     set(&mut db, "next_check_at = now() + interval '1 hour'").await;
