@@ -2,6 +2,7 @@
 //! LiveKit.
 
 mod crash;
+mod keeper;
 mod names;
 mod start;
 mod templates;
