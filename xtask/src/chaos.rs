@@ -11,17 +11,15 @@ mod workers;
 
 use std::{
     process::ExitCode,
-    rc::Rc,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use anyhow::{Result, bail};
 use clap::{Args, Subcommand};
 use greenroom_testkit::place;
-use tokio::{
-    sync::Semaphore,
-    task::{JoinSet, LocalSet},
-};
+use reqwest::Client;
+use tokio::{runtime::Handle, sync::Semaphore, task::JoinSet};
 
 use crate::{
     parts::{self, Postgres},
@@ -68,22 +66,23 @@ pub async fn run(arguments: Arguments) -> Result<ExitCode> {
     let scenarios = chosen(&agents.only)?;
     let started = Instant::now();
     println!("The real parts\n");
-    let steps = Rc::new(Steps::new());
+    let steps = Arc::new(Steps::new());
     let (postgres, (), program) = tokio::try_join!(
         Postgres::for_tests(&steps),
         parts::python(&steps),
         service::build(&steps)
     )?;
     let home = place::target().join("chaos");
-    let ground = Rc::new(Ground {
+    std::fs::remove_dir_all(&home).ok();
+    let ground = Arc::new(Ground {
         program,
         database_url: postgres.url.clone(),
         home,
+        client: Client::new(),
         long: agents.rounds > 1,
     });
-    println!("\nThe trouble{:>14}{:>21}{:>12}\n", "took", "rounds", "agent in");
-    let scores =
-        LocalSet::new().run_until(play_all(&steps, &ground, scenarios, agents.rounds)).await?;
+    println!("\nThe trouble{:>16}{:>23}{:>10}\n", "took", "rounds", "agent in");
+    let scores = play_all(&steps, &ground, scenarios, agents.rounds).await?;
     Ok(verdict(&scores, started.elapsed()))
 }
 
@@ -98,18 +97,22 @@ fn chosen(only: &[String]) -> Result<Vec<Scenario>> {
 }
 
 async fn play_all(
-    steps: &Rc<Steps>,
-    ground: &Rc<Ground>,
+    steps: &Arc<Steps>,
+    ground: &Arc<Ground>,
     scenarios: Vec<Scenario>,
     rounds: u32,
 ) -> Result<Vec<Score>> {
-    let places = Rc::new(Semaphore::new(AT_ONCE));
+    let places = Arc::new(Semaphore::new(AT_ONCE));
     let mut playing = JoinSet::new();
     for scenario in scenarios {
         let (steps, ground, places) = (steps.clone(), ground.clone(), places.clone());
-        playing.spawn_local(async move {
-            let _place = places.acquire().await?;
-            Ok(play(&steps, &ground, &scenario, rounds).await)
+        // A thread for each: what stops processes blocks, and must not hold up the others' clocks.
+        let handle = Handle::current();
+        playing.spawn_blocking(move || {
+            handle.block_on(async {
+                let _place = places.acquire().await?;
+                Ok(play(&steps, &ground, &scenario, rounds).await)
+            })
         });
     }
     playing.join_all().await.into_iter().collect()
@@ -137,19 +140,14 @@ async fn play(steps: &Steps, ground: &Ground, scenario: &Scenario, rounds: u32) 
     Score { name: scenario.name, passed, failed }
 }
 
-/// One round on a stage of its own. What a failed one leaves is kept, for whoever looks into it.
+/// One round on a stage of its own. What is known of it is kept, also of one that went well: a round
+/// that passes where others fail is as much in need of a look.
 async fn play_once(ground: &Ground, scenario: &Scenario, round: u32) -> Result<Vec<Duration>> {
     let home = ground.home.join(format!("{}-{round}", scenario.name));
-    std::fs::remove_dir_all(&home).ok();
-    let mut stage = Stage::set(ground, &scenario.setting, home.clone()).await?;
+    let mut stage = Stage::set(ground, &scenario.setting, home).await?;
     let outcome = (scenario.play)(&mut stage).await;
-    if let Err(error) = &outcome {
-        stage.keep_evidence(error).await?;
-    }
-    let times = stage.clear().await?;
-    if outcome.is_ok() {
-        std::fs::remove_dir_all(&home).ok();
-    }
+    stage.keep_evidence(&outcome).await?;
+    let times = stage.clear();
     outcome.map(|()| times)
 }
 
@@ -170,4 +168,20 @@ fn verdict(scores: &[Score], took: Duration) -> ExitCode {
     };
     println!("\n{said}, in {}\n{rounds} rounds passed, {lost} failed", seconds(took));
     if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_known_scenarios_can_be_chosen() {
+        let chosen_of = |names: &[&str]| {
+            chosen(&names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>())
+        };
+        assert_eq!(chosen_of(&["burst", "late-worker"]).unwrap().len(), 2);
+        assert_eq!(chosen_of(&[]).unwrap().len(), scenario::all().len());
+        let refused = chosen_of(&["late-worker", "brust"]).err().unwrap().to_string();
+        assert!(refused.contains("brust") && refused.contains("burst"), "{refused}");
+    }
 }

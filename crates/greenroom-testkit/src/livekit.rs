@@ -6,6 +6,7 @@ mod rooms;
 
 pub use cluster::Cluster;
 pub use livekit_protocol::AgentDispatch;
+pub use rooms::View;
 
 use std::time::Duration;
 

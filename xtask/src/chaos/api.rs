@@ -21,9 +21,9 @@ pub struct Api {
 }
 
 impl Api {
-    pub fn of(service: &Service) -> Self {
+    pub fn of(service: &Service, client: &Client) -> Self {
         let (base, token) = (service.url(""), service.token_of(ORGANIZATION));
-        Self { client: Client::new(), base, token }
+        Self { client: client.clone(), base, token }
     }
 
     /// Makes a template and says its id.

@@ -90,7 +90,11 @@ async fn by_the_table(stage: &Stage, session: &Session, mut user: Present) -> Re
     pass(WINDOW).await?;
     session.watch.still_alone()?;
     stage.until(session, &goes_on, GRACE).await?;
-    let present = stage.livekit.node().participants(&session.room).await?.len();
-    ensure!(present == 2, "{present} are in the room, instead of the user and the agent");
+    let present = stage.livekit.node().participants(&session.room).await?;
+    let present: Vec<&str> = present.iter().map(|one| one.identity.as_str()).collect();
+    ensure!(
+        present.len() == 2 && present.contains(&"ann"),
+        "in the room are {present:?}, instead of the user and one agent"
+    );
     Ok(())
 }

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Error, Result, ensure};
+use anyhow::{Context, Result, ensure};
 use greenroom_testkit::{
     agent::{Actor, Worker},
     livekit::{AgentDispatch, Cluster, Options, Server, USUAL_TARGET_LOAD},
@@ -16,6 +16,7 @@ use greenroom_testkit::{
     user::{Present, User},
     wait_until,
 };
+use reqwest::Client;
 use serde_json::{Value, json};
 
 use super::{
@@ -34,6 +35,8 @@ pub struct Ground {
     pub database_url: String,
     /// Where logs go.
     pub home: PathBuf,
+    /// By which all call: to make one takes long.
+    pub client: Client,
     /// Whether there is time for more.
     pub long: bool,
 }
@@ -60,6 +63,7 @@ pub struct Stage {
     pub livekit: LiveKit,
     _database: Database,
     home: PathBuf,
+    client: Client,
     pub long: bool,
     templates: Cell<u32>,
     started: RefCell<Vec<(String, Arc<Watch>)>>,
@@ -105,6 +109,7 @@ impl Stage {
             livekit,
             _database: database,
             home,
+            client: ground.client.clone(),
             long: ground.long,
             templates: Cell::new(0),
             started: RefCell::default(),
@@ -115,13 +120,13 @@ impl Stage {
     /// The API of this replica.
     pub fn replica(&self, number: usize) -> Result<Api> {
         let replica = self.replicas.get(number).and_then(Option::as_ref);
-        Ok(Api::of(replica.context("this replica does not run")?))
+        Ok(Api::of(replica.context("this replica does not run")?, &self.client))
     }
 
     /// The API of the first replica that runs.
     pub fn api(&self) -> Result<Api> {
         let replica = self.replicas.iter().flatten().next();
-        Ok(Api::of(replica.context("no replica runs")?))
+        Ok(Api::of(replica.context("no replica runs")?, &self.client))
     }
 
     /// Kills a replica with whatever it does.
@@ -185,7 +190,7 @@ impl Stage {
 
     /// Watches a room.
     pub fn watch(&self, room: &str) -> Watch {
-        Watch::over(self.livekit.node_again(), room)
+        Watch::over(self.livekit.node().view(room), room)
     }
 
     /// Waits until an agent is there and the API says so, and keeps how long it took.
@@ -234,8 +239,10 @@ impl Stage {
     }
 
     /// Writes down what is known of its sessions, beside the logs of everybody.
-    pub async fn keep_evidence(&self, error: &Error) -> Result<()> {
-        let mut told = vec![format!("{error:#}")];
+    pub async fn keep_evidence(&self, outcome: &Result<()>) -> Result<()> {
+        let mut told = vec![
+            outcome.as_ref().map_or_else(|error| format!("{error:#}"), |()| "passed".to_owned()),
+        ];
         for (id, watch) in self.started.take() {
             if let Ok(api) = self.api() {
                 told.push(said(api.session(&id).await.map(readable)));
@@ -257,10 +264,9 @@ impl Stage {
         Ok(())
     }
 
-    /// Stops everything, away from the thread on which other scenarios play, and hands over the
-    /// times from start to agent.
-    pub async fn clear(self) -> Result<Vec<Duration>> {
-        Ok(tokio::task::spawn_blocking(move || self.times.take()).await?)
+    /// Stops everything and hands over the times from start to agent.
+    pub fn clear(self) -> Vec<Duration> {
+        self.times.take()
     }
 }
 
@@ -302,13 +308,6 @@ impl LiveKit {
             Self::One(server) => server,
             Self::Two(cluster) => &mut cluster.nodes_mut()[0],
         }
-    }
-
-    /// The same, for somebody who only looks.
-    fn node_again(&self) -> Server {
-        let node = self.node();
-        let (key, secret) = (node.api_key().to_owned(), node.api_secret().to_owned());
-        Server::at(node.url().to_owned(), key, secret)
     }
 
     fn outputs(&self) -> Vec<String> {

@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use greenroom_testkit::{livekit::Server, wait_until};
+use greenroom_testkit::{livekit::View, wait_until};
 use tokio::{
     task::JoinHandle,
     time::{MissedTickBehavior, interval},
@@ -22,6 +22,9 @@ const TWO_AT_MOST: Duration = Duration::from_secs(8);
 /// Long enough for an agent that was sent for once too often to arrive.
 pub const SETTLED: Duration = Duration::from_secs(3);
 
+/// A look that is older says nothing of now.
+const BLIND_AFTER: Duration = Duration::from_secs(2);
+
 /// A room under watch.
 pub struct Watch {
     room: String,
@@ -35,6 +38,7 @@ struct Seen {
     agents: Vec<String>,
     /// When each was seen for the first time.
     came: BTreeMap<String, Instant>,
+    last_look: Option<Instant>,
     two_since: Option<Instant>,
     two_longest: Duration,
     /// Every change, with the time since the watch began.
@@ -42,10 +46,10 @@ struct Seen {
 }
 
 impl Watch {
-    /// Looks at this room of this server from now on.
-    pub fn over(server: Server, room: &str) -> Self {
+    /// Looks at this room from now on.
+    pub fn over(view: View, room: &str) -> Self {
         let seen = Arc::new(Mutex::new(Seen::default()));
-        let looking = tokio::spawn(look(server, room.to_owned(), seen.clone()));
+        let looking = tokio::spawn(look(view, seen.clone()));
         Self { room: room.to_owned(), seen, looking }
     }
 
@@ -101,6 +105,13 @@ impl Watch {
 
     /// Exactly one agent is there right now, and there were never two for long.
     pub fn still_alone(&self) -> Result<()> {
+        // What was seen before the looks began to fail would pass for what is there.
+        let last_look = lock(&self.seen).last_look.map(|at| at.elapsed());
+        ensure!(
+            last_look.is_some_and(|ago| ago <= BLIND_AFTER),
+            "{} was last seen {last_look:?} ago: nothing is known of it",
+            self.room
+        );
         let agents = self.agents();
         ensure!(agents.len() == 1, "{} should have one agent, and has {agents:?}", self.room);
         self.never_two()
@@ -135,27 +146,27 @@ pub async fn pass(time: Duration) -> Result<()> {
     .await
 }
 
-async fn look(server: Server, room: String, seen: Arc<Mutex<Seen>>) {
+async fn look(view: View, seen: Arc<Mutex<Seen>>) {
     let begun = Instant::now();
     let mut ticks = interval(BETWEEN_LOOKS);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
         // A server that is down says nothing about its rooms.
-        if let Ok(agents) = server.agents(&room).await {
+        if let Ok(agents) = view.agents().await {
             let agents = agents.into_iter().map(|agent| agent.identity).collect();
-            lock(&seen).note(agents, begun.elapsed());
+            lock(&seen).note(agents, begun, Instant::now());
         }
     }
 }
 
 impl Seen {
-    fn note(&mut self, mut agents: Vec<String>, at: Duration) {
+    fn note(&mut self, mut agents: Vec<String>, begun: Instant, now: Instant) {
+        self.last_look = Some(now);
         agents.sort();
         if self.agents != agents {
-            self.story.push((at, agents.clone()));
+            self.story.push((now - begun, agents.clone()));
         }
-        let now = Instant::now();
         for agent in &agents {
             self.came.entry(agent.clone()).or_insert(now);
         }
@@ -171,4 +182,26 @@ impl Seen {
 
 fn lock(seen: &Mutex<Seen>) -> MutexGuard<'_, Seen> {
     seen.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_agents_count_for_as_long_as_they_are_together() {
+        let (mut seen, begun) = (Seen::default(), Instant::now());
+        let mut note = |second: u64, agents: &[&str]| {
+            let agents = agents.iter().map(|agent| (*agent).to_owned()).collect();
+            seen.note(agents, begun, begun + Duration::from_secs(second));
+        };
+        note(1, &["one"]);
+        note(2, &["one", "other"]);
+        note(5, &["other", "one"]);
+        note(6, &["other"]);
+        note(9, &["one", "other"]);
+        assert_eq!(seen.two_longest, Duration::from_secs(3));
+        assert_eq!(seen.came["other"], begun + Duration::from_secs(2));
+        assert_eq!(seen.story.len(), 4);
+    }
 }

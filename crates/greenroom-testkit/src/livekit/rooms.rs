@@ -15,6 +15,25 @@ use livekit_protocol::{
 use super::Server;
 use crate::wait_until;
 
+/// A room with a client of its own, the making of which takes longer than a look.
+#[derive(Debug)]
+pub struct View {
+    client: RoomClient,
+    room: String,
+}
+
+impl View {
+    /// The agents in the room that are active, and not still joining.
+    ///
+    /// # Errors
+    /// When LiveKit does not answer.
+    pub async fn agents(&self) -> Result<Vec<ParticipantInfo>> {
+        let mut agents = self.client.list_participants(&self.room).await?;
+        agents.retain(|one| one.kind() == Kind::Agent && one.state() == State::Active);
+        Ok(agents)
+    }
+}
+
 impl Server {
     /// Every room there is.
     ///
@@ -40,14 +59,10 @@ impl Server {
         Ok(self.room_client().list_participants(room).await?)
     }
 
-    /// The agents in the room that are active, and not still joining.
-    ///
-    /// # Errors
-    /// When LiveKit does not answer.
-    pub async fn agents(&self, room: &str) -> Result<Vec<ParticipantInfo>> {
-        let mut agents = self.participants(room).await?;
-        agents.retain(|one| one.kind() == Kind::Agent && one.state() == State::Active);
-        Ok(agents)
+    /// A room to be looked at often, as long as the caller's runtime lives.
+    #[must_use]
+    pub fn view(&self, room: &str) -> View {
+        View { client: self.room_client(), room: room.to_owned() }
     }
 
     /// Waits until an agent is in the room and active.
@@ -55,8 +70,9 @@ impl Server {
     /// # Errors
     /// When none came in time.
     pub async fn agent_in(&self, room: &str, timeout: Duration) -> Result<ParticipantInfo> {
+        let view = self.view(room);
         wait_until("an agent in the room", timeout, || async {
-            Ok(self.agents(room).await?.into_iter().next())
+            Ok(view.agents().await?.into_iter().next())
         })
         .await
     }
