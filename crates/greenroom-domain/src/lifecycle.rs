@@ -21,7 +21,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use crate::text_enum::text_enum;
 use crate::{AgentStatus, EndReason, SessionStatus};
 pub use known::{AgentTerms, Session, State, Terms};
-pub use seen::{Dispatch, Job, Observation, Participant, ParticipantKind};
+pub use seen::{Dispatch, Job, Observation, Participant, ParticipantKind, Whose};
 
 /// How soon a session is looked at again while something is under way.
 const SOON: TimeDelta = TimeDelta::seconds(2);
@@ -120,12 +120,13 @@ impl<'a> Deciding<'a> {
     /// The rules in their order: first what is there, then the times that have passed, then what is
     /// missing.
     fn by(&mut self, seen: &Observation) {
-        let rules: [fn(&mut Self, &Observation); 5] = [
+        let rules: [fn(&mut Self, &Observation); 6] = [
             Self::see_room,
             Self::see_user,
             Self::keep_deadlines,
             Self::miss_room,
             Self::keep_agent,
+            Self::keep_strangers_out,
         ];
         for rule in rules {
             rule(self, seen);
@@ -165,7 +166,7 @@ impl<'a> Deciding<'a> {
             state.end_by.filter(|_| state.ending_notified_at.is_none()).map(|end| end - NOTICE),
             state.end_by,
             self.agent_deadline(),
-            self.dispatch_is_lost_at(),
+            self.agent_is_asked_again_at(),
         ];
         // One that has passed waits for a look that succeeds, like everything else.
         let ahead = deadlines.into_iter().flatten().filter(|deadline| *deadline > self.now);

@@ -39,8 +39,8 @@ pub trait Rooms: Send + Sync + 'static {
     /// Who is in the room: nobody when it is not there.
     async fn participants(&self, name: &RoomName) -> Result<Vec<Participant>, LiveKitError>;
 
-    /// What was asked for under this name in the room, with what workers have made of it; nothing
-    /// for no name, which only asks the node that has the room.
+    /// Every agent asked for in the room, with what workers have made of it. The session's own is
+    /// the one of this name.
     ///
     /// A room that is not there, or whose node is gone, is one for which no answer comes.
     async fn dispatches(

@@ -15,9 +15,8 @@ use tokio::{
 
 const BETWEEN_LOOKS: Duration = Duration::from_millis(150);
 
-/// Two agents for longer than this talk over each other. LiveKit shows which dispatch brought an
-/// agent up to five seconds late, and until then nobody can take back the right one.
-const TWO_AT_MOST: Duration = Duration::from_secs(8);
+/// Two agents for longer than this talk over each other.
+const TWO_AT_MOST: Duration = Duration::from_secs(5);
 
 /// Long enough for an agent that was sent for once too often to arrive.
 pub const SETTLED: Duration = Duration::from_secs(3);

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use chrono::SecondsFormat;
-use greenroom_domain::RoomName;
 use greenroom_domain::lifecycle::{Action, State};
-use greenroom_livekit::{LiveKitError, RoomSettings};
+use greenroom_domain::{AgentStatus, RoomName};
+use greenroom_livekit::{Dispatch, LiveKitError, RoomSettings};
 use greenroom_store::{Claim, Opening};
 use tokio::time::timeout;
 
@@ -44,8 +44,12 @@ impl Greenroom {
         let _call = self.shared.calls.begin_keeping().await;
         let done = match (action, &opening) {
             (Action::OpenRoom, Some(opening)) => {
-                let settings = room_settings(opening, dispatch_by_call(opening));
-                rooms.create(name, &settings).await.map(drop)
+                // One that was given up is not asked for again.
+                let dispatch = match state.agent_status {
+                    AgentStatus::Unavailable => Dispatch::nobody(),
+                    _ => dispatch_by_call(opening),
+                };
+                rooms.create(name, &room_settings(opening, dispatch)).await.map(drop)
             }
             (Action::Dispatch, Some(opening)) => {
                 rooms.dispatch(name, &dispatch_by_call(opening)).await

@@ -3,7 +3,7 @@
 use chrono::{DateTime, TimeDelta, Utc};
 
 use super::TimelineEvent;
-use super::{Action, AgentTerms, Deciding, Dispatch, Job, Observation, Participant, SOON};
+use super::{Action, AgentTerms, Deciding, Dispatch, Job, Observation, Participant, SOON, Whose};
 use crate::{AgentStatus, EndReason, OnAgentHangup, SessionStatus};
 
 /// After so long without a job nobody took a dispatch: LiveKit asks its nodes for five seconds.
@@ -47,7 +47,8 @@ impl Deciding<'_> {
         let known = self.state.agent_identity.as_deref();
         let there = seen.agents().filter(|agent| left != Some(agent.identity.as_str()));
         there.min_by_key(|agent| {
-            (seen.dispatch_of(&agent.identity).is_some(), known != Some(agent.identity.as_str()))
+            let can_be_taken_back = seen.own_dispatches().any(|one| one.brought(&agent.identity));
+            (can_be_taken_back, known != Some(agent.identity.as_str()))
         })
     }
 
@@ -159,10 +160,15 @@ impl Deciding<'_> {
         Some(since + terms.deadline)
     }
 
+    /// From when a dispatch of ours whose job is not shown has reached nobody.
+    fn dispatch_is_lost_at(&self) -> Option<DateTime<Utc>> {
+        self.state.last_dispatch_at.map(|asked| asked + TAKEN_WITHIN)
+    }
+
     /// When an agent that was asked for, and that no worker has taken, is asked for again.
-    pub(super) fn dispatch_is_lost_at(&self) -> Option<DateTime<Utc>> {
+    pub(super) fn agent_is_asked_again_at(&self) -> Option<DateTime<Utc>> {
         let wanted = self.state.agent_status == AgentStatus::Dispatched;
-        self.state.last_dispatch_at.filter(|_| wanted).map(|asked| asked + TAKEN_WITHIN)
+        self.dispatch_is_lost_at().filter(|_| wanted)
     }
 
     fn bring_agent(&mut self, terms: AgentTerms, seen: &Observation) {
@@ -176,8 +182,10 @@ impl Deciding<'_> {
             }
             return;
         }
-        let Some(dispatches) = &seen.dispatches else { return };
-        if dispatches.iter().any(|dispatch| self.is_live(dispatch)) {
+        if seen.dispatches.is_none() {
+            return;
+        }
+        if seen.own_dispatches().any(|dispatch| self.is_live(dispatch)) {
             // Taken: a cold agent may need ten seconds, and to ask again would kill it.
             self.keep_one_dispatch(seen);
             return;
@@ -200,15 +208,18 @@ impl Deciding<'_> {
     }
 
     fn delete_dispatches(&mut self, seen: &Observation) {
-        let all = seen.dispatches.iter().flatten();
-        self.actions.extend(all.map(|dispatch| Action::DeleteDispatch(dispatch.id.clone())));
+        self.actions.extend(seen.own_dispatches().map(Dispatch::delete));
+    }
+
+    /// An agent that LiveKit asked for of itself is nobody's the session knows.
+    pub(super) fn keep_strangers_out(&mut self, seen: &Observation) {
+        self.actions.extend(seen.dispatches_of(Whose::Unnamed).map(Dispatch::delete));
     }
 
     /// Of several that workers are at, keeps the one whose agent is in the room, else the oldest. None
     /// is kept whose agent stands in the room beside the one that stays.
     fn keep_one_dispatch(&mut self, seen: &Observation) {
-        let all = seen.dispatches.iter().flatten();
-        let live: Vec<_> = all.filter(|dispatch| self.is_live(dispatch)).collect();
+        let live: Vec<_> = seen.own_dispatches().filter(|one| self.is_live(one)).collect();
         let staying = self.state.agent_identity.as_deref();
         let staying = staying.filter(|_| self.state.agent_status == AgentStatus::Ready);
         let is_staying = |dispatch: &Dispatch| staying.is_some_and(|agent| dispatch.brought(agent));
@@ -222,14 +233,29 @@ impl Deciding<'_> {
                 && seen.agents().any(|agent| dispatch.brought(&agent.identity))
         };
         // Where the one that stays is listed, no other is left: a dead agent's would count as taken
-        // once the agent after it has gone, too.
-        let all = seen.dispatches.iter().flatten();
-        let listed: Vec<_> = if all.clone().any(is_staying) { all.collect() } else { live };
-        let others = listed
-            .into_iter()
-            .filter(|dispatch| Some(&dispatch.id) != kept.as_ref() || is_second(dispatch))
-            .map(|dispatch| Action::DeleteDispatch(dispatch.id.clone()))
-            .collect::<Vec<_>>();
-        self.actions.extend(others);
+        // once the agent after it has gone, too. Nor is one whose job is not shown yet, where a
+        // second agent is in the room: LiveKit, opening the room again, has asked by it of itself.
+        let unshown_is_second =
+            self.is_crowded && self.dispatch_is_lost_at().is_none_or(|at| self.now >= at);
+        let is_staying_listed = seen.own_dispatches().any(is_staying);
+        let is_superfluous = |one: &&Dispatch| {
+            let is_kept = Some(&one.id) == kept.as_ref();
+            if is_staying_listed {
+                return !is_kept;
+            }
+            if one.jobs.is_empty() {
+                return staying.is_some() && unshown_is_second;
+            }
+            self.is_live(one) && (!is_kept || is_second(one))
+        };
+        let superfluous = seen.own_dispatches().filter(is_superfluous).map(Dispatch::delete);
+        let superfluous: Vec<_> = superfluous.collect();
+        self.actions.extend(superfluous);
+    }
+}
+
+impl Dispatch {
+    fn delete(&self) -> Action {
+        Action::DeleteDispatch(self.id.clone())
     }
 }

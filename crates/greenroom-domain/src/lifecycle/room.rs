@@ -35,8 +35,7 @@ impl Deciding<'_> {
         match self.state.status {
             SessionStatus::Pending if self.opens_on_start() => {
                 if self.state.room_created_at.is_some() {
-                    self.actions.push(Action::OpenRoom);
-                    self.ask_for_agent_with_room();
+                    self.open_room_again();
                 } else {
                     self.fail_a_start_that_came_to_nothing();
                 }
@@ -44,6 +43,14 @@ impl Deciding<'_> {
             SessionStatus::Active => self.miss_active_room(),
             _ => {}
         }
+    }
+
+    /// Until it is seen to be there. The agent, too, is asked for by each of these calls, and the
+    /// timeline tells of the first.
+    fn open_room_again(&mut self) {
+        self.actions.push(Action::OpenRoom);
+        self.ask_for_agent_with_room();
+        self.state.room_missing_since.get_or_insert(self.now);
     }
 
     /// The start, or a replay, has a minute.
@@ -95,12 +102,15 @@ impl Deciding<'_> {
     }
 
     fn ask_for_agent_with_room(&mut self) {
-        if self.session.terms.agent.is_none() {
+        if self.session.terms.agent.is_none() || self.state.agent_status == AgentStatus::Unavailable
+        {
             return;
         }
         self.state.agent_status = AgentStatus::Dispatched;
         self.state.agent_wanted_since = Some(self.now);
         self.state.last_dispatch_at = Some(self.now);
-        self.tell(TimelineEvent::AgentDispatched);
+        if self.state.room_missing_since.is_none() {
+            self.tell(TimelineEvent::AgentDispatched);
+        }
     }
 }

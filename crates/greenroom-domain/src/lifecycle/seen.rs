@@ -8,8 +8,8 @@ pub struct Observation {
     /// LiveKit's own name for the room, its sid, when it is there.
     pub room: Option<String>,
     pub participants: Vec<Participant>,
-    /// What was asked for under the agent's name. None: nobody looked, which is only done while an
-    /// agent is wanted and now and then.
+    /// Every agent that was asked for. None: nobody looked, for a session without an agent while no
+    /// user has come.
     pub dispatches: Option<Vec<Dispatch>>,
 }
 
@@ -36,9 +36,22 @@ pub enum ParticipantKind {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Dispatch {
     pub id: String,
+    pub whose: Whose,
     /// When, in LiveKit's own count: to tell the older of two.
     pub created_at: i64,
     pub jobs: Vec<Job>,
+}
+
+/// Whose agent was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Whose {
+    /// The session's, by the name that its template gives.
+    Session,
+    /// Anybody's: LiveKit asks so for a room that was opened without a call or a token of ours, as
+    /// by an agent that comes back after a restart.
+    Unnamed,
+    /// Somebody else's, who has asked for it under another name.
+    Other,
 }
 
 /// What a worker has made of a dispatch.
@@ -66,14 +79,26 @@ impl Observation {
         self.participants.iter().find(is_user)
     }
 
-    /// The listed dispatch that brought this agent.
-    pub(super) fn dispatch_of(&self, identity: &str) -> Option<&Dispatch> {
-        self.dispatches.iter().flatten().find(|dispatch| dispatch.brought(identity))
+    /// What was asked for on the session's behalf.
+    pub(super) fn own_dispatches(&self) -> impl Iterator<Item = &Dispatch> {
+        self.dispatches_of(Whose::Session)
     }
 
-    /// The agents that are in the room and connected.
+    pub(super) fn dispatches_of(&self, whose: Whose) -> impl Iterator<Item = &Dispatch> {
+        self.dispatches.iter().flatten().filter(move |dispatch| dispatch.whose == whose)
+    }
+
+    /// The session's agents that are in the room and connected. One whose dispatch is not shown
+    /// counts: LiveKit shows that late, and an agent that outlived its node is never shown.
     pub(super) fn agents(&self) -> impl Iterator<Item = &Participant> {
-        let is_agent = |one: &&Participant| one.kind == ParticipantKind::Agent && one.is_active;
+        let is_agent = |one: &&Participant| {
+            one.kind == ParticipantKind::Agent && one.is_active && !self.is_strange(&one.identity)
+        };
         self.participants.iter().filter(is_agent)
+    }
+
+    fn is_strange(&self, identity: &str) -> bool {
+        let others = self.dispatches.iter().flatten().filter(|one| one.whose != Whose::Session);
+        others.into_iter().any(|dispatch| dispatch.brought(identity))
     }
 }

@@ -114,7 +114,8 @@ fn dispatch(id: &str, created_at: i64, jobs: &[(bool, &str)]) -> Dispatch {
         is_live: *is_live,
         participant_identity: (*identity).to_owned(),
     };
-    Dispatch { id: id.to_owned(), created_at, jobs: jobs.iter().map(job).collect() }
+    let jobs = jobs.iter().map(job).collect();
+    Dispatch { id: id.to_owned(), whose: Whose::Session, created_at, jobs }
 }
 
 impl Observation {
@@ -208,6 +209,30 @@ mod rooms {
         assert_eq!(decision.state.agent_wanted_since, Some(at(100)), "the clock begins anew");
         assert_eq!(decision.state.last_dispatch_at, Some(at(100)));
         assert_eq!(decision.state.status, SessionStatus::Pending);
+        assert_eq!(events(&decision), [TimelineEvent::AgentDispatched]);
+    }
+
+    #[test]
+    fn a_room_that_does_not_open_is_asked_for_until_it_is_there_and_told_of_once() {
+        let missed = decide(&started(), Some(&no_room()), at(100));
+        let session = Session { state: missed.state, ..started() };
+        let again = decide(&session, Some(&no_room()), at(102));
+        assert_eq!(again.actions, [Action::OpenRoom]);
+        assert_eq!(again.state.agent_wanted_since, Some(at(102)), "asked for with each");
+        assert_eq!(events(&again), []);
+        let session = Session { state: again.state, ..started() };
+        let there = decide(&session, Some(&room(&[]).listing(vec![])), at(104));
+        assert_eq!(there.state.room_missing_since, None);
+    }
+
+    #[test]
+    fn a_room_that_is_opened_again_brings_no_agent_back_that_was_given_up() {
+        let mut session = with_agent_terms(started(), |agent| agent.required = false);
+        session.state.agent_status = AgentStatus::Unavailable;
+        let decision = decide(&session, Some(&no_room()), at(100));
+        assert_eq!(decision.actions, [Action::OpenRoom]);
+        assert_eq!(decision.state.agent_status, AgentStatus::Unavailable);
+        assert_eq!(events(&decision), []);
     }
 
     #[test]
@@ -497,6 +522,39 @@ mod agents {
     }
 
     #[test]
+    fn what_brought_a_second_agent_is_taken_back_before_its_job_is_shown() {
+        let crowded = room(&[USER, AGENT, "agent-AJ_2"]);
+        let look = crowded.listing(vec![dispatch("AD_2", 2, &[])]);
+        let mut session = active();
+        session.state.last_dispatch_at = Some(at(94));
+        let decision = wanted_at(&session, look.clone(), 100);
+        assert_eq!(decision.actions, [delete("AD_2")]);
+        assert_eq!(decision.state.agent_identity.as_deref(), Some(AGENT));
+        // One that was asked for just now may be what brought either of them.
+        session.state.last_dispatch_at = Some(at(95));
+        assert_eq!(wanted_at(&session, look, 100).actions, []);
+    }
+
+    #[test]
+    fn somebody_elses_agent_is_not_the_one_that_is_wanted() {
+        let others = Dispatch { whose: Whose::Other, ..dispatch("AD_2", 2, &[(true, AGENT)]) };
+        let look = room(&[AGENT]).listing(vec![dispatch("AD_1", 1, &[]), others]);
+        let decision = wanted_at(&started(), look, 4);
+        assert_eq!(decision.state.agent_status, AgentStatus::Dispatched);
+        assert_eq!(decision.actions, [], "and it is left alone");
+    }
+
+    #[test]
+    fn one_that_livekit_asked_for_of_itself_is_taken_back() {
+        let unnamed = Dispatch { whose: Whose::Unnamed, ..dispatch("AD_2", 2, &[]) };
+        let look =
+            room(&[USER, AGENT]).listing(vec![dispatch("AD_1", 1, &[(true, AGENT)]), unnamed]);
+        let decision = wanted_at(&active(), look, 100);
+        assert_eq!(decision.actions, [delete("AD_2")]);
+        assert_eq!(decision.state.agent_status, AgentStatus::Ready);
+    }
+
+    #[test]
     fn an_agent_whose_job_is_not_shown_yet_keeps_its_dispatch() {
         let session = active();
         for jobs in [&[][..], &[(true, "")], &[(true, AGENT)], &[(true, "agent-AJ_9")]] {
@@ -758,16 +816,20 @@ fn fact() -> impl Strategy<Value = Fact> {
 
 fn look() -> impl Strategy<Value = Option<Observation>> {
     let job = (any::<bool>(), prop_oneof![Just(""), Just(AGENT), Just("agent-AJ_2")]);
-    let dispatches = prop::collection::vec(prop::collection::vec(job, 0..3), 0..3);
+    let whose =
+        prop_oneof![8 => Just(Whose::Session), 1 => Just(Whose::Unnamed), 1 => Just(Whose::Other)];
+    let dispatches = prop::collection::vec((whose, prop::collection::vec(job, 0..3)), 0..3);
     let here = prop::sample::subsequence(vec![USER, AGENT, "agent-AJ_2", "recorder"], 0..=4);
     let some =
         (any::<bool>(), here, prop::option::of(dispatches)).prop_map(|(there, here, listed)| {
             let mut look = if there { room(&here) } else { no_room() };
             look.dispatches = listed.map(|listed| {
-                let one = |(n, jobs): (usize, &Vec<(bool, &str)>)| {
-                    dispatch(&format!("AD_{n}"), i64::try_from(n).unwrap(), jobs)
+                let numbered = listed.into_iter().zip(0_i64..);
+                let one = |((whose, jobs), n)| {
+                    let jobs: Vec<(bool, &str)> = jobs;
+                    Dispatch { whose, ..dispatch(&format!("AD_{n}"), n, &jobs) }
                 };
-                listed.iter().enumerate().map(one).collect()
+                numbered.map(one).collect()
             });
             look
         });

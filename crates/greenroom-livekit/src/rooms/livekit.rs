@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use async_trait::async_trait;
-use greenroom_domain::lifecycle::{self, Job, Participant, ParticipantKind};
+use greenroom_domain::lifecycle::{self, Job, Participant, ParticipantKind, Whose};
 use greenroom_domain::{AgentName, RoomName};
 use livekit_protocol::participant_info::{Kind, State};
 use livekit_protocol::{
@@ -89,10 +89,8 @@ impl Rooms for LiveKitRooms {
             ListAgentDispatchRequest { room: name.to_string(), dispatch_id: String::new() };
         let listed: Result<ListAgentDispatchResponse, _> =
             self.twirp.call(LIST_DISPATCH, Grant::Admin(name), &request).await;
-        let listed = unless_missing(listed)?.unwrap_or_default().agent_dispatches.into_iter();
-        let asked_for =
-            |one: &AgentDispatch| Some(&*one.agent_name) == agent.map(AgentName::as_str);
-        Ok(listed.filter(asked_for).map(dispatch).collect())
+        let listed = unless_missing(listed)?.unwrap_or_default().agent_dispatches;
+        Ok(listed.into_iter().map(|one| dispatch(one, agent)).collect())
     }
 
     async fn dispatch(&self, name: &RoomName, dispatch: &Dispatch) -> Result<(), LiveKitError> {
@@ -166,7 +164,12 @@ fn participant(one: ParticipantInfo) -> Participant {
     Participant { identity: one.identity, sid: one.sid, kind, is_active }
 }
 
-fn dispatch(one: AgentDispatch) -> lifecycle::Dispatch {
+fn dispatch(one: AgentDispatch, agent: Option<&AgentName>) -> lifecycle::Dispatch {
+    let whose = match one.agent_name.as_str() {
+        "" => Whose::Unnamed,
+        name if agent.is_some_and(|agent| agent.as_str() == name) => Whose::Session,
+        _ => Whose::Other,
+    };
     let state = one.state.unwrap_or_default();
     let jobs = state.jobs.into_iter().map(|job| {
         let state = job.state.unwrap_or_default();
@@ -175,5 +178,5 @@ fn dispatch(one: AgentDispatch) -> lifecycle::Dispatch {
             participant_identity: state.participant_identity,
         }
     });
-    lifecycle::Dispatch { id: one.id, created_at: state.created_at, jobs: jobs.collect() }
+    lifecycle::Dispatch { id: one.id, whose, created_at: state.created_at, jobs: jobs.collect() }
 }

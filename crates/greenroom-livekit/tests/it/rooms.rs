@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use chrono::DateTime;
-use greenroom_domain::lifecycle::ParticipantKind;
+use greenroom_domain::lifecycle::{Dispatch as Asked, ParticipantKind, Whose};
 use greenroom_domain::template::ReconnectWindow;
 use greenroom_domain::{AgentName, OrganizationId, RoomName, SessionId, SessionTemplateId};
 use greenroom_livekit::{
@@ -85,7 +85,8 @@ async fn what_is_not_there_is_an_answer() {
     );
     let opened = room();
     rooms.create(&opened, &settings(Dispatch::nobody())).await.unwrap();
-    assert!(rooms.dispatches(&opened, Some(&name)).await.unwrap().is_empty());
+    let nobody = rooms.dispatches(&opened, Some(&name)).await.unwrap();
+    assert!(matches!(nobody[..], [Asked { whose: Whose::Other, .. }]), "{nobody:?}");
     rooms.delete_dispatch(&opened, "AD_unknown").await.unwrap();
     rooms.delete(&opened).await.unwrap();
 }
