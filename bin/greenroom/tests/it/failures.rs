@@ -13,7 +13,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use wiremock::{Mock, MockServer, ResponseTemplate, matchers};
 
-use crate::app::{Answer, App, answer};
+use crate::app::{Answer, App, answer, stay};
 
 /// Starts a session, which fails with this problem, and is `failed`/`livekit_error` afterwards.
 async fn assert_start_fails(app: &App, status: u16, code: &str) {
@@ -49,6 +49,35 @@ async fn livekit_stopped_slow_and_back() {
     let ready = app.get("/readyz").await;
     assert_eq!(ready.status, 200, "without LiveKit a replica still reads");
     assert_ne!(ready.body["checks"]["livekit"], "ok");
+}
+
+#[tokio::test]
+async fn a_start_that_may_goes_on_without_livekit() {
+    let mut livekit = Server::start().await.unwrap();
+    let changed = [("GREENROOM_ON_LIVEKIT_DOWN", "token_only")];
+    let app = App::on(Database::fresh().await.unwrap(), &livekit, &changed).await;
+    let open = app.template(json!({"agent_name": "greeter"})).await;
+    let private =
+        app.template(json!({"agent_name": "greeter", "agent_metadata": {"voice": "low"}})).await;
+    livekit.stop().await.unwrap();
+    let private = app.start_session(&private, json!({})).await;
+    private.assert_problem(503, "livekit_unavailable");
+    let private = app.start_session(&open, json!({"metadata": {"order": 42}})).await;
+    private.assert_problem(503, "livekit_unavailable");
+
+    let started = app.start_session(&open, json!({"user_id": "ann"})).await;
+    assert_eq!(started.status, 201, "{}", started.body);
+    let session = app.get(started.header("location")).await.body;
+    assert_eq!(
+        (&session["status"], &session["agent_status"]),
+        (&json!("pending"), &json!("waiting"))
+    );
+    livekit.restart().await.unwrap();
+    // Her joining opens the room, and asks for the agent.
+    assert!(stay(&started.body, Duration::from_secs(3)).await.unwrap().unwrap().connected);
+    let room = started.body["room_name"].as_str().unwrap();
+    let dispatches = livekit.dispatches(room).await.unwrap();
+    assert!(dispatches.iter().any(|dispatch| dispatch.agent_name == "greeter"), "{dispatches:?}");
 }
 
 #[tokio::test]

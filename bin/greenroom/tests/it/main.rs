@@ -1,5 +1,6 @@
 //! The program as its users meet it: a process, a port, a real PostgreSQL and a real LiveKit.
 
+mod agents;
 mod app;
 mod auth;
 mod browser;
