@@ -5,7 +5,7 @@ use std::pin::Pin;
 use anyhow::Result;
 
 use super::{
-    calls, outages, replicas,
+    agents, calls, outages, replicas,
     stage::{Setting, Stage},
     workers,
 };
@@ -63,6 +63,15 @@ pub fn all() -> Vec<Scenario> {
         }),
         scenario("no-webhooks", "LiveKit's webhooks reach nobody", deaf, |stage| {
             Box::pin(outages::no_webhooks(stage))
+        }),
+        scenario("leaves-at-once", "the agent leaves as soon as it is in", usual(), |stage| {
+            Box::pin(agents::leaves_at_once(stage))
+        }),
+        scenario("never-joins", "the agent's job never joins", usual(), |stage| {
+            Box::pin(agents::never_joins(stage))
+        }),
+        scenario("asked-twice", "somebody else asks for the agent, too", usual(), |stage| {
+            Box::pin(agents::asked_for_twice(stage))
         }),
         scenario("hang-up", "the agent leaves of its own accord", usual(), |stage| {
             Box::pin(calls::hang_up(stage))

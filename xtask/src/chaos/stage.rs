@@ -160,6 +160,14 @@ impl Stage {
         Ok(jobs)
     }
 
+    /// Waits until so many jobs for this room were ever begun.
+    pub async fn jobs_become(&self, room: &str, jobs: usize, timeout: Duration) -> Result<()> {
+        wait_until(&format!("{jobs} jobs in {room}"), timeout, || async {
+            Ok((self.jobs_of(room)? == jobs).then_some(()))
+        })
+        .await
+    }
+
     /// Makes a template with an agent, and with what else it wants.
     pub async fn template(&self, wanted: Value) -> Result<String> {
         self.templates.set(self.templates.get() + 1);

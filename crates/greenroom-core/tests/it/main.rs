@@ -19,6 +19,10 @@ use greenroom_testkit::place;
 
 /// The service over this database, its rooms in memory, still to be built.
 fn service(database: &Database, rooms: &Arc<MemoryRooms>) -> Builder {
+    Greenroom::builder(config(database)).rooms(rooms.clone())
+}
+
+fn config(database: &Database) -> Config {
     let livekit = LiveKitConfig {
         url: "ws://livekit.test".parse().unwrap(),
         api_url: "http://livekit.test".parse().unwrap(),
@@ -28,7 +32,7 @@ fn service(database: &Database, rooms: &Arc<MemoryRooms>) -> Builder {
         },
         previous_key: None,
     };
-    Greenroom::builder(Config::new(database.url().into(), livekit)).rooms(rooms.clone())
+    Config::new(database.url().into(), livekit)
 }
 
 fn organization() -> OrganizationId {
