@@ -5,14 +5,17 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use greenroom_domain::{Awaited, Caller, OrganizationId, SessionId};
-use greenroom_store::Session;
+use greenroom_store::{Session, SessionStanding};
 use tokio::sync::{Notify, oneshot};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::{Error, Greenroom};
 
-/// How often sessions are looked at that somebody waits for.
-const TICK: Duration = Duration::from_millis(250);
+/// The least between two looks: a keeper at work tells of changes hundreds of times a second.
+const BREATH: Duration = Duration::from_millis(50);
+
+/// How much longer until the next, when nothing in this process says that something has changed.
+const TICK: Duration = Duration::from_millis(200);
 
 /// Everybody who waits in this process.
 #[derive(Default)]
@@ -101,16 +104,18 @@ impl Greenroom {
     /// Looks for as long as somebody waits.
     async fn watch(self) {
         loop {
+            sleep(BREATH).await;
             let _ = timeout(TICK, self.shared.waits.changed.notified()).await;
-            let sessions: Vec<_> = {
+            let (sessions, asked_before): (Vec<_>, u64) = {
                 let mut waiting = self.shared.waits.waiting();
                 if waiting.by_number.is_empty() {
                     waiting.is_watched = false;
                     return;
                 }
-                waiting.by_number.values().map(|wait| wait.session).collect()
+                let sessions = waiting.by_number.values().map(|wait| wait.session).collect();
+                (sessions, waiting.next_number)
             };
-            if let Err(error) = self.tell_waiting(&sessions).await {
+            if let Err(error) = self.tell_waiting(&sessions, asked_before).await {
                 tracing::warn!(
                     error = &error as &dyn std::error::Error,
                     "the sessions that are waited for could not be looked at"
@@ -119,20 +124,25 @@ impl Greenroom {
         }
     }
 
-    async fn tell_waiting(&self, sessions: &[(OrganizationId, SessionId)]) -> Result<(), Error> {
-        let look = async |db: &mut _| Session::standings(db, sessions).await;
+    /// Tells those whose wait began before this number: the others were not looked for.
+    async fn tell_waiting(
+        &self,
+        sessions: &[(OrganizationId, SessionId)],
+        asked_before: u64,
+    ) -> Result<(), Error> {
+        let look = async |db: &mut _| SessionStanding::of(db, sessions).await;
         let standings = self.shared.database.run(look).await?;
         let standings: HashMap<_, _> = standings
             .into_iter()
             .map(|one| ((one.organization_id, one.id), (one.status, one.agent_status)))
             .collect();
         let mut waiting = self.shared.waits.waiting();
-        let settled = waiting.by_number.extract_if(|_, wait| {
+        let settled = waiting.by_number.extract_if(|number, wait| {
             // One that is no longer there is nothing to wait for.
-            standings
-                .get(&wait.session)
-                .is_none_or(|(status, agent)| wait.awaited.is_settled(*status, *agent))
-                && sessions.contains(&wait.session)
+            *number < asked_before
+                && standings
+                    .get(&wait.session)
+                    .is_none_or(|(status, agent)| wait.awaited.is_settled(*status, *agent))
         });
         for (_, wait) in settled {
             // Whoever no longer waits is not told.

@@ -4,10 +4,12 @@
 //! of the request path carries the organization.
 
 pub mod claim;
+pub mod commit;
 pub mod connection;
 pub mod error;
 pub mod event;
 pub mod fact;
+pub mod finish;
 pub mod idempotency;
 pub mod migrate;
 pub mod opening;
@@ -18,6 +20,7 @@ pub mod retention;
 #[rustfmt::skip]
 mod schema;
 pub mod session;
+pub mod standing;
 pub mod start;
 pub mod template;
 
@@ -28,11 +31,13 @@ pub use diesel_async::AsyncPgConnection;
 pub use error::{Constraint, StoreError};
 pub use event::SessionEvent;
 pub use fact::Fact;
+pub use finish::Finish;
 pub use idempotency::{KeyClaim, KeyHolder, KeyPosition};
 pub use opening::Opening;
 pub use organization::SessionLimit;
 pub use position::Position;
 pub use renewal::Renewed;
-pub use session::{Finish, Session, SessionFilter, SessionStanding};
+pub use session::{Session, SessionFilter};
+pub use standing::SessionStanding;
 pub use start::{NewSession, Started, TokenLife};
 pub use template::{SessionTemplate, Standing, TemplateFilter, TemplateSettings};
