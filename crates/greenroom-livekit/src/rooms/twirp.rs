@@ -22,8 +22,9 @@ const PROTOBUF: &str = "application/protobuf";
 /// How long an admin token lives; it is made for one call.
 const TOKEN_TTL: Duration = Duration::from_mins(1);
 
-/// The largest answer: a room is some hundred bytes, and hundreds are listed at once.
-const ANSWER_BYTES: usize = 1024 * 1024;
+/// The largest answer: hundreds of rooms are listed at once, each with the metadata that its agent
+/// may have given it.
+const ANSWER_BYTES: usize = 8 * 1024 * 1024;
 
 pub(super) struct TwirpClient {
     http: Client,
