@@ -1,7 +1,6 @@
 //! `cargo xtask chaos agents`: sessions through the public API while their agents have trouble.
 
 mod agents;
-mod api;
 mod calls;
 mod outages;
 mod replicas;

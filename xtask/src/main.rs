@@ -1,5 +1,6 @@
 //! The chores of this repository: `cargo xtask <command>`.
 
+mod api;
 mod chaos;
 mod dev;
 mod env;

@@ -17,4 +17,4 @@ pub mod tools;
 pub mod user;
 mod wait;
 
-pub use wait::wait_until;
+pub use wait::{pass, wait_until};

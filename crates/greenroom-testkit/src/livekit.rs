@@ -3,6 +3,7 @@
 mod cluster;
 mod redis;
 mod rooms;
+mod webhook;
 
 pub use cluster::Cluster;
 pub use livekit_protocol::AgentDispatch;

@@ -36,6 +36,18 @@ pub async fn wait_until<T>(
     }
 }
 
+/// Lets time pass in which a fault would show.
+///
+/// # Errors
+/// When the machine is so busy that it takes five seconds more.
+pub async fn pass(time: Duration) -> Result<()> {
+    let begun = Instant::now();
+    wait_until("time to pass", time + Duration::from_secs(5), || async {
+        Ok((begun.elapsed() >= time).then_some(()))
+    })
+    .await
+}
+
 #[cfg(test)]
 mod tests {
     use anyhow::anyhow;

@@ -3,13 +3,10 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use greenroom_testkit::{agent::Actor, user::Event, wait_until};
+use greenroom_testkit::{agent::Actor, pass, user::Event, wait_until};
 use serde_json::{Value, json};
 
-use super::{
-    stage::{AGENT, Session, Stage},
-    watch::pass,
-};
+use super::stage::{AGENT, Session, Stage};
 
 const AGENT_WITHIN: Duration = Duration::from_secs(35);
 

@@ -3,13 +3,10 @@
 use std::time::Duration;
 
 use anyhow::{Result, bail, ensure};
-use greenroom_testkit::{agent::Actor, user::Present};
+use greenroom_testkit::{agent::Actor, pass, user::Present};
 use serde_json::json;
 
-use super::{
-    stage::{AGENT, LiveKit, Session, Stage},
-    watch::pass,
-};
+use super::stage::{AGENT, LiveKit, Session, Stage};
 
 const AGENT_WITHIN: Duration = Duration::from_secs(35);
 const GRACE: Duration = Duration::from_secs(6);

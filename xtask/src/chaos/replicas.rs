@@ -10,10 +10,8 @@ use greenroom_testkit::agent::Actor;
 use serde_json::json;
 use tokio::task::JoinSet;
 
-use super::{
-    api::text,
-    stage::{AGENT, Stage},
-};
+use super::stage::{AGENT, Stage};
+use crate::api::text;
 
 const AGENT_WITHIN: Duration = Duration::from_secs(35);
 const GRACE: Duration = Duration::from_secs(5);

@@ -19,11 +19,11 @@ use greenroom_testkit::{
 use reqwest::Client;
 use serde_json::{Value, json};
 
-use super::{
+use super::watch::Watch;
+use crate::{
     api::{Api, text},
-    watch::Watch,
+    service::Service,
 };
-use crate::service::Service;
 
 /// The agent of every template: each stage has a LiveKit, and so the name, to itself.
 pub const AGENT: &str = "actor";

@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use greenroom_testkit::{livekit::View, wait_until};
+use greenroom_testkit::{livekit::View, pass, wait_until};
 use tokio::{
     task::JoinHandle,
     time::{MissedTickBehavior, interval},
@@ -134,15 +134,6 @@ impl Drop for Watch {
     fn drop(&mut self) {
         self.looking.abort();
     }
-}
-
-/// Lets time pass in which a fault would show.
-pub async fn pass(time: Duration) -> Result<()> {
-    let begun = Instant::now();
-    wait_until("time to pass", time + Duration::from_secs(5), || async {
-        Ok((begun.elapsed() >= time).then_some(()))
-    })
-    .await
 }
 
 async fn look(view: View, seen: Arc<Mutex<Seen>>) {

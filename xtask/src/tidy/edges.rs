@@ -98,6 +98,7 @@ const RULES: [Rule; 7] = [
         may: &["greenroom-store", "greenroom-livekit"],
         foreign: &[
             "anyhow",
+            "base64",
             "getrandom",
             "jsonwebtoken",
             "livekit-api",

@@ -49,6 +49,15 @@ impl Cluster {
         Self::create(place::temporary("postgres", owner)?, owner, Durability::None, true).await
     }
 
+    /// The same with full durability, for what is measured.
+    ///
+    /// # Errors
+    /// When PostgreSQL is missing or does not start.
+    pub async fn durable() -> Result<Self> {
+        let owner = place::unprivileged()?;
+        Self::create(place::temporary("postgres", owner)?, owner, Durability::Full, true).await
+    }
+
     /// The cluster kept in this directory, made when there is none yet, with full durability.
     ///
     /// As root the data may be elsewhere: PostgreSQL then runs as an unprivileged user, who must be

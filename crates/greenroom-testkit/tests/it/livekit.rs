@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use greenroom_testkit::{agent::Worker, livekit::Server, user::User, wait_until};
-use livekit_api::access_token::VideoGrants;
+use livekit_api::{
+    access_token::{TokenVerifier, VideoGrants},
+    webhooks::WebhookReceiver,
+};
 
 use crate::token;
 
@@ -49,6 +52,21 @@ async fn a_track_that_was_not_granted_is_not_published() {
 
     assert_eq!(microphone.published, Some(true), "{microphone:?}");
     assert_eq!(camera.published, Some(false), "{camera:?}");
+}
+
+#[tokio::test]
+async fn a_signature_is_one_that_livekits_own_receiver_takes() {
+    let server = Server::shared().await.unwrap();
+    let verifier = TokenVerifier::with_api_key(server.api_key(), server.api_secret());
+    let receiver = WebhookReceiver::new(verifier);
+    let body = r#"{"event": "room_started", "room": {"name": "told-of"}}"#;
+    let signature = server.signature_of(body);
+    let event = receiver.receive(body, &signature).unwrap();
+    assert_eq!(
+        (event.event.as_str(), event.room.unwrap().name.as_str()),
+        ("room_started", "told-of")
+    );
+    receiver.receive(&body.replace("told-of", "another"), &signature).unwrap_err();
 }
 
 #[tokio::test]

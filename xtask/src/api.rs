@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use crate::service::Service;
 
-/// The organization of everything here. Each stage has a database of its own.
+/// The organization of everything that is made by it: whoever uses it has a database of its own.
 const ORGANIZATION: Uuid = Uuid::from_u128(0x0190_d3a0_0000_7000_8000_0000_0000_c405);
 
 const SESSIONS: &str = "/api/v1/sessions";
