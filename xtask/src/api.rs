@@ -42,6 +42,18 @@ impl Api {
         self.call(Method::GET, &format!("{SESSIONS}/{id}"), None, None, StatusCode::OK).await
     }
 
+    /// The session, once its agent is there, no longer to be waited for, or half a minute is over.
+    pub async fn agent_ready(&self, id: &str) -> Result<Value> {
+        let route = format!("{SESSIONS}/{id}?wait_for=agent_ready&timeout_seconds=30");
+        self.call(Method::GET, &route, None, None, StatusCode::OK).await
+    }
+
+    /// The newest sessions of a template that nobody has joined yet.
+    pub async fn pending(&self, template: &str) -> Result<Value> {
+        let route = format!("{SESSIONS}?status=pending&session_template_id={template}&limit=200");
+        self.call(Method::GET, &route, None, None, StatusCode::OK).await
+    }
+
     /// All of its sessions.
     pub async fn sessions(&self) -> Result<Value> {
         self.call(Method::GET, SESSIONS, None, None, StatusCode::OK).await

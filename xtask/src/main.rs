@@ -1,6 +1,7 @@
 //! The chores of this repository: `cargo xtask <command>`.
 
 mod api;
+mod bench;
 mod chaos;
 mod dev;
 mod env;
@@ -37,6 +38,8 @@ enum Command {
     Test(test::Arguments),
     /// Make trouble for running sessions, and see what becomes of them.
     Chaos(chaos::Arguments),
+    /// Measure what Greenroom costs and how fast it is, and fail where that is not enough.
+    Bench(bench::Arguments),
     /// Move a database's schema.
     Migrate(migrate::Arguments),
     /// Generate the store's schema.rs from a migrated database.
@@ -70,6 +73,10 @@ async fn run(command: Command) -> Result<ExitCode> {
         },
         Command::Chaos(arguments) => tokio::select! {
             outcome = Box::pin(chaos::run(arguments)) => outcome,
+            () = asked_to_stop()? => Ok(ExitCode::from(130)),
+        },
+        Command::Bench(arguments) => tokio::select! {
+            outcome = Box::pin(bench::run(arguments)) => outcome,
             () = asked_to_stop()? => Ok(ExitCode::from(130)),
         },
         Command::Migrate(arguments) => migrate::run(arguments).await,

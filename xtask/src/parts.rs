@@ -1,13 +1,14 @@
-//! The real parts `dev` and `test` run against: those the environment names, or our own.
+//! The real parts all chores run against: those the environment names, or our own.
 
 use std::path::Path;
 
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
 use greenroom_testkit::{
     livekit::{Options, Server},
     pg::Cluster,
     tools::{livekit, postgres, python},
 };
+use tokio_postgres::NoTls;
 
 use crate::{env, steps::Steps};
 
@@ -48,6 +49,34 @@ impl Postgres {
                 Ok((Self { url: cluster.url("postgres"), _cluster: Some(cluster) }, said))
             })
             .await
+    }
+
+    /// The server of `DATABASE_URL`, or a cluster for this run, that has what it commits on its disk.
+    pub async fn durable(steps: &Steps) -> Result<Self> {
+        steps
+            .run("PostgreSQL", Self::busy(), async {
+                let (postgres, whose) = match env::text("DATABASE_URL") {
+                    Some(url) => (Self { url, _cluster: None }, "that of DATABASE_URL".to_owned()),
+                    None => {
+                        let cluster = Cluster::durable().await?;
+                        let said = format!("127.0.0.1:{}, for this run", cluster.port());
+                        (Self { url: cluster.url("postgres"), _cluster: Some(cluster) }, said)
+                    }
+                };
+                postgres.keeps_what_it_commits().await?;
+                Ok((postgres, format!("{whose}, with fsync and synchronous_commit")))
+            })
+            .await
+    }
+
+    async fn keeps_what_it_commits(&self) -> Result<()> {
+        let (client, connection) = tokio_postgres::connect(&self.url, NoTls).await?;
+        tokio::spawn(connection);
+        for setting in ["fsync", "synchronous_commit", "full_page_writes"] {
+            let value: String = client.query_one(&format!("show {setting}"), &[]).await?.get(0);
+            ensure!(value != "off", "{setting} is off: figures would flatter, set it to on");
+        }
+        Ok(())
     }
 
     fn busy() -> &'static str {

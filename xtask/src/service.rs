@@ -41,11 +41,27 @@ pub struct Service {
 
 /// Builds the program and says where it is.
 pub async fn build(steps: &Steps) -> Result<PathBuf> {
+    let busy = "compiling, the first time some minutes";
+    build_for(steps, "dev", busy, "built").await
+}
+
+/// Builds the program as it is released, and says where it is.
+pub async fn build_released(steps: &Steps) -> Result<PathBuf> {
+    let busy = "compiling as it is released, the first time a quarter of an hour";
+    build_for(steps, "release", busy, "built as it is released").await
+}
+
+async fn build_for(
+    steps: &Steps,
+    profile: &'static str,
+    busy: &str,
+    said: &str,
+) -> Result<PathBuf> {
     steps
-        .run("Greenroom", "compiling, the first time some minutes", async {
+        .run("Greenroom", busy, async {
             let log = place::target().join("dev/build.log");
-            let program = tokio::task::spawn_blocking(move || build_blocking(log)).await??;
-            Ok((program, "built".to_owned()))
+            let built = tokio::task::spawn_blocking(move || build_blocking(profile, log));
+            Ok((built.await??, said.to_owned()))
         })
         .await
 }
@@ -57,10 +73,11 @@ pub fn cargo(name: &str, log: PathBuf) -> Guarded {
     inherited.fold(command, Guarded::without_env)
 }
 
-fn build_blocking(log: PathBuf) -> Result<PathBuf> {
+fn build_blocking(profile: &str, log: PathBuf) -> Result<PathBuf> {
     std::fs::remove_file(&log).ok();
     let output = cargo("cargo-build", log)
-        .args(["build", "--package", "greenroom", "--message-format=json-render-diagnostics"])
+        .args(["build", "--package", "greenroom", "--profile", profile])
+        .args(["--message-format=json-render-diagnostics"])
         .run()?;
     let executable = |line: &str| {
         let message: Value = serde_json::from_str(line).ok()?;
@@ -135,6 +152,11 @@ impl Service {
         tokio::task::spawn_blocking(move || process.kill()).await?
     }
 
+    /// Where it listens, as `host:port`.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
     /// The address of a route.
     pub fn url(&self, route: &str) -> String {
         format!("http://{}{route}", self.address)
@@ -151,6 +173,14 @@ impl Service {
             let log = process.log();
             log.strip_prefix(place::workspace()).unwrap_or(log).display().to_string()
         })
+    }
+
+    /// The number of its process, which is not its guard's: it tells it itself.
+    pub fn pid(&self) -> Result<u32> {
+        let said = self.with_process(|process| process.output());
+        let listening = said.lines().find(|line| line.contains("listening"));
+        let pid = listening.and_then(|line| line.split_once("pid=")?.1.split_whitespace().next());
+        pid.and_then(|pid| pid.parse().ok()).context("the service has not said its pid")
     }
 
     /// Ends, with its last words, if it ever does.

@@ -62,6 +62,12 @@ impl Steps {
         self.line(format!("  {mark} {name:<NAME$} {:>8}  {said}", seconds(took)).trim_end());
     }
 
+    /// One more line of what has ended.
+    pub fn also(&self, well: bool, said: &str) {
+        let mark = if well { "✓" } else { "✗" };
+        self.line(&format!("  {mark} {:<NAME$} {:>8}  {said}", "", ""));
+    }
+
     /// A line past the bars.
     pub fn line(&self, line: &str) {
         match &self.bars {
