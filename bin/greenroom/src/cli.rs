@@ -15,6 +15,8 @@ use secrecy::ExposeSecret;
 use serde_json::{Map, Value, json};
 
 use crate::config::{Faults, Settings, TokenSettings};
+use crate::templates::command as templates;
+use crate::templates::file::FileFaults;
 use crate::{doctor, openapi, serve};
 
 /// Starts LiveKit sessions: the room, the agent and the token, by one POST.
@@ -66,6 +68,11 @@ enum Command {
         #[command(subcommand)]
         command: OrganizationCommand,
     },
+    /// Keep an organization's session templates in a file.
+    Templates {
+        #[command(subcommand)]
+        command: templates::Command,
+    },
 }
 
 #[derive(Subcommand)]
@@ -82,15 +89,23 @@ enum OrganizationCommand {
 }
 
 /// Why a command did not do what it is for.
-enum Failure {
+pub enum Failure {
     /// It was not tried.
     Configuration(Faults),
+    /// Nor this, for the file it was given.
+    File(FileFaults),
     Other(anyhow::Error),
 }
 
 impl From<Faults> for Failure {
     fn from(faults: Faults) -> Self {
         Self::Configuration(faults)
+    }
+}
+
+impl From<FileFaults> for Failure {
+    fn from(faults: FileFaults) -> Self {
+        Self::File(faults)
     }
 }
 
@@ -106,6 +121,11 @@ pub async fn run(arguments: Arguments) -> ExitCode {
         Ok(code) => code,
         Err(Failure::Configuration(faults)) => {
             eprintln!("greenroom: {faults}");
+            ExitCode::from(2)
+        }
+        Err(Failure::File(faults)) => {
+            // As compilers tell them, so that editors find the place.
+            eprintln!("{faults}");
             ExitCode::from(2)
         }
         Err(Failure::Other(error)) => {
@@ -137,6 +157,9 @@ async fn try_to(arguments: Arguments) -> Result<ExitCode, Failure> {
             set.context("the limit is unchanged")?;
             println!("{organization}  {}", told(limit));
             println!("kept in the database; this version does not enforce it yet");
+        }
+        Command::Templates { command } => {
+            command.run(Settings::database_url(file)?.expose_secret()).await?;
         }
     }
     Ok(ExitCode::SUCCESS)

@@ -54,10 +54,12 @@ impl FieldErrors {
 
     /// What was made of the fields, unless one was wrong.
     pub fn finish<T>(self, value: Option<T>) -> Result<T, Problem> {
-        match value {
-            Some(value) if self.0.is_empty() => Ok(value),
-            _ => Err(Problem::invalid(self.0)),
-        }
+        self.or(value).map_err(Problem::invalid)
+    }
+
+    /// The same, for whoever tells the wrong fields otherwise.
+    pub fn or<T>(self, value: Option<T>) -> Result<T, Vec<FieldError>> {
+        value.filter(|_| self.0.is_empty()).ok_or(self.0)
     }
 }
 
@@ -73,7 +75,7 @@ impl<const LIMIT: usize> FromRequest for RawBody<LIMIT> {
         Box::pin(async move {
             let payload = payload.await.map_err(|error| Problem::of(&error))?;
             let Ok(arrived) = timeout(BODY_WITHIN, payload.to_bytes_limited(LIMIT)).await else {
-                return Err(wrong_body("the body did not arrive in time"));
+                return Err(wrong_body("the body did not arrive in time").into());
             };
             let bytes = arrived.map_err(|_| too_large(LIMIT))?;
             Ok(Self(bytes.map_err(|error| Problem::of(&error))?))
@@ -103,7 +105,7 @@ impl<T: DeserializeOwned + 'static> FromRequest for Body<T> {
             }
             // serde would take an array for a struct, its elements for the fields in their order.
             if json.trim_ascii_start().first() != Some(&b'{') {
-                return Err(wrong_body("the body must be a JSON object"));
+                return Err(wrong_body("the body must be a JSON object").into());
             }
             let mut reader = serde_json::Deserializer::from_slice(json);
             let body = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
@@ -117,7 +119,7 @@ impl<T: DeserializeOwned + 'static> FromRequest for Body<T> {
 }
 
 /// Reads a value as a body is read.
-pub fn from_value<T: DeserializeOwned>(value: Value) -> Result<T, Problem> {
+pub fn from_value<T: DeserializeOwned>(value: Value) -> Result<T, FieldError> {
     serde_path_to_error::deserialize(value)
         .map_err(|error| wrong_json(&error.path().to_string(), error.inner()))
 }
@@ -136,13 +138,13 @@ fn check_content_type(request: &HttpRequest) -> Result<(), Problem> {
 }
 
 /// A fault of the body as a whole.
-fn wrong_body(detail: &str) -> Problem {
-    Problem::invalid(vec![FieldError::new("body", detail)])
+fn wrong_body(detail: &str) -> FieldError {
+    FieldError::new("body", detail)
 }
 
 /// A fault of the body's JSON: of a field, when it is known which, and in words that say what would
 /// be right. What was sent is not repeated.
-fn wrong_json(path: &str, error: &serde_json::Error) -> Problem {
+fn wrong_json(path: &str, error: &serde_json::Error) -> FieldError {
     let message = error.to_string();
     if error.is_syntax() || error.is_eof() {
         return wrong_body(&format!("must be JSON: {message}"));
@@ -158,7 +160,7 @@ fn wrong_json(path: &str, error: &serde_json::Error) -> Problem {
         Some(_) if message.starts_with("unknown field") => "is not a field of this".to_owned(),
         _ => message.to_owned(),
     };
-    Problem::invalid(vec![FieldError::new(path, detail)])
+    FieldError::new(path, detail)
 }
 
 /// What serde expects, in the words of JSON.

@@ -188,6 +188,12 @@ impl ResponseError for Problem {
     }
 }
 
+impl From<FieldError> for Problem {
+    fn from(error: FieldError) -> Self {
+        Self::invalid(vec![error])
+    }
+}
+
 // What each route may answer is added by openapi.rs from its own table.
 impl Apiv2Errors for Problem {}
 

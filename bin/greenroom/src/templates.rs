@@ -1,5 +1,8 @@
-//! `/api/v1/session-templates`.
+//! `/api/v1/session-templates`, and the same templates in a file.
 
+pub mod command;
+mod difference;
+pub mod file;
 mod settings;
 
 use actix_web::web::{Data, Json};
@@ -59,7 +62,8 @@ pub async fn create(
     body: Body<NewTemplateBody>,
     greenroom: Data<Greenroom>,
 ) -> Result<CreatedJson<TemplateBody>, Problem> {
-    let template = greenroom.create_template(caller.0, settings::read(body.0)?).await?;
+    let settings = settings::read(body.0).map_err(Problem::invalid)?;
+    let template = greenroom.create_template(caller.0, settings).await?;
     Ok(CreatedJson(template.into()))
 }
 
@@ -115,7 +119,9 @@ pub async fn update(
     let TemplatePatch(patch) = patch.0;
     // By itself it must be a template's part, too: merged away, a misspelt null would be dropped.
     from_value::<NewTemplateBody>(Value::Object(patch.clone()))?;
-    let change = |current: &TemplateSettings| settings::read(patched(current, &patch)?);
+    let change = |current: &TemplateSettings| {
+        settings::read(patched(current, &patch)?).map_err(Problem::invalid)
+    };
     Ok(Json(greenroom.update_template(caller.0, id.0, change).await?.into()))
 }
 

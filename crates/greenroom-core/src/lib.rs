@@ -66,4 +66,7 @@ pub use limits::set_session_limit;
 pub use page::{Listing, Page, PagePosition};
 pub use readiness::{Fault, Readiness};
 pub use start::{StartRequest, StartedSession};
+pub use templates::{
+    TemplateChange, TemplateSet, apply_templates, compare_templates, living_templates,
+};
 pub use timeline::TimelineEntry;

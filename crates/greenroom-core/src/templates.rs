@@ -1,5 +1,7 @@
 //! Session templates: writing and reading them.
 
+mod set;
+
 use diesel_async::{AsyncConnection, AsyncPgConnection};
 use greenroom_domain::{OrganizationId, SessionTemplateId, TemplateName};
 use greenroom_store::{
@@ -8,6 +10,8 @@ use greenroom_store::{
 
 use crate::page::{List, Listing, Page};
 use crate::{Error, Greenroom, clock};
+
+pub use set::{TemplateChange, TemplateSet, apply_templates, compare_templates, living_templates};
 
 impl Greenroom {
     /// Writes a template's first version, and the organization's row with its first template.

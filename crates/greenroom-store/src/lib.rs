@@ -40,4 +40,4 @@ pub use renewal::Renewed;
 pub use session::{Session, SessionFilter};
 pub use standing::SessionStanding;
 pub use start::{NewSession, Started, TokenLife};
-pub use template::{SessionTemplate, Standing, TemplateFilter, TemplateSettings};
+pub use template::{FoldedName, SessionTemplate, Standing, TemplateFilter, TemplateSettings};

@@ -1,5 +1,7 @@
 //! Session templates: one row is one version of one template.
 
+mod living;
+
 use chrono::{DateTime, Utc};
 use diesel::pg::Pg;
 use diesel::prelude::*;
@@ -15,6 +17,8 @@ use greenroom_domain::{
 
 use crate::schema::session_templates;
 use crate::{Position, StoreError};
+
+pub use living::FoldedName;
 
 const FIRST_VERSION: i32 = 1;
 

@@ -117,6 +117,7 @@ const RULES: [Rule; 7] = [
         foreign: &[
             "actix-cors",
             "actix-web",
+            "anstream",
             "anyhow",
             "base64",
             "chrono",
@@ -134,7 +135,9 @@ const RULES: [Rule; 7] = [
             "serde_json",
             "serde_path_to_error",
             "serde_urlencoded",
+            "strsim",
             "tokio",
+            "toml",
             "tracing",
             "tracing-subscriber",
             "utoipa-swagger-ui-vendored",

@@ -11,10 +11,27 @@ use greenroom_core::domain::{
 };
 use paperclip::actix::Apiv2Schema;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use crate::extract::{FieldErrors, from_value};
-use crate::problem::Problem;
+use crate::problem::{FieldError, Problem};
+
+/// The names of a template's settings, in the order in which they are shown.
+pub const FIELDS: [&str; 13] = [
+    "name",
+    "modality_profile",
+    "enabled_panels",
+    "agent_name",
+    "agent_metadata",
+    "agent_required",
+    "agent_deadline_seconds",
+    "on_agent_hangup",
+    "room_creation",
+    "join_window_seconds",
+    "reconnect_window_seconds",
+    "max_duration_seconds",
+    "token_ttl_seconds",
+];
 
 /// A new template. Unknown fields are refused: a misspelt setting is not silently dropped.
 #[derive(Deserialize, Apiv2Schema)]
@@ -79,11 +96,11 @@ pub fn patched(
         body["agent_required"] = Value::Null;
     }
     json_patch::merge(&mut body, &Value::Object(patch.clone()));
-    from_value(body)
+    Ok(from_value(body)?)
 }
 
 /// The settings a body asks for, or every field of it that is wrong.
-pub fn read(body: NewTemplateBody) -> Result<TemplateSettings, Problem> {
+pub fn read(body: NewTemplateBody) -> Result<TemplateSettings, Vec<FieldError>> {
     let mut errors = FieldErrors::default();
     let name =
         body.name.ok_or_else(|| Invalid::new("is required")).and_then(TemplateName::try_from);
@@ -91,7 +108,7 @@ pub fn read(body: NewTemplateBody) -> Result<TemplateSettings, Problem> {
     // Without a name the other fields are checked all the same, against one that stands in.
     let complete = settings.is_some();
     let stand_in = || TemplateName::try_from("unnamed".to_owned()).ok().map(TemplateSettings::new);
-    let Some(mut settings) = settings.or_else(stand_in) else { return errors.finish(None) };
+    let Some(mut settings) = settings.or_else(stand_in) else { return errors.or(None) };
 
     let profile = body.modality_profile.map(|text| text.parse()).transpose();
     errors.set("modality_profile", profile, &mut settings.modality_profile);
@@ -134,7 +151,21 @@ pub fn read(body: NewTemplateBody) -> Result<TemplateSettings, Problem> {
     );
     let ttl = body.token_ttl_seconds.map(TokenTtl::try_from).transpose();
     errors.set("token_ttl_seconds", ttl, &mut settings.token_ttl_seconds);
-    errors.finish(complete.then_some(settings))
+    errors.or(complete.then_some(settings))
+}
+
+impl SettingsBody {
+    /// What a template is set to that says nothing but its name and its agent.
+    pub fn default_of(settings: &TemplateSettings) -> Self {
+        let agent_required = settings.agent_name.is_some();
+        TemplateSettings { agent_required, ..TemplateSettings::new(settings.name.clone()) }.into()
+    }
+
+    /// Its fields by their names.
+    pub fn fields(&self) -> Vec<(&'static str, Value)> {
+        let mut fields = json!(self);
+        FIELDS.into_iter().map(|field| (field, fields[field].take())).collect()
+    }
 }
 
 impl From<TemplateSettings> for SettingsBody {
@@ -154,5 +185,20 @@ impl From<TemplateSettings> for SettingsBody {
             max_duration_seconds: settings.max_duration_seconds.get(),
             token_ttl_seconds: settings.token_ttl_seconds.map(Seconds::get),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_field_of_the_api_has_its_place() {
+        let name = TemplateName::try_from("T".to_owned()).unwrap();
+        let shown = json!(SettingsBody::from(TemplateSettings::new(name)));
+        let shown: Vec<_> = shown.as_object().unwrap().keys().collect();
+        let mut known = FIELDS;
+        known.sort_unstable();
+        assert_eq!(shown, known.iter().collect::<Vec<_>>());
     }
 }

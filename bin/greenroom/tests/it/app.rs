@@ -159,6 +159,10 @@ impl App {
         caller::token(AUTH_SECRET, &claims)
     }
 
+    pub fn database_url(&self) -> &str {
+        self.database.url()
+    }
+
     /// The password in `DATABASE_URL`.
     pub fn database_password(&self) -> String {
         let url = reqwest::Url::parse(self.database.url()).unwrap();

@@ -17,7 +17,8 @@ use tokio::process::Command;
 
 use crate::app::{App, answer, environment, uuid};
 
-fn greenroom(arguments: &[&str]) -> Command {
+/// The program, still to be run, with nothing of this environment.
+pub fn greenroom(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_greenroom"));
     command.args(arguments).env_clear().stdin(Stdio::null()).kill_on_drop(true);
     command
@@ -111,7 +112,7 @@ async fn a_database_that_is_not_there_exits_1_without_its_password() {
 }
 
 /// What a command printed on both streams, and its exit code.
-async fn outcome(command: &mut Command) -> (String, Option<i32>) {
+pub async fn outcome(command: &mut Command) -> (String, Option<i32>) {
     let output = command.output().await.unwrap();
     let told = [output.stdout, output.stderr].concat();
     (String::from_utf8(told).unwrap(), output.status.code())
@@ -129,6 +130,9 @@ async fn every_command_has_help_and_the_codes_are_told() {
         &["healthcheck", "--help"],
         &["organization", "--help"],
         &["organization", "limit", "--help"],
+        &["templates", "--help"],
+        &["templates", "apply", "--help"],
+        &["templates", "export", "--help"],
     ] {
         let (told, code) = outcome(&mut greenroom(command)).await;
         assert!(code == Some(0) && told.contains("Usage: greenroom"), "{command:?}: {told}");
@@ -288,7 +292,7 @@ async fn an_organizations_limit_is_kept() {
     }
 }
 
-fn write(home: &Path, name: &str, text: &str) -> String {
+pub fn write(home: &Path, name: &str, text: &str) -> String {
     let file = home.join(name);
     std::fs::write(&file, text).unwrap();
     file.to_str().unwrap().to_owned()

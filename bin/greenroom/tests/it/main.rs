@@ -18,6 +18,7 @@ mod real;
 mod secrets;
 mod start;
 mod statements;
+mod template_files;
 mod templates;
 mod timeline;
 mod token;
