@@ -101,7 +101,19 @@ fn all(
     };
     let clippy =
         ["clippy", "--workspace", "--all-targets", "--all-features", "--", "-D", "warnings"];
-    let embed = ["run", "--quiet", "--package", "greenroom-core", "--example", "embed"];
+    // Against the real parts, by the environment as those do who embed core.
+    let example = |name: &'static str, arguments: &[&str]| {
+        let run = ["run", "--quiet", "--package", "greenroom-core", "--example"];
+        let command = cargo(name, &run).args(arguments);
+        let livekit_variables = [
+            ("LIVEKIT_URL", livekit.url()),
+            ("LIVEKIT_API_KEY", livekit.api_key()),
+            ("LIVEKIT_API_SECRET", livekit.api_secret()),
+        ];
+        let command = command.env("DATABASE_URL", demo_database);
+        let with = |command: Guarded, (name, value)| command.env(name, value);
+        Check::new(name, livekit_variables.into_iter().fold(command, with))
+    };
     let mut checks = vec![
         Check::new("format", cargo("format", &["fmt", "--all", "--check"])),
         Check::new("tidy", xtask(&["tidy"], "tidy")),
@@ -113,14 +125,8 @@ fn all(
                 .env("RUSTDOCFLAGS", "-D warnings"),
         ),
         tests(postgres, livekit, &[]),
-        Check::new(
-            "embed example",
-            cargo("embed", &embed)
-                .env("DATABASE_URL", demo_database)
-                .env("LIVEKIT_URL", livekit.url())
-                .env("LIVEKIT_API_KEY", livekit.api_key())
-                .env("LIVEKIT_API_SECRET", livekit.api_secret()),
-        ),
+        example("embed example", &["embed"]),
+        example("axum example", &["axum", "--", "--once"]),
     ];
     checks.extend(contract::checks(service)?);
     let chaos = xtask(&["chaos", "agents"], "chaos agents").env("DATABASE_URL", &postgres.url);
