@@ -23,6 +23,7 @@ pub struct Config {
     pub database_url: SecretString,
     /// The most connections this process opens to it.
     pub database_pool_size: usize,
+    /// Where LiveKit is, for Greenroom and for its clients, and the key to it.
     pub livekit: LiveKitConfig,
     /// The life of tokens whose template names none.
     pub token_ttl: TokenTtl,
@@ -30,6 +31,7 @@ pub struct Config {
     pub agent_deadline: AgentDeadline,
     /// How often a session with nothing under way is held against what LiveKit shows.
     pub reconcile_every: ReconcileInterval,
+    /// What becomes of a start when LiveKit does not open its room.
     pub on_livekit_down: OnLiveKitDown,
     /// The most calls to LiveKit that are under way at once.
     pub livekit_max_in_flight: usize,
@@ -129,6 +131,7 @@ impl Builder {
         self
     }
 
+    /// Another clock than the machine's, for tests.
     #[must_use]
     pub fn clock(mut self, clock: Clock) -> Self {
         self.clock = clock;

@@ -63,6 +63,8 @@
 //! It runs on tokio, and has no feature flags. Connections to PostgreSQL are opened when they are
 //! first needed, on the runtime that [`Greenroom::new`] was called on.
 
+#![deny(missing_docs)]
+
 mod calls;
 mod clock;
 mod database;

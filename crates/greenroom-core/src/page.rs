@@ -13,6 +13,7 @@ use crate::Error;
 pub struct Page {
     /// The most items, 1 to 200.
     pub limit: i64,
+    /// Where it begins.
     pub position: PagePosition,
 }
 
@@ -49,6 +50,7 @@ impl PagePosition {
 /// One page of a list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listing<T> {
+    /// What is on it, newest first.
     pub items: Vec<T>,
     /// Where the next page begins, when there is one. It is good for the same caller and the same
     /// filter only.

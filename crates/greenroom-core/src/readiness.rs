@@ -26,8 +26,11 @@ const OLDEST_POSTGRES: i32 = 150_000;
 /// What each part's check found: nothing, or what is wrong with it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Readiness {
+    /// Whether PostgreSQL answers, and is new enough.
     pub database: Result<(), Fault>,
+    /// Whether its schema is up to date.
     pub migrations: Result<(), Fault>,
+    /// Whether LiveKit answers, and takes the key.
     pub livekit: Result<(), Fault>,
 }
 

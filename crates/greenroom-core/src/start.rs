@@ -36,6 +36,7 @@ const NOTED: Duration = Duration::from_millis(4_500);
 /// What a caller asks for.
 #[derive(Debug, Clone)]
 pub struct StartRequest {
+    /// The template it is a session of, in the version that is current then.
     pub session_template_id: SessionTemplateId,
     /// Who will join; a guest, when a backend names nobody.
     pub user_id: Option<UserId>,
@@ -46,6 +47,7 @@ pub struct StartRequest {
 }
 
 impl StartRequest {
+    /// A start that says nothing but its template.
     #[must_use]
     pub fn new(session_template_id: SessionTemplateId) -> Self {
         Self { session_template_id, user_id: None, metadata: None, idempotency_key: None }
@@ -55,6 +57,7 @@ impl StartRequest {
 /// A session that is committed, and the pass to its room.
 #[derive(Clone)]
 pub struct StartedSession {
+    /// As it is written.
     pub session: Session,
     /// The token to join with. It is never stored.
     pub access_token: String,

@@ -12,6 +12,7 @@ use crate::{Error, Greenroom};
 pub struct TimelineEntry {
     /// When Greenroom learned of it.
     pub at: DateTime<Utc>,
+    /// What happened.
     pub event: TimelineEvent,
     /// What LiveKit told of it, such as its own time; none for end users.
     pub detail: Option<JsonObject>,

@@ -17,6 +17,7 @@ use crate::clock::{self, Clock};
 /// case.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TemplateSet {
+    /// What each of them is set to.
     pub templates: Vec<TemplateSettings>,
     /// Archives the living templates that are not among these, which are else left alone.
     pub prune: bool,
@@ -28,7 +29,12 @@ pub enum TemplateChange {
     /// There is none of this name: it gets its first version.
     Create(TemplateSettings),
     /// It gets its next version.
-    Change { current: SessionTemplate, settings: TemplateSettings },
+    Change {
+        /// The version there is.
+        current: SessionTemplate,
+        /// What the next is set to.
+        settings: TemplateSettings,
+    },
     /// It is as it shall be.
     Keep(SessionTemplate),
     /// It is pruned.
