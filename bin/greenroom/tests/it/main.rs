@@ -4,6 +4,7 @@ mod agents;
 mod app;
 mod auth;
 mod browser;
+mod clients;
 mod command;
 mod end;
 mod ending;
