@@ -156,7 +156,6 @@ async fn try_to(arguments: Arguments) -> Result<ExitCode, Failure> {
             let set = set_session_limit(url.expose_secret(), organization, limit).await;
             set.context("the limit is unchanged")?;
             println!("{organization}  {}", told(limit));
-            println!("kept in the database; this version does not enforce it yet");
         }
         Command::Templates { command } => {
             command.run(Settings::database_url(file)?.expose_secret()).await?;

@@ -119,6 +119,10 @@ impl Settings {
         });
         let retention_days =
             reader.get_given("GREENROOM_RETENTION_DAYS", |text| number(text, 1, 36_500));
+        let max_active_sessions = reader
+            .get_given("GREENROOM_MAX_ACTIVE_SESSIONS", |text| number(text, 0, 1_000_000_000));
+        let starts_per_minute =
+            reader.get_given("GREENROOM_STARTS_PER_MINUTE", |text| number(text, 1, 1_000_000));
         let keys = keys(&mut reader);
         let rules = claim_rules(&mut reader);
         check_the_rest(&mut reader);
@@ -136,6 +140,8 @@ impl Settings {
                 livekit_max_in_flight: max_in_flight?,
                 livekit_calls_per_minute: calls_per_minute,
                 retention_days,
+                max_active_sessions,
+                starts_per_minute,
             };
             Some(Self {
                 listen: listen?,
@@ -222,8 +228,6 @@ fn check_the_rest(reader: &mut Reader) {
         "true" | "false" => Ok(()),
         _ => Err("must be true or false".to_owned()),
     });
-    reader.get_given("GREENROOM_STARTS_PER_MINUTE", |text| number(text, 1, 1_000_000_000_usize));
-    reader.get_given("GREENROOM_MAX_ACTIVE_SESSIONS", |text| number(text, 0, 1_000_000_000_usize));
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use actix_cors::Cors;
 use actix_web::http::header::{self, HeaderName};
 
-use crate::problem::REQUEST_ID;
+use crate::problem::{RATE_LIMIT, RATE_LIMIT_REMAINING, RATE_LIMIT_RESET, REQUEST_ID};
 use crate::sessions::start::{IDEMPOTENCY_KEY, IDEMPOTENT_REPLAYED};
 
 /// What a page may read of an answer beside its body.
@@ -13,9 +13,9 @@ const EXPOSED: [HeaderName; 8] = [
     header::RETRY_AFTER,
     REQUEST_ID,
     IDEMPOTENT_REPLAYED,
-    HeaderName::from_static("ratelimit-limit"),
-    HeaderName::from_static("ratelimit-remaining"),
-    HeaderName::from_static("ratelimit-reset"),
+    RATE_LIMIT,
+    RATE_LIMIT_REMAINING,
+    RATE_LIMIT_RESET,
 ];
 
 /// Lets pages of these origins call. Callers are known by their tokens, not by cookies, so no

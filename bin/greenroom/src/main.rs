@@ -8,6 +8,7 @@ mod docs;
 mod doctor;
 mod extract;
 mod health;
+mod limits;
 mod openapi;
 mod page;
 mod problem;

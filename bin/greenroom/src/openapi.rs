@@ -40,6 +40,8 @@ const OPERATIONS: &[(&str, &[Code])] = &[
             Code::SessionOver,
             Code::IdempotencyKeyReused,
             Code::NotConfigurable,
+            Code::TooManyActiveSessions,
+            Code::RateLimited,
             Code::LiveKitError,
             Code::LiveKitUnavailable,
             Code::LiveKitTimeout,
@@ -58,10 +60,12 @@ const OPERATIONS: &[(&str, &[Code])] = &[
         &[Code::UserForbidden, Code::TemplateNotFound, Code::TemplateNameTaken],
     ),
     ("archive_session_template", &[Code::UserForbidden, Code::TemplateNotFound]),
+    ("get_limits", &[Code::UserForbidden]),
 ];
 
 /// What Greenroom answers: it has every member, some of them null.
-const ANSWERED: [&str; 4] = ["Session", "SessionTemplate", "StartedSession", "TimelineEntry"];
+const ANSWERED: [&str; 5] =
+    ["Session", "SessionTemplate", "StartedSession", "TimelineEntry", "Limits"];
 
 /// The document as JSON, the same for every process of this version.
 #[must_use]
@@ -222,6 +226,15 @@ fn headers(code: Code) -> Value {
     }
     match code.status() {
         StatusCode::UNAUTHORIZED => headers["WWW-Authenticate"] = text("Bearer"),
+        StatusCode::TOO_MANY_REQUESTS => {
+            for (name, what) in [
+                ("RateLimit-Limit", "How many there may be."),
+                ("RateLimit-Remaining", "How many are left: 0."),
+                ("RateLimit-Reset", "Seconds until all of them may be left again."),
+            ] {
+                headers[name] = json!({"description": what, "schema": {"type": "integer"}});
+            }
+        }
         StatusCode::METHOD_NOT_ALLOWED => headers["Allow"] = text("The methods there are."),
         _ => {}
     }

@@ -4,6 +4,7 @@ mod code;
 
 use std::error::Error as StdError;
 use std::fmt;
+use std::time::Duration;
 
 use actix_web::http::StatusCode;
 use actix_web::http::header::{self, HeaderName};
@@ -17,6 +18,9 @@ pub use code::Code;
 
 /// The media type of every failure.
 pub const CONTENT_TYPE: &str = "application/problem+json";
+
+/// When to ask again where another session has to end first, which nobody knows before.
+const SESSION_ENDS_SECONDS: u64 = 10;
 
 /// A wrong field: where it is, and what would be right.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -50,6 +54,17 @@ pub struct Checks {
     pub livekit: String,
 }
 
+/// How many starts there may be, of which none is left. In the words of the IETF's draft on
+/// `RateLimit` header fields, third version, which is what clients know.
+#[derive(Debug, Clone, Copy)]
+struct Quota {
+    limit: u64,
+    /// In how many seconds one more may be let in.
+    next: u64,
+    /// In how many seconds all of them may.
+    reset: u64,
+}
+
 /// A failure on its way to a client.
 #[derive(Debug)]
 pub struct Problem {
@@ -58,6 +73,7 @@ pub struct Problem {
     errors: Vec<FieldError>,
     allow: Option<&'static str>,
     checks: Option<Box<Checks>>,
+    quota: Option<Quota>,
 }
 
 /// The members of the body, in the order in which people read them.
@@ -79,7 +95,8 @@ struct Body<'a> {
 impl Problem {
     #[must_use]
     pub fn new(code: Code, detail: impl Into<String>) -> Self {
-        Self { code, detail: detail.into(), errors: Vec::new(), allow: None, checks: None }
+        let detail = detail.into();
+        Self { code, detail, errors: Vec::new(), allow: None, checks: None, quota: None }
     }
 
     /// A request with wrong fields.
@@ -126,6 +143,7 @@ impl Problem {
                 errors: problem.errors.clone(),
                 allow: problem.allow,
                 checks: problem.checks.clone(),
+                quota: problem.quota,
             };
         }
         match error.as_response_error().status_code() {
@@ -147,7 +165,14 @@ impl Problem {
             response.insert_header((header::WWW_AUTHENTICATE, "Bearer"));
         }
         if self.code.retryable() {
-            response.insert_header((header::RETRY_AFTER, "1"));
+            let seconds = self.quota.map_or(1, |quota| quota.next);
+            response.insert_header((header::RETRY_AFTER, seconds));
+        }
+        if let Some(quota) = self.quota {
+            response
+                .insert_header((RATE_LIMIT, quota.limit))
+                .insert_header((RATE_LIMIT_REMAINING, 0))
+                .insert_header((RATE_LIMIT_RESET, quota.reset));
         }
         if let Some(allow) = self.allow {
             response.insert_header((header::ALLOW, allow));
@@ -240,6 +265,19 @@ impl From<Error> for Problem {
                 Code::IdempotencyKeyReused,
                 "The Idempotency-Key was used for another request. Take a new key for a new start.",
             ),
+            Error::TooManyActiveSessions { limit } => Self::too_many_active_sessions(limit),
+            Error::RateLimited { per_minute, next_in, all_in } => {
+                let quota = Quota {
+                    limit: per_minute.into(),
+                    next: whole_seconds(next_in),
+                    reset: whole_seconds(all_in),
+                };
+                let detail = format!(
+                    "This organization may start {per_minute} sessions a minute; start again in {} s.",
+                    quota.next
+                );
+                Self { quota: Some(quota), ..Self::new(Code::RateLimited, detail) }
+            }
             Error::NotAWebhook(why) => {
                 tracing::warn!(reason = %why, "a webhook was refused");
                 Self::new(Code::Unauthenticated, "LiveKit did not sign this webhook.")
@@ -259,6 +297,15 @@ impl From<Error> for Problem {
 }
 
 impl Problem {
+    fn too_many_active_sessions(limit: i32) -> Self {
+        let (next, reset) = (SESSION_ENDS_SECONDS, SESSION_ENDS_SECONDS);
+        let quota = Quota { limit: limit.unsigned_abs().into(), next, reset };
+        let detail = format!(
+            "This organization may have {limit} sessions at once, and has them. End one, or wait."
+        );
+        Self { quota: Some(quota), ..Self::new(Code::TooManyActiveSessions, detail) }
+    }
+
     /// LiveKit's own words are in the log of the start; they may name its addresses.
     fn livekit(error: &LiveKitError) -> Self {
         match error {
@@ -288,6 +335,11 @@ impl Problem {
     }
 }
 
+/// Seconds to wait: never too few.
+fn whole_seconds(time: Duration) -> u64 {
+    time.as_secs() + u64::from(time.subsec_nanos() > 0)
+}
+
 /// An error with all its causes, in one line.
 struct Chain<'a>(&'a dyn StdError);
 
@@ -302,6 +354,11 @@ impl fmt::Display for Chain<'_> {
         Ok(())
     }
 }
+
+/// The names of the headers that tell of a limit.
+pub const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit-limit");
+pub const RATE_LIMIT_REMAINING: HeaderName = HeaderName::from_static("ratelimit-remaining");
+pub const RATE_LIMIT_RESET: HeaderName = HeaderName::from_static("ratelimit-reset");
 
 /// The name of the header that carries a request's id.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");

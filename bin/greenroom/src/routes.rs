@@ -6,7 +6,7 @@ use actix_web::{HttpResponse, web as plain};
 use paperclip::actix::web;
 
 use crate::problem::Problem;
-use crate::{docs, health, sessions, templates, webhooks};
+use crate::{docs, health, limits, sessions, templates, webhooks};
 
 /// The API, as the OpenAPI document describes it.
 pub fn api(routes: &mut web::ServiceConfig<'_>) {
@@ -53,6 +53,11 @@ pub fn api(routes: &mut web::ServiceConfig<'_>) {
                 .route(web::patch().to(templates::update))
                 .route(web::delete().to(templates::archive))
                 .default_service(plain::to(|| not_allowed("GET, PATCH, DELETE"))),
+        )
+        .service(
+            web::resource("/api/v1/limits")
+                .route(web::get().to(limits::get))
+                .default_service(plain::to(|| not_allowed("GET"))),
         );
 }
 

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use diesel_async::AsyncPgConnection;
 use diesel_async::pooled_connection::deadpool::{Object, Pool, PoolError};
 use diesel_async::pooled_connection::{
     AsyncDieselConnectionManager, ManagerConfig, PoolError as ConnectError, RecyclingMethod,
 };
+use diesel_async::{AsyncConnection, AsyncPgConnection, TransactionManager};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use greenroom_store::{ConnectionError, ConnectionResult, StoreError, connect};
@@ -21,6 +21,8 @@ use crate::Error;
 /// time-out of a statement is five seconds; this one ends what PostgreSQL cannot, being gone without
 /// a word, and leaves time to tell the caller within the same five.
 const PATIENCE: Duration = Duration::from_millis(4_500);
+
+type Transactions = <AsyncPgConnection as AsyncConnection>::TransactionManager;
 
 pub(crate) struct Database {
     pool: Pool<AsyncPgConnection>,
@@ -53,6 +55,36 @@ impl Database {
             return Err(Error::Overloaded);
         };
         self.run_until(deadline, work).await
+    }
+
+    /// Runs `work` in a transaction that is kept when it comes to something, and else leaves no trace.
+    pub(crate) async fn transact_until<T, F>(
+        &self,
+        deadline: Instant,
+        work: F,
+    ) -> Result<Option<T>, Error>
+    where
+        F: AsyncFnOnce(&mut AsyncPgConnection) -> Result<Option<T>, StoreError>,
+    {
+        self.run_until(deadline, async |db: &mut AsyncPgConnection| {
+            Transactions::begin_transaction(db).await?;
+            match work(db).await {
+                Ok(Some(done)) => {
+                    Transactions::commit_transaction(db).await?;
+                    Ok(Some(done))
+                }
+                Ok(None) => {
+                    Transactions::rollback_transaction(db).await?;
+                    Ok(None)
+                }
+                Err(error) => {
+                    // A connection that is gone has rolled back, and the first error tells of it.
+                    let _ = Transactions::rollback_transaction(db).await;
+                    Err(error)
+                }
+            }
+        })
+        .await
     }
 
     /// Runs `work` on a connection of its own.

@@ -1,5 +1,7 @@
 //! What can happen to a use case. It knows no status code; that is for whoever speaks HTTP.
 
+use std::time::Duration;
+
 use greenroom_domain::template::Contradiction;
 use greenroom_domain::{AnotherUser, SessionId, SessionTemplateId, TemplateName};
 use greenroom_livekit::LiveKitError;
@@ -36,6 +38,18 @@ pub enum Error {
     /// The idempotency key was used for another request.
     #[error("the idempotency key was used for another request")]
     IdempotencyKeyReused,
+    /// As many of the organization's sessions live as may.
+    #[error("the organization has {limit} active sessions already")]
+    TooManyActiveSessions { limit: i32 },
+    /// The organization has asked for more starts than it may in a minute.
+    #[error("the organization starts more than {per_minute} sessions a minute")]
+    RateLimited {
+        per_minute: u32,
+        /// Until one more may come.
+        next_in: Duration,
+        /// Until as many as ever may come.
+        all_in: Duration,
+    },
     /// What claims to be a webhook was not sent by LiveKit.
     #[error("the webhook is not LiveKit's")]
     NotAWebhook(#[source] NotAWebhook),

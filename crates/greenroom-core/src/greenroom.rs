@@ -13,6 +13,7 @@ use crate::Error;
 use crate::calls::Calls;
 use crate::clock::{Clock, Names, random_walk};
 use crate::database::Database;
+use crate::limits::{Limited, StartRate};
 use crate::readiness::LastLook;
 use crate::wait::Waits;
 
@@ -39,6 +40,11 @@ pub struct Config {
     pub livekit_calls_per_minute: Option<usize>,
     /// After how many days a session that is over is forgotten; none keeps all.
     pub retention_days: Option<i32>,
+    /// How many sessions of an organization may live at once, unless its own row says otherwise;
+    /// none is any number.
+    pub max_active_sessions: Option<i32>,
+    /// How many starts of an organization this process takes in a minute; none is any number.
+    pub starts_per_minute: Option<u32>,
 }
 
 /// How often sessions are looked at with nothing under way: 1 s to an hour.
@@ -69,6 +75,8 @@ impl Config {
             livekit_max_in_flight: 64,
             livekit_calls_per_minute: None,
             retention_days: None,
+            max_active_sessions: None,
+            starts_per_minute: None,
         }
     }
 }
@@ -97,6 +105,9 @@ pub(crate) struct Shared {
     pub(crate) reconcile_every: ReconcileInterval,
     pub(crate) on_livekit_down: OnLiveKitDown,
     pub(crate) retention_days: Option<i32>,
+    pub(crate) max_active_sessions: Option<i32>,
+    pub(crate) start_rate: Option<StartRate>,
+    pub(crate) limited: Limited,
 }
 
 impl Greenroom {
@@ -171,6 +182,9 @@ impl Builder {
             reconcile_every: config.reconcile_every,
             on_livekit_down: config.on_livekit_down,
             retention_days: config.retention_days,
+            max_active_sessions: config.max_active_sessions,
+            start_rate: config.starts_per_minute.map(StartRate::new),
+            limited: Limited::default(),
         };
         Ok(Greenroom { shared: Arc::new(shared) })
     }

@@ -100,7 +100,7 @@ pub use greenroom_store::{
     Session, SessionFilter, SessionLimit, SessionTemplate, StoreError, TemplateFilter,
     TemplateSettings,
 };
-pub use limits::set_session_limit;
+pub use limits::{Limits, set_session_limit};
 pub use page::{Listing, Page, PagePosition};
 pub use readiness::{Fault, Readiness};
 pub use start::{StartRequest, StartedSession};

@@ -1,28 +1,21 @@
 //! Starting a session: decide, commit, open the room, mint the token.
 
+mod write;
+
 use std::fmt;
 use std::time::Duration;
 
-use chrono::{DateTime, SubsecRound, Utc};
+use chrono::{DateTime, Utc};
 use greenroom_domain::{
-    Caller, IdempotencyKey, JsonObject, OrganizationId, ParticipantIdentity, RoomCreation,
-    SessionTemplateId, UserId,
+    Caller, IdempotencyKey, JsonObject, OrganizationId, RoomCreation, SessionTemplateId, UserId,
 };
 use greenroom_livekit::{JoinToken, LiveKitError, TokenMetadata};
-use greenroom_store::{
-    Constraint, Finish, KeyClaim, NewSession, Opening, Session, SessionTemplate, Standing, Started,
-    StoreError, TokenLife,
-};
+use greenroom_store::{Finish, KeyClaim, Opening, Session, Started};
 use tokio::time::{Instant, timeout_at};
 use tracing::Instrument;
 
-use crate::idempotency::Replay;
 use crate::opening::{dispatch_by_call, dispatch_by_token, room_settings};
-use crate::{Error, Greenroom, OnLiveKitDown, clock, idempotency};
-
-/// The first name of a room and up to three new ones. Names of one process never collide, and
-/// those of several by chance only, so a fourth collision is a fault and not bad luck.
-const NAMES_TRIED: usize = 4;
+use crate::{Error, Greenroom, OnLiveKitDown, idempotency};
 
 /// Until when, counted from the start, the session has to be written, new names included.
 const WRITTEN: Duration = Duration::from_millis(3_500);
@@ -86,7 +79,8 @@ impl Greenroom {
     /// [`Error::TemplateNotFound`] and [`Error::TemplateForbidden`] when there is nothing to
     /// start; [`Error::AnotherUser`] and [`Error::MetadataForbidden`] when an end user asks for what
     /// is a backend's; [`Error::IdempotencyKeyReused`] and [`Error::SessionOver`] when the key is
-    /// another request's, and when what it started is over; [`Error::LiveKit`] when the room could
+    /// another request's, and when what it started is over; [`Error::TooManyActiveSessions`] and
+    /// [`Error::RateLimited`] when the organization has used up its limits; [`Error::LiveKit`] when the room could
     /// not be opened, and then the session is `failed`/`livekit_error`, or, started with a key,
     /// waits a minute for the start to come again; [`Error::Store`] and [`Error::Overloaded`] when
     /// the database fails; [`Error::ShuttingDown`] when the runtime ends before the start does.
@@ -95,6 +89,9 @@ impl Greenroom {
         caller: &Caller,
         mut request: StartRequest,
     ) -> Result<StartedSession, Error> {
+        if let Some(rate) = &self.shared.start_rate {
+            rate.take(caller.organization_id, Instant::now())?;
+        }
         request.user_id = caller.acts_for(request.user_id)?;
         if caller.end_user.is_some() && request.metadata.is_some() {
             return Err(Error::MetadataForbidden);
@@ -128,87 +125,6 @@ impl Greenroom {
             self.open_room(&mut started, key.is_some(), begun).await?;
         }
         Ok(self.hand_out(started, replayed))
-    }
-
-    /// Writes the session; or finds the one of the same key, and says so.
-    async fn write_session(
-        &self,
-        mut new: NewSession,
-        deadline: Instant,
-    ) -> Result<(Started, bool), Error> {
-        for _ in 0..NAMES_TRIED {
-            let insert = async |db: &mut _| new.insert(db).await;
-            match self.shared.database.run_until(deadline, insert).await {
-                Ok(Some(started)) => return Ok((started, false)),
-                Ok(None) => {
-                    let replayed = self.why_nothing_was_written(&new, deadline).await?;
-                    if let Some(started) = replayed {
-                        return Ok((started, true));
-                    }
-                    // What stood in its way no longer does.
-                }
-                Err(Error::Store(StoreError::Conflict(Constraint::RoomName))) => {
-                    new.room_name = self.shared.names.room(new.created_at);
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        Err(StoreError::Conflict(Constraint::RoomName).into())
-    }
-
-    fn new_session(
-        &self,
-        organization: OrganizationId,
-        request: StartRequest,
-        key: Option<KeyClaim>,
-    ) -> NewSession {
-        let now = self.shared.clock.now();
-        NewSession {
-            organization_id: organization,
-            id: clock::session_id(now),
-            session_template_id: request.session_template_id,
-            participant_identity: match &request.user_id {
-                Some(user) => ParticipantIdentity::from(user),
-                None => clock::guest(),
-            },
-            user_id: request.user_id,
-            metadata: request.metadata,
-            room_name: self.shared.names.room(now),
-            created_at: now,
-            token: self.token_life(now),
-            first_look_within: self.shared.reconcile_every,
-            key,
-        }
-    }
-
-    /// The life of a token that is made now.
-    pub(crate) fn token_life(&self, now: DateTime<Utc>) -> TokenLife {
-        // JWTs count whole seconds, and the reply's token_expiry is the token's to the second.
-        TokenLife { issued_at: now.trunc_subsecs(0), default_ttl: self.shared.token_ttl }
-    }
-
-    /// The session of the same key, or why there is none: first the key, then the template. None
-    /// when the reason has gone meanwhile, and the session may be written after all.
-    async fn why_nothing_was_written(
-        &self,
-        new: &NewSession,
-        deadline: Instant,
-    ) -> Result<Option<Started>, Error> {
-        if let Some(key) = &new.key {
-            match self.replay(new, key, deadline).await? {
-                Replay::Started(started) => return Ok(Some(*started)),
-                Replay::Free => return Ok(None),
-                Replay::Unused => {}
-            }
-        }
-        let (organization, template) = (new.organization_id, new.session_template_id);
-        let standing =
-            async |db: &mut _| SessionTemplate::standing(db, organization, template).await;
-        match self.shared.database.run_until(deadline, standing).await? {
-            Standing::Startable => Ok(None),
-            Standing::Foreign => Err(Error::TemplateForbidden(template)),
-            Standing::Archived | Standing::Absent => Err(Error::TemplateNotFound(template)),
-        }
     }
 
     /// Opens the room and asks for the agent, outside any transaction, and writes down how it went.

@@ -33,6 +33,13 @@ pub struct NewSession {
     pub first_look_within: Seconds<1, 3_600>,
     /// Of one that may come again.
     pub key: Option<KeyClaim>,
+    /// How many of an organization's sessions may live at once where its own row says nothing; none
+    /// is any number.
+    pub max_active_sessions: Option<i32>,
+    /// Whether [`lock_sessions`](crate::organization::lock_sessions) came before, in the same
+    /// transaction. Without it an organization with a limit starts nothing: its sessions could not
+    /// be counted.
+    pub sessions_locked: bool,
 }
 
 /// From when a token's life counts, by the clock that mints it, and how long that is where the
@@ -57,8 +64,8 @@ pub struct Started {
 pub(crate) type StartedSql = (OpeningSql, Timestamptz, Bool);
 
 impl NewSession {
-    /// Writes the session, or nothing: when the organization has no such living template, and when
-    /// the key is another session's.
+    /// Writes the session, or nothing: when the organization has no such living template, when the
+    /// key is another session's, and when as many sessions live as may, or nobody made sure of that.
     ///
     /// # Errors
     /// [`Constraint::RoomName`](crate::Constraint::RoomName) when the room's name is taken, else
@@ -69,6 +76,36 @@ impl NewSession {
     ) -> Result<Option<Started>, StoreError> {
         let start = Start { new: self, columns: OpeningColumns::new() };
         Ok(start.get_result(connection).await.optional()?)
+    }
+}
+
+impl NewSession {
+    /// The template's current version, unless the organization may not start it now.
+    fn push_template<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
+        out.push_sql(
+            "select session_templates.* from session_templates
+             join organizations on organizations.id = session_templates.organization_id
+             cross join lateral (
+               select case when not unlimited then coalesce(max_active_sessions, ",
+        );
+        out.push_bind_param::<Nullable<Integer>, _>(&self.max_active_sessions)?;
+        out.push_sql(
+            ") end as sessions) as most
+             where superseded_at is null and archived_at is null and session_templates.organization_id = ",
+        );
+        out.push_bind_param::<Uuid, _>(&self.organization_id)?;
+        out.push_sql(" and session_templates.id = ");
+        out.push_bind_param::<Uuid, _>(&self.session_template_id)?;
+        out.push_sql(" and (most.sessions is null or ");
+        out.push_bind_param::<Bool, _>(&self.sessions_locked)?;
+        out.push_sql(
+            " and most.sessions > (
+                select count(*) from sessions
+                where status in ('pending', 'active') and organization_id = ",
+        );
+        out.push_bind_param::<Uuid, _>(&self.organization_id)?;
+        out.push_sql("))");
+        Ok(())
     }
 }
 
@@ -108,14 +145,8 @@ impl Query for Start<'_> {
 impl QueryFragment<Pg> for Start<'_> {
     fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
         let new = self.new;
-        out.push_sql(
-            "with template as (
-               select * from session_templates
-               where superseded_at is null and archived_at is null and organization_id = ",
-        );
-        out.push_bind_param::<Uuid, _>(&new.organization_id)?;
-        out.push_sql(" and id = ");
-        out.push_bind_param::<Uuid, _>(&new.session_template_id)?;
+        out.push_sql("with template as (");
+        new.push_template(out.reborrow())?;
         // Named like the table, so that the columns of `Session` are found in it.
         out.push_sql(
             "), sessions as (

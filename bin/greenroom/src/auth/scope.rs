@@ -40,6 +40,7 @@ scopes! {
     SessionsEnd = "sessions:end";
     TemplatesRead = "templates:read";
     TemplatesWrite = "templates:write";
+    LimitsRead = "limits:read";
 }
 
 /// What a token allows.

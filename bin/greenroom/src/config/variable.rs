@@ -70,9 +70,4 @@ pub const VARIABLES: &[Variable] = &[
 ];
 
 /// Those that are read and checked, and change nothing yet.
-pub const WITHOUT_EFFECT: &[&str] = &[
-    "GREENROOM_METRICS_LISTEN",
-    "GREENROOM_CONSOLE",
-    "GREENROOM_STARTS_PER_MINUTE",
-    "GREENROOM_MAX_ACTIVE_SESSIONS",
-];
+pub const WITHOUT_EFFECT: &[&str] = &["GREENROOM_METRICS_LISTEN", "GREENROOM_CONSOLE"];

@@ -45,6 +45,8 @@ codes! {
     UnsupportedMediaType = "unsupported_media_type", UNSUPPORTED_MEDIA_TYPE, "Unsupported media type";
     IdempotencyKeyReused = "idempotency_key_reused", UNPROCESSABLE_ENTITY, "Idempotency key reused";
     NotConfigurable = "not_configurable", UNPROCESSABLE_ENTITY, "Not configurable";
+    TooManyActiveSessions = "too_many_active_sessions", TOO_MANY_REQUESTS, "Too many active sessions";
+    RateLimited = "rate_limited", TOO_MANY_REQUESTS, "Too many starts";
     Internal = "internal", INTERNAL_SERVER_ERROR, "Internal error";
     LiveKitError = "livekit_error", BAD_GATEWAY, "LiveKit refused";
     LiveKitUnavailable = "livekit_unavailable", SERVICE_UNAVAILABLE, "LiveKit unavailable";
@@ -58,6 +60,11 @@ impl Code {
     /// Whether the same request may succeed a little later.
     #[must_use]
     pub fn retryable(self) -> bool {
-        matches!(self.status(), StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT)
+        matches!(
+            self.status(),
+            StatusCode::TOO_MANY_REQUESTS
+                | StatusCode::SERVICE_UNAVAILABLE
+                | StatusCode::GATEWAY_TIMEOUT
+        )
     }
 }

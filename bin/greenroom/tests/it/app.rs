@@ -14,6 +14,7 @@ use reqwest::{Client, Method, RequestBuilder};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::process::Command;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use uuid::Uuid;
@@ -63,8 +64,9 @@ impl Answer {
         assert_eq!(self.body["type"], format!("urn:greenroom:problem:{code}"));
         assert_eq!(self.body["status"], status);
         assert_eq!(self.body["request_id"], self.header("x-request-id"));
-        assert_eq!(self.body["retryable"], matches!(status, 503 | 504));
-        assert_eq!(self.headers.contains_key("retry-after"), matches!(status, 503 | 504));
+        assert_eq!(self.body["retryable"], matches!(status, 429 | 503 | 504));
+        assert_eq!(self.headers.contains_key("retry-after"), matches!(status, 429 | 503 | 504));
+        assert_eq!(self.headers.contains_key("ratelimit-limit"), status == 429);
         assert!(
             self.body["detail"].as_str().is_some_and(|detail| detail.ends_with(['.', '>'])),
             "{}",
@@ -163,6 +165,13 @@ impl App {
         self.database.url()
     }
 
+    /// Another process on the same database, for the same organization.
+    pub async fn replica(&self, changed: &[(&'static str, &str)]) -> Self {
+        let same = ("DATABASE_URL", self.database.url());
+        let replica = Self::with(&[&[same], changed].concat()).await;
+        Self { organization: self.organization, ..replica }
+    }
+
     /// The password in `DATABASE_URL`.
     pub fn database_password(&self) -> String {
         let url = reqwest::Url::parse(self.database.url()).unwrap();
@@ -238,6 +247,15 @@ impl App {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid)).unwrap();
         let held = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
         held.trim().trim_end_matches(" kB").parse().unwrap()
+    }
+
+    /// Sets how many of this app's organization's sessions may live at once, as the command does.
+    pub async fn limit(&self, limit: &str) {
+        let organization = self.organization.to_string();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_greenroom"));
+        command.args(["organization", "limit", &organization, limit]).env_clear();
+        let set = command.env("DATABASE_URL", self.database.url()).output().await.unwrap();
+        assert!(set.status.success(), "{}", String::from_utf8_lossy(&set.stderr));
     }
 
     /// A template with these settings beside a name nobody has; its id.

@@ -22,6 +22,8 @@ enum Stranger {
     SeesNothing,
     /// It makes something of its own.
     Unrelated,
+    /// So many sessions of its own.
+    Counts(u64),
 }
 
 const ROUTES: &[Route] = &[
@@ -91,11 +93,23 @@ const ROUTES: &[Route] = &[
         end_users: false,
         stranger: Stranger::Refused(404, "template_not_found"),
     },
+    Route {
+        operation: "get_limits",
+        scope: "limits:read",
+        end_users: false,
+        stranger: Stranger::Counts(0),
+    },
 ];
 
 /// All that scopes there are.
-const SCOPES: [&str; 5] =
-    ["sessions:start", "sessions:read", "sessions:end", "templates:read", "templates:write"];
+const SCOPES: [&str; 6] = [
+    "sessions:start",
+    "sessions:read",
+    "sessions:end",
+    "templates:read",
+    "templates:write",
+    "limits:read",
+];
 
 /// An operation of the document with its row of the table.
 struct Operation {
@@ -199,6 +213,9 @@ async fn no_route_reaches_into_another_organization() {
             Stranger::Refused(status, code) => answered.assert_problem(status, code),
             Stranger::SeesNothing => assert_eq!(answered.body, json!([]), "{id}"),
             Stranger::Unrelated => assert_eq!(answered.status, 201, "{id}"),
+            Stranger::Counts(sessions) => {
+                assert_eq!(answered.body["active_sessions"], sessions, "{id}");
+            }
         }
     }
 }

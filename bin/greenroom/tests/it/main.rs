@@ -12,6 +12,7 @@ mod failures;
 mod idempotency;
 mod keeper;
 mod keys;
+mod limits;
 mod memory;
 mod problems;
 mod query;

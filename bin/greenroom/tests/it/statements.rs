@@ -37,6 +37,7 @@ async fn a_start_is_one_statement_before_livekit_and_one_after_and_a_read_is_one
     let app = App::on(database, livekit, &[("DATABASE_POOL_SIZE", "2")]).await;
     let on_join = app.template(json!({"room_creation": "on_join"})).await;
     let on_start = app.template(json!({"agent_name": "nobody-here"})).await;
+    let limited = on_join.clone();
 
     let session = app.start_session(&on_join, json!({})).await.header("location").to_owned();
     app.get(&session).await;
@@ -71,4 +72,16 @@ async fn a_start_is_one_statement_before_livekit_and_one_after_and_a_read_is_one
             "no test query, no begin, no commit:\n{log}"
         );
     }
+
+    // An organization with a limit pays one lock, and a transaction around both; who it is has to be
+    // learned once.
+    app.limit("1000").await;
+    assert_eq!(app.start_session(&limited, json!({})).await.status, 201);
+    let before = cluster.output().len();
+    for _ in 0..STARTS {
+        assert_eq!(app.start_session(&limited, json!({})).await.status, 201);
+    }
+    let log = cluster.output().split_off(before);
+    let asked = for_requests(&log, &["execute", "statement:"]);
+    assert_eq!(asked, STARTS * 4, "begin, lock, insert, commit:\n{log}");
 }

@@ -48,6 +48,8 @@ pub fn session(number: u128) -> NewSession {
         token: TokenLife { issued_at: at, default_ttl: TokenTtl::constant::<3600>() },
         first_look_within: Seconds::constant::<30>(),
         key: None,
+        max_active_sessions: None,
+        sessions_locked: false,
     }
 }
 
