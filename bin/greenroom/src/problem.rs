@@ -107,10 +107,13 @@ impl Problem {
         Self { errors, ..Self::new(Code::InvalidRequest, detail) }
     }
 
-    /// Something of the API that does not work yet.
+    /// A field that wants to decide what the template and the server do.
     #[must_use]
     pub fn not_configurable(what: &str) -> Self {
-        Self::new(Code::NotConfigurable, format!("{what} is not supported yet; leave it out."))
+        Self::new(
+            Code::NotConfigurable,
+            format!("{what} is for the template and the server to decide; leave it out."),
+        )
     }
 
     /// A method the route does not have; `allow` names those it has.
@@ -245,6 +248,17 @@ impl From<Error> for Problem {
                     .iter()
                     .map(|(field, invalid)| FieldError::of(field, invalid))
                     .collect(),
+            ),
+            Error::OtherAgent => Self::not_configurable("room_config with an agent of its own"),
+            Error::TokenTooLong => Self::invalid(
+                ["user_id", "participant_name", "participant_attributes"]
+                    .map(|field| {
+                        FieldError::new(
+                            field,
+                            "must be shorter: the token would have more than 6 KB",
+                        )
+                    })
+                    .to_vec(),
             ),
             Error::AnotherUser => Self::new(
                 Code::UserForbidden,

@@ -5,6 +5,7 @@ pub mod query;
 pub mod start;
 pub mod timeline;
 pub mod token;
+mod token_source;
 
 use std::collections::BTreeMap;
 

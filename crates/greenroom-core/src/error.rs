@@ -23,6 +23,12 @@ pub enum Error {
     /// Fields of the template contradict one another; each is named.
     #[error("the session template contradicts itself")]
     TemplateContradicts(Vec<Contradiction>),
+    /// The request counts on an agent that is not the template's.
+    #[error("the session template names another agent")]
+    OtherAgent,
+    /// With this template the request makes a token that is longer than one may be.
+    #[error("the token would be too long")]
+    TokenTooLong,
     /// An end user acts for nobody but themselves.
     #[error("an end user may not act for another")]
     AnotherUser,

@@ -1,6 +1,6 @@
 //! Idempotency keys: the same key and the same request are the same session.
 
-use greenroom_domain::{Caller, SessionStatus};
+use greenroom_domain::{AgentName, Caller, ParticipantName, SessionStatus, UserId};
 use greenroom_store::{KeyClaim, NewSession, Renewed, Started};
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
@@ -22,15 +22,24 @@ pub(crate) enum Replay {
 /// another's session by guessing, and beside it what the request asks for.
 pub(crate) fn claim(caller: &Caller, request: &StartRequest) -> Option<KeyClaim> {
     let key = request.idempotency_key.as_ref()?;
-    let user = caller.end_user.as_ref().map(greenroom_domain::UserId::as_str);
+    let user = caller.end_user.as_ref().map(UserId::as_str);
     let hash = digest(&[Some("key"), user, Some(key.as_str())]);
-    let metadata = request.metadata.as_ref().map(ToString::to_string);
-    let fingerprint = digest(&[
-        Some(&request.session_template_id.to_string()),
-        request.user_id.as_ref().map(greenroom_domain::UserId::as_str),
-        metadata.as_deref(),
-    ]);
+    let fingerprint = fingerprint(request);
     Some(KeyClaim { hash, fingerprint })
+}
+
+/// What a request asks for, however it is written.
+fn fingerprint(request: &StartRequest) -> [u8; 32] {
+    let metadata = request.metadata.as_ref().map(ToString::to_string);
+    let attributes = request.participant_attributes.as_ref().map(ToString::to_string);
+    digest(&[
+        Some(&request.session_template_id.to_string()),
+        request.user_id.as_ref().map(UserId::as_str),
+        metadata.as_deref(),
+        request.participant_name.as_ref().map(ParticipantName::as_str),
+        attributes.as_deref(),
+        request.agent_name.as_ref().map(AgentName::as_str),
+    ])
 }
 
 /// A hash over parts of which each is there or not, and that cannot be told apart differently.

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use greenroom_domain::{
-    Caller, IdempotencyKey, JsonObject, OrganizationId, RoomCreation, SessionTemplateId, UserId,
+    AgentName, Caller, IdempotencyKey, JsonObject, OrganizationId, ParticipantAttributes,
+    ParticipantName, RoomCreation, SessionTemplateId, UserId,
 };
 use greenroom_livekit::{JoinToken, LiveKitError, TokenMetadata};
 use greenroom_store::{Finish, KeyClaim, Opening, Session, Started};
@@ -35,6 +36,11 @@ pub struct StartRequest {
     pub user_id: Option<UserId>,
     /// Kept with the session and handed to the agent; not for end users.
     pub metadata: Option<JsonObject>,
+    /// The name the user is shown under in the room, else the `user_id`.
+    pub participant_name: Option<ParticipantName>,
+    pub participant_attributes: Option<ParticipantAttributes>,
+    /// The agent that the caller counts on: one that is not the template's is refused.
+    pub agent_name: Option<AgentName>,
     /// The same key and the same request are the same session, however often they come.
     pub idempotency_key: Option<IdempotencyKey>,
 }
@@ -43,7 +49,15 @@ impl StartRequest {
     /// A start that says nothing but its template.
     #[must_use]
     pub fn new(session_template_id: SessionTemplateId) -> Self {
-        Self { session_template_id, user_id: None, metadata: None, idempotency_key: None }
+        Self {
+            session_template_id,
+            user_id: None,
+            metadata: None,
+            participant_name: None,
+            participant_attributes: None,
+            agent_name: None,
+            idempotency_key: None,
+        }
     }
 }
 
@@ -77,7 +91,8 @@ impl Greenroom {
     ///
     /// # Errors
     /// [`Error::TemplateNotFound`] and [`Error::TemplateForbidden`] when there is nothing to
-    /// start; [`Error::AnotherUser`] and [`Error::MetadataForbidden`] when an end user asks for what
+    /// start; [`Error::OtherAgent`] and [`Error::TokenTooLong`] when the template does not go with
+    /// the request; [`Error::AnotherUser`] and [`Error::MetadataForbidden`] when an end user asks for what
     /// is a backend's; [`Error::IdempotencyKeyReused`] and [`Error::SessionOver`] when the key is
     /// another request's, and when what it started is over; [`Error::TooManyActiveSessions`] and
     /// [`Error::RateLimited`] when the organization has used up its limits; [`Error::LiveKit`] when the room could
@@ -221,7 +236,11 @@ impl Greenroom {
         let access_token = self.shared.signer.sign(&JoinToken {
             room: &session.room_name,
             identity: &session.participant_identity,
-            name: session.user_id.as_ref().map(UserId::as_str),
+            name: match &opening.participant_name {
+                Some(name) => Some(name.as_str()),
+                None => session.user_id.as_ref().map(UserId::as_str),
+            },
+            attributes: opening.participant_attributes.as_ref(),
             issued_at: self.shared.clock.now(),
             expires_at: token_expiry,
             metadata: TokenMetadata {

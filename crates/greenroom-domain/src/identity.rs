@@ -79,6 +79,30 @@ impl TryFrom<String> for ParticipantIdentity {
     }
 }
 
+/// The name a session's user is shown under in its room, within the limits of a user's id.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[cfg_attr(
+    feature = "diesel",
+    derive(diesel::expression::AsExpression, diesel::deserialize::FromSqlRow),
+    diesel(sql_type = diesel::sql_types::Text)
+)]
+pub struct ParticipantName(String);
+
+impl ParticipantName {
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl TryFrom<String> for ParticipantName {
+    type Error = Invalid;
+
+    fn try_from(text: String) -> Result<Self, Invalid> {
+        UserId::try_from(text).map(|user| Self(user.0))
+    }
+}
+
 impl fmt::Display for ParticipantIdentity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)

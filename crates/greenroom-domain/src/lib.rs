@@ -4,6 +4,7 @@
 //! [`ModalityProfile`] checks it again. What is refused says so in an [`Invalid`], whose text is
 //! written for the person who sent it.
 
+pub mod attributes;
 pub mod caller;
 pub mod id;
 pub mod idempotency;
@@ -21,10 +22,11 @@ mod text_enum;
 
 mod invalid;
 
+pub use attributes::ParticipantAttributes;
 pub use caller::{AnotherUser, Caller};
 pub use id::{OrganizationId, SessionId, SessionTemplateId};
 pub use idempotency::IdempotencyKey;
-pub use identity::{ParticipantIdentity, UserId};
+pub use identity::{ParticipantIdentity, ParticipantName, UserId};
 pub use invalid::Invalid;
 pub use json::JsonObject;
 pub use modality::{Modality, ModalityProfile, PublishGrant, TrackSource};

@@ -10,8 +10,8 @@ use diesel::sql_types::{Array, Integer, Jsonb, Text, Uuid};
 use crate::lifecycle::TimelineEvent;
 use crate::{
     AgentName, AgentStatus, EnabledPanels, EndReason, JsonObject, ModalityProfile, OnAgentHangup,
-    OrganizationId, ParticipantIdentity, RoomCreation, RoomName, Seconds, SessionId, SessionStatus,
-    SessionTemplateId, TemplateName, UserId,
+    OrganizationId, ParticipantAttributes, ParticipantIdentity, ParticipantName, RoomCreation,
+    RoomName, Seconds, SessionId, SessionStatus, SessionTemplateId, TemplateName, UserId,
 };
 
 macro_rules! uuids {
@@ -53,6 +53,7 @@ macro_rules! texts {
 texts! {
     AgentName: AgentName::try_from;
     ParticipantIdentity: ParticipantIdentity::try_from;
+    ParticipantName: ParticipantName::try_from;
     RoomName: RoomName::try_from;
     TemplateName: TemplateName::try_from;
     UserId: UserId::try_from;
@@ -103,20 +104,24 @@ impl FromSql<Array<Text>, Pg> for EnabledPanels {
     }
 }
 
-impl ToSql<Jsonb, Pg> for JsonObject {
-    fn to_sql<'b>(&'b self, out: &mut Output<'b, '_, Pg>) -> serialize::Result {
-        // The version byte that opens jsonb's binary form.
-        out.write_all(&[1])?;
-        serde_json::to_writer(out, self)?;
-        Ok(IsNull::No)
-    }
+macro_rules! json {
+    ($($name:ident)+) => { $(
+        impl ToSql<Jsonb, Pg> for $name {
+            fn to_sql<'b>(&'b self, out: &mut Output<'b, '_, Pg>) -> serialize::Result {
+                // The version byte that opens jsonb's binary form.
+                out.write_all(&[1])?;
+                serde_json::to_writer(out, self)?;
+                Ok(IsNull::No)
+            }
+        }
+
+        impl FromSql<Jsonb, Pg> for $name {
+            fn from_sql(bytes: PgValue<'_>) -> deserialize::Result<Self> {
+                let stored = <serde_json::Value as FromSql<Jsonb, Pg>>::from_sql(bytes)?;
+                Ok(Self::stored(serde_json::from_value(stored)?))
+            }
+        }
+    )+ };
 }
 
-impl FromSql<Jsonb, Pg> for JsonObject {
-    fn from_sql(bytes: PgValue<'_>) -> deserialize::Result<Self> {
-        match <serde_json::Value as FromSql<Jsonb, Pg>>::from_sql(bytes)? {
-            serde_json::Value::Object(map) => Ok(Self::stored(map)),
-            _ => Err("the column holds JSON that is no object".into()),
-        }
-    }
-}
+json! { JsonObject ParticipantAttributes }

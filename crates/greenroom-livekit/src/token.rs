@@ -3,12 +3,14 @@
 //! The claims are livekit-api's own; they are encoded here because its `AccessToken` sets `nbf` to
 //! now and has no setter, and clients refuse an `nbf` that lies in their future by a second.
 
+use std::collections::HashMap;
+
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use chrono::{DateTime, Duration, Utc};
 use greenroom_domain::{
-    EnabledPanels, ModalityProfile, ParticipantIdentity, PublishGrant, RoomName, SessionId,
-    SessionTemplateId, UserId,
+    EnabledPanels, ModalityProfile, ParticipantAttributes, ParticipantIdentity, PublishGrant,
+    RoomName, SessionId, SessionTemplateId, UserId,
 };
 use hmac::{Hmac, Mac};
 use livekit_api::access_token::{Claims, VideoGrants};
@@ -31,6 +33,7 @@ pub struct JoinToken<'a> {
     pub identity: &'a ParticipantIdentity,
     /// The display name.
     pub name: Option<&'a str>,
+    pub attributes: Option<&'a ParticipantAttributes>,
     pub issued_at: DateTime<Utc>,
     /// Until when it lets its holder connect; who is connected stays.
     pub expires_at: DateTime<Utc>,
@@ -89,6 +92,7 @@ impl TokenSigner {
             exp: unix_seconds(token.expires_at),
             video: grants(token.room, token.metadata.modality_profile),
             metadata: serde_json::to_string(&token.metadata).unwrap_or_default(),
+            attributes: attributes(token.attributes),
             room_config: Some(token.room_settings.to_configuration()),
             ..Claims::default()
         }
@@ -114,12 +118,19 @@ fn grants(room: &RoomName, profile: Option<ModalityProfile>) -> VideoGrants {
     }
 }
 
+fn attributes(attributes: Option<&ParticipantAttributes>) -> HashMap<String, String> {
+    let all = attributes.into_iter().flat_map(ParticipantAttributes::as_map);
+    all.map(|(key, text)| (key.clone(), text.clone())).collect()
+}
+
 fn unix_seconds(at: DateTime<Utc>) -> usize {
     usize::try_from(at.timestamp()).unwrap_or_default()
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use greenroom_domain::{AgentName, OrganizationId};
     use livekit_api::access_token::TokenVerifier;
     use serde_json::{Value, json};
@@ -138,10 +149,13 @@ mod tests {
         let user = UserId::try_from("ann".to_owned()).unwrap();
         let window = greenroom_domain::template::ReconnectWindow::try_from(60).unwrap();
         let settings = RoomSettings::new(600, window, dispatch);
+        let attributes = BTreeMap::from([("plan".to_owned(), "gold".to_owned())]);
+        let attributes = ParticipantAttributes::try_from(attributes).unwrap();
         let token = JoinToken {
             room: &room,
             identity: &ParticipantIdentity::from(&user),
-            name: Some("ann"),
+            name: Some("Ann"),
+            attributes: Some(&attributes),
             issued_at: now,
             expires_at: now + Duration::seconds(3600),
             metadata: TokenMetadata {
@@ -164,8 +178,9 @@ mod tests {
         let (claims, now) = verified(None, Dispatch::nobody());
         assert_eq!(
             (claims.iss.as_str(), claims.sub.as_str(), claims.name.as_str()),
-            ("key", "ann", "ann")
+            ("key", "ann", "Ann")
         );
+        assert_eq!(claims.attributes, HashMap::from([("plan".to_owned(), "gold".to_owned())]));
         assert_eq!(claims.exp, unix_seconds(now) + 3600);
         assert_eq!(claims.nbf, unix_seconds(now) - 10);
         assert!(claims.video.room_join && !claims.video.room_admin && !claims.video.room_create);

@@ -7,14 +7,18 @@ use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
 use diesel::sql_types::{Integer, Jsonb, Nullable, Text, Uuid};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use greenroom_domain::template::ReconnectWindow;
-use greenroom_domain::{AgentName, JsonObject, OrganizationId, SessionId};
+use greenroom_domain::{
+    AgentName, JsonObject, OrganizationId, ParticipantAttributes, ParticipantName, SessionId,
+};
 
 use crate::{Session, StoreError};
 
-/// A session, and what of its template opens its room.
+/// A session with what else its token says, and what of its template opens its room.
 #[derive(Debug, Clone, Queryable)]
 pub struct Opening {
     pub session: Session,
+    pub participant_name: Option<ParticipantName>,
+    pub participant_attributes: Option<ParticipantAttributes>,
     pub agent_name: Option<AgentName>,
     pub agent_metadata: JsonObject,
     pub reconnect_window: ReconnectWindow,
@@ -42,7 +46,8 @@ pub(crate) struct OpeningColumns {
 }
 
 /// Their types.
-pub(crate) type OpeningSql = (SessionSql, Nullable<Text>, Jsonb, Integer, Integer);
+pub(crate) type OpeningSql =
+    (SessionSql, Nullable<Text>, Nullable<Jsonb>, Nullable<Text>, Jsonb, Integer, Integer);
 
 type SessionSql = SqlTypeOf<<Session as Selectable<Pg>>::SelectExpression>;
 
@@ -54,7 +59,8 @@ impl OpeningColumns {
     pub(crate) fn push<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
         self.session.walk_ast(out.reborrow())?;
         out.push_sql(
-            ", template.agent_name, template.agent_metadata, template.reconnect_window_seconds,
+            ", sessions.participant_name, sessions.participant_attributes,
+               template.agent_name, template.agent_metadata, template.reconnect_window_seconds,
                greatest(0, ceil(extract(epoch from sessions.join_by - now())))::integer",
         );
         Ok(())

@@ -8,8 +8,8 @@ use diesel::sql_types::{Bool, Integer, Jsonb, Nullable, Text, Timestamptz, Uuid}
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use greenroom_domain::template::TokenTtl;
 use greenroom_domain::{
-    JsonObject, OrganizationId, ParticipantIdentity, RoomName, Seconds, SessionId,
-    SessionTemplateId, UserId,
+    AgentName, JsonObject, OrganizationId, ParticipantAttributes, ParticipantIdentity,
+    ParticipantName, RoomName, Seconds, SessionId, SessionTemplateId, UserId,
 };
 
 use crate::StoreError;
@@ -26,6 +26,10 @@ pub struct NewSession {
     pub metadata: Option<JsonObject>,
     pub room_name: RoomName,
     pub participant_identity: ParticipantIdentity,
+    pub participant_name: Option<ParticipantName>,
+    pub participant_attributes: Option<ParticipantAttributes>,
+    /// The agent that the template has to name; none is any, or nobody.
+    pub agent_name: Option<AgentName>,
     /// The id's millisecond.
     pub created_at: DateTime<Utc>,
     pub token: TokenLife,
@@ -64,8 +68,8 @@ pub struct Started {
 pub(crate) type StartedSql = (OpeningSql, Timestamptz, Bool);
 
 impl NewSession {
-    /// Writes the session, or nothing: when the organization has no such living template, when the
-    /// key is another session's, and when as many sessions live as may, or nobody made sure of that.
+    /// Writes the session, or nothing: when the organization has no such living template, when
+    /// that names another agent, when the key is another session's, and when as many sessions live as may, or nobody made sure of that.
     ///
     /// # Errors
     /// [`Constraint::RoomName`](crate::Constraint::RoomName) when the room's name is taken, else
@@ -96,7 +100,9 @@ impl NewSession {
         out.push_bind_param::<Uuid, _>(&self.organization_id)?;
         out.push_sql(" and session_templates.id = ");
         out.push_bind_param::<Uuid, _>(&self.session_template_id)?;
-        out.push_sql(" and (most.sessions is null or ");
+        out.push_sql(" and agent_name is not distinct from coalesce(");
+        out.push_bind_param::<Nullable<Text>, _>(&self.agent_name)?;
+        out.push_sql(", agent_name) and (most.sessions is null or ");
         out.push_bind_param::<Bool, _>(&self.sessions_locked)?;
         out.push_sql(
             " and most.sessions > (
@@ -153,7 +159,8 @@ impl QueryFragment<Pg> for Start<'_> {
                insert into sessions (
                  organization_id, session_template_id, session_template_version,
                  modality_profile, enabled_panels, room_creation, status, agent_status, join_by, next_check_at,
-                 id, user_id, metadata, room_name, participant_identity, created_at,
+                 id, user_id, metadata, room_name,
+                 participant_identity, participant_name, participant_attributes, created_at,
                  idempotency_key, idempotency_fingerprint, token_expiry)
                select
                  organization_id, id, version,
@@ -175,6 +182,10 @@ impl QueryFragment<Pg> for Start<'_> {
         out.push_bind_param::<Text, _>(&new.room_name)?;
         out.push_sql(", ");
         out.push_bind_param::<Text, _>(&new.participant_identity)?;
+        out.push_sql(", ");
+        out.push_bind_param::<Nullable<Text>, _>(&new.participant_name)?;
+        out.push_sql(", ");
+        out.push_bind_param::<Nullable<Jsonb>, _>(&new.participant_attributes)?;
         out.push_sql(", ");
         out.push_bind_param::<Timestamptz, _>(&new.created_at)?;
         out.push_sql(", ");

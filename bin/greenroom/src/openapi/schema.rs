@@ -17,11 +17,6 @@ pub fn patch_schema(schema: &mut Value, answered: bool) {
         if !required.contains(&json!(name)) {
             property["nullable"] = true.into();
         }
-        if let Some(limits) = property_schema(name) {
-            limits.as_object().into_iter().flatten().for_each(|(keyword, limit)| {
-                property[keyword] = limit.clone();
-            });
-        }
         if let Some(words) = words(name, answered) {
             property["enum"] = words;
             // An enumeration that may be null names null among its values.
@@ -42,6 +37,11 @@ pub fn patch_schema(schema: &mut Value, answered: bool) {
             }
             _ => {}
         }
+        if let Some(limits) = property_schema(name) {
+            limits.as_object().into_iter().flatten().for_each(|(keyword, limit)| {
+                property[keyword] = limit.clone();
+            });
+        }
     }
     if answered {
         schema["required"] = names.into();
@@ -57,6 +57,13 @@ fn property_schema(name: &str) -> Option<Value> {
     Some(match name {
         "name" => text(100),
         "user_id" => text(128),
+        // An empty one is none.
+        "participant_name" | "participant_identity" => {
+            json!({"type": "string", "maxLength": 128, "pattern": PRINTABLE})
+        }
+        "participant_attributes" => json!({
+            "type": "object", "maxProperties": 32, "additionalProperties": {"type": "string"},
+        }),
         "agent_name" => json!({
             "type": "string", "minLength": 1, "maxLength": 64,
             "pattern": r"^(?!greenroom\.)[^\u0000-\u001f\u007f-\u009f]*$",

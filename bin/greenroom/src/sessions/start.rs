@@ -5,14 +5,16 @@ use std::collections::BTreeMap;
 use actix_web::http::header::{self, HeaderMap, HeaderName};
 use actix_web::web::Data;
 use actix_web::{HttpRequest, HttpResponse, Responder};
-use greenroom_core::domain::{IdempotencyKey, Invalid, JsonObject, SessionTemplateId, UserId};
+use greenroom_core::domain::{
+    IdempotencyKey, Invalid, JsonObject, ParticipantName, SessionTemplateId, UserId,
+};
 use greenroom_core::{Greenroom, StartRequest};
 use paperclip::actix::{Apiv2Schema, CreatedJson, OperationModifier, api_v2_operation};
 use paperclip::v2::models::DefaultOperationRaw;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::StartedBody;
+use super::{StartedBody, token_source};
 use crate::auth::Allowed;
 use crate::auth::scope::SessionsStart;
 use crate::extract::{Body, FieldErrors, Params};
@@ -35,22 +37,22 @@ pub struct StartBody {
     user_id: Option<String>,
     /// Kept with the session and handed to the agent; at most 4 KiB. Not with an end user's token.
     metadata: Option<BTreeMap<String, Value>>,
-    /// Of LiveKit's token-source request; not supported yet: leave it out, or empty.
+    /// Of LiveKit's token-source request: the room is named by the server; leave it out, or empty.
     #[serde(alias = "roomName")]
     room_name: Option<Value>,
-    /// Of LiveKit's token-source request; not supported yet: leave it out, or empty.
+    /// The name the user is shown under, 1 to 128 characters; else the `user_id`.
     #[serde(alias = "participantName")]
     participant_name: Option<Value>,
-    /// Of LiveKit's token-source request; not supported yet: leave it out, or empty.
+    /// The `user_id` in the words of LiveKit's token-source request: one of the two is enough.
     #[serde(alias = "participantIdentity")]
     participant_identity: Option<Value>,
-    /// Of LiveKit's token-source request; not supported yet: leave it out, or empty.
+    /// Of LiveKit's token-source request: the server writes it; leave it out, or empty.
     #[serde(alias = "participantMetadata")]
     participant_metadata: Option<Value>,
-    /// Of LiveKit's token-source request; not supported yet: leave it out, or empty.
+    /// The user's attributes: at most 32 texts, 1 KiB of JSON, no key that begins with `lk.`.
     #[serde(alias = "participantAttributes")]
     participant_attributes: Option<Value>,
-    /// Of LiveKit's token-source request; not supported yet: leave it out, or empty.
+    /// Of LiveKit's token-source request: it may name the template's own agent, and nothing else.
     #[serde(alias = "roomConfig")]
     room_config: Option<Value>,
 }
@@ -98,24 +100,58 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<IdempotencyKey>, Proble
 
 fn parse(params: StartParams, body: StartBody) -> Result<StartRequest, Problem> {
     let mut errors = FieldErrors::default();
-    let not_configurable_field = body.token_source_field();
     let template = template_id(body.session_template_id, params.session_template_id);
     let template = errors.take("session_template_id", template);
     let user_id = errors.take("user_id", body.user_id.map(UserId::try_from).transpose());
+    let identity = parsed(body.participant_identity, UserId::try_from);
+    let identity = errors.take("participant_identity", identity);
+    let user_id = user_id.zip(identity).map(|(user_id, identity)| one_user(user_id, identity));
+    let user_id = user_id.and_then(|user| errors.take("participant_identity", user));
     let metadata = body.metadata.map(|metadata| JsonObject::try_from(Map::from_iter(metadata)));
     let metadata = errors.take("metadata", metadata.transpose());
+    let name = parsed(body.participant_name, ParticipantName::try_from);
+    let name = errors.take("participant_name", name);
+    let attributes = token_source::attributes(body.participant_attributes);
+    let attributes = errors.take("participant_attributes", attributes);
+    let agent_name = token_source::agent(body.room_config);
     let request = (|| {
         Some(StartRequest {
-            session_template_id: template?,
             user_id: user_id?,
             metadata: metadata?,
-            idempotency_key: None,
+            participant_name: name?,
+            participant_attributes: attributes?,
+            agent_name: agent_name.clone().unwrap_or_default(),
+            ..StartRequest::new(template?)
         })
     })();
     let request = errors.finish(request)?;
-    match not_configurable_field {
-        Some(field) => Err(Problem::not_configurable(field)),
+    let says = |value: Option<Value>| value.is_some_and(|value| !token_source::is_empty(&value));
+    let decided = [
+        ("room_name", says(body.room_name)),
+        ("participant_metadata", says(body.participant_metadata)),
+        ("room_config", agent_name.is_err()),
+    ];
+    match decided.into_iter().find(|(_, says)| *says) {
+        Some((field, _)) => Err(Problem::not_configurable(field)),
         None => Ok(request),
+    }
+}
+
+/// A text of a token-source request as what it has to be.
+fn parsed<T>(
+    value: Option<Value>,
+    parse: impl FnOnce(String) -> Result<T, Invalid>,
+) -> Result<Option<T>, Invalid> {
+    token_source::text(value)?.map(parse).transpose()
+}
+
+/// The user, by either name; by both, when they agree.
+fn one_user(user: Option<UserId>, identity: Option<UserId>) -> Result<Option<UserId>, Invalid> {
+    match (user, identity) {
+        (Some(user), Some(identity)) if user != identity => {
+            Err(Invalid::new("must be the same as user_id; one of them is enough"))
+        }
+        (user, identity) => Ok(user.or(identity)),
     }
 }
 
@@ -128,33 +164,6 @@ fn template_id(body: Option<String>, query: Option<String>) -> Result<SessionTem
         }
         (Some(id), _) | (None, Some(id)) => Ok(id),
         (None, None) => Err(Invalid::new("is required, in the body or the query")),
-    }
-}
-
-impl StartBody {
-    /// The first field of LiveKit's token-source request that says something.
-    fn token_source_field(&self) -> Option<&'static str> {
-        let fields = [
-            ("room_name", &self.room_name),
-            ("participant_name", &self.participant_name),
-            ("participant_identity", &self.participant_identity),
-            ("participant_metadata", &self.participant_metadata),
-            ("participant_attributes", &self.participant_attributes),
-            ("room_config", &self.room_config),
-        ];
-        let says = |value: &Option<Value>| value.as_ref().is_some_and(|value| !is_empty(value));
-        fields.into_iter().find(|(_, value)| says(value)).map(|(name, _)| name)
-    }
-}
-
-/// SDKs send what they have nothing to say in as empty values.
-fn is_empty(value: &Value) -> bool {
-    match value {
-        Value::Null => true,
-        Value::String(text) => text.is_empty(),
-        Value::Array(values) => values.is_empty(),
-        Value::Object(map) => map.is_empty(),
-        Value::Bool(_) | Value::Number(_) => false,
     }
 }
 

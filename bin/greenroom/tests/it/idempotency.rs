@@ -128,6 +128,9 @@ async fn another_request_with_the_same_key_is_refused() {
         ("user_id", Value::Null),
         ("metadata", json!({"order": 2})),
         ("metadata", Value::Null),
+        ("participant_name", json!("Ann")),
+        ("participant_attributes", json!({"plan": "gold"})),
+        ("room_config", json!({"agents": [{"agent_name": "greeter"}]})),
     ] {
         let mut changed = body.clone();
         changed[field] = value;

@@ -24,6 +24,7 @@ mod template_files;
 mod templates;
 mod timeline;
 mod token;
+mod token_source;
 mod tokens;
 mod wait;
 mod webhooks;

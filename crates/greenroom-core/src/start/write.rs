@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, SubsecRound, Utc};
 use diesel_async::AsyncPgConnection;
-use greenroom_domain::{OrganizationId, ParticipantIdentity};
+use greenroom_domain::{OrganizationId, ParticipantAttributes, ParticipantIdentity};
 use greenroom_store::{
     Constraint, KeyClaim, NewSession, SessionTemplate, Standing, Started, StoreError, TokenLife,
     organization,
@@ -17,6 +17,12 @@ use crate::{Error, Greenroom, clock};
 /// its way out of it. Names of one process never collide, and those of several by chance only, so
 /// that a fourth collision is a fault and not bad luck.
 const TRIED: usize = 6;
+
+/// The longest token: it travels in a URL, and what stands between cuts off long ones.
+const MAX_TOKEN_BYTES: usize = 6 * 1024;
+
+/// With so many bytes of a request in it no token is too long, whatever its template adds.
+const SHORT_REQUEST_BYTES: usize = 1_500;
 
 /// What one attempt came to.
 struct Attempt {
@@ -53,25 +59,34 @@ impl Greenroom {
     }
 
     /// One attempt. An organization with a limit is locked first, so that its sessions are counted
-    /// by one start after the other.
+    /// by one start after the other. A token that may be too long is tried before the commit.
     async fn insert(&self, new: &NewSession, deadline: Instant) -> Result<Attempt, Error> {
         let (database, id) = (&self.shared.database, new.organization_id);
-        if !new.sessions_locked {
+        let long = may_make_long_token(new);
+        if !new.sessions_locked && !long {
             let insert = async |db: &mut _| new.insert(db).await;
             let written = database.run_until(deadline, insert).await?;
             return Ok(Attempt { written, limit: None });
         }
-        let mut limit = None;
+        let (mut limit, mut too_long) = (None, false);
         let insert = async |db: &mut AsyncPgConnection| {
-            limit = organization::lock_sessions(db, id, new.max_active_sessions).await?;
-            new.insert(db).await
+            if new.sessions_locked {
+                limit = organization::lock_sessions(db, id, new.max_active_sessions).await?;
+            }
+            let written = new.insert(db).await?;
+            too_long = long && written.as_ref().is_some_and(|written| self.has_long_token(written));
+            Ok(written.filter(|_| !too_long))
         };
         let written = database.transact_until(deadline, insert).await?;
         match limit {
             Some(_) => self.shared.limited.remember(id),
             None => self.shared.limited.forget(id),
         }
-        Ok(Attempt { written, limit })
+        if too_long { Err(Error::TokenTooLong) } else { Ok(Attempt { written, limit }) }
+    }
+
+    fn has_long_token(&self, started: &Started) -> bool {
+        self.hand_out(started.clone(), false).access_token.len() > MAX_TOKEN_BYTES
     }
 
     pub(super) fn new_session(
@@ -89,6 +104,9 @@ impl Greenroom {
                 Some(user) => ParticipantIdentity::from(user),
                 None => clock::guest(),
             },
+            participant_name: request.participant_name,
+            participant_attributes: request.participant_attributes,
+            agent_name: request.agent_name,
             user_id: request.user_id,
             metadata: request.metadata,
             room_name: self.shared.names.room(now),
@@ -105,6 +123,17 @@ impl Greenroom {
     pub(crate) fn token_life(&self, now: DateTime<Utc>) -> TokenLife {
         // JWTs count whole seconds, and the reply's token_expiry is the token's to the second.
         TokenLife { issued_at: now.trunc_subsecs(0), default_ttl: self.shared.token_ttl }
+    }
+
+    /// Whether the template names the agent that the request counts on, if it does on any.
+    async fn names_the_agent(&self, new: &NewSession, deadline: Instant) -> Result<bool, Error> {
+        if new.agent_name.is_none() {
+            return Ok(true);
+        }
+        let (organization, template) = (new.organization_id, new.session_template_id);
+        let find = async |db: &mut _| SessionTemplate::find(db, organization, template).await;
+        let template = self.shared.database.run_until(deadline, find).await?;
+        Ok(template.is_some_and(|template| template.settings.agent_name == new.agent_name))
     }
 
     /// The session of the same key, or why there is none: first the key, then the template, then the
@@ -128,6 +157,9 @@ impl Greenroom {
         match self.shared.database.run_until(deadline, standing).await? {
             Standing::Foreign => Err(Error::TemplateForbidden(template)),
             Standing::Archived | Standing::Absent => Err(Error::TemplateNotFound(template)),
+            Standing::Startable if !self.names_the_agent(new, deadline).await? => {
+                Err(Error::OtherAgent)
+            }
             Standing::Startable => match limit {
                 Some(limit) => Err(Error::TooManyActiveSessions { limit }),
                 // It may have a limit, and was not locked: the next attempt does that, and knows.
@@ -138,4 +170,14 @@ impl Greenroom {
             },
         }
     }
+}
+
+/// Whether, with the longest of all templates, the token could be too long. A user's id stands in
+/// it up to four times, twice as a text within a text, where each quotation mark is four bytes.
+fn may_make_long_token(new: &NewSession) -> bool {
+    let user = new.user_id.as_ref().map_or(0, |user| user.as_str().len());
+    let name = new.participant_name.as_ref().map_or(0, |name| name.as_str().len());
+    let attributes =
+        new.participant_attributes.as_ref().map_or(0, ParticipantAttributes::json_bytes);
+    12 * user + 2 * name + attributes > SHORT_REQUEST_BYTES
 }

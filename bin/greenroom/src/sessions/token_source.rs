@@ -1,0 +1,147 @@
+//! The fields of LiveKit's token-source request, as the SDKs send them: what a start takes of them.
+//!
+//! SDKs send what they have nothing to say in as empty values: those count as absent.
+
+use std::collections::BTreeMap;
+
+use greenroom_core::domain::{AgentName, Invalid, ParticipantAttributes};
+use serde_json::{Map, Value};
+
+/// A text, unless it is absent.
+pub fn text(value: Option<Value>) -> Result<Option<String>, Invalid> {
+    match value.filter(|value| !is_empty(value)) {
+        None => Ok(None),
+        Some(Value::String(text)) => Ok(Some(text)),
+        Some(_) => Err(Invalid::new("must be a string")),
+    }
+}
+
+/// The user's attributes, unless they are absent.
+pub fn attributes(value: Option<Value>) -> Result<Option<ParticipantAttributes>, Invalid> {
+    let wrong = || Invalid::new("must be an object whose values are strings");
+    let Some(value) = value.filter(|value| !is_empty(value)) else { return Ok(None) };
+    let Value::Object(map) = value else { return Err(wrong()) };
+    let texts = map.into_iter().map(|(key, value)| match value {
+        Value::String(text) => Ok((key, text)),
+        _ => Err(wrong()),
+    });
+    ParticipantAttributes::try_from(texts.collect::<Result<BTreeMap<_, _>, _>>()?).map(Some)
+}
+
+/// A room's configuration that says more than which agent the caller counts on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NotConfigurable;
+
+/// The one agent that a room's configuration names, unless it is absent.
+pub fn agent(config: Option<Value>) -> Result<Option<AgentName>, NotConfigurable> {
+    let Some(config) = config.and_then(without_empty) else { return Ok(None) };
+    let agents = only(&config, &["agents"]).and_then(Value::as_array);
+    let Some([agent]) = agents.map(Vec::as_slice) else { return Err(NotConfigurable) };
+    let name = only(agent, &["agent_name", "agentName"]).and_then(Value::as_str);
+    let name = name.and_then(|name| AgentName::try_from(name.to_owned()).ok());
+    name.map(Some).ok_or(NotConfigurable)
+}
+
+/// The value of an object's only member, when it has one of these names.
+fn only<'a>(value: &'a Value, names: &[&str]) -> Option<&'a Value> {
+    let map = value.as_object().filter(|map| map.len() == 1)?;
+    map.iter().find(|(name, _)| names.contains(&name.as_str())).map(|(_, value)| value)
+}
+
+/// Whether a value says nothing.
+pub fn is_empty(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::String(text) => text.is_empty(),
+        Value::Array(values) => values.is_empty(),
+        Value::Object(map) => map.is_empty(),
+        Value::Bool(_) | Value::Number(_) => false,
+    }
+}
+
+/// What a value says, without those within it that say nothing.
+fn without_empty(value: Value) -> Option<Value> {
+    let value = match value {
+        Value::Array(values) => values.into_iter().filter_map(without_empty).collect(),
+        Value::Object(map) => {
+            let kept =
+                map.into_iter().filter_map(|(key, value)| Some((key, without_empty(value)?)));
+            Value::Object(kept.collect::<Map<_, _>>())
+        }
+        value => value,
+    };
+    Some(value).filter(|value| !is_empty(value))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn named(config: Value) -> Result<Option<String>, NotConfigurable> {
+        Ok(agent(Some(config))?.map(|agent| agent.as_str().to_owned()))
+    }
+
+    #[test]
+    fn a_room_configuration_may_name_one_agent_in_either_spelling() {
+        for config in [
+            json!({"agents": [{"agent_name": "greeter"}]}),
+            json!({"agents": [{"agentName": "greeter", "metadata": ""}], "name": "", "egress": {}}),
+            json!({"agents": [{"agent_name": "greeter", "attributes": {"a": null}}, {}]}),
+        ] {
+            assert_eq!(named(config.clone()), Ok(Some("greeter".to_owned())), "{config}");
+        }
+    }
+
+    #[test]
+    fn a_room_configuration_that_says_nothing_is_absent() {
+        assert_eq!(agent(None), Ok(None));
+        for config in [
+            json!(null),
+            json!({}),
+            json!([]),
+            json!(""),
+            json!({"agents": []}),
+            json!({"agents": [{"agent_name": "", "metadata": null}], "metadata": ""}),
+        ] {
+            assert_eq!(named(config.clone()), Ok(None), "{config}");
+        }
+    }
+
+    #[test]
+    fn a_room_configuration_decides_nothing_else() {
+        for config in [
+            json!("greeter"),
+            json!(["greeter"]),
+            json!(0),
+            json!({"name": "mine"}),
+            json!({"empty_timeout": 0}),
+            json!({"agents": "greeter"}),
+            json!({"agents": ["greeter"]}),
+            json!({"agents": {"agent_name": "greeter"}}),
+            json!({"agents": [{"metadata": "x"}]}),
+            json!({"agents": [{"agent_name": "greeter", "metadata": "x"}]}),
+            json!({"agents": [{"agent_name": "greeter", "agentName": "greeter"}]}),
+            json!({"agents": [{"agent_name": "greeter"}, {"agent_name": "other"}]}),
+            json!({"agents": [{"agent_name": "greeter"}], "max_participants": 2}),
+            json!({"agents": [{"agent_name": 1}]}),
+            json!({"agents": [{"agent_name": "greenroom.none"}]}),
+            json!({"agents": [{"agent_name": "x".repeat(65)}]}),
+        ] {
+            assert_eq!(named(config.clone()), Err(NotConfigurable), "{config}");
+        }
+    }
+
+    #[test]
+    fn attributes_are_texts_or_absent() {
+        for nothing in [json!(null), json!({}), json!([]), json!("")] {
+            assert_eq!(attributes(Some(nothing)), Ok(None));
+        }
+        let told = attributes(Some(json!({"a": "1", "b": ""}))).unwrap().unwrap();
+        assert_eq!(told.to_string(), r#"{"a":"1","b":""}"#);
+        for wrong in [json!("a"), json!(["a"]), json!({"a": 1}), json!({"a": null}), json!(true)] {
+            assert!(attributes(Some(wrong.clone())).is_err(), "{wrong}");
+        }
+    }
+}
