@@ -46,10 +46,14 @@ pub enum Error {
     IdempotencyKeyReused,
     /// As many of the organization's sessions live as may.
     #[error("the organization has {limit} active sessions already")]
-    TooManyActiveSessions { limit: i32 },
+    TooManyActiveSessions {
+        /// How many may live at once.
+        limit: i32,
+    },
     /// The organization has asked for more starts than it may in a minute.
     #[error("the organization starts more than {per_minute} sessions a minute")]
     RateLimited {
+        /// How many it may.
         per_minute: u32,
         /// Until one more may come.
         next_in: Duration,

@@ -38,6 +38,7 @@ pub struct StartRequest {
     pub metadata: Option<JsonObject>,
     /// The name the user is shown under in the room, else the `user_id`.
     pub participant_name: Option<ParticipantName>,
+    /// What the user shows of itself in the room.
     pub participant_attributes: Option<ParticipantAttributes>,
     /// The agent that the caller counts on: one that is not the template's is refused.
     pub agent_name: Option<AgentName>,
