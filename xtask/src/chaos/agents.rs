@@ -3,13 +3,10 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use greenroom_testkit::agent::Actor;
+use greenroom_testkit::{agent::Actor, pass};
 use serde_json::json;
 
-use super::{
-    stage::{AGENT, Stage},
-    watch::pass,
-};
+use super::stage::{AGENT, Stage};
 
 const AGENT_WITHIN: Duration = Duration::from_secs(35);
 
