@@ -91,15 +91,16 @@ impl Greenroom {
     /// room exists in LiveKit and the agent has been asked for.
     ///
     /// # Errors
-    /// [`Error::TemplateNotFound`] and [`Error::TemplateForbidden`] when there is nothing to
-    /// start; [`Error::OtherAgent`] and [`Error::TokenTooLong`] when the template does not go with
-    /// the request; [`Error::AnotherUser`] and [`Error::MetadataForbidden`] when an end user asks for what
-    /// is a backend's; [`Error::IdempotencyKeyReused`] and [`Error::SessionOver`] when the key is
-    /// another request's, and when what it started is over; [`Error::TooManyActiveSessions`] and
-    /// [`Error::RateLimited`] when the organization has used up its limits; [`Error::LiveKit`] when the room could
-    /// not be opened, and then the session is `failed`/`livekit_error`, or, started with a key,
-    /// waits a minute for the start to come again; [`Error::Store`] and [`Error::Overloaded`] when
-    /// the database fails; [`Error::ShuttingDown`] when the runtime ends before the start does.
+    /// [`Error::TemplateNotFound`] and [`Error::TemplateForbidden`] when there is nothing to start;
+    /// [`Error::OtherAgent`] and [`Error::TokenTooLong`] when the template does not go with the
+    /// request; [`Error::AnotherUser`] and [`Error::MetadataForbidden`] when an end user asks for
+    /// what is a backend's; [`Error::IdempotencyKeyReused`] when the key is another request's;
+    /// [`Error::SessionOver`] when what the key started is over, or the session came to its end
+    /// before its room was open; [`Error::TooManyActiveSessions`] and [`Error::RateLimited`] when the
+    /// organization has used up its limits; [`Error::LiveKit`] when the room could not be opened,
+    /// and then the session is `failed`/`livekit_error`, or, started with a key, waits a minute for
+    /// the start to come again; [`Error::Store`] and [`Error::Overloaded`] when the database fails;
+    /// [`Error::ShuttingDown`] when the runtime ends before the start does.
     pub async fn start(
         &self,
         caller: &Caller,
@@ -159,8 +160,7 @@ impl Greenroom {
         let opened = timeout_at(begun + OPENED, open).await;
         let error = match opened.unwrap_or(Err(LiveKitError::Timeout)) {
             Ok(sid) => {
-                self.note_room(&opening.session, &sid, begun + NOTED).await;
-                return Ok(());
+                return self.note_room(&opening.session, &sid, begun + NOTED).await;
             }
             Err(error) => error,
         };
@@ -202,20 +202,33 @@ impl Greenroom {
     }
 
     /// Losing this write costs nothing but a look later on, so the start does not fail by it.
-    async fn note_room(&self, session: &Session, sid: &str, deadline: Instant) {
+    async fn note_room(
+        &self,
+        session: &Session,
+        sid: &str,
+        deadline: Instant,
+    ) -> Result<(), Error> {
         let (organization, id) = (session.organization_id, session.id);
         let noted = self.shared.database.run_until(deadline, async |db| {
-            if !Session::room_created(db, organization, id, sid).await? {
-                // Somebody ended it while LiveKit opened its room, which must go again.
+            let lives = Session::room_created(db, organization, id, sid).await?;
+            if !lives {
                 Session::make_due(db, organization, id).await?;
-                self.shared.due.notify_one();
             }
-            Ok(())
+            Ok(lives)
         });
-        if let Err(error) = noted.await {
-            tracing::warn!(session_id = %id, error = &error as &dyn std::error::Error,
-                "the opened room could not be written down");
+        match noted.await {
+            Ok(true) => {}
+            // It came to its end while LiveKit opened its room, which must go again.
+            Ok(false) => {
+                self.shared.due.notify_one();
+                return Err(Error::SessionOver(id));
+            }
+            Err(error) => {
+                tracing::warn!(session_id = %id, error = &error as &dyn std::error::Error,
+                    "the opened room could not be written down");
+            }
         }
+        Ok(())
     }
 
     async fn note_failure(&self, session: &Session, deadline: Instant) {

@@ -1,5 +1,8 @@
 //! What one round of a scenario plays on: a LiveKit, a database and replicas of its own.
 
+mod evidence;
+mod livekit;
+
 use std::{
     cell::{Cell, RefCell},
     path::PathBuf,
@@ -10,7 +13,6 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use greenroom_testkit::{
     agent::{Actor, Worker},
-    livekit::{AgentDispatch, Cluster, Options, Server, USUAL_TARGET_LOAD},
     pg::Database,
     place,
     user::{Present, User},
@@ -18,6 +20,8 @@ use greenroom_testkit::{
 };
 use reqwest::Client;
 use serde_json::{Value, json};
+
+pub use livekit::LiveKit;
 
 use super::watch::Watch;
 use crate::{
@@ -68,12 +72,6 @@ pub struct Stage {
     templates: Cell<u32>,
     started: RefCell<Vec<(String, Arc<Watch>)>>,
     times: RefCell<Vec<Duration>>,
-}
-
-/// One node or two.
-pub enum LiveKit {
-    One(Box<Server>),
-    Two(Box<Cluster>),
 }
 
 /// A session that was started, and its room under watch.
@@ -246,32 +244,6 @@ impl Stage {
         .await
     }
 
-    /// Writes down what is known of its sessions, beside the logs of everybody.
-    pub async fn keep_evidence(&self, outcome: &Result<()>) -> Result<()> {
-        let mut told = vec![
-            outcome.as_ref().map_or_else(|error| format!("{error:#}"), |()| "passed".to_owned()),
-        ];
-        for (id, watch) in self.started.take() {
-            if let Ok(api) = self.api() {
-                told.push(said(api.session(&id).await.map(readable)));
-                told.push(said(api.timeline(&id).await.map(readable)));
-            }
-            told.push(format!("agents in the room, by LiveKit:\n{}", watch.story()));
-            let dispatches = self.livekit.node().dispatches(watch.room()).await;
-            let dispatches = dispatches.map(|all| all.iter().map(in_short).collect::<Vec<_>>());
-            told.push(said(dispatches.map(|all| format!("dispatches:\n{}", all.join("\n")))));
-        }
-        std::fs::write(self.home.join("evidence.txt"), told.join("\n\n"))?;
-        for (number, worker) in self.workers.iter().enumerate() {
-            let output = worker.as_ref().map_or_else(|| "killed".to_owned(), Worker::output);
-            std::fs::write(self.home.join(format!("worker-{}.log", number + 1)), output)?;
-        }
-        for (number, output) in self.livekit.outputs().into_iter().enumerate() {
-            std::fs::write(self.home.join(format!("livekit-{}.log", number + 1)), output)?;
-        }
-        Ok(())
-    }
-
     /// Stops everything and hands over the times from start to agent.
     pub fn clear(self) -> Vec<Duration> {
         self.times.take()
@@ -282,70 +254,5 @@ impl Session {
     /// Its user comes in and stays.
     pub async fn user_enters(&self) -> Result<Present> {
         self.user.clone().enter().await
-    }
-}
-
-impl LiveKit {
-    async fn start(setting: &Setting, replicas: &[u16]) -> Result<Self> {
-        let url = |port: &u16| format!("http://127.0.0.1:{port}/webhooks/livekit");
-        let webhook_urls = if setting.no_webhooks {
-            vec![url(&place::free_tcp_port()?)]
-        } else {
-            replicas.iter().map(url).collect()
-        };
-        let target_load = setting.usual_target_load.then_some(USUAL_TARGET_LOAD);
-        let options = Options { webhook_urls, target_load, ..Options::default() };
-        Ok(if setting.cluster {
-            Self::Two(Box::new(Cluster::start_with(options).await?))
-        } else {
-            Self::One(Box::new(Server::start_with(options).await?))
-        })
-    }
-
-    /// The node that everybody talks to.
-    pub fn node(&self) -> &Server {
-        match self {
-            Self::One(server) => server,
-            Self::Two(cluster) => &cluster.nodes()[0],
-        }
-    }
-
-    /// The same, to be stopped and restarted.
-    pub fn node_mut(&mut self) -> &mut Server {
-        match self {
-            Self::One(server) => server,
-            Self::Two(cluster) => &mut cluster.nodes_mut()[0],
-        }
-    }
-
-    fn outputs(&self) -> Vec<String> {
-        let nodes = match self {
-            Self::One(server) => std::slice::from_ref(&**server),
-            Self::Two(cluster) => cluster.nodes().as_slice(),
-        };
-        nodes.iter().map(|node| node.output().unwrap_or_else(|error| error.to_string())).collect()
-    }
-}
-
-/// A dispatch and the agents its jobs are.
-fn in_short(dispatch: &AgentDispatch) -> String {
-    let jobs = dispatch.state.iter().flat_map(|state| &state.jobs);
-    let agents = jobs.flat_map(|job| &job.state).map(|state| {
-        let status = state.status();
-        format!("  {} {status:?} {}", state.participant_identity, state.error)
-    });
-    let agents = agents.collect::<String>();
-    format!("{} of {:?}{agents}", dispatch.id, dispatch.agent_name)
-}
-
-fn said(answer: Result<String>) -> String {
-    answer.unwrap_or_else(|error| format!("{error:#}"))
-}
-
-fn readable(answer: Value) -> String {
-    match answer {
-        // A timeline: one event, one line.
-        Value::Array(events) => events.iter().map(Value::to_string).collect::<Vec<_>>().join("\n"),
-        answer => answer.to_string(),
     }
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use diesel_async::{AsyncConnection, AsyncPgConnection, SimpleAsyncConnection};
 use greenroom_core::domain::{
     AgentName, AgentStatus, EndReason, RoomCreation, SessionStatus, UserId,
 };
@@ -56,6 +57,28 @@ async fn a_session_whose_room_was_not_opened_has_failed() {
     let found: Vec<_> =
         sessions.items.iter().map(|session| (session.status, session.end_reason)).collect();
     assert_eq!(found, [(SessionStatus::Failed, Some(EndReason::LiveKitError))]);
+}
+
+#[tokio::test]
+async fn a_session_that_is_over_before_its_room_is_open_is_not_handed_out() {
+    let database = Database::fresh().await.unwrap();
+    let rooms = Arc::new(MemoryRooms::default());
+    let greenroom = service(&database, &rooms).build().unwrap();
+    let organization = organization();
+    let id = greenroom.create_template(organization, template("T")).await.unwrap().id;
+    // The keeper gives up what a replay, a minute later, is about to open.
+    let mut db = AsyncPgConnection::establish(database.url()).await.unwrap();
+    db.batch_execute(
+        "create function give_up() returns trigger language plpgsql as
+           'begin update sessions set status = ''failed'', end_reason = ''livekit_error'', ended_at = now()
+                  where id = new.id; return null; end';
+         create trigger give_up after insert on sessions for each row execute function give_up()",
+    )
+    .await
+    .unwrap();
+    let refused =
+        greenroom.start(&Caller::backend(organization), StartRequest::new(id)).await.unwrap_err();
+    assert!(matches!(refused, Error::SessionOver(_)), "{refused:?}");
 }
 
 #[tokio::test]
