@@ -16,7 +16,7 @@ use crate::cli::Failure;
 pub enum Command {
     /// Make an organization's templates what a file says: all of it, or nothing.
     Apply {
-        /// A TOML file of [[template]] tables with the fields of the API; what is absent is the
+        /// A TOML file of `[[template]]` tables with the fields of the API; what is absent is the
         /// default. Templates are known by their names, without regard to case.
         #[arg(value_name = "FILE")]
         file: PathBuf,
