@@ -165,7 +165,7 @@ fn patch_operation(operation: &mut Value) {
                 "Location": text("The session."),
                 "Cache-Control": text("no-store"),
                 "Idempotent-Replayed": text(
-                    "true, when an earlier start with this Idempotency-Key had started the session.",
+                    "true, when an earlier start with this Idempotency-Key, or an end user's same request, had started the session.",
                 ),
             });
             add_parameter(operation, idempotency_key());

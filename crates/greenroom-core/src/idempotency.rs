@@ -1,7 +1,7 @@
 //! Idempotency keys: the same key and the same request are the same session.
 
-use greenroom_domain::{AgentName, Caller, ParticipantName, SessionStatus, UserId};
-use greenroom_store::{KeyClaim, NewSession, Renewed, Started};
+use greenroom_domain::{Caller, SessionStatus};
+use greenroom_store::{KeyClaim, KeyKind, NewSession, Renewed, Started};
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
@@ -19,13 +19,19 @@ pub(crate) enum Replay {
 }
 
 /// The key of a request, as it is stored: hashed, with whom it is scoped to, so that no user reaches
-/// another's session by guessing, and beside it what the request asks for.
+/// another's session by guessing, and beside it what the request asks for. An end user who sends none
+/// has one all the same: what they ask for.
 pub(crate) fn claim(caller: &Caller, request: &StartRequest) -> Option<KeyClaim> {
-    let key = request.idempotency_key.as_ref()?;
-    let user = caller.end_user.as_ref().map(UserId::as_str);
-    let hash = digest(&[Some("key"), user, Some(key.as_str())]);
     let fingerprint = fingerprint(request);
-    Some(KeyClaim { hash, fingerprint })
+    let user = caller.end_user.as_ref().map(|user| user.as_str().as_bytes());
+    let (kind, hash) = match &request.idempotency_key {
+        Some(key) => {
+            let key = key.as_str().as_bytes();
+            (KeyKind::Sent, digest(&[Some(b"key"), user, Some(key)]))
+        }
+        None => (KeyKind::Refetch, digest(&[Some(b"refetch"), Some(user?), Some(&fingerprint)])),
+    };
+    Some(KeyClaim { kind, hash, fingerprint })
 }
 
 /// What a request asks for, however it is written.
@@ -33,24 +39,24 @@ fn fingerprint(request: &StartRequest) -> [u8; 32] {
     let metadata = request.metadata.as_ref().map(ToString::to_string);
     let attributes = request.participant_attributes.as_ref().map(ToString::to_string);
     digest(&[
-        Some(&request.session_template_id.to_string()),
-        request.user_id.as_ref().map(UserId::as_str),
-        metadata.as_deref(),
-        request.participant_name.as_ref().map(ParticipantName::as_str),
-        attributes.as_deref(),
-        request.agent_name.as_ref().map(AgentName::as_str),
+        Some(request.session_template_id.0.as_bytes()),
+        request.user_id.as_ref().map(|user| user.as_str().as_bytes()),
+        metadata.as_ref().map(String::as_bytes),
+        request.participant_name.as_ref().map(|name| name.as_str().as_bytes()),
+        attributes.as_ref().map(String::as_bytes),
+        request.agent_name.as_ref().map(|agent| agent.as_str().as_bytes()),
     ])
 }
 
 /// A hash over parts of which each is there or not, and that cannot be told apart differently.
-fn digest(parts: &[Option<&str>]) -> [u8; 32] {
+fn digest(parts: &[Option<&[u8]>]) -> [u8; 32] {
     let mut hash = Sha256::new();
     for part in parts {
         match part {
-            Some(text) => {
+            Some(bytes) => {
                 hash.update([1]);
-                hash.update(text.len().to_be_bytes());
-                hash.update(text);
+                hash.update(bytes.len().to_be_bytes());
+                hash.update(bytes);
             }
             None => hash.update([0]),
         }
@@ -66,6 +72,9 @@ impl Greenroom {
         key: &KeyClaim,
         deadline: Instant,
     ) -> Result<Replay, Error> {
+        if key.kind == KeyKind::Refetch {
+            return Ok(Replay::Unused);
+        }
         let organization = new.organization_id;
         let database = &self.shared.database;
         let renew = async |db: &mut _| Renewed::Key(key).renew(db, organization, new.token).await;
@@ -93,16 +102,44 @@ impl Greenroom {
 
 #[cfg(test)]
 mod tests {
+    use greenroom_domain::{IdempotencyKey, OrganizationId, SessionTemplateId, UserId};
+    use uuid::Uuid;
+
     use super::*;
+
+    #[test]
+    fn an_end_users_request_is_its_own_key_and_a_backends_is_none() {
+        let user = |name: &str| UserId::try_from(name.to_owned()).unwrap();
+        let organization = OrganizationId(Uuid::from_u128(1));
+        let (ann, ben) = (user("ann"), user("ben"));
+        let request = |user: &UserId| StartRequest {
+            user_id: Some(user.clone()),
+            ..StartRequest::new(SessionTemplateId(Uuid::from_u128(2)))
+        };
+        let as_ann = Caller::end_user(organization, ann.clone());
+        let anns = claim(&as_ann, &request(&ann)).unwrap();
+        assert_eq!(anns.kind, KeyKind::Refetch);
+        assert_eq!(claim(&as_ann, &request(&ann)), Some(anns));
+        let bens = claim(&Caller::end_user(organization, ben.clone()), &request(&ben)).unwrap();
+        assert_ne!(anns.hash, bens.hash);
+        let other = SessionTemplateId(Uuid::from_u128(3));
+        let other = StartRequest { session_template_id: other, ..request(&ann) };
+        assert_ne!(anns.hash, claim(&as_ann, &other).unwrap().hash);
+        assert_eq!(claim(&Caller::backend(organization), &request(&ann)), None);
+        let key = Some(IdempotencyKey::try_from("k".to_owned()).unwrap());
+        let sent = claim(&as_ann, &StartRequest { idempotency_key: key, ..request(&ann) }).unwrap();
+        assert_eq!((sent.kind, sent.fingerprint), (KeyKind::Sent, anns.fingerprint));
+        assert_ne!(sent.hash, anns.hash);
+    }
 
     #[test]
     fn parts_cannot_be_told_apart_differently() {
         let all = [
-            digest(&[Some("key"), None, Some("ab")]),
-            digest(&[Some("key"), Some("a"), Some("b")]),
-            digest(&[Some("key"), Some("ab"), None]),
-            digest(&[Some("key"), Some(""), Some("ab")]),
-            digest(&[Some("keya"), None, Some("b")]),
+            digest(&[Some(b"key"), None, Some(b"ab")]),
+            digest(&[Some(b"key"), Some(b"a"), Some(b"b")]),
+            digest(&[Some(b"key"), Some(b"ab"), None]),
+            digest(&[Some(b"key"), Some(b""), Some(b"ab")]),
+            digest(&[Some(b"keya"), None, Some(b"b")]),
         ];
         for (n, one) in all.iter().enumerate() {
             assert!(all[n + 1..].iter().all(|other| other != one), "{n}");

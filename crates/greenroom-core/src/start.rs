@@ -11,7 +11,7 @@ use greenroom_domain::{
     ParticipantName, RoomCreation, SessionTemplateId, UserId,
 };
 use greenroom_livekit::{JoinToken, LiveKitError, TokenMetadata};
-use greenroom_store::{Finish, KeyClaim, Opening, Session, Started};
+use greenroom_store::{Finish, KeyClaim, KeyKind, Opening, Session, Started};
 use tokio::time::{Instant, timeout_at};
 use tracing::Instrument;
 
@@ -85,7 +85,9 @@ impl fmt::Debug for StartedSession {
 }
 
 impl Greenroom {
-    /// Starts a session of a template, or finds again the one that the same idempotency key started.
+    /// Starts a session of a template, or finds again the one that the same idempotency key started;
+    /// without a key an end user finds the one that the same request started, while it waits for
+    /// them or they are out of its room.
     ///
     /// When this returns, the session is committed and, unless the template says `on_join`, its
     /// room exists in LiveKit and the agent has been asked for.
@@ -134,12 +136,14 @@ impl Greenroom {
         key: Option<KeyClaim>,
     ) -> Result<StartedSession, Error> {
         let begun = Instant::now();
+        let keyed = key.is_some_and(|key| key.kind == KeyKind::Sent);
         let new = self.new_session(organization, request, key);
         let (mut started, replayed) = self.write_session(new, begun + WRITTEN).await?;
         let session = &started.opening.session;
         // A replay whose room was not opened, for all that is known, opens it.
         if session.room_creation == RoomCreation::OnStart && !started.room_created {
-            self.open_room(&mut started, key.is_some(), begun).await?;
+            // Only a start that wrote it, and that will not come again, takes it back.
+            self.open_room(&mut started, keyed || replayed, begun).await?;
         }
         Ok(self.hand_out(started, replayed))
     }

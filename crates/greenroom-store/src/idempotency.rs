@@ -1,24 +1,40 @@
 //! Idempotency keys: which session a key is of, and when it is forgotten.
 
-use diesel::dsl::{IntervalDsl, now};
+use diesel::dsl::{IntervalDsl, now, sql};
 use diesel::pg::Pg;
 use diesel::prelude::*;
 use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
-use diesel::sql_types::{BigInt, Binary, Nullable, Timestamptz, Uuid};
+use diesel::sql_types::{BigInt, Binary, Bool, Nullable, Timestamptz, Uuid};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use greenroom_domain::{OrganizationId, SessionId, SessionStatus};
 
 use crate::StoreError;
 use crate::schema::sessions;
 
-/// An idempotency key and the request it was sent with, both as hashes: neither is stored itself.
+/// What makes a start that comes again the same session: a key, and the request it came with, both as
+/// hashes. Neither is stored itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KeyClaim {
-    /// SHA-256 over the end user who sent it, if one did, and the key.
+    pub kind: KeyKind,
+    /// SHA-256 over the key, and the end user who sent it, if one did.
     pub hash: [u8; 32],
     /// SHA-256 over what the request asks for.
     pub fingerprint: [u8; 32],
 }
+
+/// Where a key comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeyKind {
+    /// The caller sent it: the session is the key's for a day, whatever becomes of it.
+    Sent,
+    /// It is an end user's request itself: the session is the key's while the user may come back to
+    /// it, and then a new one is.
+    Refetch,
+}
+
+/// Whether the user of a session may come back to it: it waits for them, or they are out of its room.
+pub(crate) const MAY_COME_BACK: &str = "(sessions.status = 'pending'
+    or sessions.status = 'active' and sessions.user_left_at > sessions.user_joined_at)";
 
 /// The session that has a key.
 #[derive(Debug, Clone, PartialEq, Eq, Queryable)]
@@ -70,6 +86,31 @@ impl KeyClaim {
             .execute(connection)
             .await?;
         Ok(forgotten > 0)
+    }
+
+    /// Takes a refetch's key from a session that its user cannot come back to, if one has it.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn release(
+        &self,
+        connection: &mut AsyncPgConnection,
+        organization: OrganizationId,
+    ) -> Result<(), StoreError> {
+        let held = sessions::table
+            .filter(sessions::organization_id.eq(organization))
+            .filter(sessions::idempotency_key.eq(self.hash.as_slice()))
+            // Not just `not`: of a user who has never left it is neither true nor false.
+            .filter(sql::<Bool>(MAY_COME_BACK).sql(" is not true"));
+        diesel::update(held)
+            .set((
+                sessions::idempotency_key.eq(None::<Vec<u8>>),
+                sessions::idempotency_fingerprint.eq(None::<Vec<u8>>),
+                sessions::revision.eq(sessions::revision + 1),
+            ))
+            .execute(connection)
+            .await?;
+        Ok(())
     }
 
     /// The two columns of a key, or of none.

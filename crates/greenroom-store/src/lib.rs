@@ -15,6 +15,7 @@ pub mod migrate;
 pub mod opening;
 pub mod organization;
 mod position;
+mod refetch;
 pub mod renewal;
 pub mod retention;
 #[rustfmt::skip]
@@ -32,7 +33,7 @@ pub use error::{Constraint, StoreError};
 pub use event::SessionEvent;
 pub use fact::Fact;
 pub use finish::Finish;
-pub use idempotency::{KeyClaim, KeyHolder, KeyPosition};
+pub use idempotency::{KeyClaim, KeyHolder, KeyKind, KeyPosition};
 pub use opening::Opening;
 pub use organization::SessionLimit;
 pub use position::Position;

@@ -13,8 +13,9 @@ use greenroom_domain::{
 };
 
 use crate::StoreError;
-use crate::idempotency::KeyClaim;
+use crate::idempotency::{KeyClaim, KeyKind};
 use crate::opening::{Opening, OpeningColumns, OpeningSql};
+use crate::refetch::Refetch;
 
 /// What a start brings; the rest comes from the template.
 #[derive(Debug, Clone)]
@@ -68,7 +69,8 @@ pub struct Started {
 pub(crate) type StartedSql = (OpeningSql, Timestamptz, Bool);
 
 impl NewSession {
-    /// Writes the session, or nothing: when the organization has no such living template, when
+    /// Writes the session; or finds the one that its user may come back to, when the key is a
+    /// refetch's, and puts its `token_expiry` off. Or nothing: when the organization has no such living template, when
     /// that names another agent, when the key is another session's, and when as many sessions live as may, or nobody made sure of that.
     ///
     /// # Errors
@@ -78,14 +80,20 @@ impl NewSession {
         &self,
         connection: &mut AsyncPgConnection,
     ) -> Result<Option<Started>, StoreError> {
-        let start = Start { new: self, columns: OpeningColumns::new() };
-        Ok(start.get_result(connection).await.optional()?)
+        let columns = OpeningColumns::new();
+        let started = match &self.key {
+            Some(key) if key.kind == KeyKind::Refetch => {
+                Refetch { new: self, key, columns }.get_result(connection).await
+            }
+            _ => Start { new: self, columns }.get_result(connection).await,
+        };
+        Ok(started.optional()?)
     }
 }
 
 impl NewSession {
     /// The template's current version, unless the organization may not start it now.
-    fn push_template<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
+    pub(crate) fn push_template<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
         out.push_sql(
             "select session_templates.* from session_templates
              join organizations on organizations.id = session_templates.organization_id
@@ -111,6 +119,55 @@ impl NewSession {
         );
         out.push_bind_param::<Uuid, _>(&self.organization_id)?;
         out.push_sql("))");
+        Ok(())
+    }
+
+    /// The session as a row named like the table, so that the columns of [`Session`](crate::Session)
+    /// are found in it.
+    pub(crate) fn push_insert<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
+        out.push_sql(
+            "sessions as (
+               insert into sessions (
+                 organization_id, session_template_id, session_template_version,
+                 modality_profile, enabled_panels, room_creation, status, agent_status, join_by, next_check_at,
+                 id, user_id, metadata, room_name,
+                 participant_identity, participant_name, participant_attributes, created_at,
+                 idempotency_key, idempotency_fingerprint, token_expiry)
+               select
+                 organization_id, id, version,
+                 modality_profile, enabled_panels, room_creation, 'pending',
+                 case when agent_name is null then 'none' else 'waiting' end,
+                 now() + make_interval(secs => join_window_seconds),
+                 case room_creation
+                   when 'on_start' then now() + interval '6 seconds'
+                   else now() + make_interval(secs => least(join_window_seconds, ",
+        );
+        out.push_bind_param::<Integer, _>(&self.first_look_within)?;
+        out.push_sql(")) end, ");
+        out.push_bind_param::<Uuid, _>(&self.id)?;
+        out.push_sql(", ");
+        out.push_bind_param::<Nullable<Text>, _>(&self.user_id)?;
+        out.push_sql(", ");
+        out.push_bind_param::<Nullable<Jsonb>, _>(&self.metadata)?;
+        out.push_sql(", ");
+        out.push_bind_param::<Text, _>(&self.room_name)?;
+        out.push_sql(", ");
+        out.push_bind_param::<Text, _>(&self.participant_identity)?;
+        out.push_sql(", ");
+        out.push_bind_param::<Nullable<Text>, _>(&self.participant_name)?;
+        out.push_sql(", ");
+        out.push_bind_param::<Nullable<Jsonb>, _>(&self.participant_attributes)?;
+        out.push_sql(", ");
+        out.push_bind_param::<Timestamptz, _>(&self.created_at)?;
+        out.push_sql(", ");
+        KeyClaim::push(self.key.as_ref(), out.reborrow())?;
+        out.push_sql(", ");
+        self.token.push_end("template", out.reborrow())?;
+        out.push_sql(
+            " from template
+              on conflict (organization_id, idempotency_key) where idempotency_key is not null do nothing
+              returning *)",
+        );
         Ok(())
     }
 }
@@ -148,57 +205,22 @@ impl Query for Start<'_> {
     type SqlType = StartedSql;
 }
 
-impl QueryFragment<Pg> for Start<'_> {
-    fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
-        let new = self.new;
-        out.push_sql("with template as (");
-        new.push_template(out.reborrow())?;
-        // Named like the table, so that the columns of `Session` are found in it.
-        out.push_sql(
-            "), sessions as (
-               insert into sessions (
-                 organization_id, session_template_id, session_template_version,
-                 modality_profile, enabled_panels, room_creation, status, agent_status, join_by, next_check_at,
-                 id, user_id, metadata, room_name,
-                 participant_identity, participant_name, participant_attributes, created_at,
-                 idempotency_key, idempotency_fingerprint, token_expiry)
-               select
-                 organization_id, id, version,
-                 modality_profile, enabled_panels, room_creation, 'pending',
-                 case when agent_name is null then 'none' else 'waiting' end,
-                 now() + make_interval(secs => join_window_seconds),
-                 case room_creation
-                   when 'on_start' then now() + interval '6 seconds'
-                   else now() + make_interval(secs => least(join_window_seconds, ",
-        );
-        out.push_bind_param::<Integer, _>(&new.first_look_within)?;
-        out.push_sql(")) end, ");
-        out.push_bind_param::<Uuid, _>(&new.id)?;
-        out.push_sql(", ");
-        out.push_bind_param::<Nullable<Text>, _>(&new.user_id)?;
-        out.push_sql(", ");
-        out.push_bind_param::<Nullable<Jsonb>, _>(&new.metadata)?;
-        out.push_sql(", ");
-        out.push_bind_param::<Text, _>(&new.room_name)?;
-        out.push_sql(", ");
-        out.push_bind_param::<Text, _>(&new.participant_identity)?;
-        out.push_sql(", ");
-        out.push_bind_param::<Nullable<Text>, _>(&new.participant_name)?;
-        out.push_sql(", ");
-        out.push_bind_param::<Nullable<Jsonb>, _>(&new.participant_attributes)?;
-        out.push_sql(", ");
-        out.push_bind_param::<Timestamptz, _>(&new.created_at)?;
-        out.push_sql(", ");
-        KeyClaim::push(new.key.as_ref(), out.reborrow())?;
-        out.push_sql(", ");
-        new.token.push_end("template", out.reborrow())?;
-        out.push_sql(
-            " from template
-              on conflict (organization_id, idempotency_key) where idempotency_key is not null do nothing
-              returning *) select ",
-        );
-        self.columns.push(out.reborrow())?;
+impl OpeningColumns {
+    /// What is selected of a session that was just written, and its template.
+    pub(crate) fn push_started<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
+        out.push_sql(" select ");
+        self.push(out.reborrow())?;
         out.push_sql(", sessions.token_expiry, false from sessions, template");
         Ok(())
+    }
+}
+
+impl QueryFragment<Pg> for Start<'_> {
+    fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
+        out.push_sql("with template as (");
+        self.new.push_template(out.reborrow())?;
+        out.push_sql("), ");
+        self.new.push_insert(out.reborrow())?;
+        self.columns.push_started(out)
     }
 }

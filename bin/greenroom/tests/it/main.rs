@@ -17,6 +17,7 @@ mod memory;
 mod problems;
 mod query;
 mod real;
+mod refetch;
 mod secrets;
 mod start;
 mod statements;

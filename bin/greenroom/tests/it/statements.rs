@@ -4,6 +4,7 @@ use diesel::sql_query;
 use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl};
 use greenroom_testkit::livekit::Server;
 use greenroom_testkit::pg::{Cluster, Database};
+use reqwest::Method;
 use serde_json::json;
 
 use crate::app::App;
@@ -72,6 +73,16 @@ async fn a_start_is_one_statement_before_livekit_and_one_after_and_a_read_is_one
             "no test query, no begin, no commit:\n{log}"
         );
     }
+
+    // An end user's start that finds its session again is one statement, too.
+    let before = cluster.output().len();
+    for _ in 0..STARTS {
+        let path = format!("/api/v1/sessions/start?session_template_id={limited}");
+        assert_eq!(app.ask_as("ann", Method::POST, &path).await.status, 201);
+    }
+    let log = cluster.output().split_off(before);
+    let asked = for_requests(&log, &["execute", "statement:"]);
+    assert_eq!(asked, STARTS, "no test query, no begin, no commit:\n{log}");
 
     // An organization with a limit pays one lock, and a transaction around both; who it is has to be
     // learned once.

@@ -4,8 +4,8 @@ use chrono::{DateTime, SubsecRound, Utc};
 use diesel_async::AsyncPgConnection;
 use greenroom_domain::{OrganizationId, ParticipantAttributes, ParticipantIdentity};
 use greenroom_store::{
-    Constraint, KeyClaim, NewSession, SessionTemplate, Standing, Started, StoreError, TokenLife,
-    organization,
+    Constraint, KeyClaim, KeyKind, NewSession, SessionTemplate, Standing, Started, StoreError,
+    TokenLife, organization,
 };
 use tokio::time::Instant;
 
@@ -13,10 +13,13 @@ use super::StartRequest;
 use crate::idempotency::Replay;
 use crate::{Error, Greenroom, clock};
 
-/// How often the statement is tried: with up to three new names of the room, and with what stood in
-/// its way out of it. Names of one process never collide, and those of several by chance only, so
-/// that a fourth collision is a fault and not bad luck.
-const TRIED: usize = 6;
+/// New names of a room after its first. Names of one process never collide, and those of several by
+/// chance only, so a fourth collision is a fault and not bad luck.
+const NEW_NAMES: usize = 3;
+
+/// How often the statement is tried: with new names, with a lock, and each time that something which
+/// stood in its way has gone.
+const TRIED: usize = 8;
 
 /// The longest token: it travels in a URL, and what stands between cuts off long ones.
 const MAX_TOKEN_BYTES: usize = 6 * 1024;
@@ -32,15 +35,22 @@ struct Attempt {
 }
 
 impl Greenroom {
-    /// Writes the session; or finds the one of the same key, and says so.
+    /// Writes the session; or finds the one of the same key or request, and says so.
     pub(super) async fn write_session(
         &self,
         mut new: NewSession,
         deadline: Instant,
     ) -> Result<(Started, bool), Error> {
+        let refetch = new.key.filter(|key| key.kind == KeyKind::Refetch);
+        let (mut release, mut new_names) = (None, NEW_NAMES);
         for _ in 0..TRIED {
-            match self.insert(&new, deadline).await {
-                Ok(Attempt { written: Some(started), .. }) => return Ok((started, false)),
+            match self.insert(&new, release, deadline).await {
+                Ok(Attempt { written: Some(started), .. }) => {
+                    let replayed = started.opening.session.id != new.id;
+                    return Ok((started, replayed));
+                }
+                // Maybe the user's session is over, or they are in its room: it loses the key.
+                Ok(_) if release != refetch => release = refetch,
                 Ok(Attempt { limit, .. }) => {
                     let replayed = self.why_nothing_was_written(&new, limit, deadline).await?;
                     if let Some(started) = replayed {
@@ -49,21 +59,28 @@ impl Greenroom {
                     // What stood in its way no longer does, or it was the missing lock.
                     new.sessions_locked = self.shared.limited.knows(new.organization_id);
                 }
-                Err(Error::Store(StoreError::Conflict(Constraint::RoomName))) => {
+                Err(Error::Store(StoreError::Conflict(Constraint::RoomName))) if new_names > 0 => {
+                    new_names -= 1;
                     new.room_name = self.shared.names.room(new.created_at);
                 }
                 Err(error) => return Err(error),
             }
         }
-        Err(StoreError::Conflict(Constraint::RoomName).into())
+        // The same key is claimed and given up again and again.
+        Err(Error::Overloaded)
     }
 
     /// One attempt. An organization with a limit is locked first, so that its sessions are counted
     /// by one start after the other. A token that may be too long is tried before the commit.
-    async fn insert(&self, new: &NewSession, deadline: Instant) -> Result<Attempt, Error> {
+    async fn insert(
+        &self,
+        new: &NewSession,
+        release: Option<KeyClaim>,
+        deadline: Instant,
+    ) -> Result<Attempt, Error> {
         let (database, id) = (&self.shared.database, new.organization_id);
         let long = may_make_long_token(new);
-        if !new.sessions_locked && !long {
+        if !new.sessions_locked && !long && release.is_none() {
             let insert = async |db: &mut _| new.insert(db).await;
             let written = database.run_until(deadline, insert).await?;
             return Ok(Attempt { written, limit: None });
@@ -72,6 +89,9 @@ impl Greenroom {
         let insert = async |db: &mut AsyncPgConnection| {
             if new.sessions_locked {
                 limit = organization::lock_sessions(db, id, new.max_active_sessions).await?;
+            }
+            if let Some(key) = release {
+                key.release(db, id).await?;
             }
             let written = new.insert(db).await?;
             too_long = long && written.as_ref().is_some_and(|written| self.has_long_token(written));

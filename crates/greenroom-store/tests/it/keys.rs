@@ -5,7 +5,7 @@ use diesel_async::RunQueryDsl;
 use greenroom_domain::RoomName;
 use greenroom_store::idempotency::forget_old_keys;
 use greenroom_store::retention::delete_old_sessions;
-use greenroom_store::{KeyClaim, NewSession, Renewed, connect};
+use greenroom_store::{KeyClaim, KeyKind, NewSession, Renewed, connect};
 use greenroom_testkit::pg::Database;
 
 use crate::session::{ORGANIZATION, session, template};
@@ -13,7 +13,7 @@ use crate::session::{ORGANIZATION, session, template};
 fn keyed(number: u32, key: u8) -> NewSession {
     let new = session(u128::from(number));
     let room_name = RoomName::new(new.created_at, number);
-    let key = Some(KeyClaim { hash: [key; 32], fingerprint: [1; 32] });
+    let key = Some(KeyClaim { kind: KeyKind::Sent, hash: [key; 32], fingerprint: [1; 32] });
     NewSession { room_name, key, ..new }
 }
 

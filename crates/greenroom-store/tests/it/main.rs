@@ -5,4 +5,5 @@ mod facts;
 mod keys;
 mod migrations;
 mod pages;
+mod refetch;
 mod session;

@@ -1,0 +1,147 @@
+//! An end user who starts again without a key: SDKs fetch more often than one thinks.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use greenroom_testkit::livekit::Server;
+use greenroom_testkit::user::{Present, User};
+use greenroom_testkit::wait_until;
+use serde_json::{Value, json};
+
+use crate::app::{Answer, App, answer};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+async fn fetch(app: &App, user: &str, template: &str, body: Value) -> Answer {
+    let url = format!("{}/api/v1/sessions/start?session_template_id={template}", app.address);
+    answer(app.client.post(url).bearer_auth(app.user_token(user)).json(&body)).await
+}
+
+/// Joins with the pass of a start, and stays.
+async fn enter(app: &App, started: &Answer) -> Present {
+    let text = |field: &str| started.body[field].as_str().unwrap();
+    let user = User::new(text("server_url"), text("participant_token")).enter().await.unwrap();
+    app.becomes(started.header("location"), "active", PATIENCE).await;
+    user
+}
+
+/// Leaves, and is seen to have left.
+async fn leave(app: &App, user: Present, location: &str) {
+    user.leave().await.unwrap();
+    wait_until("the user to be seen out", PATIENCE, async || {
+        let events = app.events(location).await;
+        Ok(events.iter().any(|event| event == "user_left").then_some(()))
+    })
+    .await
+    .unwrap();
+}
+
+#[track_caller]
+fn assert_started(answer: &Answer, replayed: bool) -> String {
+    assert_eq!(answer.status, 201, "{}", answer.body);
+    assert_eq!(answer.header("idempotent-replayed"), if replayed { "true" } else { "" });
+    assert_eq!(answer.header("cache-control"), "no-store");
+    answer.header("location").to_owned()
+}
+
+#[tokio::test]
+async fn the_same_request_is_the_same_session_and_another_is_another() {
+    let app = App::start().await;
+    let template = app.template(json!({"room_creation": "on_join"})).await;
+    let other = app.template(json!({"room_creation": "on_join"})).await;
+    let first = fetch(&app, "ann", &template, json!({})).await;
+    let location = assert_started(&first, false);
+    // Said in other words it is the same.
+    for body in [json!({"room_config": {}}), json!({"user_id": "ann"}), json!({"roomName": ""})] {
+        let again = fetch(&app, "ann", &template, body).await;
+        assert_eq!(assert_started(&again, true), location);
+        for field in ["session_id", "room_name", "participant_identity", "join_by"] {
+            assert_eq!(again.body[field], first.body[field], "{field}");
+        }
+    }
+    let mut all = HashSet::from([location]);
+    for (user, template, body) in [
+        ("ben", &template, json!({})),
+        ("ann", &other, json!({})),
+        ("ann", &template, json!({"participant_name": "Ann"})),
+        ("ann", &template, json!({"participant_attributes": {"plan": "gold"}})),
+    ] {
+        let started = fetch(&app, user, template, body).await;
+        assert!(all.insert(assert_started(&started, false)), "{user}");
+    }
+    // A backend that says the same starts a session of its own each time.
+    for _ in 0..2 {
+        let started = app.start_session(&template, json!({"user_id": "ann"})).await;
+        assert!(all.insert(assert_started(&started, false)));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sixteen_at_once_are_one_session_and_one_room() {
+    let app = App::start().await;
+    let template = app.template(json!({})).await;
+    let over = fetch(&app, "ann", &template, json!({})).await;
+    let ended = app.post(&format!("{}/end", over.header("location")), &json!({})).await;
+    assert_eq!(ended.status, 200, "{}", ended.body);
+    let fetches = (0..16).map(|_| fetch(&app, "ann", &template, json!({})));
+    let answers = join_all(fetches).await;
+    let all: HashSet<_> = answers.iter().map(|one| one.header("location")).collect();
+    assert_eq!(all.len(), 1, "{all:?}");
+    assert!(!all.contains(over.header("location")), "the one before is over");
+    let replayed = answers.iter().filter(|one| one.header("idempotent-replayed") == "true");
+    assert_eq!(replayed.count(), 15);
+    let room = answers[0].body["room_name"].as_str().unwrap();
+    assert!(Server::shared().await.unwrap().room(room).await.unwrap().is_some());
+    assert_eq!(app.get("/api/v1/sessions").await.body.as_array().unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn a_user_who_reloads_comes_back_and_one_who_is_there_starts_another() {
+    let app = App::with(&[("GREENROOM_RECONCILE_SECONDS", "1")]).await;
+    let template = app.template(json!({"reconnect_window_seconds": 30})).await;
+    let first = fetch(&app, "ann", &template, json!({})).await;
+    let location = assert_started(&first, false);
+    let user = enter(&app, &first).await;
+    let second = fetch(&app, "ann", &template, json!({})).await;
+    let other = assert_started(&second, false);
+    assert_ne!(other, location, "a second device is another session");
+    leave(&app, user, &location).await;
+    // It is the second device's that is found again from now on.
+    assert_eq!(assert_started(&fetch(&app, "ann", &template, json!({})).await, true), other);
+    let user = enter(&app, &second).await;
+    leave(&app, user, &other).await;
+    let reloaded = fetch(&app, "ann", &template, json!({})).await;
+    assert_eq!(assert_started(&reloaded, true), other);
+    assert_eq!(app.get(&other).await.body["status"], "active");
+    enter(&app, &reloaded).await;
+}
+
+#[tokio::test]
+async fn a_refetch_takes_no_second_place_and_a_refused_one_leaves_all_as_it_was() {
+    let app = App::with(&[("GREENROOM_RECONCILE_SECONDS", "1")]).await;
+    let template = app.template(json!({"reconnect_window_seconds": 30})).await;
+    app.limit("1").await;
+    let first = fetch(&app, "ann", &template, json!({})).await;
+    let location = assert_started(&first, false);
+    assert_eq!(assert_started(&fetch(&app, "ann", &template, json!({})).await, true), location);
+    fetch(&app, "ben", &template, json!({})).await.assert_problem(429, "too_many_active_sessions");
+    let user = enter(&app, &first).await;
+    let second = fetch(&app, "ann", &template, json!({})).await;
+    second.assert_problem(429, "too_many_active_sessions");
+    leave(&app, user, &location).await;
+    let again = fetch(&app, "ann", &template, json!({})).await;
+    assert_eq!(assert_started(&again, true), location, "occupied, it kept its key");
+}
+
+#[tokio::test]
+async fn a_start_that_livekit_failed_is_not_found_again() {
+    let app = App::with(&[("LIVEKIT_API_URL", "http://127.0.0.1:9")]).await;
+    let template = app.template(json!({})).await;
+    for _ in 0..2 {
+        let failed = fetch(&app, "ann", &template, json!({})).await;
+        failed.assert_problem(503, "livekit_unavailable");
+    }
+    let sessions = app.get("/api/v1/sessions?status=failed").await.body;
+    assert_eq!(sessions.as_array().unwrap().len(), 2, "without a key there is no minute of grace");
+}

@@ -1,0 +1,58 @@
+//! The statement of an end user's start: the session they may come back to, or else a new one.
+
+use diesel::pg::Pg;
+use diesel::prelude::*;
+use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
+use diesel::sql_types::{Binary, Uuid};
+
+use crate::idempotency::{KeyClaim, MAY_COME_BACK};
+use crate::opening::{ITS_VERSION, OpeningColumns};
+use crate::start::{NewSession, StartedSql};
+
+/// A start whose key is the request itself.
+pub(crate) struct Refetch<'a> {
+    pub(crate) new: &'a NewSession,
+    pub(crate) key: &'a KeyClaim,
+    pub(crate) columns: OpeningColumns,
+}
+
+impl QueryId for Refetch<'_> {
+    type QueryId = Refetch<'static>;
+    const HAS_STATIC_QUERY_ID: bool = true;
+}
+
+impl Query for Refetch<'_> {
+    type SqlType = StartedSql;
+}
+
+impl QueryFragment<Pg> for Refetch<'_> {
+    fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
+        let new = self.new;
+        // Like any further token it adds nothing to `revision`: see `renewal.rs`.
+        out.push_sql("with again as (update sessions set token_expiry = greatest(token_expiry, ");
+        new.token.push_end("template", out.reborrow())?;
+        out.push_sql(") from session_templates template where ");
+        out.push_sql(ITS_VERSION);
+        out.push_sql(" and sessions.organization_id = ");
+        out.push_bind_param::<Uuid, _>(&new.organization_id)?;
+        out.push_sql(" and sessions.idempotency_key = ");
+        out.push_bind_param::<Binary, _>(&self.key.hash)?;
+        out.push_sql(" and ");
+        out.push_sql(MAY_COME_BACK);
+        out.push_sql(" returning sessions.*), template as (");
+        new.push_template(out.reborrow())?;
+        out.push_sql(" and not exists (select from again)), ");
+        new.push_insert(out.reborrow())?;
+        self.columns.push_started(out.reborrow())?;
+        out.push_sql(" union all select ");
+        self.columns.push(out.reborrow())?;
+        out.push_sql(", ");
+        new.token.push_end("template", out.reborrow())?;
+        out.push_sql(
+            ", sessions.room_created_at is not null
+               from again as sessions join session_templates template on ",
+        );
+        out.push_sql(ITS_VERSION);
+        Ok(())
+    }
+}
