@@ -62,7 +62,8 @@ fn property_schema(name: &str) -> Option<Value> {
             json!({"type": "string", "maxLength": 128, "pattern": PRINTABLE})
         }
         "participant_attributes" => json!({
-            "type": "object", "maxProperties": 32, "additionalProperties": {"type": "string"},
+            "type": "object", "maxProperties": 32,
+            "additionalProperties": {"type": "string", "pattern": r"^[^\u0000]*$"},
         }),
         "agent_name" => json!({
             "type": "string", "minLength": 1, "maxLength": 64,
