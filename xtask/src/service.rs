@@ -183,6 +183,11 @@ impl Service {
         pid.and_then(|pid| pid.parse().ok()).context("the service has not said its pid")
     }
 
+    /// How many lines of its log say this.
+    pub fn log_lines(&self, text: &str) -> usize {
+        self.with_process(|process| process.output()).matches(text).count()
+    }
+
     /// Ends, with its last words, if it ever does.
     pub async fn died(&self) -> Error {
         loop {

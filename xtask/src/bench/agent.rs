@@ -36,15 +36,16 @@ pub async fn measure(ground: &Ground) -> Result<Vec<Finding>> {
     let worker = Actor::named(AGENT).idle_processes(IDLE).start(&stage.livekit).await?;
     let template = json!({ "name": "Actor", "agent_name": AGENT });
     let template = stage.api.template(&template).await?;
+    let mut view = stage.livekit.view("");
     let (mut started, mut by_hand) = (Vec::new(), Vec::new());
     for pair in 0..PAIRS {
         // Who goes second may find what the first has warmed, or used up.
         for way in [pair, pair + 1] {
             pass(TO_RECOVER).await?;
             if way % 2 == 0 {
-                started.push(start(&stage, &template).await?);
+                started.push(start(&stage, &mut view, &template).await?);
             } else {
-                by_hand.push(dispatch(&stage, ground, pair).await?);
+                by_hand.push(dispatch(&stage, &mut view, ground, pair).await?);
             }
         }
     }
@@ -69,15 +70,20 @@ pub async fn measure(ground: &Ground) -> Result<Vec<Finding>> {
     ])
 }
 
-async fn start(stage: &Stage, template: &str) -> Result<Duration> {
+async fn start(stage: &Stage, view: &mut View, template: &str) -> Result<Duration> {
     let session = starts::one(&stage.api, template).await?;
-    let took = seen(&stage.livekit.view(&session.room), session.begun).await?;
+    let took = seen(view, &session.room, session.begun).await?;
     stage.api.end(&session.id).await?;
     Ok(took)
 }
 
 /// The control: the one call that somebody makes who asks LiveKit alone.
-async fn dispatch(stage: &Stage, ground: &Ground, number: usize) -> Result<Duration> {
+async fn dispatch(
+    stage: &Stage,
+    view: &mut View,
+    ground: &Ground,
+    number: usize,
+) -> Result<Duration> {
     let livekit = &stage.livekit;
     let room = format!("by-hand-{number}");
     let claims = json!({
@@ -93,13 +99,14 @@ async fn dispatch(stage: &Stage, ground: &Ground, number: usize) -> Result<Durat
         .send()
         .await?;
     opened.error_for_status()?;
-    let took = seen(&livekit.view(&room), begun).await?;
+    let took = seen(view, &room, begun).await?;
     livekit.delete_room(&room).await?;
     Ok(took)
 }
 
 /// Looks until an agent is in the room and active, and says how long ago it was begun.
-async fn seen(view: &View, begun: Instant) -> Result<Duration> {
+async fn seen(view: &mut View, room: &str, begun: Instant) -> Result<Duration> {
+    view.turn_to(room);
     let mut looks = interval(BETWEEN_LOOKS);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let look = async {

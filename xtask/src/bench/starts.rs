@@ -5,11 +5,11 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use anyhow::Result;
-use tokio::task::JoinSet;
+use tokio::{task::JoinSet, time::sleep};
 
 use crate::api::{Api, text};
 
@@ -20,7 +20,9 @@ const AT_ONCE: usize = 8;
 
 /// A LiveKit that opens thousands of rooms at once on a machine it shares is out of breath at times,
 /// and a start then fails.
-const ATTEMPTS: usize = 3;
+const ATTEMPTS: usize = 5;
+
+const TO_BREATHE: Duration = Duration::from_secs(1);
 
 /// A session that was started.
 #[derive(Debug, Clone)]
@@ -39,7 +41,7 @@ pub async fn one(api: &Api, template: &str) -> Result<Started> {
         let begun = Instant::now();
         match api.start(template, USER, None).await {
             Err(error) if attempts == ATTEMPTS => return Err(error),
-            Err(_) => {}
+            Err(_) => sleep(TO_BREATHE).await,
             Ok(answer) => {
                 let (id, room) = (text(&answer, "session_id")?, text(&answer, "room_name")?);
                 return Ok(Started { id, room, begun });

@@ -23,6 +23,11 @@ pub struct View {
 }
 
 impl View {
+    /// Looks at another room from now on.
+    pub fn turn_to(&mut self, room: &str) {
+        room.clone_into(&mut self.room);
+    }
+
     /// The agents in the room that are active, and not still joining.
     ///
     /// # Errors
