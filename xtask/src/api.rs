@@ -8,7 +8,7 @@ use uuid::Uuid;
 use crate::service::Service;
 
 /// The organization of everything that is made by it: whoever uses it has a database of its own.
-const ORGANIZATION: Uuid = Uuid::from_u128(0x0190_d3a0_0000_7000_8000_0000_0000_c405);
+pub const ORGANIZATION: Uuid = Uuid::from_u128(0x0190_d3a0_0000_7000_8000_0000_0000_c405);
 
 const SESSIONS: &str = "/api/v1/sessions";
 
@@ -22,7 +22,11 @@ pub struct Api {
 
 impl Api {
     pub fn of(service: &Service, client: &Client) -> Self {
-        let (base, token) = (service.url(""), service.token_of(ORGANIZATION));
+        Self::of_organization(service, client, ORGANIZATION)
+    }
+
+    pub fn of_organization(service: &Service, client: &Client, organization: Uuid) -> Self {
+        let (base, token) = (service.url(""), service.token_of(organization));
         Self { client: client.clone(), base, token }
     }
 

@@ -1,8 +1,10 @@
-//! `cargo xtask bench keeper`: what the keeper costs, and whether it is in time, on the real parts.
+//! `cargo xtask bench`: what starts and the keeper cost, and whether they are in time, on the real
+//! parts.
 
 mod agent;
 mod deadlines;
 mod figure;
+mod limits;
 mod process;
 mod stage;
 mod starts;
@@ -11,7 +13,7 @@ mod waits;
 mod webhooks;
 mod wire;
 
-use std::{process::ExitCode, time::Instant};
+use std::{path::PathBuf, process::ExitCode, time::Instant};
 
 use anyhow::{Result, bail};
 use clap::{Args, Subcommand};
@@ -36,6 +38,8 @@ pub struct Arguments {
 enum What {
     /// What looks after running sessions: in time, and for how much of the machine.
     Keeper(Chosen),
+    /// How many sessions start in a second.
+    Starts(Starts),
 }
 
 #[derive(Args)]
@@ -45,9 +49,18 @@ struct Chosen {
     only: Vec<String>,
 }
 
+#[derive(Args)]
+struct Starts {
+    /// Measure plain starts against those of this program, a greenroom built from another revision.
+    #[arg(long, value_name = "PROGRAM")]
+    against: Option<PathBuf>,
+}
+
 pub async fn run(arguments: Arguments) -> Result<ExitCode> {
-    let What::Keeper(Chosen { only }) = arguments.what;
-    let figures = chosen(figure::of_keeper(), &only)?;
+    let (figures, against) = match arguments.what {
+        What::Keeper(Chosen { only }) => (chosen(figure::of_keeper(), &only)?, None),
+        What::Starts(Starts { against }) => (figure::of_starts(), against),
+    };
     let started = Instant::now();
     println!("The real parts, side by side on this machine\n");
     let steps = Steps::new();
@@ -58,8 +71,8 @@ pub async fn run(arguments: Arguments) -> Result<ExitCode> {
     )?;
     let home = place::target().join("bench");
     std::fs::remove_dir_all(&home).ok();
-    let ground =
-        Ground { program, database_url: postgres.url.clone(), home, client: Client::new() };
+    let database_url = postgres.url.clone();
+    let ground = Ground { program, against, database_url, home, client: Client::new() };
     println!("\nThe figures{:>16}{:>14}   to reach\n", "took", "measured");
     let mut short = Vec::new();
     // One after the other: each has the machine to itself.

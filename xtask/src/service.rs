@@ -16,7 +16,7 @@ use greenroom_testkit::{
     process::{Guarded, Process},
     wait_until,
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::{env, steps::Steps};
@@ -165,6 +165,13 @@ impl Service {
     /// The token of a backend of this organization.
     pub fn token_of(&self, organization: Uuid) -> String {
         caller::backend(&self.secret, organization)
+    }
+
+    /// The token of an end user of this organization.
+    pub fn token_of_user(&self, organization: Uuid, user: &str) -> String {
+        let claims =
+            json!({ "org_id": organization, "user_id": user, "exp": caller::in_seconds(3_600) });
+        caller::token(&self.secret, &claims)
     }
 
     /// Where it logs, seen from the root of the repository when it is inside.

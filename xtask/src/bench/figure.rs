@@ -4,7 +4,7 @@ use std::{fmt, pin::Pin};
 
 use anyhow::Result;
 
-use super::{agent, deadlines, stage::Ground, waits, webhooks};
+use super::{agent, deadlines, limits, stage::Ground, waits, webhooks};
 
 /// Something to measure.
 pub struct Figure {
@@ -56,6 +56,13 @@ pub fn of_keeper() -> Vec<Figure> {
         }),
         figure("waits", "holding a thousand requests", |ground| Box::pin(waits::measure(ground))),
     ]
+}
+
+/// Every figure of a start's.
+pub fn of_starts() -> Vec<Figure> {
+    vec![figure("limits", "starting in turns, with limits and without", |ground| {
+        Box::pin(limits::measure(ground))
+    })]
 }
 
 fn figure(name: &'static str, says: &'static str, measure: Measure) -> Figure {

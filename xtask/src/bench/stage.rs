@@ -14,8 +14,11 @@ use tokio_postgres::{Client as Postgres, NoTls};
 use crate::{api::Api, service::Service};
 
 /// What all stages are set on.
+#[derive(Clone)]
 pub struct Ground {
     pub program: PathBuf,
+    /// Another Greenroom to be measured against.
+    pub against: Option<PathBuf>,
     /// The server on which each stage has a database of its own.
     pub database_url: String,
     /// Where logs go.
