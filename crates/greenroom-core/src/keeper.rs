@@ -16,7 +16,7 @@ use chrono::{DateTime, Utc};
 use futures_util::{FutureExt, StreamExt, stream};
 use greenroom_domain::lifecycle::{Decision, decide};
 use greenroom_store::{Claim, Claims, First};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout, timeout_at};
 use tracing::Instrument;
@@ -28,10 +28,14 @@ use crate::{Error, Greenroom};
 const TICK: Duration = Duration::from_millis(250);
 
 /// How many sessions are claimed at once: one call lists the rooms of them all.
-const BATCH: usize = 256;
+const BATCH: u32 = 256;
 
-/// How many are under claim at once. While LiveKit does not answer, each is for seconds.
-const CLAIMED: usize = 1_024;
+/// How many are under claim at once. What becomes due meanwhile is looked at after them, so that they
+/// are no more than keep all calls to LiveKit busy; while it does not answer, each is for seconds.
+const CLAIMED: usize = 512;
+
+/// How many there must be room for: claims of a few at a time would be many claims.
+const WORTH_A_CLAIM: u32 = 32;
 
 /// How many of a batch are looked at at once.
 const AT_ONCE: usize = 64;
@@ -59,21 +63,21 @@ impl Greenroom {
         let mut first = First::Oldest;
         loop {
             while batches.try_join_next().is_some() {}
-            let limit = free.available_permits().min(BATCH);
+            let room = tokio::select! {
+                () = &mut stop => None,
+                room = room(&free) => room,
+            };
+            let Some(room) = room else { break };
+            let limit = room.num_permits();
             let claims = self.claim(limit, first).await;
-            let (size, at) = (claims.sessions.len(), claims.at);
+            let size = claims.sessions.len();
             // A full claim says that there is more. Then every other one begins with what has become
             // due last: a backlog, as after an outage, keeps nobody waiting who is in a call.
             let more = size > 0 && size == limit;
             first = if more { first.other() } else { First::Oldest };
             if size > 0 {
-                let held =
-                    u32::try_from(size).map(|size| free.clone().try_acquire_many_owned(size));
                 let greenroom = self.clone();
-                let look_after = async move {
-                    greenroom.look_after(claims.sessions, at).await;
-                    drop(held);
-                };
+                let look_after = async move { greenroom.look_after(claims, room).await };
                 batches.spawn(look_after.in_current_span());
             }
             let pause = if more { Duration::ZERO } else { TICK };
@@ -98,22 +102,27 @@ impl Greenroom {
     }
 
     /// Looks at a batch. What has to be done for one of them is done at once; where there is nothing
-    /// to do, that is written for many in one statement.
-    async fn look_after(&self, batch: Vec<Claim>, at: DateTime<Utc>) {
+    /// to do, that is written for many in one statement. Each gives its place up as soon as it was
+    /// looked at, or the slowest of a batch would keep others from being claimed.
+    async fn look_after(&self, claims: Claims, mut room: OwnedSemaphorePermit) {
+        let Claims { at, sessions } = claims;
         let deadline = Instant::now() + TO_LOOK;
-        let rooms = timeout_at(deadline, self.rooms_of(&batch)).await.ok().flatten();
+        let rooms = timeout_at(deadline, self.rooms_of(&sessions)).await.ok().flatten();
         let (mut at_rest, mut to_see_to) = (Vec::new(), Vec::new());
-        for claim in batch {
+        for claim in sessions {
             let glance = glance(&claim, rooms.as_ref());
             // Most need no call of their own, and nothing follows for them.
             match self.at_a_glance(&claim, &glance, at) {
                 Some(next_check_at) => at_rest.push((claim, next_check_at)),
-                None => to_see_to.push((claim, glance)),
+                None => to_see_to.push((claim, glance, room.split(1))),
             }
         }
-        let looks = to_see_to
-            .into_iter()
-            .map(|(claim, glance)| self.look_after_one(claim, glance, at, deadline));
+        drop(room);
+        let looks = to_see_to.into_iter().map(|(claim, glance, place)| async move {
+            let looked = self.look_after_one(claim, glance, at, deadline).await;
+            drop(place);
+            looked
+        });
         let mut looks = std::pin::pin!(stream::iter(looks).buffer_unordered(AT_ONCE));
         // Beside the looks, never between them: one that is not polled holds what others wait for.
         let mut writes = JoinSet::new();
@@ -241,6 +250,17 @@ impl Greenroom {
             ),
         }
     }
+}
+
+/// Room for a claim, as soon as it is worth one; none when nobody may claim any more.
+async fn room(free: &Arc<Semaphore>) -> Option<OwnedSemaphorePermit> {
+    let mut room = free.clone().acquire_many_owned(WORTH_A_CLAIM).await.ok()?;
+    let more =
+        u32::try_from(free.available_permits()).map_or(0, |more| more.min(BATCH - WORTH_A_CLAIM));
+    if let Ok(more) = free.clone().try_acquire_many_owned(more) {
+        room.merge(more);
+    }
+    Some(room)
 }
 
 /// Whether nothing follows but the next look.
