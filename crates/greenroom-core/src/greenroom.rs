@@ -15,6 +15,7 @@ use crate::clock::{Clock, Names, random_walk};
 use crate::database::Database;
 use crate::limits::{Limited, StartRate};
 use crate::readiness::LastLook;
+use crate::turns::Turns;
 use crate::wait::Waits;
 
 /// What Greenroom needs to know.
@@ -108,6 +109,7 @@ pub(crate) struct Shared {
     pub(crate) max_active_sessions: Option<i32>,
     pub(crate) start_rate: Option<StartRate>,
     pub(crate) limited: Limited,
+    pub(crate) turns: Turns,
 }
 
 impl Greenroom {
@@ -185,6 +187,7 @@ impl Builder {
             max_active_sessions: config.max_active_sessions,
             start_rate: config.starts_per_minute.map(StartRate::new),
             limited: Limited::default(),
+            turns: Turns::default(),
         };
         Ok(Greenroom { shared: Arc::new(shared) })
     }

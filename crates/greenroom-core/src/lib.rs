@@ -83,6 +83,7 @@ mod start;
 mod templates;
 mod timeline;
 mod token;
+mod turns;
 mod wait;
 mod webhooks;
 

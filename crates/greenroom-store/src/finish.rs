@@ -27,6 +27,14 @@ impl Finish {
         }
     }
 
+    /// A replay may have opened the room that this start did not.
+    fn condition(self) -> &'static str {
+        match self {
+            Self::Requested => "",
+            Self::Unopened => "room_created_at is null and ",
+        }
+    }
+
     fn events(self) -> &'static str {
         match self {
             Self::Requested => {
@@ -39,7 +47,8 @@ impl Finish {
 
 impl Session {
     /// Ends a living session, which is then due at once, so that whatever room it has is deleted.
-    /// None when it is over already, or not there.
+    /// None when it is over already, not there,
+    /// or what it should come to its end by is not so.
     ///
     /// # Errors
     /// When the database fails.
@@ -80,7 +89,9 @@ impl QueryFragment<Pg> for Finishing {
         out.push_sql(status.as_str());
         out.push_sql("', end_reason = '");
         out.push_sql(reason.as_str());
-        out.push_sql("' where status in ('pending', 'active') and organization_id = ");
+        out.push_sql("' where status in ('pending', 'active') and ");
+        out.push_sql(self.finish.condition());
+        out.push_sql("organization_id = ");
         out.push_bind_param::<sql_types::Uuid, _>(&self.organization)?;
         out.push_sql(" and id = ");
         out.push_bind_param::<sql_types::Uuid, _>(&self.id)?;

@@ -85,6 +85,8 @@ impl Greenroom {
             let written = database.run_until(deadline, insert).await?;
             return Ok(Attempt { written, limit: None });
         }
+        let turn = self.shared.turns.wait(id, deadline);
+        let _turn = if new.sessions_locked { Some(turn.await?) } else { None };
         let (mut limit, mut too_long) = (None, false);
         let insert = async |db: &mut AsyncPgConnection| {
             if new.sessions_locked {

@@ -7,11 +7,11 @@ use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use greenroom_domain::template::TokenTtl;
 use greenroom_domain::{
     EnabledPanels, OrganizationId, ParticipantIdentity, RoomName, Seconds, SessionId,
-    SessionTemplateId, TemplateName,
+    SessionStatus, SessionTemplateId, TemplateName,
 };
 use greenroom_store::{
-    Constraint, NewSession, SessionTemplate, Standing, StoreError, TemplateSettings, TokenLife,
-    connect, organization,
+    Constraint, Finish, NewSession, Session, SessionTemplate, Standing, StoreError,
+    TemplateSettings, TokenLife, connect, organization,
 };
 use greenroom_testkit::pg::Database;
 use uuid::Uuid;
@@ -109,6 +109,19 @@ async fn a_taken_room_name_is_told_apart() {
     session(1).insert(&mut db).await.unwrap().unwrap();
     let refused = session(2).insert(&mut db).await.unwrap_err();
     assert!(matches!(refused, StoreError::Conflict(Constraint::RoomName)), "{refused:?}");
+}
+
+#[tokio::test]
+async fn a_start_that_opened_no_room_does_not_fail_a_session_whose_room_another_opened() {
+    let database = Database::fresh().await.unwrap();
+    let mut db = connect(database.url()).await.unwrap();
+    template(&mut db, None).await;
+    let started = session(1).insert(&mut db).await.unwrap().unwrap();
+    let id = started.opening.session.id;
+    assert!(Session::room_created(&mut db, ORGANIZATION, id, "RM_1").await.unwrap());
+    assert!(Session::finish(&mut db, ORGANIZATION, id, Finish::Unopened).await.unwrap().is_none());
+    let found = Session::find(&mut db, ORGANIZATION, id).await.unwrap().unwrap();
+    assert_eq!(found.status, SessionStatus::Pending);
 }
 
 #[tokio::test]
