@@ -18,7 +18,12 @@ const HANGUP: &str = "CLIENT_INITIATED";
 impl Deciding<'_> {
     pub(super) fn keep_agent(&mut self, seen: &Observation) {
         let Some(terms) = self.session.terms.agent else { return };
-        if self.state.agent_status == AgentStatus::Unavailable || seen.room.is_none() {
+        if seen.room.is_none() {
+            return;
+        }
+        if self.state.agent_status == AgentStatus::Unavailable {
+            // Until that is seen: one that is slow would come all the same.
+            self.delete_dispatches(seen);
             return;
         }
         // LiveKit shows the job of the second some seconds late, and so what would take it back.

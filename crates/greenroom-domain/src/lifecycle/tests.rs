@@ -488,6 +488,19 @@ mod agents {
     }
 
     #[test]
+    fn one_that_was_given_up_is_taken_back_until_that_is_seen() {
+        let mut session = with_agent_terms(active(), |agent| agent.required = false);
+        session.state.agent_status = AgentStatus::Unavailable;
+        let taken = vec![dispatch("AD_1", 1, &[(true, "")])];
+        let decision = wanted_at(&session, room(&[USER]).listing(taken), 60);
+        assert_eq!(decision.actions, [delete("AD_1")], "deleting it had failed");
+        assert_eq!(decision.state.agent_status, AgentStatus::Unavailable);
+        let joined = vec![dispatch("AD_1", 1, &[(true, AGENT)])];
+        let decision = wanted_at(&session, room(&[USER, AGENT]).listing(joined), 60);
+        assert_eq!(decision.actions, [delete("AD_1")]);
+    }
+
+    #[test]
     fn of_two_that_were_taken_one_is_kept() {
         let session = started();
         let two = |older: &str, younger: &str| {
