@@ -38,7 +38,10 @@ impl Deciding<'_> {
         }
         match self.state.agent_status {
             AgentStatus::Dispatched => self.bring_agent(terms, seen),
-            AgentStatus::Waiting => self.delete_dispatches(seen),
+            // Not what the user's token asks for, whose room is shown before its user is.
+            AgentStatus::Waiting if self.state.user_joined_at.is_some() => {
+                self.delete_dispatches(seen);
+            }
             _ => self.keep_one_dispatch(seen),
         }
     }

@@ -346,6 +346,16 @@ mod users {
     }
 
     #[test]
+    fn what_the_token_asks_for_is_left_alone_before_its_user_is_shown() {
+        // The room is told of as soon as it is there, its user only once connected.
+        let session = on_join(started());
+        let look = room(&[]).listing(vec![dispatch("AD_1", 1, &[])]);
+        let decision = decide(&session, Some(&look), at(20));
+        assert_eq!(decision.actions, []);
+        assert_eq!(decision.state.agent_status, AgentStatus::Waiting);
+    }
+
+    #[test]
     fn leaving_and_coming_again_are_facts() {
         let session = active();
         let left = decide(&session, Some(&room(&[AGENT])), at(50));
