@@ -31,7 +31,7 @@ impl Deciding<'_> {
         if let Some(agent) = self.agent_in(seen) {
             self.see_agent(agent);
         } else {
-            self.miss_agent(terms);
+            self.miss_agent(terms, seen);
         }
         if self.state.is_over() {
             return;
@@ -47,17 +47,22 @@ impl Deciding<'_> {
     }
 
     /// The agent that is there: of several the one that stays, which is one that nothing listed
-    /// would take back, else the one that is known. One whose leaving was told may still be shown
-    /// for a moment, and is not there; one that a look had only missed is there again.
+    /// would take back, else the one that is known. While an agent may be somebody else's, only one
+    /// that is known or listed is the session's. One whose leaving was told may still be shown for
+    /// a moment, and is not there; one that a look had only missed is there again.
     fn agent_in<'s>(&self, seen: &'s Observation) -> Option<&'s Participant> {
         let told = self.state.agent_left_reason.is_some();
         let left = self.state.agent_left_identity.as_deref().filter(|_| told);
-        let known = self.state.agent_identity.as_deref();
-        let there = seen.agents().filter(|agent| left != Some(agent.identity.as_str()));
-        there.min_by_key(|agent| {
-            let can_be_taken_back = seen.own_dispatches().any(|one| one.brought(&agent.identity));
-            (can_be_taken_back, known != Some(agent.identity.as_str()))
-        })
+        let is_known =
+            |one: &Participant| self.state.agent_identity.as_deref() == Some(one.identity.as_str());
+        let is_listed = |one: &Participant| {
+            seen.own_dispatches().any(|dispatch| dispatch.brought(&one.identity))
+        };
+        let may_be_strange = seen.may_show_strangers();
+        seen.agents()
+            .filter(|one| left != Some(one.identity.as_str()))
+            .filter(|one| !may_be_strange || is_known(one) || is_listed(one))
+            .min_by_key(|one| (is_listed(one), !is_known(one)))
     }
 
     fn see_agent(&mut self, agent: &Participant) {
@@ -75,7 +80,7 @@ impl Deciding<'_> {
         self.tell_of(TimelineEvent::AgentJoined, &agent.sid);
     }
 
-    fn miss_agent(&mut self, terms: AgentTerms) {
+    fn miss_agent(&mut self, terms: AgentTerms, seen: &Observation) {
         match self.state.agent_status {
             AgentStatus::Ready if !self.is_leaving_known() => {
                 // Its webhook may be under way, and only that tells a hang-up from a death.
@@ -87,7 +92,11 @@ impl Deciding<'_> {
             AgentStatus::Ready if self.has_hung_up() => self.let_agent_go(terms),
             AgentStatus::Ready if !self.is_agent_gone_unexplained() => self.lose_agent(),
             // It came and went between two looks.
-            AgentStatus::Dispatched if self.has_hung_up() && self.left_since_wanted() => {
+            AgentStatus::Dispatched
+                if self.has_hung_up()
+                    && self.left_since_wanted()
+                    && !self.has_stranger_left(seen) =>
+            {
                 self.let_agent_go(terms);
             }
             AgentStatus::Left | AgentStatus::Waiting if self.has_user_come_since() => {
@@ -113,6 +122,11 @@ impl Deciding<'_> {
             && self.is_leaving_known()
             && self.state.agent_left_reason.is_none()
             && self.state.agent_left_at.is_some_and(|left| self.now < left + SOON)
+    }
+
+    /// Whether it was somebody else's agent that left last.
+    fn has_stranger_left(&self, seen: &Observation) -> bool {
+        self.state.agent_left_identity.as_deref().is_some_and(|agent| seen.is_strange(agent))
     }
 
     fn left_since_wanted(&self) -> bool {

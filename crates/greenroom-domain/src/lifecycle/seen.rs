@@ -52,6 +52,8 @@ pub enum Whose {
     Unnamed,
     /// Somebody else's, who has asked for it under another name.
     Other,
+    /// Nobody's: by the reserved name that no worker has.
+    Nobody,
 }
 
 /// What a worker has made of a dispatch.
@@ -97,7 +99,15 @@ impl Observation {
         self.participants.iter().filter(is_agent)
     }
 
-    fn is_strange(&self, identity: &str) -> bool {
+    /// Whether an agent that is not listed may be somebody else's: one of another name was asked
+    /// for, and its job is not shown, which it is some seconds after the agent itself.
+    pub(super) fn may_show_strangers(&self) -> bool {
+        let mut others = self.dispatches_of(Whose::Other).chain(self.dispatches_of(Whose::Unnamed));
+        others.any(|dispatch| dispatch.jobs.is_empty())
+    }
+
+    /// Whether the agent of this identity is known to be somebody else's.
+    pub(super) fn is_strange(&self, identity: &str) -> bool {
         let others = self.dispatches.iter().flatten().filter(|one| one.whose != Whose::Session);
         others.into_iter().any(|dispatch| dispatch.brought(identity))
     }

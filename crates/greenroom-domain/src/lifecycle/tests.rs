@@ -578,6 +578,40 @@ mod agents {
     }
 
     #[test]
+    fn an_agent_that_may_be_somebody_elses_takes_the_place_of_none() {
+        // Somebody has asked for a second one under another name, and it is there before its job.
+        for whose in [Whose::Other, Whose::Unnamed] {
+            let others = Dispatch { whose, ..dispatch("AD_2", 2, &[]) };
+            let listed = vec![dispatch("AD_1", 1, &[(true, AGENT)]), others];
+            for here in [[USER, AGENT, "agent-AJ_2"], [USER, "agent-AJ_2", AGENT]] {
+                for session in [active(), started()] {
+                    let decision = wanted_at(&session, room(&here).listing(listed.clone()), 12);
+                    assert!(!decision.actions.contains(&delete("AD_1")), "{whose:?}");
+                    assert_eq!(decision.state.agent_identity.as_deref(), Some(AGENT));
+                }
+            }
+            let alone = room(&["agent-AJ_2"]).listing(listed);
+            let decision = wanted_at(&started(), alone, 4);
+            assert_eq!(decision.state.agent_status, AgentStatus::Dispatched, "{whose:?}");
+        }
+    }
+
+    #[test]
+    fn somebody_elses_agent_that_hangs_up_ends_nothing() {
+        let mut session = with_agent_terms(started(), |agent| agent.on_hangup = OnAgentHangup::End);
+        session.state.agent_left_at = Some(at(4));
+        session.state.agent_left_identity = Some("agent-AJ_2".to_owned());
+        session.state.agent_left_reason = Some(HANGUP.to_owned());
+        let others =
+            Dispatch { whose: Whose::Other, ..dispatch("AD_2", 2, &[(true, "agent-AJ_2")]) };
+        let ours = dispatch("AD_1", 1, &[(true, "")]);
+        let decision = wanted_at(&session, room(&[USER]).listing(vec![ours, others]), 5);
+        assert_eq!(decision.state.agent_status, AgentStatus::Dispatched);
+        assert_eq!(decision.state.status, SessionStatus::Active);
+        assert_eq!(decision.actions, []);
+    }
+
+    #[test]
     fn an_agent_whose_job_is_not_shown_yet_keeps_its_dispatch() {
         let session = active();
         for jobs in [&[][..], &[(true, "")], &[(true, AGENT)], &[(true, "agent-AJ_9")]] {

@@ -167,6 +167,7 @@ fn participant(one: ParticipantInfo) -> Participant {
 fn dispatch(one: AgentDispatch, agent: Option<&AgentName>) -> lifecycle::Dispatch {
     let whose = match one.agent_name.as_str() {
         "" => Whose::Unnamed,
+        AgentName::NOBODY => Whose::Nobody,
         name if agent.is_some_and(|agent| agent.as_str() == name) => Whose::Session,
         _ => Whose::Other,
     };

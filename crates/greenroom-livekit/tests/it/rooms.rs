@@ -86,7 +86,7 @@ async fn what_is_not_there_is_an_answer() {
     let opened = room();
     rooms.create(&opened, &settings(Dispatch::nobody())).await.unwrap();
     let nobody = rooms.dispatches(&opened, Some(&name)).await.unwrap();
-    assert!(matches!(nobody[..], [Asked { whose: Whose::Other, .. }]), "{nobody:?}");
+    assert!(matches!(nobody[..], [Asked { whose: Whose::Nobody, .. }]), "{nobody:?}");
     rooms.delete_dispatch(&opened, "AD_unknown").await.unwrap();
     rooms.delete(&opened).await.unwrap();
 }
