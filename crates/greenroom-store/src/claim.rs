@@ -125,10 +125,11 @@ claim! {
 /// What waits when there is no room for every look: a session in whose course nothing is under way,
 /// and which its webhooks tell of.
 const AT_REST: &str = "room_missing_since is null and room_finished_at is null
+    and (agent_status <> 'ready' or agent_left_identity is distinct from agent_identity)
     and (status = 'pending' and join_by > now() and user_joined_at is null and agent_status <> 'dispatched'
          and (room_created_at is not null or room_creation = 'on_join')
       or status = 'active' and end_by > now() + interval '30 seconds'
-         and (agent_status in ('none', 'unavailable') or agent_status = 'ready' and agent_left_identity is distinct from agent_identity))";
+         and agent_status in ('none', 'unavailable', 'ready'))";
 
 struct Take {
     limit: i64,

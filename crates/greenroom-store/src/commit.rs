@@ -102,10 +102,11 @@ impl Claim {
             let source_id = match event {
                 Event { event, sid: Some(sid) } => Some(format!("{event}/{sid}")),
                 Event { event: TimelineEvent::UserLeft, sid: None } => {
-                    self.left(connection, TimelineEvent::UserJoined, event.event).await?
+                    self.left(connection, TimelineEvent::UserJoined, None, event.event).await?
                 }
                 Event { event: TimelineEvent::AgentLeft, sid: None } => {
-                    self.left(connection, TimelineEvent::AgentJoined, event.event).await?
+                    let agent = decision.state.agent_left_identity.as_deref();
+                    self.left(connection, TimelineEvent::AgentJoined, agent, event.event).await?
                 }
                 Event { sid: None, .. } => None,
             };
@@ -126,22 +127,26 @@ impl Claim {
     }
 
     /// The name of a leaving that was seen, not told: a look shows nobody, so that the stay that has
-    /// ended is the one that was told of last.
+    /// ended is the one that was told of last; of several agents, this one's.
     async fn left(
         &self,
         connection: &mut AsyncPgConnection,
         joined: TimelineEvent,
+        identity: Option<&str>,
         left: TimelineEvent,
     ) -> QueryResult<Option<String>> {
-        let last: Option<Option<String>> = session_events::table
+        let mut stays = session_events::table
             .filter(session_events::organization_id.eq(self.organization_id))
             .filter(session_events::session_id.eq(self.id))
             .filter(session_events::event.eq(joined))
             .order(session_events::seq.desc())
             .select(session_events::source_id)
-            .first(connection)
-            .await
-            .optional()?;
+            .into_boxed();
+        if let Some(identity) = identity {
+            let told = session_events::detail.retrieve_as_text("identity");
+            stays = stays.filter(told.eq(identity));
+        }
+        let last: Option<Option<String>> = stays.first(connection).await.optional()?;
         let sid = last.flatten().and_then(|id| Some(id.split_once('/')?.1.to_owned()));
         Ok(sid.map(|sid| format!("{left}/{sid}")))
     }

@@ -6,7 +6,7 @@ use diesel::sql_query;
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use greenroom_domain::RoomName;
 use greenroom_domain::lifecycle::{Action, Decision, Event, TimelineEvent};
-use greenroom_store::{Claim, First, NewSession, Session, SessionEvent, Urgency, connect};
+use greenroom_store::{Claim, Fact, First, NewSession, Session, SessionEvent, Urgency, connect};
 use greenroom_testkit::pg::Database;
 
 use crate::session::{ORGANIZATION, now, session, template};
@@ -92,16 +92,42 @@ async fn a_leaving_that_was_seen_is_that_of_the_last_stay() {
     let left = Event { event: TimelineEvent::AgentLeft, sid: None };
     let seen = decision(&claim, &[joined, left], &[]);
     assert!(claim.commit(&mut db, &seen).await.unwrap());
-    let told = greenroom_store::Fact::AgentLeft {
-        identity: "agent-AJ_1".to_owned(),
-        sid: "PA_7".to_owned(),
-        reason: None,
-    };
+    let told =
+        Fact::AgentLeft { identity: "agent-AJ_1".to_owned(), sid: "PA_7".to_owned(), reason: None };
     let at = now(&mut db).await;
     assert!(told.tell(&mut db, &claim.room_name, at).await.unwrap());
     let events = SessionEvent::list(&mut db, ORGANIZATION, claim.id).await.unwrap();
     let events: Vec<_> = events.iter().map(|one| one.event.as_str()).collect();
     assert_eq!(events, ["agent_joined", "agent_left"], "seen and told, it stands there once");
+}
+
+#[tokio::test]
+async fn of_several_agents_the_stay_that_has_ended_is_that_of_the_one_that_left() {
+    let database = Database::fresh().await.unwrap();
+    let mut db = connect(database.url()).await.unwrap();
+    due_sessions(&mut db, 1).await;
+    let mut claim = take(&mut db).await.remove(0);
+    for (identity, sid) in [("agent-AJ_1", "PA_1"), ("agent-AJ_2", "PA_2")] {
+        let joined = Fact::AgentJoined { identity: identity.to_owned(), sid: sid.to_owned() };
+        let at = now(&mut db).await;
+        assert!(joined.tell(&mut db, &claim.room_name, at).await.unwrap());
+    }
+    claim.free(&mut db).await.unwrap();
+    claim = take(&mut db).await.remove(0);
+    let mut seen = decision(&claim, &[Event { event: TimelineEvent::AgentLeft, sid: None }], &[]);
+    seen.state.agent_left_identity = Some("agent-AJ_1".to_owned());
+    assert!(claim.commit(&mut db, &seen).await.unwrap());
+    for (identity, sid) in [("agent-AJ_1", "PA_1"), ("agent-AJ_2", "PA_2")] {
+        let (identity, sid) = (identity.to_owned(), sid.to_owned());
+        let left = Fact::AgentLeft { identity, sid, reason: None };
+        let at = now(&mut db).await;
+        assert!(left.tell(&mut db, &claim.room_name, at).await.unwrap());
+    }
+    let events = SessionEvent::list(&mut db, ORGANIZATION, claim.id).await.unwrap();
+    let left = events.iter().filter(|one| one.event == TimelineEvent::AgentLeft);
+    let left: Vec<_> = left.map(|one| one.detail.to_string()).collect();
+    assert_eq!(left.len(), 2, "each once: {left:?}");
+    assert!(left[0].contains("agent-AJ_1") && left[1].contains("agent-AJ_2"), "{left:?}");
 }
 
 #[tokio::test]
@@ -125,7 +151,7 @@ async fn many_looks_are_put_off_at_once_but_those_that_something_happened_to() {
 async fn when_calls_run_low_what_is_at_rest_waits() {
     let database = Database::fresh().await.unwrap();
     let mut db = connect(database.url()).await.unwrap();
-    due_sessions(&mut db, 4).await;
+    due_sessions(&mut db, 5).await;
     let of = |number: u32| format!("where id = '00000000-0000-0000-0000-00000000000{number}'");
     let active =
         "status = 'active', started_at = now(), room_created_at = now(), user_joined_at = now()";
@@ -139,6 +165,8 @@ async fn when_calls_run_low_what_is_at_rest_waits() {
         ),
         (3, format!("{active}, end_by = now(), agent_status = 'ready', agent_identity = 'a'")),
         (4, "room_created_at = now()".to_owned()),
+        // Its agent has left, as somebody told.
+        (5, "room_created_at = now(), agent_status = 'ready', agent_identity = 'a', agent_left_identity = 'a'".to_owned()),
     ] {
         sql_query(format!("update sessions set {change} {}", of(number)))
             .execute(&mut db)
@@ -148,7 +176,7 @@ async fn when_calls_run_low_what_is_at_rest_waits() {
     let urgent = Claim::take(&mut db, 10, Urgency::UnderWay, First::Oldest).await.unwrap().sessions;
     let mut urgent: Vec<_> = urgent.iter().map(|claim| claim.id.0.as_u128()).collect();
     urgent.sort_unstable();
-    assert_eq!(urgent, [1, 3]);
+    assert_eq!(urgent, [1, 3, 5]);
     assert_eq!(take(&mut db).await.len(), 2, "the others when there is room");
 }
 
