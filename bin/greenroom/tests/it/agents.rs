@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use greenroom_testkit::livekit::{Options, Server};
+use greenroom_testkit::agent::Worker;
+use greenroom_testkit::livekit::{AgentDispatch, Options, Server};
 use greenroom_testkit::pg::Database;
 use greenroom_testkit::user::User;
 use greenroom_testkit::{caller, place, wait_until};
@@ -66,11 +67,7 @@ async fn one_that_never_connects_its_media_is_not_there() {
 
 #[tokio::test]
 async fn one_that_joins_twice_has_not_left() {
-    let address = format!("127.0.0.1:{}", place::free_tcp_port().unwrap());
-    let webhook_urls = vec![format!("http://{address}/webhooks/livekit")];
-    let livekit = Server::start_with(Options { webhook_urls, ..Options::default() }).await.unwrap();
-    let changed = [("GREENROOM_LISTEN", address.as_str()), ("GREENROOM_RECONCILE_SECONDS", "1")];
-    let app = App::on(Database::fresh().await.unwrap(), &livekit, &changed).await;
+    let (app, livekit) = told().await;
     let (session, room) = waiting_for_agent(&app, 60).await;
     let agent = User::new(livekit.url(), &agent_token(&livekit, &room, "agent-AJ_twice"));
     let mut first = agent.clone().enter().await.unwrap();
@@ -97,4 +94,68 @@ async fn one_that_joins_twice_has_not_left() {
     let events = app.events(&session).await;
     assert!(!events.contains(&"agent_left".to_owned()), "{events:?}");
     drop(second);
+}
+
+/// An application that its own LiveKit tells of everything.
+async fn told() -> (App, Server) {
+    let address = format!("127.0.0.1:{}", place::free_tcp_port().unwrap());
+    let webhook_urls = vec![format!("http://{address}/webhooks/livekit")];
+    let livekit = Server::start_with(Options { webhook_urls, ..Options::default() }).await.unwrap();
+    let changed = [("GREENROOM_LISTEN", address.as_str()), ("GREENROOM_RECONCILE_SECONDS", "1")];
+    let app = App::on(Database::fresh().await.unwrap(), &livekit, &changed).await;
+    (app, livekit)
+}
+
+#[tokio::test]
+async fn one_that_somebody_else_asks_for_replaces_none() {
+    let (app, livekit) = told().await;
+    let _worker = Worker::start(&livekit, "ours").await.unwrap();
+    let template = json!({"agent_name": "ours", "agent_deadline_seconds": 120});
+    let template = app.template(template).await;
+    let started = app.start_session(&template, json!({"user_id": "ann"})).await;
+    let session = started.header("location").to_owned();
+    let room = started.body["room_name"].as_str().unwrap();
+    let ours = livekit.agent_in(room, Duration::from_mins(1)).await.unwrap().identity;
+    wait_until("our job to be shown", PATIENCE, async || {
+        let listed = livekit.dispatches(room).await?;
+        let is_shown =
+            |one: &AgentDispatch| one.state.as_ref().is_some_and(|state| !state.jobs.is_empty());
+        Ok(listed.iter().any(is_shown).then_some(()))
+    })
+    .await
+    .unwrap();
+
+    // Another is there before LiveKit shows the job that brought it.
+    livekit.dispatch(room, "others", "{}").await.unwrap();
+    let other = User::new(livekit.url(), &agent_token(&livekit, room, "agent-AJ_other"));
+    let _other = other.enter().await.unwrap();
+    for _ in 0..5 {
+        let looked = app.get(&format!("{session}?wait_for=ended&timeout_seconds=1")).await;
+        assert_eq!(looked.body["agent_status"], "ready", "{}", looked.body);
+        let agents = livekit.view(room).agents().await.unwrap();
+        assert!(agents.iter().any(|one| one.identity == ours), "ours was taken back: {agents:?}");
+        assert_eq!(agents.len(), 2, "and the other is left alone");
+    }
+    assert_eq!(livekit.dispatches(room).await.unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn one_that_the_token_asks_for_is_asked_for_once() {
+    let (app, livekit) = told().await;
+    let _worker = Worker::start(&livekit, "ours").await.unwrap();
+    let template = json!({"agent_name": "ours", "room_creation": "on_join"});
+    let template = app.template(template).await;
+    for _ in 0..3 {
+        let started = app.start_session(&template, json!({"user_id": "ann"})).await;
+        let session = started.header("location").to_owned();
+        let room = started.body["room_name"].as_str().unwrap();
+        let token = started.body["access_token"].as_str().unwrap();
+        let _ann = User::new(livekit.url(), token).enter().await.unwrap();
+        let ready = app.get(&format!("{session}?wait_for=agent_ready&timeout_seconds=15")).await;
+        assert_eq!(ready.body["agent_status"], "ready", "{}", ready.body);
+        let events = app.events(&session).await;
+        let asked = events.iter().filter(|event| *event == "agent_dispatched").count();
+        assert!(asked <= 1, "{events:?}");
+        assert_eq!(livekit.dispatches(room).await.unwrap().len(), 1);
+    }
 }
