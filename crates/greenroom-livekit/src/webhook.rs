@@ -105,10 +105,9 @@ impl WebhookVerifier {
 /// event whole for one word they do not know.
 fn read(event: &Value) -> Webhook {
     let told = match event["event"].as_str().unwrap_or_default() {
-        "room_started" => match event["room"]["sid"].as_str() {
-            Some(sid) => Told::RoomStarted { sid: sid.to_owned() },
-            None => Told::Other,
-        },
+        "room_started" => {
+            text(&event["room"]["sid"]).map_or(Told::Other, |sid| Told::RoomStarted { sid })
+        }
         "room_finished" => Told::RoomFinished,
         "participant_joined" => stay(event).map_or(Told::Other, Told::Joined),
         "participant_left" => stay(event).map_or(Told::Other, Told::Left),
@@ -117,14 +116,16 @@ fn read(event: &Value) -> Webhook {
     let room = event["room"]["name"].as_str().map(str::to_owned);
     Webhook {
         room: room.and_then(|name| RoomName::try_from(name).ok()),
-        at: whole_number(&event["createdAt"]).and_then(|at| DateTime::from_timestamp(at, 0)),
+        at: whole_number(&event["createdAt"])
+            .filter(|at| !at.is_negative())
+            .and_then(|at| DateTime::from_timestamp(at, 0)),
         told,
     }
 }
 
 fn stay(event: &Value) -> Option<Stay> {
     let participant = &event["participant"];
-    let text = |name: &str| participant[name].as_str().map(str::to_owned);
+    let text = |name: &str| text(&participant[name]);
     let kind = match participant["kind"].as_str() {
         // Protobuf's JSON leaves out what is the default.
         None | Some("STANDARD") => ParticipantKind::User,
@@ -139,6 +140,11 @@ fn stay(event: &Value) -> Option<Stay> {
         kind,
         reason: text("disconnectReason"),
     })
+}
+
+/// A text that can be kept: PostgreSQL's have no NUL.
+fn text(value: &Value) -> Option<String> {
+    value.as_str().filter(|text| !text.contains('\0')).map(str::to_owned)
 }
 
 /// Protobuf's JSON writes 64 bits as text.

@@ -117,10 +117,15 @@ async fn what_is_of_no_session_or_not_known_changes_nothing() {
         json!({"event": "track_published", "room": {"name": room}, "track": {"type": "A_NEW_ONE"}}),
         json!({"event": "from_a_newer_server", "room": {"name": room}, "more": [1, {}]}),
         json!({"event": "participant_joined", "room": {"name": room}}),
-        json!({"event": "participant_joined", "room": {"name": room},
+        json!({"event": "participant_joined", "createdAt": "1800000000", "room": {"name": room},
                "participant": {"identity": "EG_1", "sid": "PA_2", "kind": "EGRESS"}}),
-        json!({"event": "participant_joined", "room": {"name": room},
+        json!({"event": "participant_joined", "createdAt": "1800000000", "room": {"name": room},
                "participant": {"identity": "ben", "sid": "PA_3"}}),
+        // What PostgreSQL cannot hold.
+        json!({"event": "participant_joined", "createdAt": "1800000000", "room": {"name": room},
+               "participant": {"identity": "agent\u{0}", "sid": "PA_4", "kind": "AGENT"}}),
+        json!({"event": "room_started", "createdAt": "-5000000000000",
+               "room": {"name": room, "sid": "RM_1"}}),
         json!({}),
     ] {
         let body = event.to_string();
