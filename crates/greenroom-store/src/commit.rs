@@ -10,7 +10,7 @@ use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
 use diesel::result::Error as DieselError;
 use diesel::sql_types::{Array, BigInt, Nullable, Timestamptz, Uuid};
 use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl};
-use greenroom_domain::lifecycle::{Decision, Event, State, TimelineEvent};
+use greenroom_domain::lifecycle::{Action, Decision, Event, State, TimelineEvent};
 use greenroom_domain::{OrganizationId, SessionId};
 use serde_json::{Value, json};
 
@@ -75,13 +75,17 @@ impl Claim {
     ) -> Result<bool, StoreError> {
         let acting = !decision.actions.is_empty();
         let this = &*self;
-        let lease = if decision.events.is_empty() {
+        let asks = asks_for_agent(decision);
+        let lease = if decision.events.is_empty() && !asks {
             write_state(connection, this, &decision.state, acting).await?
         } else {
             let write = async |connection: &mut AsyncPgConnection| {
                 let lease = write_state(connection, this, &decision.state, acting).await?;
                 if lease.is_some() {
                     this.tell(connection, decision).await?;
+                }
+                if lease.is_some() && asks {
+                    this.asks_now(connection).await?;
                 }
                 Ok::<_, DieselError>(lease)
             };
@@ -91,6 +95,16 @@ impl Claim {
             self.lease_until = lease;
         }
         Ok(lease.is_some())
+    }
+
+    /// The agent is asked for from now, not from when it was looked at: a look may take seconds, and
+    /// what is asked for too late would count as lost too soon.
+    async fn asks_now(&self, connection: &mut AsyncPgConnection) -> QueryResult<()> {
+        diesel::update(sessions::table.find((self.organization_id, self.id)))
+            .set(sessions::last_dispatch_at.eq(now.into_sql::<Timestamptz>().nullable()))
+            .execute(connection)
+            .await?;
+        Ok(())
     }
 
     async fn tell(
@@ -186,6 +200,12 @@ impl Claim {
         let ids: Vec<SessionId> = put_off.load(connection).await?;
         Ok(ids.into_iter().collect())
     }
+}
+
+/// Whether an agent is asked for by what was decided.
+fn asks_for_agent(decision: &Decision) -> bool {
+    let asks = |action: &Action| matches!(action, Action::Dispatch | Action::OpenRoom);
+    decision.state.last_dispatch_at.is_some() && decision.actions.iter().any(asks)
 }
 
 /// What the timeline says of an event that was seen or decided.

@@ -83,6 +83,27 @@ async fn a_decision_is_written_once_and_not_over_what_is_newer() {
 }
 
 #[tokio::test]
+async fn an_agent_is_asked_for_when_that_is_written_not_when_it_was_looked_at() {
+    let database = Database::fresh().await.unwrap();
+    let mut db = connect(database.url()).await.unwrap();
+    due_sessions(&mut db, 1).await;
+    for (action, is_asked) in [(Action::Dispatch, true), (Action::AnnounceEnd, false)] {
+        let mut claim = take(&mut db).await.remove(0);
+        let looked_at = now(&mut db).await - TimeDelta::seconds(8);
+        let mut late = decision(&claim, &[], &[action]);
+        late.state.last_dispatch_at = Some(looked_at);
+        assert!(claim.commit(&mut db, &late).await.unwrap());
+        claim.free(&mut db).await.unwrap();
+        Session::make_due(&mut db, ORGANIZATION, claim.id).await.unwrap();
+        let again = take(&mut db).await.remove(0);
+        let asked_at = again.state.last_dispatch_at.unwrap();
+        assert_eq!(asked_at >= looked_at + TimeDelta::seconds(7), is_asked, "{asked_at}");
+        again.free(&mut db).await.unwrap();
+        Session::make_due(&mut db, ORGANIZATION, claim.id).await.unwrap();
+    }
+}
+
+#[tokio::test]
 async fn a_leaving_that_was_seen_is_that_of_the_last_stay() {
     let database = Database::fresh().await.unwrap();
     let mut db = connect(database.url()).await.unwrap();
