@@ -108,7 +108,7 @@ impl Greenroom {
         };
         let livekit = livekit.map_err(|error| {
             let what = match error {
-                LiveKitError::Unavailable(_) => "does not answer",
+                LiveKitError::Unavailable(_) | LiveKitError::NoNode(_) => "does not answer",
                 LiveKitError::Timeout => "does not answer in time",
                 LiveKitError::Refused(_) | LiveKitError::NotFound => "refuses; is the key right?",
             };

@@ -189,7 +189,10 @@ impl Greenroom {
         error: &LiveKitError,
         deadline: Instant,
     ) -> bool {
-        let down = matches!(error, LiveKitError::Unavailable(_) | LiveKitError::Timeout);
+        let down = matches!(
+            error,
+            LiveKitError::Unavailable(_) | LiveKitError::NoNode(_) | LiveKitError::Timeout
+        );
         let session = &opening.session;
         let private = session.metadata.is_some() || !opening.agent_metadata.is_empty();
         if self.shared.on_livekit_down != OnLiveKitDown::TokenOnly || !down || private {

@@ -8,6 +8,9 @@ pub enum LiveKitError {
     /// Nobody answers there: later it may go.
     #[error("LiveKit is unavailable: {0}")]
     Unavailable(String),
+    /// LiveKit answers, and none of its nodes does for the room: it is not there, or its node is gone.
+    #[error("none of LiveKit's nodes answers for the room: {0}")]
+    NoNode(String),
     /// No answer in time; what was asked for may have happened or not.
     #[error("LiveKit did not answer in time")]
     Timeout,

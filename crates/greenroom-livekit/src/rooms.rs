@@ -42,7 +42,8 @@ pub trait Rooms: Send + Sync + 'static {
     /// Every agent asked for in the room, with what workers have made of it. The session's own is
     /// the one of this name.
     ///
-    /// A room that is not there, or whose node is gone, is one for which no answer comes.
+    /// A room that is not there, or whose node is gone, is [`LiveKitError::NoNode`], after three
+    /// seconds.
     async fn dispatches(
         &self,
         name: &RoomName,

@@ -6,7 +6,10 @@ use anyhow::{Result, ensure};
 use greenroom_testkit::{agent::Actor, pass};
 use serde_json::json;
 
-use super::stage::{AGENT, Stage};
+use super::{
+    stage::{AGENT, Stage},
+    watch::SETTLED,
+};
 
 const AGENT_WITHIN: Duration = Duration::from_secs(35);
 
@@ -51,8 +54,9 @@ pub async fn asked_for_twice(stage: &mut Stage) -> Result<()> {
     let _user = session.user_enters().await?;
     stage.until(&session, &[("status", "active")], GRACE).await?;
     stage.livekit.node().dispatch(&session.room, AGENT, "").await?;
-    // It may be gone before a look at the room sees it.
+    // It may be gone before a look at the room sees it, or not be in yet.
     stage.jobs_become(&session.room, 2, AGENT_WITHIN).await?;
+    pass(SETTLED).await?;
     session.watch.one_agent(GRACE).await?;
     stage.shows(&session, &[("status", "active"), ("agent_status", "ready")]).await
 }

@@ -112,7 +112,7 @@ impl Problem {
     /// LiveKit's own words are in the log of the start; they may name its addresses.
     fn livekit(error: &LiveKitError) -> Self {
         match error {
-            LiveKitError::Unavailable(_) => Self::new(
+            LiveKitError::Unavailable(_) | LiveKitError::NoNode(_) => Self::new(
                 Code::LiveKitUnavailable,
                 "LiveKit cannot be reached, so the room was not opened. Start again.",
             ),

@@ -68,7 +68,7 @@ impl Greenroom {
     async fn delete_room(&self, name: &RoomName) -> Result<(), LiveKitError> {
         let rooms = &self.shared.rooms;
         match rooms.delete(name).await {
-            Err(LiveKitError::Unavailable(_) | LiveKitError::Timeout) => {
+            Err(LiveKitError::Unavailable(_) | LiveKitError::NoNode(_) | LiveKitError::Timeout) => {
                 rooms.create(name, &RoomSettings::closing()).await?;
                 rooms.delete(name).await
             }

@@ -1,7 +1,6 @@
 //! Looking: what LiveKit shows of a session.
 
 use std::collections::HashMap;
-use std::time::Duration;
 
 use chrono::TimeDelta;
 use futures_util::future::join;
@@ -9,12 +8,8 @@ use greenroom_domain::lifecycle::{AgentTerms, Dispatch, Observation, Participant
 use greenroom_domain::{RoomName, SessionStatus};
 use greenroom_livekit::LiveKitError;
 use greenroom_store::Claim;
-use tokio::time::sleep;
 
 use crate::Greenroom;
-
-/// Between two questions to a node that does not answer.
-const ONCE_MORE: Duration = Duration::from_secs(1);
 
 /// What the list of rooms shows of a session.
 pub(super) enum Glance {
@@ -92,7 +87,7 @@ impl Greenroom {
 
     /// Who is in the room, and who is asked for. None when the node that had the room is gone: the
     /// participants come from a store that all nodes share, and would be shown for ever, and only
-    /// the node itself knows of dispatches.
+    /// the node itself knows of dispatches. A LiveKit that is merely slow shows nothing at all.
     async fn inside(&self, claim: &Claim) -> Result<Option<Inside>, LiveKitError> {
         let participants = async {
             let _call = self.shared.calls.begin_keeping().await;
@@ -105,14 +100,7 @@ impl Greenroom {
         let participants = participants?;
         match dispatches {
             Ok(dispatches) => Ok(Some((participants, Some(dispatches)))),
-            Err(LiveKitError::Unavailable(_) | LiveKitError::Timeout) => {
-                sleep(ONCE_MORE).await;
-                match self.dispatches(claim).await {
-                    Ok(dispatches) => Ok(Some((participants, Some(dispatches)))),
-                    Err(LiveKitError::Unavailable(_) | LiveKitError::Timeout) => Ok(None),
-                    Err(error) => Err(error),
-                }
-            }
+            Err(LiveKitError::NoNode(_)) => Ok(None),
             Err(error) => Err(error),
         }
     }

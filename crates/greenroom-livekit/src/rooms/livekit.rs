@@ -13,7 +13,7 @@ use livekit_protocol::{
     ParticipantInfo, Room, SendDataRequest, SendDataResponse,
 };
 
-use super::twirp::{Grant, TwirpClient};
+use super::twirp::{Grant, NODE_TIMEOUT, TwirpClient};
 use super::{ON_BEHALF, RoomSettings, Rooms};
 use crate::{Dispatch, LiveKitConfig, LiveKitError};
 
@@ -87,8 +87,9 @@ impl Rooms for LiveKitRooms {
     ) -> Result<Vec<lifecycle::Dispatch>, LiveKitError> {
         let request =
             ListAgentDispatchRequest { room: name.to_string(), dispatch_id: String::new() };
+        let (timeout, grant) = (NODE_TIMEOUT, Grant::Admin(name));
         let listed: Result<ListAgentDispatchResponse, _> =
-            self.twirp.call(LIST_DISPATCH, Grant::Admin(name), &request).await;
+            self.twirp.call_within(timeout, LIST_DISPATCH, grant, &request).await;
         let listed = unless_missing(listed)?.unwrap_or_default().agent_dispatches;
         Ok(listed.into_iter().map(|one| dispatch(one, agent)).collect())
     }

@@ -17,6 +17,10 @@ use crate::{KeyPair, LiveKitConfig, LiveKitError};
 /// How long one call may take. LiveKit answers within milliseconds, or not at all.
 const CALL_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// How long a call may take that LiveKit hands on to the node of the room, when that shall tell a node
+/// that is gone from a LiveKit that is slow: it asks for three seconds before it says so.
+pub(super) const NODE_TIMEOUT: Duration = Duration::from_millis(3_500);
+
 const PROTOBUF: &str = "application/protobuf";
 
 /// How long an admin token lives; it is made for one call.
@@ -56,9 +60,21 @@ impl TwirpClient {
         grant: Grant<'_>,
         request: &impl Message,
     ) -> Result<A, LiveKitError> {
+        self.call_within(CALL_TIMEOUT, method, grant, request).await
+    }
+
+    /// The same, with a time of its own.
+    pub(super) async fn call_within<A: Message + Default>(
+        &self,
+        timeout: Duration,
+        method: &str,
+        grant: Grant<'_>,
+        request: &impl Message,
+    ) -> Result<A, LiveKitError> {
         let answer = self
             .http
             .post(format!("{}.{method}", self.api))
+            .timeout(timeout)
             .bearer_auth(self.admin_token(grant)?)
             .header(CONTENT_TYPE, PROTOBUF)
             .body(request.encode_to_vec())
@@ -122,6 +138,7 @@ async fn read(mut answer: Response) -> Result<Vec<u8>, LiveKitError> {
 fn refusal(status: u16, body: &[u8]) -> LiveKitError {
     let message = match serde_json::from_slice(body) {
         Ok(TwirpError { code, .. }) if code == "not_found" => return LiveKitError::NotFound,
+        Ok(TwirpError { code, msg }) if code == "unavailable" => return LiveKitError::NoNode(msg),
         Ok(TwirpError { code, msg }) => format!("{code}: {msg}"),
         Err(_) => format!("HTTP status {status}"),
     };
@@ -140,7 +157,6 @@ fn client() -> Result<Client, LiveKitError> {
         .with_no_client_auth();
     Client::builder()
         .tls_backend_preconfigured(tls)
-        .timeout(CALL_TIMEOUT)
         .redirect(redirect::Policy::none())
         .build()
         .map_err(|error| unusable(&error))
@@ -154,6 +170,7 @@ mod tests {
     fn a_status_says_what_can_be_done() {
         let kind = |status, body: &[u8]| match refusal(status, body) {
             LiveKitError::Unavailable(_) => "unavailable",
+            LiveKitError::NoNode(_) => "no node",
             LiveKitError::Timeout => "timeout",
             LiveKitError::NotFound => "not found",
             LiveKitError::Refused(_) => "refused",
@@ -162,7 +179,9 @@ mod tests {
         assert_eq!(kind(404, br#"{"code": "not_found", "msg": "no such room"}"#), "not found");
         assert_eq!(kind(404, b"<html>no such page</html>"), "refused");
         assert_eq!(kind(500, b"<html>oops</html>"), "refused");
-        assert_eq!(kind(503, br#"{"code": "unavailable"}"#), "unavailable");
+        assert_eq!(kind(503, br#"{"code": "unavailable"}"#), "no node");
+        assert_eq!(kind(503, b"<html>no upstream</html>"), "unavailable");
+        assert_eq!(kind(429, br#"{"code": "resource_exhausted"}"#), "unavailable");
         assert_eq!(kind(502, b""), "unavailable");
         assert_eq!(kind(408, br#"{"code": "deadline_exceeded"}"#), "timeout");
     }
