@@ -1,6 +1,9 @@
 //! Finding the real parts on this machine, or fetching them into `target/tools`.
 
+mod apt;
+pub mod browser;
 pub mod livekit;
+pub mod livekit_client;
 pub mod postgres;
 pub mod python;
 pub mod redis;

@@ -3,6 +3,7 @@
 mod agent;
 mod cluster;
 mod livekit;
+mod page;
 mod pg;
 mod user;
 
