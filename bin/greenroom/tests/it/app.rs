@@ -144,8 +144,13 @@ impl App {
         let address = format!("http://{address}");
         // reqwest wants one even for plain HTTP; another test may have installed it before.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        // A request may take what the program allows itself, and no more.
-        let client = Client::builder().timeout(Duration::from_secs(10)).build().unwrap();
+        // A request may take what the program allows itself, and no more. A connection is not used
+        // again when the program may just be closing it, after five seconds.
+        let client = Client::builder()
+            .timeout(Duration::from_secs(10))
+            .pool_idle_timeout(Duration::from_secs(3))
+            .build()
+            .unwrap();
         Self { process, pid, address, organization: uuid(), client, database }
     }
 
