@@ -1,22 +1,17 @@
-// Starts a session as LiveKit's JavaScript SDK does, and says what it got: npm install livekit-client
+// Starts a session with LiveKit's SDK in a page, and joins it with the microphone on: npm install livekit-client
 //
-//   GREENROOM_URL       where Greenroom is, such as http://127.0.0.1:8080
-//   GREENROOM_TOKEN     a user's token: greenroom token --org <UUID> --user ann --scope sessions:start
-//   GREENROOM_TEMPLATE  the id of a template of that organization
-import { TokenSource, decodeTokenPayload } from "livekit-client";
+//   greenroom    where Greenroom is, such as https://greenroom.example.com; GREENROOM_CORS_ORIGINS names the page's origin
+//   template     the id of a template
+//   accessToken  a token of your identity system that carries the user's `user_id`
+import { Room, TokenSource } from "livekit-client";
 
-const { GREENROOM_URL: greenroom, GREENROOM_TOKEN: accessToken, GREENROOM_TEMPLATE: template } = process.env;
-
-const source = TokenSource.endpoint(`${greenroom}/api/v1/sessions/start?session_template_id=${template}`, {
-  headers: { Authorization: `Bearer ${accessToken}` },
-});
-const { serverUrl, participantToken } = await source.fetch({});
-
-const { sub: identity, metadata, video } = decodeTokenPayload(participantToken);
-console.log("session  ", JSON.parse(metadata).session_id);
-console.log("room     ", video.room);
-console.log("connect  ", serverUrl);
-console.log("user     ", identity);
-
-const again = await source.fetch({});
-if (again.participantToken !== participantToken) throw new Error("the SDK asked again while its token was good");
+export async function talk(greenroom, template, accessToken) {
+  const source = TokenSource.endpoint(`${greenroom}/api/v1/sessions/start?session_template_id=${template}`, {
+    headers: { Authorization: `Bearer ${accessToken}` },
+  });
+  const { serverUrl, participantToken } = await source.fetch({});
+  const room = new Room();
+  await room.connect(serverUrl, participantToken);
+  await room.localParticipant.setMicrophoneEnabled(true);
+  return room;
+}

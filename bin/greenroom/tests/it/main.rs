@@ -14,6 +14,7 @@ mod keeper;
 mod keys;
 mod limits;
 mod memory;
+mod page;
 mod problems;
 mod query;
 mod real;
