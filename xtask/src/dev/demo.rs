@@ -12,8 +12,9 @@ use uuid::Uuid;
 use super::AGENT;
 use crate::{service::Service, steps::Steps};
 
-/// The organization of everything `dev` makes.
-const ORGANIZATION: Uuid = Uuid::from_u128(0x0190_d3a0_0000_7000_8000_0000_0000_de30);
+/// The organization of everything `dev` makes: the one of the examples in README and docs, whose
+/// tokens so find the demo's template and session.
+const ORGANIZATION: Uuid = Uuid::from_u128(0x0193_b8a0_0000_7000_8000_0000_0000_0001);
 
 const TEMPLATE: &str = "Greeter demo";
 
