@@ -245,6 +245,7 @@ fn limit(text: &str) -> anyhow::Result<SessionLimit> {
 fn told(limit: SessionLimit) -> String {
     match limit {
         SessionLimit::Default => "as many sessions as the server's default allows".to_owned(),
+        SessionLimit::AtMost(1) => "at most 1 session at once".to_owned(),
         SessionLimit::AtMost(sessions) => format!("at most {sessions} sessions at once"),
         SessionLimit::Unlimited => "any number of sessions".to_owned(),
     }

@@ -131,9 +131,12 @@ fn environment(faults: &mut Vec<String>) -> Map<String, String> {
 /// The variables of a TOML file, where one that nobody knows is a fault: it may be misspelt.
 fn table(file: &Path, faults: &mut Vec<String>) -> Map<String, String> {
     let shown = file.display();
-    let Ok(text) = std::fs::read_to_string(file) else {
-        faults.push(format!("the file {shown} cannot be read"));
-        return Map::new();
+    let text = match std::fs::read_to_string(file) {
+        Ok(text) => text,
+        Err(error) => {
+            faults.push(format!("the file {shown} cannot be read: {error}"));
+            return Map::new();
+        }
     };
     let source = config::File::from_str(&text, FileFormat::Toml);
     let parsed = config::Config::builder().add_source(source).build();
@@ -175,7 +178,7 @@ fn resolve_files(texts: &mut Map<String, String>, faults: &mut Vec<String>) {
                 let text = text.strip_suffix('\r').unwrap_or(text);
                 texts.insert(variable.name.to_owned(), text.to_owned());
             }
-            Err(error) => faults.push(format!("{name} cannot be read: {}", error.kind())),
+            Err(error) => faults.push(format!("{name} cannot be read: {error}")),
         }
     }
 }

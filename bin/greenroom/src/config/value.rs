@@ -85,7 +85,7 @@ pub fn long_secret(text: &str) -> Result<SecretString, String> {
 }
 
 pub fn public_key(file: &str) -> Result<Key, String> {
-    let pem = std::fs::read(file).map_err(|error| format!("cannot be read: {}", error.kind()))?;
+    let pem = std::fs::read(file).map_err(|error| format!("cannot be read: {error}"))?;
     let wrong = "must name a PEM file with a public key: RSA of at least 2048 bits, EC on P-256, or Ed25519";
     Key::of_pem(&pem).ok_or_else(|| wrong.to_owned())
 }

@@ -104,7 +104,7 @@ impl Problem {
         let (next, reset) = (SESSION_ENDS_SECONDS, SESSION_ENDS_SECONDS);
         let quota = Quota { limit: limit.unsigned_abs().into(), next, reset };
         let detail = format!(
-            "This organization may have {limit} sessions at once, and has them. End one, or wait."
+            "This organization has as many sessions as it may have at once: {limit}. End one, or wait."
         );
         Self { quota: Some(quota), ..Self::new(Code::TooManyActiveSessions, detail) }
     }

@@ -47,7 +47,7 @@ impl TemplateFile {
         let text = std::fs::read_to_string(file).map_err(|error| {
             let why = match error.kind() {
                 io::ErrorKind::InvalidData => "must be UTF-8".to_owned(),
-                kind => format!("cannot be read: {kind}"),
+                _ => format!("cannot be read: {error}"),
             };
             FileFaults(vec![format!("{shown} {why}")])
         })?;
