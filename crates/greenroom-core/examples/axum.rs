@@ -2,6 +2,8 @@
 //!
 //! `DATABASE_URL=… LIVEKIT_URL=… LIVEKIT_API_KEY=… LIVEKIT_API_SECRET=… cargo run -p greenroom-core --example axum`
 //!
+//! While `cargo xtask dev` runs, `set -a; . target/dev/greenroom.env; set +a` sets all four.
+//!
 //! With `--once` it calls itself as a client would, and stops.
 
 use std::net::SocketAddr;

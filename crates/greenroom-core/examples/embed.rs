@@ -1,6 +1,8 @@
 //! Greenroom without HTTP: another Rust service starts a session by calling a function.
 //!
 //! `DATABASE_URL=… LIVEKIT_URL=… LIVEKIT_API_KEY=… LIVEKIT_API_SECRET=… cargo run -p greenroom-core --example embed`
+//!
+//! While `cargo xtask dev` runs, `set -a; . target/dev/greenroom.env; set +a` sets all four.
 
 use anyhow::Context;
 use greenroom_core::domain::{OrganizationId, TemplateName};
