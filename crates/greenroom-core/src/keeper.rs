@@ -61,6 +61,7 @@ impl Greenroom {
         let free = Arc::new(Semaphore::new(CLAIMED));
         let mut batches = JoinSet::new();
         let mut first = First::Oldest;
+        let mut is_told = false;
         loop {
             while batches.try_join_next().is_some() {}
             let room = tokio::select! {
@@ -69,7 +70,7 @@ impl Greenroom {
             };
             let Some(room) = room else { break };
             let limit = room.num_permits();
-            let claims = self.claim(limit, first).await;
+            let claims = or_none(self.claim(limit, first).await, &mut is_told);
             let size = claims.sessions.len();
             // A full claim says that there is more. Then every other one begins with what has become
             // due last: a backlog, as after an outage, keeps nobody waiting who is in a call.
@@ -90,15 +91,11 @@ impl Greenroom {
         while batches.join_next().await.is_some() {}
     }
 
-    async fn claim(&self, limit: usize, first: First) -> Claims {
-        let (Ok(limit @ 1..), urgency) = (i64::try_from(limit), self.shared.calls.affords()) else {
-            return Claims::default();
-        };
+    async fn claim(&self, limit: usize, first: First) -> Result<Claims, Error> {
+        let (limit, urgency) =
+            (i64::try_from(limit).unwrap_or(i64::MAX), self.shared.calls.affords());
         let take = async |db: &mut _| Claim::take(db, limit, urgency, first).await;
-        self.shared.database.keep(take).await.unwrap_or_else(|error| {
-            tracing::warn!(error = &error as &dyn std::error::Error, "nothing could be claimed");
-            Claims::default()
-        })
+        self.shared.database.keep(take).await
     }
 
     /// Looks at a batch. What has to be done for one of them is done at once; where there is nothing
@@ -250,6 +247,18 @@ impl Greenroom {
             ),
         }
     }
+}
+
+/// The claims, or none: a database that is down is told of once, and not four times a second.
+fn or_none(claims: Result<Claims, Error>, is_told: &mut bool) -> Claims {
+    if let (Err(error), false) = (&claims, *is_told) {
+        tracing::warn!(
+            error = error as &dyn std::error::Error,
+            "nothing could be claimed; the keeper goes on trying"
+        );
+    }
+    *is_told = claims.is_err();
+    claims.unwrap_or_default()
 }
 
 /// Room for a claim, as soon as it is worth one; none when nobody may claim any more.
