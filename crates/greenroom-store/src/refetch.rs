@@ -10,22 +10,22 @@ use crate::opening::{ITS_VERSION, OpeningColumns};
 use crate::start::{NewSession, StartedSql};
 
 /// A start whose key is the request itself.
-pub(crate) struct Refetch<'a> {
+pub(crate) struct Refetch<'a, const LOCKED: bool> {
     pub(crate) new: &'a NewSession,
     pub(crate) key: &'a KeyClaim,
     pub(crate) columns: OpeningColumns,
 }
 
-impl QueryId for Refetch<'_> {
-    type QueryId = Refetch<'static>;
+impl<const LOCKED: bool> QueryId for Refetch<'_, LOCKED> {
+    type QueryId = Refetch<'static, LOCKED>;
     const HAS_STATIC_QUERY_ID: bool = true;
 }
 
-impl Query for Refetch<'_> {
+impl<const LOCKED: bool> Query for Refetch<'_, LOCKED> {
     type SqlType = StartedSql;
 }
 
-impl QueryFragment<Pg> for Refetch<'_> {
+impl<const LOCKED: bool> QueryFragment<Pg> for Refetch<'_, LOCKED> {
     fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
         let new = self.new;
         // Like any further token it adds nothing to `revision`: see `renewal.rs`.
@@ -40,7 +40,7 @@ impl QueryFragment<Pg> for Refetch<'_> {
         out.push_sql(" and ");
         out.push_sql(MAY_COME_BACK);
         out.push_sql(" returning sessions.*), template as (");
-        new.push_template(out.reborrow())?;
+        new.push_template::<LOCKED>(out.reborrow())?;
         out.push_sql(" and not exists (select from again)), ");
         new.push_insert(out.reborrow())?;
         self.columns.push_started(out.reborrow())?;

@@ -81,11 +81,16 @@ impl NewSession {
         connection: &mut AsyncPgConnection,
     ) -> Result<Option<Started>, StoreError> {
         let columns = OpeningColumns::new();
-        let started = match &self.key {
-            Some(key) if key.kind == KeyKind::Refetch => {
-                Refetch { new: self, key, columns }.get_result(connection).await
+        let refetch = self.key.as_ref().filter(|key| key.kind == KeyKind::Refetch);
+        let started = match (refetch, self.sessions_locked) {
+            (Some(key), false) => {
+                Refetch::<false> { new: self, key, columns }.get_result(connection).await
             }
-            _ => Start { new: self, columns }.get_result(connection).await,
+            (Some(key), true) => {
+                Refetch::<true> { new: self, key, columns }.get_result(connection).await
+            }
+            (None, false) => Start::<false> { new: self, columns }.get_result(connection).await,
+            (None, true) => Start::<true> { new: self, columns }.get_result(connection).await,
         };
         Ok(started.optional()?)
     }
@@ -93,7 +98,13 @@ impl NewSession {
 
 impl NewSession {
     /// The template's current version, unless the organization may not start it now.
-    pub(crate) fn push_template<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
+    ///
+    /// Sessions are counted in the text for those that are locked alone: were it a parameter that
+    /// says so, PostgreSQL would plan each statement anew, for a plan without the count is cheaper.
+    pub(crate) fn push_template<'b, const LOCKED: bool>(
+        &'b self,
+        mut out: AstPass<'_, 'b, Pg>,
+    ) -> QueryResult<()> {
         out.push_sql(
             "select session_templates.* from session_templates
              join organizations on organizations.id = session_templates.organization_id
@@ -110,15 +121,17 @@ impl NewSession {
         out.push_bind_param::<Uuid, _>(&self.session_template_id)?;
         out.push_sql(" and agent_name is not distinct from coalesce(");
         out.push_bind_param::<Nullable<Text>, _>(&self.agent_name)?;
-        out.push_sql(", agent_name) and (most.sessions is null or ");
-        out.push_bind_param::<Bool, _>(&self.sessions_locked)?;
-        out.push_sql(
-            " and most.sessions > (
-                select count(*) from sessions
-                where status in ('pending', 'active') and organization_id = ",
-        );
-        out.push_bind_param::<Uuid, _>(&self.organization_id)?;
-        out.push_sql("))");
+        out.push_sql(", agent_name) and (most.sessions is null");
+        if LOCKED {
+            out.push_sql(
+                " or most.sessions > (
+                    select count(*) from sessions
+                    where status in ('pending', 'active') and organization_id = ",
+            );
+            out.push_bind_param::<Uuid, _>(&self.organization_id)?;
+            out.push_sql(")");
+        }
+        out.push_sql(")");
         Ok(())
     }
 
@@ -191,17 +204,17 @@ impl TokenLife {
 
 /// A fragment of its own: an `insert … select` that also returns what it selected from is beyond
 /// diesel's builder, and a `sql_query` would be prepared anew each time.
-struct Start<'a> {
+struct Start<'a, const LOCKED: bool> {
     new: &'a NewSession,
     columns: OpeningColumns,
 }
 
-impl QueryId for Start<'_> {
-    type QueryId = Start<'static>;
+impl<const LOCKED: bool> QueryId for Start<'_, LOCKED> {
+    type QueryId = Start<'static, LOCKED>;
     const HAS_STATIC_QUERY_ID: bool = true;
 }
 
-impl Query for Start<'_> {
+impl<const LOCKED: bool> Query for Start<'_, LOCKED> {
     type SqlType = StartedSql;
 }
 
@@ -215,10 +228,10 @@ impl OpeningColumns {
     }
 }
 
-impl QueryFragment<Pg> for Start<'_> {
+impl<const LOCKED: bool> QueryFragment<Pg> for Start<'_, LOCKED> {
     fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
         out.push_sql("with template as (");
-        self.new.push_template(out.reborrow())?;
+        self.new.push_template::<LOCKED>(out.reborrow())?;
         out.push_sql("), ");
         self.new.push_insert(out.reborrow())?;
         self.columns.push_started(out)

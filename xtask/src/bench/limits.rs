@@ -41,7 +41,8 @@ const LIMITED_ORGANIZATION: Uuid = Uuid::from_u128(0x0190_d3a0_0000_7000_8000_00
 /// A way of starting, and how many starts a second each of its turns came to.
 struct Way {
     address: String,
-    request: Vec<u8>,
+    /// One for each connection.
+    requests: Vec<Vec<u8>>,
     rates: Vec<f64>,
 }
 
@@ -97,14 +98,15 @@ pub async fn measure(ground: &Ground) -> Result<Vec<Finding>> {
 async fn plain(stage: &Stage) -> Result<Way> {
     let template = json!({ "name": "Plain", "room_creation": "on_join" });
     let template = stage.api.template(&template).await?;
-    Ok(Way::starting(stage, &stage.service.token_of(ORGANIZATION), &template))
+    Ok(Way::starting(stage, &template, |_| stage.service.token_of(ORGANIZATION)))
 }
 
-/// By a user, who gets the same session each time.
+/// By users, each of whom gets the same session each time.
 async fn again(stage: &Stage) -> Result<Way> {
     let template = json!({ "name": "Again", "room_creation": "on_join" });
     let template = stage.api.template(&template).await?;
-    Ok(Way::starting(stage, &stage.service.token_of_user(ORGANIZATION, "ann"), &template))
+    let user = |number| stage.service.token_of_user(ORGANIZATION, &format!("user-{number}"));
+    Ok(Way::starting(stage, &template, user))
 }
 
 /// By a backend, of an organization with a limit that it does not reach.
@@ -117,31 +119,35 @@ async fn limited(stage: &Stage, client: &reqwest::Client) -> Result<Way> {
     );
     let set = stage.sql.execute(&limit, &[]).await?;
     ensure!(set == 1, "there is no organization to limit");
-    Ok(Way::starting(stage, &stage.service.token_of(LIMITED_ORGANIZATION), &template))
+    Ok(Way::starting(stage, &template, |_| stage.service.token_of(LIMITED_ORGANIZATION)))
 }
 
 impl Way {
-    fn starting(stage: &Stage, token: &str, template: &str) -> Self {
+    fn starting(stage: &Stage, template: &str, token: impl Fn(usize) -> String) -> Self {
         let body = json!({ "session_template_id": template }).to_string();
-        let request = format!(
-            "POST /api/v1/sessions/start HTTP/1.1\r\nHost: greenroom\r\n\
-             Content-Type: application/json\r\nAuthorization: Bearer {token}\r\n\
-             Content-Length: {}\r\n\r\n{body}",
-            body.len()
-        );
+        let request = |connection| {
+            format!(
+                "POST /api/v1/sessions/start HTTP/1.1\r\nHost: greenroom\r\n\
+                 Content-Type: application/json\r\nAuthorization: Bearer {}\r\n\
+                 Content-Length: {}\r\n\r\n{body}",
+                token(connection),
+                body.len()
+            )
+            .into_bytes()
+        };
         let address = stage.service.address().to_owned();
-        Self { address, request: request.into_bytes(), rates: Vec::new() }
+        Self { address, requests: (0..CONNECTIONS).map(request).collect(), rates: Vec::new() }
     }
 
     async fn take_turn(&mut self) -> Result<()> {
         let mut connections = Vec::new();
-        for _ in 0..CONNECTIONS {
-            connections.push(Connection::open(&self.address).await?);
+        for request in &self.requests {
+            connections.push((Connection::open(&self.address).await?, request.clone()));
         }
         let begun = Instant::now();
         let mut starters = JoinSet::new();
-        for connection in connections {
-            starters.spawn(start_until(connection, self.request.clone(), begun + TURN));
+        for (connection, request) in connections {
+            starters.spawn(start_until(connection, request, begun + TURN));
         }
         let started: Result<Vec<u32>> = starters.join_all().await.into_iter().collect();
         let started: u32 = started?.iter().sum();
