@@ -70,8 +70,9 @@ pub(crate) type StartedSql = (OpeningSql, Timestamptz, Bool);
 
 impl NewSession {
     /// Writes the session; or finds the one that its user may come back to, when the key is a
-    /// refetch's, and puts its `token_expiry` off. Or nothing: when the organization has no such living template, when
-    /// that names another agent, when the key is another session's, and when as many sessions live as may, or nobody made sure of that.
+    /// refetch's, and puts its `token_expiry` off. Or nothing: when the organization has no such
+    /// living template, when that names another agent, when the key is another session's, and when
+    /// as many sessions live as may, or nobody made sure of that.
     ///
     /// # Errors
     /// [`Constraint::RoomName`](crate::Constraint::RoomName) when the room's name is taken, else
