@@ -33,8 +33,12 @@ pub enum KeyKind {
 }
 
 /// Whether the user of a session may come back to it: it waits for them, or they are out of its room.
-pub(crate) const MAY_COME_BACK: &str = "(sessions.status = 'pending'
-    or sessions.status = 'active' and sessions.user_left_at > sessions.user_joined_at)";
+///
+/// Not when its time is up, even where the keeper has not come to it yet: whoever joined it then would
+/// be put out again.
+pub(crate) const MAY_COME_BACK: &str = "(sessions.status = 'pending' and sessions.join_by > now()
+    or sessions.status = 'active' and sessions.end_by > now()
+      and sessions.user_left_at > sessions.user_joined_at)";
 
 /// The session that has a key.
 #[derive(Debug, Clone, PartialEq, Eq, Queryable)]

@@ -3,6 +3,8 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
+use diesel::sql_query;
+use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl};
 use futures_util::future::join_all;
 use greenroom_testkit::livekit::Server;
 use greenroom_testkit::user::{Present, User};
@@ -115,6 +117,32 @@ async fn a_user_who_reloads_comes_back_and_one_who_is_there_starts_another() {
     assert_eq!(assert_started(&reloaded, true), other);
     assert_eq!(app.get(&other).await.body["status"], "active");
     enter(&app, &reloaded).await;
+}
+
+#[tokio::test]
+async fn a_session_whose_time_is_up_is_not_found_again_though_nobody_has_ended_it() {
+    let app = App::start().await;
+    let template = app.template(json!({"room_creation": "on_join"})).await;
+    let mut db = AsyncPgConnection::establish(app.database_url()).await.unwrap();
+    let left = "status = 'active', started_at = now(), user_joined_at = now() - interval '2 s',
+        user_left_at = now() - interval '1 s'";
+    for (state, comes_back) in [
+        ("join_by = now() + interval '1 minute'".to_owned(), true),
+        ("join_by = now() - interval '1 s'".to_owned(), false),
+        (format!("{left}, end_by = now() + interval '1 minute'"), true),
+        (format!("{left}, end_by = now() - interval '1 s'"), false),
+    ] {
+        let first = fetch(&app, "ann", &template, json!({})).await;
+        // As if the keeper came late.
+        let late = format!(
+            "update sessions set {state}, next_check_at = now() + interval '1 hour' where id = '{}'",
+            first.body["session_id"].as_str().unwrap()
+        );
+        assert_eq!(sql_query(late).execute(&mut db).await.unwrap(), 1);
+        let again = fetch(&app, "ann", &template, json!({})).await;
+        let same = assert_started(&again, comes_back) == first.header("location");
+        assert_eq!(same, comes_back, "{state}");
+    }
 }
 
 #[tokio::test]
