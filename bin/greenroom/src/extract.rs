@@ -149,6 +149,11 @@ fn wrong_json(path: &str, error: &serde_json::Error) -> FieldError {
     if error.is_syntax() || error.is_eof() {
         return wrong_body(&format!("must be JSON: {message}"));
     }
+    // The path ends before a field that comes twice.
+    let twice = message.strip_prefix("duplicate field `").and_then(|rest| rest.split_once('`'));
+    if let Some((field, _)) = twice {
+        return FieldError::new(field, "must be given once, and in one spelling");
+    }
     // Where a key or a variant is unknown, the path ends in it, or in a question mark.
     let path = path.trim_end_matches(['?', '.']);
     let path = if path.is_empty() { "body" } else { path };

@@ -94,6 +94,8 @@ async fn wrong_fields_are_told_and_nothing_is_started() {
         (json!({"participant_attributes": {"k": "a\u{0}b"}}), "participant_attributes"),
         (json!({"participantAttributes": {"k": 1}}), "participant_attributes"),
         (json!({"participantAttributes": "gold"}), "participant_attributes"),
+        (json!({"participant_name": "Ann", "participantName": "Ann"}), "participant_name"),
+        (json!({"room_config": {}, "roomConfig": {}}), "room_config"),
     ] {
         let refused = fetch(&app, &template, &body).await;
         refused.assert_problem(400, "invalid_request");
