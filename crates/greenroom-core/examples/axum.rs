@@ -104,7 +104,7 @@ async fn start(
     State(greenroom): State<Greenroom>,
     Extension(caller): Extension<Caller>,
     Json(body): Json<StartBody>,
-) -> Result<(StatusCode, Json<Started>), Failure> {
+) -> Result<impl IntoResponse, Failure> {
     let mut request = StartRequest::new(body.session_template_id);
     request.user_id = body
         .user_id
@@ -114,6 +114,7 @@ async fn start(
     let started = greenroom.start(&caller, request).await?;
     Ok((
         StatusCode::CREATED,
+        [(header::CACHE_CONTROL, "no-store")],
         Json(Started {
             session_id: started.session.id,
             server_url: started.livekit_url,
@@ -140,6 +141,8 @@ impl From<Error> for Failure {
             Error::TemplateNotFound(_) => StatusCode::NOT_FOUND,
             Error::TemplateForbidden(_) | Error::AnotherUser => StatusCode::FORBIDDEN,
             Error::NotAWebhook(_) => StatusCode::UNAUTHORIZED,
+            Error::SessionOver(_) => StatusCode::CONFLICT,
+            Error::TooManyActiveSessions { .. } => StatusCode::TOO_MANY_REQUESTS,
             Error::LiveKit(_) => StatusCode::BAD_GATEWAY,
             Error::Store(StoreError::Unavailable(_) | StoreError::Timeout(_))
             | Error::Overloaded
