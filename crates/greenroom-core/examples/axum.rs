@@ -147,7 +147,7 @@ impl From<Error> for Failure {
             Error::Store(StoreError::Unavailable(_) | StoreError::Timeout(_))
             | Error::Overloaded
             | Error::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
-            // No other can come of these two routes; yours may want more.
+            // What else there is does not come of these two routes; yours may want more.
             _ => StatusCode::INTERNAL_SERVER_ERROR,
         };
         Self(status, error.to_string())

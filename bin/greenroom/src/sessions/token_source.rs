@@ -21,11 +21,17 @@ pub fn attributes(value: Option<Value>) -> Result<Option<ParticipantAttributes>,
     let wrong = || Invalid::new("must be an object whose values are strings");
     let Some(value) = value.filter(|value| !is_empty(value)) else { return Ok(None) };
     let Value::Object(map) = value else { return Err(wrong()) };
-    let texts = map.into_iter().map(|(key, value)| match value {
+    // Unity's SDK writes what it has no value for as null.
+    let said = map.into_iter().filter(|(_, value)| !value.is_null());
+    let texts = said.map(|(key, value)| match value {
         Value::String(text) => Ok((key, text)),
         _ => Err(wrong()),
     });
-    ParticipantAttributes::try_from(texts.collect::<Result<BTreeMap<_, _>, _>>()?).map(Some)
+    let texts: BTreeMap<_, _> = texts.collect::<Result<_, _>>()?;
+    if texts.is_empty() {
+        return Ok(None);
+    }
+    ParticipantAttributes::try_from(texts).map(Some)
 }
 
 /// A room's configuration that says more than which agent the caller counts on.
@@ -135,12 +141,12 @@ mod tests {
 
     #[test]
     fn attributes_are_texts_or_absent() {
-        for nothing in [json!(null), json!({}), json!([]), json!("")] {
+        for nothing in [json!(null), json!({}), json!([]), json!(""), json!({"a": null})] {
             assert_eq!(attributes(Some(nothing)), Ok(None));
         }
-        let told = attributes(Some(json!({"a": "1", "b": ""}))).unwrap().unwrap();
+        let told = attributes(Some(json!({"a": "1", "b": "", "c": null}))).unwrap().unwrap();
         assert_eq!(told.to_string(), r#"{"a":"1","b":""}"#);
-        for wrong in [json!("a"), json!(["a"]), json!({"a": 1}), json!({"a": null}), json!(true)] {
+        for wrong in [json!("a"), json!(["a"]), json!({"a": 1}), json!(true)] {
             assert!(attributes(Some(wrong.clone())).is_err(), "{wrong}");
         }
     }
