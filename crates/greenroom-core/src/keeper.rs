@@ -68,7 +68,7 @@ impl Greenroom {
                 () = &mut stop => None,
                 room = room(&free) => room,
             };
-            let Some(room) = room else { break };
+            let Some(mut room) = room else { break };
             let limit = room.num_permits();
             let claims = or_none(self.claim(limit, first).await, &mut is_told);
             let size = claims.sessions.len();
@@ -76,11 +76,14 @@ impl Greenroom {
             // due last: a backlog, as after an outage, keeps nobody waiting who is in a call.
             let more = size > 0 && size == limit;
             first = if more { first.other() } else { First::Oldest };
-            if size > 0 {
+            // A place for each that was claimed, and the rest is free again at once: while LiveKit is
+            // slow, a few that are looked at would keep everybody else waiting.
+            if let Some(places) = room.split(size).filter(|_| size > 0) {
                 let greenroom = self.clone();
-                let look_after = async move { greenroom.look_after(claims, room).await };
+                let look_after = async move { greenroom.look_after(claims, places).await };
                 batches.spawn(look_after.in_current_span());
             }
+            drop(room);
             let pause = if more { Duration::ZERO } else { TICK };
             tokio::select! {
                 () = &mut stop => break,
@@ -101,7 +104,7 @@ impl Greenroom {
     /// Looks at a batch. What has to be done for one of them is done at once; where there is nothing
     /// to do, that is written for many in one statement. Each gives its place up as soon as it was
     /// looked at, or the slowest of a batch would keep others from being claimed.
-    async fn look_after(&self, claims: Claims, mut room: OwnedSemaphorePermit) {
+    async fn look_after(&self, claims: Claims, mut places: OwnedSemaphorePermit) {
         let Claims { at, sessions } = claims;
         let deadline = Instant::now() + TO_LOOK;
         let rooms = timeout_at(deadline, self.rooms_of(&sessions)).await.ok().flatten();
@@ -111,10 +114,10 @@ impl Greenroom {
             // Most need no call of their own, and nothing follows for them.
             match self.at_a_glance(&claim, &glance, at) {
                 Some(next_check_at) => at_rest.push((claim, next_check_at)),
-                None => to_see_to.push((claim, glance, room.split(1))),
+                None => to_see_to.push((claim, glance, places.split(1))),
             }
         }
-        drop(room);
+        drop(places);
         let looks = to_see_to.into_iter().map(|(claim, glance, place)| async move {
             let looked = self.look_after_one(claim, glance, at, deadline).await;
             drop(place);
