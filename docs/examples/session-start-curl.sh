@@ -1,12 +1,12 @@
 #!/bin/sh
-# Starts a session with curl: makes a template, starts a session of it, and reads the session back.
+# Starts a session with curl: creates a template, starts a session from it and reads the session back.
 #
-#   GREENROOM_URL    where Greenroom is, such as http://127.0.0.1:8080
-#   GREENROOM_TOKEN  a backend's token: greenroom token --org <UUID>
+#   GREENROOM_URL    the base URL of Greenroom, such as http://127.0.0.1:8080
+#   GREENROOM_TOKEN  a backend token, printed by: greenroom token --org <UUID>
 set -eu
-: "${GREENROOM_URL:?set it to where Greenroom is}" "${GREENROOM_TOKEN:?greenroom token --org <UUID> makes one}"
+: "${GREENROOM_URL:?set it to the base URL of Greenroom}" "${GREENROOM_TOKEN:?set it to the output of: greenroom token --org <UUID>}"
 
-# Prints the answer. On a failure that is the problem, which says what to do, and the end.
+# Sends a request and prints the response. On failure, prints the error (application/problem+json) to stderr and exits.
 call() {
   if answer=$(curl --silent --show-error --fail-with-body --max-time 10 \
     --header "Authorization: Bearer $GREENROOM_TOKEN" --header "Content-Type: application/json" "$@"); then
@@ -17,7 +17,7 @@ call() {
   fi
 }
 
-# The text of a field. Where jq is installed: jq -r .name
+# Prints a string field of the JSON on stdin. With jq installed, use: jq -r .name
 field() {
   sed -n "s/.*\"$1\":\"\([^\"]*\)\".*/\1/p"
 }

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Starts a session from Python, with nothing but its own library, and shows what to do when it fails.
+"""Starts a session with only Python's standard library, and shows how to handle errors.
 
-GREENROOM_URL    where Greenroom is, such as http://127.0.0.1:8080
-GREENROOM_TOKEN  a backend's token: greenroom token --org <UUID>
+GREENROOM_URL    the base URL of Greenroom, such as http://127.0.0.1:8080
+GREENROOM_TOKEN  a backend token, printed by: greenroom token --org <UUID>
 """
 
 import json
@@ -18,7 +18,7 @@ ATTEMPTS = 3
 
 
 class Refused(Exception):
-    """A failure of Greenroom's, by its stable code."""
+    """An error response of Greenroom. `code` is stable."""
 
     def __init__(self, problem):
         super().__init__(f"{problem['code']}: {problem['detail']} (request {problem['request_id']})")
@@ -27,9 +27,10 @@ class Refused(Exception):
 
 
 def call(method, path, body=None, key=None):
-    """Calls Greenroom, again where that may help, and returns what it answers.
+    """Sends a request to Greenroom, retries errors that are `retryable`, and returns the JSON response.
 
-    A start that is sent again is the same session by its key: an attempt whose answer got lost may have started it.
+    Pass a key with every start: an attempt that failed may have started the session, and with the same key
+    the retry returns that session instead of starting another one.
     """
     data = None if body is None else json.dumps(body).encode()
     headers = {"Authorization": f"Bearer {TOKEN}", "Content-Type": "application/json"}
@@ -46,13 +47,13 @@ def call(method, path, body=None, key=None):
                 raise Refused(problem) from None
             time.sleep(int(failure.headers["Retry-After"]))
         except (urllib.error.URLError, TimeoutError) as unreachable:
-            raise SystemExit(f"Greenroom is not at {URL}: {unreachable}") from None
+            raise SystemExit(f"failed to reach Greenroom at {URL}: {unreachable}") from None
 
 
 def problem_of(failure):
-    """What a failed answer says; something else than Greenroom may have given it."""
+    """Reads the error from a response, which may come from another server, such as a proxy."""
     if failure.headers.get_content_type() != "application/problem+json":
-        raise SystemExit(f"{URL} answered {failure.code}, and not as Greenroom does")
+        raise SystemExit(f"{URL} responded {failure.code}, but the response is not from Greenroom")
     return json.load(failure)
 
 

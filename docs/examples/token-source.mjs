@@ -1,8 +1,10 @@
-// Starts a session with LiveKit's SDK in a page, and joins it with the microphone on: npm install livekit-client
+// Starts a session with LiveKit's SDK in a web page and joins it with the microphone on.
+// Requires: npm install livekit-client
 //
-//   greenroom    where Greenroom is, such as https://greenroom.example.com; GREENROOM_CORS_ORIGINS names the page's origin
-//   template     the id of a template
-//   accessToken  a token of your identity system that carries the user's `user_id`
+//   greenroom    the base URL of Greenroom, such as https://greenroom.example.com.
+//                Its GREENROOM_CORS_ORIGINS must contain the page's origin.
+//   template     the id of a session template
+//   accessToken  a token of your identity system with the claim `user_id`
 import { Room, TokenSource } from "livekit-client";
 
 export async function talk(greenroom, template, accessToken) {

@@ -1,5 +1,6 @@
--- A row is one version of a template and never changes but for its last two columns: a change adds the
--- next version, and a session points at the version it was started from.
+-- A row is one version of a template. Only superseded_at and archived_at change after the insert: a
+-- change of the template inserts the next version, and a session keeps referring to the version it was
+-- started from.
 create table session_templates (
   organization_id          uuid not null references organizations (id),
   id                       uuid not null,
@@ -17,15 +18,16 @@ create table session_templates (
   reconnect_window_seconds integer not null,
   max_duration_seconds     integer not null,
   token_ttl_seconds        integer,
-  created_at               timestamptz not null,                     -- of the first version
-  updated_at               timestamptz not null,                     -- of this one
-  superseded_at            timestamptz,
+  created_at               timestamptz not null,                     -- when the template's first version was inserted
+  updated_at               timestamptz not null,                     -- when this version was inserted
+  superseded_at            timestamptz,                              -- null: the current version
   archived_at              timestamptz,
   primary key (organization_id, id, version)
 );
 
--- The start selects the current version by id; an id has one in the whole deployment.
+-- A start selects the current version by id. An id has one current version in the whole deployment.
 create unique index session_templates_current on session_templates (id)
   where superseded_at is null;
+-- Names are unique per organization, without regard to case, among templates that are not archived.
 create unique index session_templates_living_name on session_templates (organization_id, lower(name))
   where superseded_at is null and archived_at is null;

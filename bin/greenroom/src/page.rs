@@ -3,7 +3,7 @@
 use actix_web::http::header;
 use actix_web::{HttpRequest, HttpResponse, Responder, web};
 use greenroom_core::domain::Invalid;
-use greenroom_core::{Listing, Page, PagePosition};
+use greenroom_core::{Cursor, Page, PageRequest, PageStart};
 use paperclip::actix::OperationModifier;
 use paperclip::v2::models::DefaultOperationRaw;
 use paperclip::v2::schema::Apiv2Schema;
@@ -21,29 +21,29 @@ pub struct PageParams {
 
 impl PageParams {
     /// The page they name, or none and what is wrong with them.
-    pub fn page(self, errors: &mut FieldErrors) -> Option<Page> {
+    pub fn page(self, errors: &mut FieldErrors) -> Option<PageRequest> {
         let limit = errors.take("limit", number(self.limit.as_deref(), 1, 200, 50));
         let offset = errors.take("offset", number(self.offset.as_deref(), 0, 10_000, 0));
-        let position = match (self.cursor, &self.offset) {
+        let start = match (self.cursor, &self.offset) {
             (Some(_), Some(_)) => {
                 Err(Invalid::new("must not stand beside a cursor, which knows its place"))
             }
-            (Some(cursor), None) => Ok(PagePosition::Cursor(cursor)),
-            (None, _) => Ok(PagePosition::Offset(offset.unwrap_or_default())),
+            (Some(cursor), None) => Ok(PageStart::After(Cursor(cursor))),
+            (None, _) => Ok(PageStart::Offset(offset.unwrap_or_default())),
         };
-        let position = errors.take("offset", position);
-        offset.and(Some(Page { limit: limit?, position: position? }))
+        let start = errors.take("offset", start);
+        offset.and(Some(PageRequest { limit: limit?, start: start? }))
     }
 }
 
 /// A page as a bare array, with the next one in the `Link` header (RFC 8288) when there is one.
 pub struct PageOf<T> {
     items: Vec<T>,
-    next_cursor: Option<String>,
+    next_cursor: Option<Cursor>,
 }
 
 impl<T> PageOf<T> {
-    pub fn of<Item: Into<T>>(listing: Listing<Item>) -> Self {
+    pub fn of<Item: Into<T>>(listing: Page<Item>) -> Self {
         let items = listing.items.into_iter().map(Into::into).collect();
         Self { items, next_cursor: listing.next_cursor }
     }
@@ -54,7 +54,7 @@ impl<T: Serialize> Responder for PageOf<T> {
 
     fn respond_to(self, request: &HttpRequest) -> HttpResponse {
         let mut response = HttpResponse::Ok();
-        if let Some(cursor) = &self.next_cursor {
+        if let Some(Cursor(cursor)) = &self.next_cursor {
             response.insert_header((header::LINK, next(request, cursor)));
         }
         response.json(self.items)
@@ -90,7 +90,11 @@ impl<T: Apiv2Schema + OperationModifier> OperationModifier for PageOf<T> {
 mod tests {
     use super::*;
 
-    fn page(limit: Option<&str>, offset: Option<&str>, cursor: Option<&str>) -> Option<Page> {
+    fn page(
+        limit: Option<&str>,
+        offset: Option<&str>,
+        cursor: Option<&str>,
+    ) -> Option<PageRequest> {
         let own = |text: Option<&str>| text.map(str::to_owned);
         let params = PageParams { limit: own(limit), offset: own(offset), cursor: own(cursor) };
         params.page(&mut FieldErrors::default())
@@ -98,11 +102,17 @@ mod tests {
 
     #[test]
     fn a_page_is_the_first_fifty_unless_said_otherwise() {
-        assert_eq!(page(None, None, None), Some(Page::default()));
-        let cursor = PagePosition::Cursor("c".to_owned());
-        assert_eq!(page(Some("200"), None, Some("c")), Some(Page { limit: 200, position: cursor }));
-        let offset = PagePosition::Offset(10_000);
-        assert_eq!(page(Some("1"), Some("10000"), None), Some(Page { limit: 1, position: offset }));
+        assert_eq!(page(None, None, None), Some(PageRequest::default()));
+        let cursor = PageStart::After(Cursor("c".to_owned()));
+        assert_eq!(
+            page(Some("200"), None, Some("c")),
+            Some(PageRequest { limit: 200, start: cursor })
+        );
+        let offset = PageStart::Offset(10_000);
+        assert_eq!(
+            page(Some("1"), Some("10000"), None),
+            Some(PageRequest { limit: 1, start: offset })
+        );
     }
 
     #[test]

@@ -74,7 +74,7 @@ async fn keep(
     stop: impl Future<Output = ()> + Send + 'static,
     server: ServerHandle,
 ) -> anyhow::Result<()> {
-    let kept = tokio::spawn(async move { greenroom.keep(stop).await }).await;
+    let kept = tokio::spawn(async move { greenroom.run_keeper(stop).await }).await;
     if let Err(broken) = &kept {
         tracing::error!(error = %broken, "the keeper broke, so this process stops");
         server.stop(true).await;

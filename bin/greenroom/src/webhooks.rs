@@ -20,6 +20,6 @@ pub async fn livekit(
     // LiveKit's own token, without a scheme. One that is missing is one that does not hold.
     let authorization = request.headers().get(header::AUTHORIZATION);
     let authorization = authorization.and_then(|value| value.to_str().ok()).unwrap_or_default();
-    greenroom.webhook(authorization, &body.0).await?;
+    greenroom.receive_webhook(authorization, &body.0).await?;
     Ok(HttpResponse::Ok().finish())
 }

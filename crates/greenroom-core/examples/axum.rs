@@ -18,8 +18,8 @@ use axum::routing::post;
 use axum::{Extension, Json, Router};
 use greenroom_core::domain::{OrganizationId, SessionId, SessionTemplateId, TemplateName, UserId};
 use greenroom_core::{
-    Caller, Config, Error, Greenroom, KeyPair, LiveKitConfig, Page, StartRequest, StoreError,
-    TemplateFilter, TemplateSettings, migrate,
+    Caller, Config, Error, Greenroom, KeyPair, LiveKitConfig, PageRequest, StartRequest,
+    StoreError, TemplateFilter, TemplateSettings, migrate,
 };
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -49,7 +49,7 @@ async fn main() -> anyhow::Result<()> {
     };
     let server = axum::serve(listener, routes(greenroom.clone())).with_graceful_shutdown(stop());
     let keeper_stops = stop();
-    let keeper = tokio::spawn(async move { greenroom.keep(keeper_stops).await });
+    let keeper = tokio::spawn(async move { greenroom.run_keeper(keeper_stops).await });
     let until_the_end = async move {
         if std::env::args().any(|argument| argument == "--once") {
             try_it(address, template).await?;
@@ -61,8 +61,8 @@ async fn main() -> anyhow::Result<()> {
     };
     let serving = async { server.await.context("the server failed") };
     // A keeper that breaks takes the process with it: sessions must not start that nobody keeps.
-    let keeping = async { keeper.await.context("the keeper broke") };
-    tokio::try_join!(serving, keeping, until_the_end)?;
+    let keeper_permits = async { keeper.await.context("the keeper broke") };
+    tokio::try_join!(serving, keeper_permits, until_the_end)?;
     println!("stopped");
     Ok(())
 }
@@ -94,7 +94,7 @@ struct StartBody {
 
 /// In the words of LiveKit's SDKs, which take it as it is.
 #[derive(Serialize, Deserialize)]
-struct Started {
+struct StartedRow {
     session_id: SessionId,
     server_url: String,
     participant_token: String,
@@ -115,7 +115,7 @@ async fn start(
     Ok((
         StatusCode::CREATED,
         [(header::CACHE_CONTROL, "no-store")],
-        Json(Started {
+        Json(StartedRow {
             session_id: started.session.id,
             server_url: started.livekit_url,
             participant_token: started.access_token,
@@ -129,7 +129,7 @@ async fn webhook(
     body: Bytes,
 ) -> Result<(), Failure> {
     let signature = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-    Ok(greenroom.webhook(signature.unwrap_or_default(), &body).await?)
+    Ok(greenroom.receive_webhook(signature.unwrap_or_default(), &body).await?)
 }
 
 /// What core's errors are over HTTP, which core does not know.
@@ -139,8 +139,8 @@ impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         let status = match &error {
             Error::TemplateNotFound(_) => StatusCode::NOT_FOUND,
-            Error::TemplateForbidden(_) | Error::AnotherUser => StatusCode::FORBIDDEN,
-            Error::NotAWebhook(_) => StatusCode::UNAUTHORIZED,
+            Error::TemplateForbidden(_) | Error::UserMismatch => StatusCode::FORBIDDEN,
+            Error::InvalidWebhook(_) => StatusCode::UNAUTHORIZED,
             Error::SessionOver(_) => StatusCode::CONFLICT,
             Error::TooManyActiveSessions { .. } => StatusCode::TOO_MANY_REQUESTS,
             Error::LiveKit(_) => StatusCode::BAD_GATEWAY,
@@ -161,7 +161,7 @@ impl IntoResponse for Failure {
 }
 
 async fn template(greenroom: &Greenroom) -> anyhow::Result<SessionTemplateId> {
-    let newest = Page { limit: 1, ..Page::default() };
+    let newest = PageRequest { limit: 1, ..PageRequest::default() };
     let templates = greenroom.templates(ORGANIZATION, TemplateFilter::default(), newest).await?;
     if let Some(template) = templates.items.first() {
         return Ok(template.id);
@@ -170,13 +170,13 @@ async fn template(greenroom: &Greenroom) -> anyhow::Result<SessionTemplateId> {
     Ok(greenroom.create_template(ORGANIZATION, TemplateSettings::new(name)).await?.id)
 }
 
-/// Calls it as others would: starts a session, and fails where it takes what it must refuse.
+/// LiveKitLimiter it as others would: starts a session, and fails where it takes what it must refuse.
 async fn try_it(address: SocketAddr, template: SessionTemplateId) -> anyhow::Result<()> {
     let body = format!(r#"{{"session_template_id": "{template}", "user_id": "ann"}}"#);
     let answer = ask(address, "/sessions", &format!("x-api-key: {KEY}"), &body).await?;
     let (head, body) = answer.split_once("\r\n\r\n").context("it did not answer in HTTP")?;
     ensure!(head.starts_with("HTTP/1.1 201 "), "the start was refused: {answer}");
-    let started: Started = serde_json::from_str(body)?;
+    let started: StartedRow = serde_json::from_str(body)?;
     println!("session  {} at {}", started.session_id, started.server_url);
     println!("token    {} bytes", started.participant_token.len());
 

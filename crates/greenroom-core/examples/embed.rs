@@ -7,7 +7,7 @@
 use anyhow::Context;
 use greenroom_core::domain::{OrganizationId, TemplateName};
 use greenroom_core::{
-    Caller, Config, Greenroom, KeyPair, LiveKitConfig, Page, StartRequest, TemplateFilter,
+    Caller, Config, Greenroom, KeyPair, LiveKitConfig, PageRequest, StartRequest, TemplateFilter,
     TemplateSettings, migrate,
 };
 
@@ -31,7 +31,7 @@ async fn main() -> anyhow::Result<()> {
     // Whom one acts for: your own tenants' ids.
     let organization: OrganizationId = "0193b8a0-0000-7000-8000-0000000e3bed".parse()?;
     let caller = Caller::backend(organization);
-    let newest = Page { limit: 1, ..Page::default() };
+    let newest = PageRequest { limit: 1, ..PageRequest::default() };
     let templates = greenroom.templates(organization, TemplateFilter::default(), newest).await?;
     let template = match templates.items.into_iter().next() {
         Some(template) => template,

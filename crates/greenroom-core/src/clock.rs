@@ -5,7 +5,9 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use chrono::{DateTime, SubsecRound, Utc};
-use greenroom_domain::{ParticipantIdentity, RoomName, SessionId, SessionTemplateId, SuffixWalk};
+use greenroom_domain::{
+    ParticipantIdentity, RoomName, SessionId, SessionTemplateId, SuffixSequence,
+};
 
 /// Where the time comes from.
 #[derive(Debug, Clone, Copy)]
@@ -30,24 +32,24 @@ impl Clock {
 
 /// Makes names and ids that nobody else makes.
 #[derive(Debug)]
-pub(crate) struct Names {
-    walk: SuffixWalk,
-    position: AtomicU32,
+pub(crate) struct RoomNameGenerator {
+    sequence: SuffixSequence,
+    next: AtomicU32,
 }
 
-impl Names {
-    pub(crate) fn new(walk: SuffixWalk) -> Self {
-        Self { walk, position: AtomicU32::new(0) }
+impl RoomNameGenerator {
+    pub(crate) fn new(sequence: SuffixSequence) -> Self {
+        Self { sequence, next: AtomicU32::new(0) }
     }
 
     /// The next room name; it repeats after 2^24 others, by which time its second is over.
     pub(crate) fn room(&self, at: DateTime<Utc>) -> RoomName {
-        RoomName::new(at, self.walk.suffix(self.position.fetch_add(1, Ordering::Relaxed)))
+        RoomName::new(at, self.sequence.suffix(self.next.fetch_add(1, Ordering::Relaxed)))
     }
 }
 
-pub(crate) fn random_walk() -> SuffixWalk {
-    SuffixWalk::new(rand::random(), rand::random())
+pub(crate) fn random_sequence() -> SuffixSequence {
+    SuffixSequence::new(rand::random(), rand::random())
 }
 
 pub(crate) fn session_id(at: DateTime<Utc>) -> SessionId {

@@ -20,14 +20,14 @@ use crate::Error;
 /// How long one step may take on the database, the wait for a connection included. PostgreSQL's own
 /// time-out of a statement is five seconds; this one ends what PostgreSQL cannot, being gone without
 /// a word, and leaves time to tell the caller within the same five.
-const PATIENCE: Duration = Duration::from_millis(4_500);
+const DB_TIMEOUT: Duration = Duration::from_millis(4_500);
 
 type Transactions = <AsyncPgConnection as AsyncConnection>::TransactionManager;
 
 pub(crate) struct Database {
     pool: Pool<AsyncPgConnection>,
     /// The keeper's share of the pool: however much is due, requests find connections.
-    keeping: Semaphore,
+    keeper_permits: Semaphore,
 }
 
 impl Database {
@@ -42,16 +42,16 @@ impl Database {
         let manager = AsyncDieselConnectionManager::new_with_config(url.expose_secret(), config);
         let pool = Pool::builder(manager).max_size(size).build();
         let pool = pool.map_err(|error| StoreError::Unavailable(error.into()))?;
-        Ok(Self { pool, keeping: Semaphore::new((size / 2).max(1)) })
+        Ok(Self { pool, keeper_permits: Semaphore::new((size / 2).max(1)) })
     }
 
     /// Runs `work` for the keeper, on one of the connections that are its share.
-    pub(crate) async fn keep<T, F>(&self, work: F) -> Result<T, Error>
+    pub(crate) async fn run_for_keeper<T, F>(&self, work: F) -> Result<T, Error>
     where
         F: AsyncFnOnce(&mut AsyncPgConnection) -> Result<T, StoreError>,
     {
-        let deadline = Instant::now() + PATIENCE;
-        let Ok(_share) = timeout_at(deadline, self.keeping.acquire()).await else {
+        let deadline = Instant::now() + DB_TIMEOUT;
+        let Ok(_share) = timeout_at(deadline, self.keeper_permits.acquire()).await else {
             return Err(Error::Overloaded);
         };
         self.run_until(deadline, work).await
@@ -92,7 +92,7 @@ impl Database {
     where
         F: AsyncFnOnce(&mut AsyncPgConnection) -> Result<T, StoreError>,
     {
-        self.run_within(PATIENCE, work).await
+        self.run_within(DB_TIMEOUT, work).await
     }
 
     /// The same, for work whose result is not worth a longer wait.
@@ -112,11 +112,11 @@ impl Database {
             Ok(connection) => connection.map_err(checkout_error)?,
             Err(_) => return Err(Error::Overloaded),
         };
-        let mut lent = Lent(Some(connection));
-        let connection = lent.0.as_mut().ok_or(Error::Overloaded)?;
+        let mut checked_out = CheckedOut(Some(connection));
+        let connection = checked_out.0.as_mut().ok_or(Error::Overloaded)?;
         let done = timeout_at(deadline, work(connection)).await;
         let done = done.map_err(|_| StoreError::Unavailable("no answer in time".into()))?;
-        lent.give_back();
+        checked_out.return_to_pool();
         Ok(done?)
     }
 }
@@ -136,16 +136,16 @@ fn open(runtime: Option<Handle>, url: &str) -> BoxFuture<'_, ConnectionResult<As
 /// A connection with work under way. Half-way through, be it that time ran out or that whoever
 /// waited went away, nobody knows what is on its wire or whether a transaction is open: dropped
 /// then, it is closed, and PostgreSQL rolls back.
-struct Lent(Option<Object<AsyncPgConnection>>);
+struct CheckedOut(Option<Object<AsyncPgConnection>>);
 
-impl Lent {
+impl CheckedOut {
     /// The work came to its end: somebody else may have the connection.
-    fn give_back(mut self) {
+    fn return_to_pool(mut self) {
         drop(self.0.take());
     }
 }
 
-impl Drop for Lent {
+impl Drop for CheckedOut {
     fn drop(&mut self) {
         drop(self.0.take().map(Object::take));
     }

@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use greenroom_domain::{Caller, SessionId};
-use greenroom_store::{Finish, Session};
+use greenroom_store::{EndCause, Session};
 use tokio::time::timeout;
 
 use crate::{Error, Greenroom};
 
 /// How long an end waits to see the room deleted; then the keeper sees to it.
-const TO_DELETE: Duration = Duration::from_secs(1);
+const DELETE_TIMEOUT: Duration = Duration::from_secs(1);
 
 impl Greenroom {
     /// Ends a session the caller may see: everybody is disconnected and the room deleted, at once or
@@ -23,11 +23,10 @@ impl Greenroom {
             return Ok(None);
         }
         let organization = caller.organization_id;
-        let finish =
-            async |db: &mut _| Session::finish(db, organization, id, Finish::Requested).await;
-        if let Some(ended) = self.shared.database.run(finish).await? {
+        let end = async |db: &mut _| Session::end(db, organization, id, EndCause::Requested).await;
+        if let Some(ended) = self.shared.database.run(end).await? {
             self.close_room(&ended).await;
-            self.shared.waits.look();
+            self.shared.waiters.wake();
         }
         self.session(caller, id).await
     }
@@ -36,10 +35,10 @@ impl Greenroom {
     /// keeper sees: the session is due.
     async fn close_room(&self, ended: &Session) {
         let delete = async {
-            let _call = self.shared.calls.begin().await;
+            let _call = self.shared.livekit_limiter.acquire().await;
             self.shared.rooms.delete(&ended.room_name).await
         };
-        if !matches!(timeout(TO_DELETE, delete).await, Ok(Ok(()))) {
+        if !matches!(timeout(DELETE_TIMEOUT, delete).await, Ok(Ok(()))) {
             tracing::warn!(session_id = %ended.id, "the room could not be deleted yet");
         }
         self.shared.due.notify_one();

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use greenroom_domain::template::Contradiction;
-use greenroom_domain::{AnotherUser, SessionId, SessionTemplateId, TemplateName};
+use greenroom_domain::{SessionId, SessionTemplateId, TemplateName, UserMismatch};
 use greenroom_livekit::LiveKitError;
-use greenroom_livekit::webhook::NotAWebhook;
+use greenroom_livekit::webhook::InvalidWebhook;
 use greenroom_store::StoreError;
 
 /// Why a use case did not succeed. That a session is absent is no error but an `Option`.
@@ -31,7 +31,7 @@ pub enum Error {
     TokenTooLong,
     /// An end user acts for nobody but themselves.
     #[error("an end user may not act for another")]
-    AnotherUser,
+    UserMismatch,
     /// Metadata is for backends: an agent trusts it.
     #[error("an end user may not give metadata")]
     MetadataForbidden,
@@ -62,7 +62,7 @@ pub enum Error {
     },
     /// What claims to be a webhook was not sent by LiveKit.
     #[error("the webhook is not LiveKit's")]
-    NotAWebhook(#[source] NotAWebhook),
+    InvalidWebhook(#[source] InvalidWebhook),
     /// The session is written, and failed, because LiveKit did not open its room.
     #[error("the room could not be opened")]
     LiveKit(#[source] LiveKitError),
@@ -77,8 +77,8 @@ pub enum Error {
     Overloaded,
 }
 
-impl From<AnotherUser> for Error {
-    fn from(_: AnotherUser) -> Self {
-        Self::AnotherUser
+impl From<UserMismatch> for Error {
+    fn from(_: UserMismatch) -> Self {
+        Self::UserMismatch
     }
 }

@@ -3,20 +3,20 @@
 use std::sync::Arc;
 
 use greenroom_domain::template::{AgentDeadline, TokenTtl};
-use greenroom_domain::{Seconds, SuffixWalk};
+use greenroom_domain::{Seconds, SuffixSequence};
 use greenroom_livekit::webhook::WebhookVerifier;
 use greenroom_livekit::{LiveKitConfig, LiveKitRooms, Rooms, TokenSigner};
 use secrecy::SecretString;
 use tokio::sync::Notify;
 
 use crate::Error;
-use crate::calls::Calls;
-use crate::clock::{Clock, Names, random_walk};
+use crate::clock::{Clock, RoomNameGenerator, random_sequence};
 use crate::database::Database;
-use crate::limits::{Limited, StartRate};
-use crate::readiness::LastLook;
-use crate::turns::Turns;
-use crate::wait::Waits;
+use crate::limits::{LimitedOrganizations, StartRate};
+use crate::livekit_limiter::LiveKitLimiter;
+use crate::organization_locks::OrganizationLocks;
+use crate::readiness::ReadinessCache;
+use crate::wait::Waiters;
 
 /// What Greenroom needs to know.
 #[derive(Debug, Clone)]
@@ -93,13 +93,13 @@ pub(crate) struct Shared {
     pub(crate) rooms: Arc<dyn Rooms>,
     pub(crate) signer: TokenSigner,
     pub(crate) clock: Clock,
-    pub(crate) names: Names,
+    pub(crate) room_names: RoomNameGenerator,
     pub(crate) livekit_url: String,
     pub(crate) token_ttl: TokenTtl,
-    pub(crate) last_look: LastLook,
+    pub(crate) readiness_cache: ReadinessCache,
     pub(crate) webhooks: WebhookVerifier,
-    pub(crate) calls: Calls,
-    pub(crate) waits: Waits,
+    pub(crate) livekit_limiter: LiveKitLimiter,
+    pub(crate) waiters: Waiters,
     /// A session has become due in this process.
     pub(crate) due: Notify,
     pub(crate) agent_deadline: AgentDeadline,
@@ -108,8 +108,8 @@ pub(crate) struct Shared {
     pub(crate) retention_days: Option<i32>,
     pub(crate) max_active_sessions: Option<i32>,
     pub(crate) start_rate: Option<StartRate>,
-    pub(crate) limited: Limited,
-    pub(crate) turns: Turns,
+    pub(crate) limited_organizations: LimitedOrganizations,
+    pub(crate) organization_locks: OrganizationLocks,
 }
 
 impl Greenroom {
@@ -124,7 +124,7 @@ impl Greenroom {
     /// The service with some of its parts exchanged.
     #[must_use]
     pub fn builder(config: Config) -> Builder {
-        Builder { config, rooms: None, clock: Clock::System, room_names: random_walk() }
+        Builder { config, rooms: None, clock: Clock::System, room_names: random_sequence() }
     }
 }
 
@@ -133,7 +133,7 @@ pub struct Builder {
     config: Config,
     rooms: Option<Arc<dyn Rooms>>,
     clock: Clock,
-    room_names: SuffixWalk,
+    room_names: SuffixSequence,
 }
 
 impl Builder {
@@ -153,8 +153,8 @@ impl Builder {
 
     /// The walk that room names take, else a random one.
     #[must_use]
-    pub fn room_names(mut self, walk: SuffixWalk) -> Self {
-        self.room_names = walk;
+    pub fn room_names(mut self, sequence: SuffixSequence) -> Self {
+        self.room_names = sequence;
         self
     }
 
@@ -172,13 +172,16 @@ impl Builder {
             rooms,
             signer: TokenSigner::new(&livekit.key),
             clock: self.clock,
-            names: Names::new(self.room_names),
+            room_names: RoomNameGenerator::new(self.room_names),
             livekit_url: livekit.url.websocket(),
             token_ttl: config.token_ttl,
-            last_look: LastLook::default(),
+            readiness_cache: ReadinessCache::default(),
             webhooks: WebhookVerifier::new(livekit),
-            calls: Calls::new(config.livekit_max_in_flight, config.livekit_calls_per_minute),
-            waits: Waits::default(),
+            livekit_limiter: LiveKitLimiter::new(
+                config.livekit_max_in_flight,
+                config.livekit_calls_per_minute,
+            ),
+            waiters: Waiters::default(),
             due: Notify::new(),
             agent_deadline: config.agent_deadline,
             reconcile_every: config.reconcile_every,
@@ -186,8 +189,8 @@ impl Builder {
             retention_days: config.retention_days,
             max_active_sessions: config.max_active_sessions,
             start_rate: config.starts_per_minute.map(StartRate::new),
-            limited: Limited::default(),
-            turns: Turns::default(),
+            limited_organizations: LimitedOrganizations::default(),
+            organization_locks: OrganizationLocks::default(),
         };
         Ok(Greenroom { shared: Arc::new(shared) })
     }

@@ -1,7 +1,7 @@
 //! Idempotency keys: the same key and the same request are the same session.
 
 use greenroom_domain::{Caller, SessionStatus};
-use greenroom_store::{KeyClaim, KeyKind, NewSession, Renewed, Started};
+use greenroom_store::{KeyClaim, KeyKind, NewSession, StartedRow, TokenReissue};
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
@@ -11,7 +11,7 @@ use crate::{Error, Greenroom};
 /// What has become of a key that stood in the way of a new session.
 pub(crate) enum Replay {
     /// It is this session's, which lives.
-    Started(Box<Started>),
+    Started(Box<StartedRow>),
     /// It was forgotten, and is free again.
     Free,
     /// It stood in nobody's way.
@@ -27,9 +27,9 @@ pub(crate) fn claim(caller: &Caller, request: &StartRequest) -> Option<KeyClaim>
     let (kind, hash) = match &request.idempotency_key {
         Some(key) => {
             let key = key.as_str().as_bytes();
-            (KeyKind::Sent, digest(&[Some(b"key"), user, Some(key)]))
+            (KeyKind::Explicit, digest(&[Some(b"key"), user, Some(key)]))
         }
-        None => (KeyKind::Refetch, digest(&[Some(b"refetch"), Some(user?), Some(&fingerprint)])),
+        None => (KeyKind::Implicit, digest(&[Some(b"refetch"), Some(user?), Some(&fingerprint)])),
     };
     Some(KeyClaim { kind, hash, fingerprint })
 }
@@ -72,27 +72,28 @@ impl Greenroom {
         key: &KeyClaim,
         deadline: Instant,
     ) -> Result<Replay, Error> {
-        if key.kind == KeyKind::Refetch {
+        if key.kind == KeyKind::Implicit {
             return Ok(Replay::Unused);
         }
         let organization = new.organization_id;
         let database = &self.shared.database;
-        let renew = async |db: &mut _| Renewed::Key(key).renew(db, organization, new.token).await;
+        let renew =
+            async |db: &mut _| TokenReissue::Key(key).execute(db, organization, new.token).await;
         if let Some(started) = database.run_until(deadline, renew).await? {
             return Ok(Replay::Started(Box::new(started)));
         }
-        let forget = async |db: &mut _| key.forget_if_old(db, organization).await;
+        let forget = async |db: &mut _| key.release_if_expired(db, organization).await;
         if database.run_until(deadline, forget).await? {
             return Ok(Replay::Free);
         }
-        let holder = async |db: &mut _| key.holder(db, organization).await;
+        let holder = async |db: &mut _| key.find_holder(db, organization).await;
         let Some(holder) = database.run_until(deadline, holder).await? else {
             return Ok(Replay::Unused);
         };
         if holder.fingerprint.as_deref() != Some(key.fingerprint.as_slice()) {
             return Err(Error::IdempotencyKeyReused);
         }
-        if !SessionStatus::LIVING.contains(&holder.status) {
+        if !SessionStatus::OPEN.contains(&holder.status) {
             return Err(Error::SessionOver(holder.id));
         }
         // It came into being between the two questions: asked again, it is there.
@@ -118,7 +119,7 @@ mod tests {
         };
         let as_ann = Caller::end_user(organization, ann.clone());
         let anns = claim(&as_ann, &request(&ann)).unwrap();
-        assert_eq!(anns.kind, KeyKind::Refetch);
+        assert_eq!(anns.kind, KeyKind::Implicit);
         assert_eq!(claim(&as_ann, &request(&ann)), Some(anns));
         let bens = claim(&Caller::end_user(organization, ben.clone()), &request(&ben)).unwrap();
         assert_ne!(anns.hash, bens.hash);
@@ -128,7 +129,7 @@ mod tests {
         assert_eq!(claim(&Caller::backend(organization), &request(&ann)), None);
         let key = Some(IdempotencyKey::try_from("k".to_owned()).unwrap());
         let sent = claim(&as_ann, &StartRequest { idempotency_key: key, ..request(&ann) }).unwrap();
-        assert_eq!((sent.kind, sent.fingerprint), (KeyKind::Sent, anns.fingerprint));
+        assert_eq!((sent.kind, sent.fingerprint), (KeyKind::Explicit, anns.fingerprint));
         assert_ne!(sent.hash, anns.hash);
     }
 

@@ -65,25 +65,25 @@
 
 #![deny(missing_docs)]
 
-mod calls;
 mod clock;
 mod database;
 mod end;
 mod error;
 mod greenroom;
-mod housekeeping;
 mod idempotency;
 mod keeper;
 mod limits;
-mod opening;
+mod livekit_limiter;
+mod organization_locks;
 mod page;
 mod query;
 mod readiness;
+mod retention;
+mod room_setup;
 mod start;
 mod templates;
 mod timeline;
 mod token;
-mod turns;
 mod wait;
 mod webhooks;
 
@@ -98,14 +98,14 @@ pub use greenroom_livekit::{
 pub use greenroom_store::connection::check as check_database_url;
 pub use greenroom_store::migrate;
 pub use greenroom_store::{
-    Session, SessionFilter, SessionLimit, SessionTemplate, StoreError, TemplateFilter,
+    PageStart, Session, SessionFilter, SessionLimit, SessionTemplate, StoreError, TemplateFilter,
     TemplateSettings,
 };
 pub use limits::{Limits, set_session_limit};
-pub use page::{Listing, Page, PagePosition};
+pub use page::{Cursor, Page, PageRequest};
 pub use readiness::{Fault, Readiness};
 pub use start::{StartRequest, StartedSession};
 pub use templates::{
-    TemplateChange, TemplateSet, apply_templates, compare_templates, living_templates,
+    TemplateChange, TemplateSet, apply_templates, compare_templates, current_templates,
 };
 pub use timeline::TimelineEntry;

@@ -60,20 +60,20 @@ pub async fn set_session_limit(
 /// Which organizations have had a limit within the last minute: their starts lock first, and all
 /// others pay nothing.
 #[derive(Default)]
-pub(crate) struct Limited(Mutex<Times>);
+pub(crate) struct LimitedOrganizations(Mutex<ExpiryMap>);
 
-impl Limited {
-    pub(crate) fn knows(&self, organization: OrganizationId) -> bool {
+impl LimitedOrganizations {
+    pub(crate) fn contains(&self, organization: OrganizationId) -> bool {
         let times = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         times.of(organization).is_some_and(|until| until > Instant::now())
     }
 
-    pub(crate) fn remember(&self, organization: OrganizationId) {
+    pub(crate) fn insert(&self, organization: OrganizationId) {
         let now = Instant::now();
         self.0.lock().unwrap_or_else(PoisonError::into_inner).set(organization, now + MINUTE, now);
     }
 
-    pub(crate) fn forget(&self, organization: OrganizationId) {
+    pub(crate) fn remove(&self, organization: OrganizationId) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).at.remove(&organization);
     }
 }
@@ -86,7 +86,7 @@ pub(crate) struct StartRate {
     /// How soon one more has come in.
     every: Duration,
     /// When each bucket is full again. One that is full is as good as none.
-    full_at: Mutex<Times>,
+    full_at: Mutex<ExpiryMap>,
 }
 
 impl StartRate {
@@ -119,18 +119,18 @@ impl StartRate {
 
 /// A time for each organization, forgotten within a minute of its passing: however many come and go,
 /// only those of the last minutes are kept.
-struct Times {
+struct ExpiryMap {
     at: HashMap<OrganizationId, Instant>,
     swept: Instant,
 }
 
-impl Default for Times {
+impl Default for ExpiryMap {
     fn default() -> Self {
         Self { at: HashMap::new(), swept: Instant::now() }
     }
 }
 
-impl Times {
+impl ExpiryMap {
     fn of(&self, organization: OrganizationId) -> Option<Instant> {
         self.at.get(&organization).copied()
     }
@@ -189,11 +189,11 @@ mod tests {
 
     #[test]
     fn an_organization_with_a_limit_is_known_until_it_is_forgotten() {
-        let limited = Limited::default();
-        assert!(!limited.knows(organization(1)));
-        limited.remember(organization(1));
-        assert!(limited.knows(organization(1)) && !limited.knows(organization(2)));
-        limited.forget(organization(1));
-        assert!(!limited.knows(organization(1)));
+        let limited = LimitedOrganizations::default();
+        assert!(!limited.contains(organization(1)));
+        limited.insert(organization(1));
+        assert!(limited.contains(organization(1)) && !limited.contains(organization(2)));
+        limited.remove(organization(1));
+        assert!(!limited.contains(organization(1)));
     }
 }

@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 use greenroom_domain::{Caller, SessionId};
 use greenroom_store::{Session, SessionFilter};
 
-use crate::page::{List, Listing, Page};
+use crate::page::{CursorScope, Page, PageRequest};
 use crate::{Error, Greenroom};
 
 impl Greenroom {
@@ -27,32 +27,32 @@ impl Greenroom {
     /// exactly once, whatever is started meanwhile.
     ///
     /// # Errors
-    /// [`Error::AnotherUser`] when an end user asks for somebody else's, [`Error::InvalidCursor`]
+    /// [`Error::UserMismatch`] when an end user asks for somebody else's, [`Error::InvalidCursor`]
     /// for a cursor of another list, else when the database fails.
     pub async fn sessions(
         &self,
         caller: &Caller,
         mut filter: SessionFilter,
-        page: Page,
-    ) -> Result<Listing<Session>, Error> {
+        page: PageRequest,
+    ) -> Result<Page<Session>, Error> {
         filter.user_id = caller.acts_for(filter.user_id)?;
-        let list = list_of(caller, &filter);
-        let position = page.position.within(&list, SessionId)?;
+        let scope = cursor_scope(caller, &filter);
+        let start = scope.resolve(page.start, SessionId)?;
         let organization = caller.organization_id;
         let one_more = page.limit + 1;
         let read =
-            async |db: &mut _| Session::list(db, organization, &filter, position, one_more).await;
+            async |db: &mut _| Session::list(db, organization, &filter, start, one_more).await;
         let sessions = self.shared.database.run(read).await?;
         let shown = sessions.into_iter().map(|session| shown_to(caller, session)).collect();
-        Ok(Listing::of(shown, page.limit, &list, |session: &Session| session.id.0))
+        Ok(Page::of(shown, page.limit, &scope, |session: &Session| session.id.0))
     }
 }
 
 /// The list a caller sees through a filter.
-fn list_of(caller: &Caller, filter: &SessionFilter) -> List {
+fn cursor_scope(caller: &Caller, filter: &SessionFilter) -> CursorScope {
     let statuses: Vec<_> = filter.status.iter().map(|status| status.as_str()).collect();
     let time = |at: DateTime<Utc>| at.timestamp_micros().to_string();
-    List::of(
+    CursorScope::of(
         "sessions",
         &[
             Some(caller.organization_id.to_string()),

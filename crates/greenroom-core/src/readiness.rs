@@ -12,16 +12,16 @@ use tokio::time::{Instant, timeout};
 use crate::{Error, Greenroom};
 
 /// How long what was found holds.
-const FRESH: Duration = Duration::from_secs(1);
+const CACHE_TTL: Duration = Duration::from_secs(1);
 
 /// How long PostgreSQL has to answer; opening a connection may take three seconds of it.
-const PATIENCE: Duration = Duration::from_secs(4);
+const DB_CHECK_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// How long whoever asks waits, for others' looks, too.
-const ANSWERED: Duration = Duration::from_millis(4_500);
+const REPLY_DEADLINE: Duration = Duration::from_millis(4_500);
 
 /// PostgreSQL 15, as it counts its versions itself.
-const OLDEST_POSTGRES: i32 = 150_000;
+const MIN_POSTGRES_VERSION: i32 = 150_000;
 
 /// What each part's check found: nothing, or what is wrong with it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,38 +70,38 @@ impl Fault {
 
 /// What was last found, and when.
 #[derive(Default)]
-pub(crate) struct LastLook(Mutex<Option<(Instant, Readiness)>>);
+pub(crate) struct ReadinessCache(Mutex<Option<(Instant, Readiness)>>);
 
 impl Greenroom {
     /// Looks at PostgreSQL, its schema, and LiveKit. Who asks within a second of another gets what
     /// that one was told: anybody may ask, and LiveKit counts its calls.
     pub async fn readiness(&self) -> Readiness {
         let found = async {
-            let mut last = self.shared.last_look.0.lock().await;
+            let mut last = self.shared.readiness_cache.0.lock().await;
             match &*last {
-                Some((at, found)) if at.elapsed() < FRESH => found.clone(),
+                Some((at, found)) if at.elapsed() < CACHE_TTL => found.clone(),
                 _ => {
-                    let found = self.look().await;
+                    let found = self.check_dependencies().await;
                     *last = Some((Instant::now(), found.clone()));
                     found
                 }
             }
         };
         // Those who asked before may have gone away in the middle of their looks.
-        timeout(ANSWERED, found).await.unwrap_or_else(|_| Readiness {
+        timeout(REPLY_DEADLINE, found).await.unwrap_or_else(|_| Readiness {
             database: Err(Fault::new("does not answer in time")),
             migrations: unknown(),
             livekit: Err(Fault::new("was not looked at")),
         })
     }
 
-    async fn look(&self) -> Readiness {
-        let database = self.shared.database.run_within(PATIENCE, async |db| {
+    async fn check_dependencies(&self) -> Readiness {
+        let database = self.shared.database.run_within(DB_CHECK_TIMEOUT, async |db| {
             Ok((server_version(db).await?, migrate::state(db).await?))
         });
         let (database, livekit) = tokio::join!(database, self.shared.rooms.check());
         let (database, migrations) = match database {
-            Ok((version, states)) => (new_enough(version), missing(&states)),
+            Ok((version, states)) => (check_version(version), check_migrations(&states)),
             // Every connection serves somebody, which is what being ready is for.
             Err(Error::Overloaded) => (Ok(()), Ok(())),
             Err(error) => (Err(Fault::of("does not answer", &error)), unknown()),
@@ -118,15 +118,15 @@ impl Greenroom {
     }
 }
 
-fn new_enough(version: i32) -> Result<(), Fault> {
-    if version >= OLDEST_POSTGRES {
+fn check_version(version: i32) -> Result<(), Fault> {
+    if version >= MIN_POSTGRES_VERSION {
         return Ok(());
     }
     let major = version / 10_000;
     Err(Fault::new(format!("is PostgreSQL {major}; Greenroom needs 15 or later")))
 }
 
-fn missing(states: &[migrate::MigrationState]) -> Result<(), Fault> {
+fn check_migrations(states: &[migrate::MigrationState]) -> Result<(), Fault> {
     let missing: Vec<_> =
         states.iter().filter(|state| !state.applied).map(|state| state.name.as_str()).collect();
     if missing.is_empty() {

@@ -11,21 +11,21 @@ use greenroom_domain::{
     ParticipantName, RoomCreation, SessionTemplateId, UserId,
 };
 use greenroom_livekit::{JoinToken, LiveKitError, TokenMetadata};
-use greenroom_store::{Finish, KeyClaim, KeyKind, Opening, Session, Started};
+use greenroom_store::{EndCause, KeyClaim, KeyKind, Session, SessionSetup, StartedRow};
 use tokio::time::{Instant, timeout_at};
 use tracing::Instrument;
 
-use crate::opening::{dispatch_by_call, dispatch_by_token, room_settings};
+use crate::room_setup::{dispatch_by_call, dispatch_by_token, room_settings};
 use crate::{Error, Greenroom, OnLiveKitDown, idempotency};
 
 /// Until when, counted from the start, the session has to be written, new names included.
-const WRITTEN: Duration = Duration::from_millis(3_500);
+const INSERT_DEADLINE: Duration = Duration::from_millis(3_500);
 
 /// Until when LiveKit has to have opened the room. It has its own two seconds, too.
-const OPENED: Duration = Duration::from_secs(4);
+const ROOM_DEADLINE: Duration = Duration::from_secs(4);
 
 /// Until when what LiveKit answered has to be written down, and so the longest a start takes.
-const NOTED: Duration = Duration::from_millis(4_500);
+const RECORD_DEADLINE: Duration = Duration::from_millis(4_500);
 
 /// What a caller asks for.
 #[derive(Debug, Clone)]
@@ -95,7 +95,7 @@ impl Greenroom {
     /// # Errors
     /// [`Error::TemplateNotFound`] and [`Error::TemplateForbidden`] when there is nothing to start;
     /// [`Error::OtherAgent`] and [`Error::TokenTooLong`] when the template does not go with the
-    /// request; [`Error::AnotherUser`] and [`Error::MetadataForbidden`] when an end user asks for
+    /// request; [`Error::UserMismatch`] and [`Error::MetadataForbidden`] when an end user asks for
     /// what is a backend's; [`Error::IdempotencyKeyReused`] when the key is another request's;
     /// [`Error::SessionOver`] when what the key started is over, or the session came to its end
     /// before its room was open; [`Error::TooManyActiveSessions`] and [`Error::RateLimited`] when the
@@ -136,46 +136,48 @@ impl Greenroom {
         key: Option<KeyClaim>,
     ) -> Result<StartedSession, Error> {
         let begun = Instant::now();
-        let keyed = key.is_some_and(|key| key.kind == KeyKind::Sent);
+        let keyed = key.is_some_and(|key| key.kind == KeyKind::Explicit);
         let new = self.new_session(organization, request, key);
-        let (mut started, replayed) = self.write_session(new, begun + WRITTEN).await?;
-        let session = &started.opening.session;
+        let (mut started, replayed) = self.write_session(new, begun + INSERT_DEADLINE).await?;
+        let session = &started.setup.session;
         // A replay whose room was not opened, for all that is known, opens it.
         if session.room_creation == RoomCreation::OnStart && !started.room_created {
             // Only a start that wrote it, and that will not come again, takes it back.
             self.open_room(&mut started, keyed || replayed, begun).await?;
         }
-        Ok(self.hand_out(started, replayed))
+        Ok(self.issue_token(started, replayed))
     }
 
     /// Opens the room and asks for the agent, outside any transaction, and writes down how it went.
     async fn open_room(
         &self,
-        started: &mut Started,
-        comes_again: bool,
+        started: &mut StartedRow,
+        may_retry: bool,
         begun: Instant,
     ) -> Result<(), Error> {
-        let opening = &started.opening;
-        let settings = room_settings(opening, dispatch_by_call(opening));
+        let setup = &started.setup;
+        let settings = room_settings(setup, dispatch_by_call(setup));
         let open = async {
-            let _call = self.shared.calls.begin().await;
-            self.shared.rooms.create(&opening.session.room_name, &settings).await
+            let _call = self.shared.livekit_limiter.acquire().await;
+            self.shared.rooms.create(&setup.session.room_name, &settings).await
         };
-        let opened = timeout_at(begun + OPENED, open).await;
+        let opened = timeout_at(begun + ROOM_DEADLINE, open).await;
         let error = match opened.unwrap_or(Err(LiveKitError::Timeout)) {
             Ok(sid) => {
-                return self.note_room(&opening.session, &sid, begun + NOTED).await;
+                return self
+                    .record_room_created(&setup.session, &sid, begun + RECORD_DEADLINE)
+                    .await;
             }
             Err(error) => error,
         };
-        tracing::warn!(session_id = %opening.session.id, error = &error as &dyn std::error::Error,
+        tracing::warn!(session_id = %setup.session.id, error = &error as &dyn std::error::Error,
             "LiveKit did not open the room");
-        if self.leave_room_to_user(opening, &error, begun + NOTED).await {
-            started.opening.session.room_creation = RoomCreation::OnJoin;
+        if self.defer_room_to_join(setup, &error, begun + RECORD_DEADLINE).await {
+            started.setup.session.room_creation = RoomCreation::OnJoin;
             return Ok(());
         }
-        if !comes_again {
-            self.note_failure(&opening.session, begun + NOTED).await;
+        if !may_retry {
+            self.record_failure(&setup.session, begun + RECORD_DEADLINE).await;
         }
         Err(Error::LiveKit(error))
     }
@@ -183,9 +185,9 @@ impl Greenroom {
     /// Whether the start goes on without LiveKit: the user's joining opens the room then, once
     /// LiveKit is back. Not with anything for the agent in it that the user may not read, and not
     /// after a refusal, which would meet the user, too.
-    async fn leave_room_to_user(
+    async fn defer_room_to_join(
         &self,
-        opening: &Opening,
+        setup: &SessionSetup,
         error: &LiveKitError,
         deadline: Instant,
     ) -> bool {
@@ -193,13 +195,13 @@ impl Greenroom {
             error,
             LiveKitError::Unavailable(_) | LiveKitError::NoNode(_) | LiveKitError::Timeout
         );
-        let session = &opening.session;
-        let private = session.metadata.is_some() || !opening.agent_metadata.is_empty();
+        let session = &setup.session;
+        let private = session.metadata.is_some() || !setup.agent_metadata.is_empty();
         if self.shared.on_livekit_down != OnLiveKitDown::TokenOnly || !down || private {
             return false;
         }
         let (organization, id) = (session.organization_id, session.id);
-        let left = async |db: &mut _| Session::leave_room_to_user(db, organization, id).await;
+        let left = async |db: &mut _| Session::defer_room_to_join(db, organization, id).await;
         let left = self.shared.database.run_until(deadline, left).await;
         left.unwrap_or_else(|error| {
             tracing::warn!(session_id = %id, error = &error as &dyn std::error::Error,
@@ -209,7 +211,7 @@ impl Greenroom {
     }
 
     /// Losing this write costs nothing but a look later on, so the start does not fail by it.
-    async fn note_room(
+    async fn record_room_created(
         &self,
         session: &Session,
         sid: &str,
@@ -217,7 +219,7 @@ impl Greenroom {
     ) -> Result<(), Error> {
         let (organization, id) = (session.organization_id, session.id);
         let noted = self.shared.database.run_until(deadline, async |db| {
-            let lives = Session::room_created(db, organization, id, sid).await?;
+            let lives = Session::record_room_created(db, organization, id, sid).await?;
             if !lives {
                 Session::make_due(db, organization, id).await?;
             }
@@ -238,10 +240,10 @@ impl Greenroom {
         Ok(())
     }
 
-    async fn note_failure(&self, session: &Session, deadline: Instant) {
+    async fn record_failure(&self, session: &Session, deadline: Instant) {
         let (organization, id) = (session.organization_id, session.id);
         let noted = self.shared.database.run_until(deadline, async |db| {
-            Session::finish(db, organization, id, Finish::Unopened).await
+            Session::end(db, organization, id, EndCause::RoomNotOpened).await
         });
         if let Err(error) = noted.await {
             tracing::warn!(session_id = %id, error = &error as &dyn std::error::Error,
@@ -250,18 +252,18 @@ impl Greenroom {
     }
 
     /// The pass to a session's room.
-    pub(crate) fn hand_out(&self, started: Started, replayed: bool) -> StartedSession {
-        let Started { opening, token_expiry, .. } = started;
-        let session = &opening.session;
-        let settings = room_settings(&opening, dispatch_by_token(&opening));
+    pub(crate) fn issue_token(&self, started: StartedRow, replayed: bool) -> StartedSession {
+        let StartedRow { setup, token_expiry, .. } = started;
+        let session = &setup.session;
+        let settings = room_settings(&setup, dispatch_by_token(&setup));
         let access_token = self.shared.signer.sign(&JoinToken {
             room: &session.room_name,
             identity: &session.participant_identity,
-            name: match &opening.participant_name {
+            name: match &setup.participant_name {
                 Some(name) => Some(name.as_str()),
                 None => session.user_id.as_ref().map(UserId::as_str),
             },
-            attributes: opening.participant_attributes.as_ref(),
+            attributes: setup.participant_attributes.as_ref(),
             issued_at: self.shared.clock.now(),
             expires_at: token_expiry,
             metadata: TokenMetadata {
@@ -274,12 +276,6 @@ impl Greenroom {
             room_settings: &settings,
         });
         let livekit_url = self.shared.livekit_url.clone();
-        StartedSession {
-            session: opening.session,
-            access_token,
-            token_expiry,
-            replayed,
-            livekit_url,
-        }
+        StartedSession { session: setup.session, access_token, token_expiry, replayed, livekit_url }
     }
 }

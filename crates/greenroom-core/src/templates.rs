@@ -8,10 +8,10 @@ use greenroom_store::{
     Constraint, SessionTemplate, StoreError, TemplateFilter, TemplateSettings, organization,
 };
 
-use crate::page::{List, Listing, Page};
+use crate::page::{CursorScope, Page, PageRequest};
 use crate::{Error, Greenroom, clock};
 
-pub use set::{TemplateChange, TemplateSet, apply_templates, compare_templates, living_templates};
+pub use set::{TemplateChange, TemplateSet, apply_templates, compare_templates, current_templates};
 
 impl Greenroom {
     /// Writes a template's first version, and the organization's row with its first template.
@@ -58,17 +58,17 @@ impl Greenroom {
         &self,
         organization: OrganizationId,
         filter: TemplateFilter,
-        page: Page,
-    ) -> Result<Listing<SessionTemplate>, Error> {
+        page: PageRequest,
+    ) -> Result<Page<SessionTemplate>, Error> {
         let archived = filter.include_archived.then(String::new);
-        let list = List::of("templates", &[Some(organization.to_string()), archived]);
-        let position = page.position.within(&list, SessionTemplateId)?;
+        let scope = CursorScope::of("templates", &[Some(organization.to_string()), archived]);
+        let start = scope.resolve(page.start, SessionTemplateId)?;
         let one_more = page.limit + 1;
         let read = async |db: &mut _| {
-            SessionTemplate::list(db, organization, filter, position, one_more).await
+            SessionTemplate::list(db, organization, filter, start, one_more).await
         };
         let templates = self.shared.database.run(read).await?;
-        Ok(Listing::of(templates, page.limit, &list, |template: &SessionTemplate| template.id.0))
+        Ok(Page::of(templates, page.limit, &scope, |template: &SessionTemplate| template.id.0))
     }
 
     /// Adds a version to a template: what `change` makes of the current one. Changes wait

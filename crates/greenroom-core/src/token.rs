@@ -1,7 +1,7 @@
 //! A fresh token for a session that lives.
 
 use greenroom_domain::{Caller, SessionId};
-use greenroom_store::Renewed;
+use greenroom_store::TokenReissue;
 
 use crate::{Error, Greenroom, StartedSession};
 
@@ -20,11 +20,11 @@ impl Greenroom {
             return Ok(None);
         }
         let token = self.token_life(self.shared.clock.now());
-        let (organization, renewed) = (caller.organization_id, Renewed::Session(id));
-        let renew = async |db: &mut _| renewed.renew(db, organization, token).await;
+        let (organization, reissue) = (caller.organization_id, TokenReissue::Session(id));
+        let renew = async |db: &mut _| reissue.execute(db, organization, token).await;
         // The write decides, not the look before it: an end in between wins.
         match self.shared.database.run(renew).await? {
-            Some(started) => Ok(Some(self.hand_out(started, false))),
+            Some(started) => Ok(Some(self.issue_token(started, false))),
             None => Err(Error::SessionOver(id)),
         }
     }

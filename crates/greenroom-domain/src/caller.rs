@@ -12,7 +12,7 @@ pub struct Caller {
 
 /// Somebody else was named by an end user, who acts for nobody but themselves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct AnotherUser;
+pub struct UserMismatch;
 
 impl Caller {
     #[must_use]
@@ -36,9 +36,9 @@ impl Caller {
     ///
     /// # Errors
     /// When an end user names somebody else.
-    pub fn acts_for(&self, named: Option<UserId>) -> Result<Option<UserId>, AnotherUser> {
+    pub fn acts_for(&self, named: Option<UserId>) -> Result<Option<UserId>, UserMismatch> {
         match (&self.end_user, named) {
-            (Some(own), Some(named)) if *own != named => Err(AnotherUser),
+            (Some(own), Some(named)) if *own != named => Err(UserMismatch),
             (Some(own), _) => Ok(Some(own.clone())),
             (None, named) => Ok(named),
         }
@@ -73,6 +73,6 @@ mod tests {
         assert!(!ann().may_see(Some(&user("Ann"))) && !ann().may_see(None), "nor a guest's");
         assert_eq!(ann().acts_for(None), Ok(Some(user("ann"))));
         assert_eq!(ann().acts_for(Some(user("ann"))), Ok(Some(user("ann"))));
-        assert_eq!(ann().acts_for(Some(user("ben"))), Err(AnotherUser));
+        assert_eq!(ann().acts_for(Some(user("ben"))), Err(UserMismatch));
     }
 }

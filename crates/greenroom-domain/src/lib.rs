@@ -23,7 +23,7 @@ mod text_enum;
 mod invalid;
 
 pub use attributes::ParticipantAttributes;
-pub use caller::{AnotherUser, Caller};
+pub use caller::{Caller, UserMismatch};
 pub use id::{OrganizationId, SessionId, SessionTemplateId};
 pub use idempotency::IdempotencyKey;
 pub use identity::{ParticipantIdentity, ParticipantName, UserId};
@@ -31,6 +31,6 @@ pub use invalid::Invalid;
 pub use json::JsonObject;
 pub use modality::{Modality, ModalityProfile, PublishGrant, TrackSource};
 pub use panel::EnabledPanels;
-pub use room_name::{RoomName, SuffixWalk};
-pub use session::{AgentStatus, Awaited, EndReason, SessionStatus};
+pub use room_name::{RoomName, SuffixSequence};
+pub use session::{AgentStatus, EndReason, SessionStatus, WaitCondition};
 pub use template::{AgentName, OnAgentHangup, RoomCreation, Seconds, TemplateName};

@@ -8,10 +8,10 @@
 //! and an agent is only asked for when the same look found no other on its way.
 
 mod agent;
-mod known;
-mod over;
+mod closed;
+mod observation;
 mod room;
-mod seen;
+mod state;
 #[cfg(test)]
 mod tests;
 mod user;
@@ -20,14 +20,14 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::text_enum::text_enum;
 use crate::{AgentStatus, EndReason, SessionStatus};
-pub use known::{AgentTerms, Session, State, Terms};
-pub use seen::{Dispatch, Job, Observation, Participant, ParticipantKind, Whose};
+pub use observation::{Dispatch, DispatchOwner, Job, Observation, Participant, ParticipantKind};
+pub use state::{AgentPolicy, Session, SessionPolicy, State};
 
 /// How soon a session is looked at again while something is under way.
-const SOON: TimeDelta = TimeDelta::seconds(2);
+const RECHECK_INTERVAL: TimeDelta = TimeDelta::seconds(2);
 
 /// How long before the end of the longest session its participants are told.
-const NOTICE: TimeDelta = TimeDelta::seconds(30);
+const END_NOTICE: TimeDelta = TimeDelta::seconds(30);
 
 text_enum! {
     /// What stands in a session's timeline.
@@ -87,46 +87,53 @@ pub enum Action {
 /// PostgreSQL's time, as are all times here.
 #[must_use]
 pub fn decide(session: &Session, seen: Option<&Observation>, now: DateTime<Utc>) -> Decision {
-    let mut deciding = Deciding::new(session, now);
+    let mut builder = DecisionBuilder::new(session, now);
     if session.state.is_over() {
-        deciding.clear_away(seen);
-        return deciding.decision();
+        builder.delete_room_until_gone(seen);
+        return builder.decision();
     }
     match seen {
-        Some(seen) => deciding.by(seen),
-        None => deciding.without_a_look(),
+        Some(seen) => builder.apply_observation(seen),
+        None => builder.apply_without_observation(),
     }
-    deciding.schedule(seen.is_some());
-    deciding.decision()
+    builder.schedule(seen.is_some());
+    builder.decision()
 }
 
 /// A decision in the making.
-struct Deciding<'a> {
+struct DecisionBuilder<'a> {
     session: &'a Session,
     now: DateTime<Utc>,
     state: State,
     events: Vec<Event>,
     actions: Vec<Action>,
     /// More than one agent is in the room.
-    is_crowded: bool,
+    has_several_agents: bool,
 }
 
-impl<'a> Deciding<'a> {
+impl<'a> DecisionBuilder<'a> {
     fn new(session: &'a Session, now: DateTime<Utc>) -> Self {
         let (events, actions) = (Vec::new(), Vec::new());
-        Self { session, now, state: session.state.clone(), events, actions, is_crowded: false }
+        Self {
+            session,
+            now,
+            state: session.state.clone(),
+            events,
+            actions,
+            has_several_agents: false,
+        }
     }
 
     /// The rules in their order: first what is there, then the times that have passed, then what is
     /// missing.
-    fn by(&mut self, seen: &Observation) {
+    fn apply_observation(&mut self, seen: &Observation) {
         let rules: [fn(&mut Self, &Observation); 6] = [
-            Self::see_room,
-            Self::see_user,
-            Self::keep_deadlines,
-            Self::miss_room,
-            Self::keep_agent,
-            Self::keep_strangers_out,
+            Self::observe_room,
+            Self::observe_user,
+            Self::enforce_deadlines,
+            Self::handle_missing_room,
+            Self::reconcile_agent,
+            Self::delete_unnamed_dispatches,
         ];
         for rule in rules {
             rule(self, seen);
@@ -137,10 +144,10 @@ impl<'a> Deciding<'a> {
     }
 
     /// Only what needs no look: the longest a session lasts, and a start that came to nothing.
-    fn without_a_look(&mut self) {
-        self.fail_a_start_that_came_to_nothing();
+    fn apply_without_observation(&mut self) {
+        self.fail_unopened_start();
         if !self.state.is_over() {
-            self.end_at_the_longest();
+            self.enforce_max_duration();
         }
     }
 
@@ -149,24 +156,25 @@ impl<'a> Deciding<'a> {
         let state = &self.state;
         if state.is_over() {
             // To see that the room is gone.
-            self.state.next_check_at = Some(self.now + SOON);
+            self.state.next_check_at = Some(self.now + RECHECK_INTERVAL);
             return;
         }
         let under_way = !has_seen
             || !self.actions.is_empty()
-            || self.is_crowded
+            || self.has_several_agents
             || state.agent_status == AgentStatus::Dispatched
             || state.room_missing_since.is_some()
-            || self.is_agent_gone_unexplained();
-        let look = self.now + if under_way { SOON } else { self.session.terms.reconcile_every };
+            || self.is_departure_unexplained();
+        let look = self.now
+            + if under_way { RECHECK_INTERVAL } else { self.session.policy.reconcile_every };
         let pending = state.status == SessionStatus::Pending;
         let deadlines = [
             pending.then_some(self.session.join_by),
-            self.start_is_given_up_at(),
-            state.end_by.filter(|_| state.ending_notified_at.is_none()).map(|end| end - NOTICE),
+            self.start_deadline(),
+            state.end_by.filter(|_| state.ending_notified_at.is_none()).map(|end| end - END_NOTICE),
             state.end_by,
             self.agent_deadline(),
-            self.agent_is_asked_again_at(),
+            self.next_dispatch_at(),
         ];
         // One that has passed waits for a look that succeeds, like everything else.
         let ahead = deadlines.into_iter().flatten().filter(|deadline| *deadline > self.now);
@@ -177,7 +185,7 @@ impl<'a> Deciding<'a> {
         self.state.status = status;
         self.state.end_reason = Some(reason);
         self.state.ended_at = Some(self.now);
-        self.tell(match status {
+        self.emit(match status {
             SessionStatus::Expired => TimelineEvent::Expired,
             SessionStatus::Failed => TimelineEvent::Failed,
             _ => TimelineEvent::Ended,
@@ -186,11 +194,11 @@ impl<'a> Deciding<'a> {
         self.actions = vec![Action::DeleteRoom];
     }
 
-    fn tell(&mut self, event: TimelineEvent) {
+    fn emit(&mut self, event: TimelineEvent) {
         self.events.push(Event { event, sid: None });
     }
 
-    fn tell_of(&mut self, event: TimelineEvent, sid: &str) {
+    fn emit_for(&mut self, event: TimelineEvent, sid: &str) {
         self.events.push(Event { event, sid: Some(sid.to_owned()) });
     }
 

@@ -55,12 +55,12 @@ impl TryFrom<String> for RoomName {
 /// Blind draws would collide within a second 3 % of the time at 1,000 names. An odd step is
 /// coprime to the number of suffixes, so the walk meets every one.
 #[derive(Debug, Clone, Copy)]
-pub struct SuffixWalk {
+pub struct SuffixSequence {
     start: u32,
     step: u32,
 }
 
-impl SuffixWalk {
+impl SuffixSequence {
     /// A walk from a random place by a random step; two processes hardly share both.
     #[must_use]
     pub fn new(start: u32, step: u32) -> Self {
@@ -92,7 +92,7 @@ mod tests {
 
     #[test]
     fn a_whole_walk_meets_every_suffix_once() {
-        let walk = SuffixWalk::new(0xdead_beef, 0x1234_5678);
+        let walk = SuffixSequence::new(0xdead_beef, 0x1234_5678);
         let mut seen = vec![false; SUFFIXES as usize];
         for position in 0..SUFFIXES {
             let suffix = walk.suffix(position) as usize;
@@ -116,7 +116,7 @@ mod tests {
 
         #[test]
         fn no_two_positions_of_any_walk_share_a_suffix(start: u32, step: u32, from: u32, gap in 1_u32..SUFFIXES) {
-            let walk = SuffixWalk::new(start, step);
+            let walk = SuffixSequence::new(start, step);
             prop_assert_ne!(walk.suffix(from), walk.suffix(from.wrapping_add(gap)));
         }
     }

@@ -20,7 +20,7 @@ text_enum! {
 
 impl SessionStatus {
     /// Those of a session that is not over.
-    pub const LIVING: [Self; 2] = [Self::Pending, Self::Active];
+    pub const OPEN: [Self; 2] = [Self::Pending, Self::Active];
 }
 
 text_enum! {
@@ -65,18 +65,18 @@ text_enum! {
 
 text_enum! {
     /// What somebody waits for a session to become.
-    Awaited {
+    WaitCondition {
         AgentReady = "agent_ready",
         Active = "active",
         Ended = "ended",
     }
 }
 
-impl Awaited {
+impl WaitCondition {
     /// Whether there is nothing left to wait for: it is so, or it can no longer become so.
     #[must_use]
     pub fn is_settled(self, status: SessionStatus, agent_status: AgentStatus) -> bool {
-        let over = !SessionStatus::LIVING.contains(&status);
+        let over = !SessionStatus::OPEN.contains(&status);
         over || match self {
             // One that hung up may come again, with its user.
             Self::AgentReady => matches!(
@@ -95,9 +95,9 @@ mod tests {
 
     #[test]
     fn a_wait_ends_when_it_is_so_or_never_will_be() {
-        let settled = |awaited: Awaited| {
+        let settled = |awaited: WaitCondition| {
             let mut settled = Vec::new();
-            for &status in &SessionStatus::LIVING {
+            for &status in &SessionStatus::OPEN {
                 for &agent in AgentStatus::ALL {
                     if awaited.is_settled(status, agent) {
                         settled.push((status.as_str(), agent.as_str()));
@@ -108,12 +108,12 @@ mod tests {
         };
         let agents = ["none", "ready", "unavailable"];
         let either = ["pending", "active"].map(|status| agents.map(|agent| (status, agent)));
-        assert_eq!(settled(Awaited::AgentReady), either.concat());
+        assert_eq!(settled(WaitCondition::AgentReady), either.concat());
         let all: Vec<_> = AgentStatus::ALL.iter().map(|one| ("active", one.as_str())).collect();
-        assert_eq!(settled(Awaited::Active), all);
-        assert_eq!(settled(Awaited::Ended), []);
+        assert_eq!(settled(WaitCondition::Active), all);
+        assert_eq!(settled(WaitCondition::Ended), []);
         for over in [SessionStatus::Ended, SessionStatus::Expired, SessionStatus::Failed] {
-            for awaited in Awaited::ALL {
+            for awaited in WaitCondition::ALL {
                 assert!(awaited.is_settled(over, AgentStatus::Waiting), "{awaited} {over}");
             }
         }

@@ -65,7 +65,7 @@ pub struct AgentName(String);
 impl AgentName {
     /// A name nobody serves. A room or a token that names no agent at all gets LiveKit's unnamed
     /// default dispatch, so that any unnamed worker walks in; one that names this gets nobody.
-    pub const NOBODY: &'static str = "greenroom.none";
+    pub const UNSERVED: &'static str = "greenroom.none";
 
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -183,7 +183,7 @@ mod tests {
 
     #[test]
     fn greenrooms_own_agent_names_are_reserved() {
-        assert!(AgentName::try_from(AgentName::NOBODY.to_owned()).is_err());
+        assert!(AgentName::try_from(AgentName::UNSERVED.to_owned()).is_err());
         assert!(AgentName::try_from("greenroom".to_owned()).is_ok());
     }
 

@@ -23,8 +23,8 @@ impl Dispatch {
 
     /// Asks for nobody: a room that names no agent at all would be given to any unnamed worker.
     #[must_use]
-    pub fn nobody() -> Self {
-        Self { agent_name: AgentName::NOBODY.to_owned(), metadata: String::new() }
+    pub fn unserved() -> Self {
+        Self { agent_name: AgentName::UNSERVED.to_owned(), metadata: String::new() }
     }
 
     #[must_use]

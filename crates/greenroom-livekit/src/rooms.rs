@@ -90,7 +90,7 @@ impl RoomSettings {
     /// The settings of a room that is opened to be deleted.
     #[must_use]
     pub fn closing() -> Self {
-        Self { empty_timeout: 1, departure_timeout: 1, dispatch: Dispatch::nobody() }
+        Self { empty_timeout: 1, departure_timeout: 1, dispatch: Dispatch::unserved() }
     }
 
     pub(crate) fn to_request(&self, name: &RoomName) -> CreateRoomRequest {

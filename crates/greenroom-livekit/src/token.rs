@@ -175,7 +175,7 @@ mod tests {
 
     #[test]
     fn livekit_accepts_the_token() {
-        let (claims, now) = verified(None, Dispatch::nobody());
+        let (claims, now) = verified(None, Dispatch::unserved());
         assert_eq!(
             (claims.iss.as_str(), claims.sub.as_str(), claims.name.as_str()),
             ("key", "ann", "Ann")
@@ -189,7 +189,7 @@ mod tests {
 
     #[test]
     fn grants_follow_the_profile() {
-        let video = |profile| verified(profile, Dispatch::nobody()).0.video;
+        let video = |profile| verified(profile, Dispatch::unserved()).0.video;
         let unrestricted = video(None);
         assert_eq!(unrestricted.can_publish, Some(true));
         assert!(unrestricted.can_publish_sources.is_empty());
@@ -206,7 +206,7 @@ mod tests {
 
     #[test]
     fn metadata_has_exactly_its_five_keys() {
-        let (claims, _) = verified(Some("text+audio"), Dispatch::nobody());
+        let (claims, _) = verified(Some("text+audio"), Dispatch::unserved());
         let metadata: Value = serde_json::from_str(&claims.metadata).unwrap();
         let mut keys: Vec<_> = metadata.as_object().unwrap().keys().map(String::as_str).collect();
         keys.sort_unstable();
@@ -219,10 +219,10 @@ mod tests {
 
     #[test]
     fn a_room_reopened_by_the_token_admits_no_stranger() {
-        let (claims, _) = verified(None, Dispatch::nobody());
+        let (claims, _) = verified(None, Dispatch::unserved());
         let config = claims.room_config.unwrap();
         assert_eq!(config.agents.len(), 1);
-        assert_eq!(config.agents[0].agent_name, AgentName::NOBODY);
+        assert_eq!(config.agents[0].agent_name, AgentName::UNSERVED);
         assert_eq!((config.empty_timeout, config.departure_timeout), (610, 60));
     }
 

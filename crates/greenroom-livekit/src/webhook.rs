@@ -28,26 +28,26 @@ pub struct Webhook {
     pub room: Option<RoomName>,
     /// When it happened, in LiveKit's whole seconds.
     pub at: Option<DateTime<Utc>>,
-    pub told: Told,
+    pub event: WebhookEvent,
 }
 
 /// What a webhook tells.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Told {
+pub enum WebhookEvent {
     /// With LiveKit's own name for the room.
     RoomStarted {
         sid: String,
     },
     RoomFinished,
-    Joined(Stay),
-    Left(Stay),
+    Joined(ParticipantEvent),
+    Left(ParticipantEvent),
     /// Anything else, such as of tracks and egress, and what newer servers have to say.
     Other,
 }
 
 /// Somebody's stay in the room.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Stay {
+pub struct ParticipantEvent {
     pub identity: String,
     /// LiveKit's own name for this stay.
     pub sid: String,
@@ -58,7 +58,7 @@ pub struct Stay {
 
 /// A webhook that LiveKit did not send, or not like this.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum NotAWebhook {
+pub enum InvalidWebhook {
     /// No key of ours signed it, or its five minutes are over.
     #[error("the webhook's token does not hold")]
     Token,
@@ -85,17 +85,17 @@ impl WebhookVerifier {
     ///
     /// # Errors
     /// When LiveKit did not send this.
-    pub fn verify(&self, authorization: &str, body: &[u8]) -> Result<Webhook, NotAWebhook> {
+    pub fn verify(&self, authorization: &str, body: &[u8]) -> Result<Webhook, InvalidWebhook> {
         let signed = self.verifiers.iter().find_map(|one| one.verify(authorization).ok());
-        let signed = signed.ok_or(NotAWebhook::Token)?;
+        let signed = signed.ok_or(InvalidWebhook::Token)?;
         let digest = BASE64_STANDARD.encode(Sha256::digest(body));
         // A token without a hash is one for joining a room, which users have.
         if signed.sha256 != digest {
-            return Err(NotAWebhook::Body);
+            return Err(InvalidWebhook::Body);
         }
-        let event: Value = serde_json::from_slice(body).map_err(|_| NotAWebhook::Event)?;
+        let event: Value = serde_json::from_slice(body).map_err(|_| InvalidWebhook::Event)?;
         if !event.is_object() {
-            return Err(NotAWebhook::Event);
+            return Err(InvalidWebhook::Event);
         }
         Ok(read(&event))
     }
@@ -103,28 +103,31 @@ impl WebhookVerifier {
 
 /// Reads what is known of an event, and lets the rest be: livekit-protocol's own types refuse an
 /// event whole for one word they do not know.
-fn read(event: &Value) -> Webhook {
-    let told = match event["event"].as_str().unwrap_or_default() {
-        "room_started" => {
-            text(&event["room"]["sid"]).map_or(Told::Other, |sid| Told::RoomStarted { sid })
+fn read(json: &Value) -> Webhook {
+    let event = match json["event"].as_str().unwrap_or_default() {
+        "room_started" => text(&json["room"]["sid"])
+            .map_or(WebhookEvent::Other, |sid| WebhookEvent::RoomStarted { sid }),
+        "room_finished" => WebhookEvent::RoomFinished,
+        "participant_joined" => {
+            participant_event(json).map_or(WebhookEvent::Other, WebhookEvent::Joined)
         }
-        "room_finished" => Told::RoomFinished,
-        "participant_joined" => stay(event).map_or(Told::Other, Told::Joined),
-        "participant_left" => stay(event).map_or(Told::Other, Told::Left),
-        _ => Told::Other,
+        "participant_left" => {
+            participant_event(json).map_or(WebhookEvent::Other, WebhookEvent::Left)
+        }
+        _ => WebhookEvent::Other,
     };
-    let room = event["room"]["name"].as_str().map(str::to_owned);
+    let room = json["room"]["name"].as_str().map(str::to_owned);
     Webhook {
         room: room.and_then(|name| RoomName::try_from(name).ok()),
-        at: whole_number(&event["createdAt"])
+        at: whole_number(&json["createdAt"])
             .filter(|at| !at.is_negative())
             .and_then(|at| DateTime::from_timestamp(at, 0)),
-        told,
+        event,
     }
 }
 
-fn stay(event: &Value) -> Option<Stay> {
-    let participant = &event["participant"];
+fn participant_event(json: &Value) -> Option<ParticipantEvent> {
+    let participant = &json["participant"];
     let text = |name: &str| text(&participant[name]);
     let kind = match participant["kind"].as_str() {
         // Protobuf's JSON leaves out what is the default.
@@ -134,7 +137,7 @@ fn stay(event: &Value) -> Option<Stay> {
         }
         Some(_) => ParticipantKind::Other,
     };
-    Some(Stay {
+    Some(ParticipantEvent {
         identity: text("identity")?,
         sid: text("sid")?,
         kind,
@@ -183,7 +186,7 @@ mod tests {
         AccessToken::with_api_key(key, secret).with_sha256(&digest).to_jwt().unwrap()
     }
 
-    fn told(event: &Value) -> Webhook {
+    fn received(event: &Value) -> Webhook {
         let body = event.to_string();
         verifier().verify(&signed(KEY, SECRET, body.as_bytes()), body.as_bytes()).unwrap()
     }
@@ -194,22 +197,22 @@ mod tests {
         let verify = |token: &str, body: &[u8]| verifier().verify(token, body).map(drop);
         assert_eq!(verify(&signed(KEY, SECRET, body), body), Ok(()));
         assert_eq!(verify(&signed("old", BEFORE, body), body), Ok(()), "while keys rotate");
-        assert_eq!(verify(&signed(KEY, SECRET, body), swapped), Err(NotAWebhook::Body));
-        assert_eq!(verify(&signed(KEY, BEFORE, body), body), Err(NotAWebhook::Token));
-        assert_eq!(verify(&signed("other", SECRET, body), body), Err(NotAWebhook::Token));
+        assert_eq!(verify(&signed(KEY, SECRET, body), swapped), Err(InvalidWebhook::Body));
+        assert_eq!(verify(&signed(KEY, BEFORE, body), body), Err(InvalidWebhook::Token));
+        assert_eq!(verify(&signed("other", SECRET, body), body), Err(InvalidWebhook::Token));
         for token in ["", "x", "Bearer x", "eyJhbGciOiJub25lIn0.e30."] {
-            assert_eq!(verify(token, body), Err(NotAWebhook::Token), "{token}");
+            assert_eq!(verify(token, body), Err(InvalidWebhook::Token), "{token}");
         }
         // A user's own token is signed by the same key, and is for no body at all.
         let join = AccessToken::with_api_key(KEY, SECRET).to_jwt().unwrap();
-        assert_eq!(verify(&join, b""), Err(NotAWebhook::Body));
-        assert_eq!(verify(&signed(KEY, SECRET, b"[]"), b"[]"), Err(NotAWebhook::Event));
-        assert_eq!(verify(&signed(KEY, SECRET, b"\xff"), b"\xff"), Err(NotAWebhook::Event));
+        assert_eq!(verify(&join, b""), Err(InvalidWebhook::Body));
+        assert_eq!(verify(&signed(KEY, SECRET, b"[]"), b"[]"), Err(InvalidWebhook::Event));
+        assert_eq!(verify(&signed(KEY, SECRET, b"\xff"), b"\xff"), Err(InvalidWebhook::Event));
     }
 
     #[test]
     fn a_stay_is_read_with_why_it_ended() {
-        let left = told(&json!({
+        let left = received(&json!({
             "event": "participant_left", "id": "EV_1", "createdAt": "1800000000",
             "room": {"name": "session_20261122_143022_a7b3c9", "sid": "RM_1"},
             "participant": {"identity": "agent-AJ_1", "sid": "PA_1", "kind": "AGENT",
@@ -217,16 +220,16 @@ mod tests {
         }));
         assert_eq!(left.room.unwrap().as_str(), "session_20261122_143022_a7b3c9");
         assert_eq!(left.at.unwrap().timestamp(), 1_800_000_000);
-        let stay = Stay {
+        let participant = ParticipantEvent {
             identity: "agent-AJ_1".to_owned(),
             sid: "PA_1".to_owned(),
             kind: ParticipantKind::Agent,
             reason: Some("CLIENT_INITIATED".to_owned()),
         };
-        assert_eq!(left.told, Told::Left(stay));
+        assert_eq!(left.event, WebhookEvent::Left(participant));
         let user = json!({"event": "participant_joined", "participant": {"identity": "ann", "sid": "PA_2"}});
-        let Told::Joined(stay) = told(&user).told else { panic!("{user}") };
-        assert_eq!((stay.kind, stay.reason), (ParticipantKind::User, None));
+        let WebhookEvent::Joined(participant) = received(&user).event else { panic!("{user}") };
+        assert_eq!((participant.kind, participant.reason), (ParticipantKind::User, None));
     }
 
     #[test]
@@ -238,13 +241,15 @@ mod tests {
             json!({"event": "participant_left"}),
             json!({"event": "participant_left", "participant": {"identity": 7, "sid": []}}),
         ] {
-            assert_eq!(told(&event).told, Told::Other, "{event}");
+            assert_eq!(received(&event).event, WebhookEvent::Other, "{event}");
         }
         let recorder = json!({"event": "participant_joined", "createdAt": 1,
                               "room": {"name": "not one of ours/.."},
                               "participant": {"identity": "EG_1", "sid": "PA_3", "kind": "EGRESS"}});
-        let told = told(&recorder);
-        assert!(matches!(told.told, Told::Joined(stay) if stay.kind == ParticipantKind::Other));
-        assert_eq!((told.room, told.at.map(|at| at.timestamp())), (None, Some(1)));
+        let event = received(&recorder);
+        assert!(
+            matches!(event.event, WebhookEvent::Joined(participant) if participant.kind == ParticipantKind::Other)
+        );
+        assert_eq!((event.room, event.at.map(|at| at.timestamp())), (None, Some(1)));
     }
 }

@@ -15,7 +15,7 @@ use greenroom_domain::{
 };
 
 use crate::StoreError;
-use crate::commit::{STATE, StateColumns};
+use crate::commit::{STATE_COLUMNS, StateColumns};
 use crate::schema::{session_templates, sessions};
 
 /// A due session, which nobody else looks at until `lease_until`.
@@ -43,26 +43,26 @@ pub struct Claim {
 
 /// Which of them come first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum First {
+pub enum ClaimOrder {
     /// Those that have been due for longest.
-    Oldest,
+    OldestFirst,
     /// Those that became due last.
-    Newest,
+    NewestFirst,
 }
 
-impl First {
+impl ClaimOrder {
     #[must_use]
-    pub fn other(self) -> Self {
+    pub fn toggled(self) -> Self {
         match self {
-            Self::Oldest => Self::Newest,
-            Self::Newest => Self::Oldest,
+            Self::OldestFirst => Self::NewestFirst,
+            Self::NewestFirst => Self::OldestFirst,
         }
     }
 }
 
 /// What was claimed at once.
 #[derive(Debug, Clone, Default)]
-pub struct Claims {
+pub struct ClaimBatch {
     /// When, by PostgreSQL's clock.
     pub at: DateTime<Utc>,
     pub sessions: Vec<Claim>,
@@ -73,24 +73,24 @@ pub struct Claims {
 pub enum Urgency {
     Any,
     /// Only those with something under way: what is merely held against what LiveKit shows waits.
-    UnderWay,
+    InProgress,
 }
 
 impl Claim {
-    /// Claims up to `limit` sessions that are due, for fifteen seconds.
+    /// ClaimBatch up to `limit` sessions that are due, for fifteen seconds.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn take(
+    pub async fn due(
         connection: &mut AsyncPgConnection,
         limit: i64,
         urgency: Urgency,
-        first: First,
-    ) -> Result<Claims, StoreError> {
+        order: ClaimOrder,
+    ) -> Result<ClaimBatch, StoreError> {
         let taken: Vec<(Self, DateTime<Utc>)> =
-            Take { limit, urgency, first }.load(connection).await?;
+            ClaimDue { limit, urgency, order }.load(connection).await?;
         let at = taken.iter().map(|(_, at)| *at).next().unwrap_or_default();
-        Ok(Claims { at, sessions: taken.into_iter().map(|(claim, _)| claim).collect() })
+        Ok(ClaimBatch { at, sessions: taken.into_iter().map(|(claim, _)| claim).collect() })
     }
 }
 
@@ -99,7 +99,7 @@ macro_rules! claim {
     ($($table:ident.$column:ident)+) => {
         type ClaimColumns = ($($table::$column,)+ StateColumns);
 
-        static CLAIM: ClaimColumns = ($($table::$column,)+ STATE);
+        static CLAIM_COLUMNS: ClaimColumns = ($($table::$column,)+ STATE_COLUMNS);
     };
 }
 
@@ -124,44 +124,44 @@ claim! {
 
 /// What waits when there is no room for every look: a session in whose course nothing is under way,
 /// and which its webhooks tell of.
-const AT_REST: &str = "room_missing_since is null and room_finished_at is null
+const IDLE: &str = "room_missing_since is null and room_finished_at is null
     and (agent_status <> 'ready' or agent_left_identity is distinct from agent_identity)
     and (status = 'pending' and join_by > now() and user_joined_at is null and agent_status <> 'dispatched'
          and (room_created_at is not null or room_creation = 'on_join')
       or status = 'active' and end_by > now() + interval '30 seconds'
          and agent_status in ('none', 'unavailable', 'ready'))";
 
-struct Take {
+struct ClaimDue {
     limit: i64,
     urgency: Urgency,
-    first: First,
+    order: ClaimOrder,
 }
 
-impl QueryId for Take {
+impl QueryId for ClaimDue {
     type QueryId = ();
     // The text differs by the urgency and the order, and is what the prepared statement is found by.
     const HAS_STATIC_QUERY_ID: bool = false;
 }
 
-impl Query for Take {
+impl Query for ClaimDue {
     type SqlType = (SqlTypeOf<ClaimColumns>, Timestamptz);
 }
 
-impl QueryFragment<Pg> for Take {
+impl QueryFragment<Pg> for ClaimDue {
     fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
         out.push_sql(
             "with due as materialized (
                select organization_id, id from sessions
                where next_check_at <= now() and (lease_until is null or lease_until <= now())",
         );
-        if self.urgency == Urgency::UnderWay {
+        if self.urgency == Urgency::InProgress {
             out.push_sql(" and not (");
-            out.push_sql(AT_REST);
+            out.push_sql(IDLE);
             out.push_sql(")");
         }
-        out.push_sql(match self.first {
-            First::Oldest => " order by next_check_at limit ",
-            First::Newest => " order by next_check_at desc limit ",
+        out.push_sql(match self.order {
+            ClaimOrder::OldestFirst => " order by next_check_at limit ",
+            ClaimOrder::NewestFirst => " order by next_check_at desc limit ",
         });
         out.push_bind_param::<BigInt, _>(&self.limit)?;
         // Outside, `sessions` is what was written of the table inside.
@@ -173,7 +173,7 @@ impl QueryFragment<Pg> for Take {
                returning sessions.*)
              select ",
         );
-        CLAIM.walk_ast(out.reborrow())?;
+        CLAIM_COLUMNS.walk_ast(out.reborrow())?;
         out.push_sql(
             ", now() from sessions join session_templates
                on session_templates.organization_id = sessions.organization_id

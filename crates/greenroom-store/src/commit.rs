@@ -18,14 +18,14 @@ use crate::schema::{session_events, sessions};
 use crate::{Claim, StoreError};
 
 /// How long the actions of a decision may take before somebody else looks: seconds.
-const TO_ACT: i32 = 6;
+const ACTION_LEASE_SECONDS: i32 = 6;
 
 macro_rules! state {
     ($($column:ident)+) => {
         pub(crate) type StateColumns = ($(sessions::$column,)+);
 
         /// The columns of a [`State`], in its order.
-        pub(crate) const STATE: StateColumns = ($(sessions::$column,)+);
+        pub(crate) const STATE_COLUMNS: StateColumns = ($(sessions::$column,)+);
 
         /// Writes a [`State`], where nobody has written since; the lease as of then, if so.
         async fn write_state(
@@ -34,7 +34,7 @@ macro_rules! state {
             state: &State,
             acting: bool,
         ) -> QueryResult<Option<Option<DateTime<Utc>>>> {
-            let lease = if acting { TO_ACT } else { 0 };
+            let lease = if acting { ACTION_LEASE_SECONDS } else { 0 };
             let unchanged = sessions::table
                 .find((claim.organization_id, claim.id))
                 .filter(sessions::revision.eq(claim.revision));
@@ -75,17 +75,17 @@ impl Claim {
     ) -> Result<bool, StoreError> {
         let acting = !decision.actions.is_empty();
         let this = &*self;
-        let asks = asks_for_agent(decision);
+        let asks = requests_agent(decision);
         let lease = if decision.events.is_empty() && !asks {
             write_state(connection, this, &decision.state, acting).await?
         } else {
             let write = async |connection: &mut AsyncPgConnection| {
                 let lease = write_state(connection, this, &decision.state, acting).await?;
                 if lease.is_some() {
-                    this.tell(connection, decision).await?;
+                    this.insert_events(connection, decision).await?;
                 }
                 if lease.is_some() && asks {
-                    this.asks_now(connection).await?;
+                    this.stamp_dispatch(connection).await?;
                 }
                 Ok::<_, DieselError>(lease)
             };
@@ -99,7 +99,7 @@ impl Claim {
 
     /// The agent is asked for from now, not from when it was looked at: a look may take seconds, and
     /// what is asked for too late would count as lost too soon.
-    async fn asks_now(&self, connection: &mut AsyncPgConnection) -> QueryResult<()> {
+    async fn stamp_dispatch(&self, connection: &mut AsyncPgConnection) -> QueryResult<()> {
         diesel::update(sessions::table.find((self.organization_id, self.id)))
             .set(sessions::last_dispatch_at.eq(now.into_sql::<Timestamptz>().nullable()))
             .execute(connection)
@@ -107,7 +107,7 @@ impl Claim {
         Ok(())
     }
 
-    async fn tell(
+    async fn insert_events(
         &self,
         connection: &mut AsyncPgConnection,
         decision: &Decision,
@@ -116,11 +116,23 @@ impl Claim {
             let source_id = match event {
                 Event { event, sid: Some(sid) } => Some(format!("{event}/{sid}")),
                 Event { event: TimelineEvent::UserLeft, sid: None } => {
-                    self.left(connection, TimelineEvent::UserJoined, None, event.event).await?
+                    self.departure_source_id(
+                        connection,
+                        TimelineEvent::UserJoined,
+                        None,
+                        event.event,
+                    )
+                    .await?
                 }
                 Event { event: TimelineEvent::AgentLeft, sid: None } => {
                     let agent = decision.state.agent_left_identity.as_deref();
-                    self.left(connection, TimelineEvent::AgentJoined, agent, event.event).await?
+                    self.departure_source_id(
+                        connection,
+                        TimelineEvent::AgentJoined,
+                        agent,
+                        event.event,
+                    )
+                    .await?
                 }
                 Event { sid: None, .. } => None,
             };
@@ -142,7 +154,7 @@ impl Claim {
 
     /// The name of a leaving that was seen, not told: a look shows nobody, so that the stay that has
     /// ended is the one that was told of last; of several agents, this one's.
-    async fn left(
+    async fn departure_source_id(
         &self,
         connection: &mut AsyncPgConnection,
         joined: TimelineEvent,
@@ -169,7 +181,7 @@ impl Claim {
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn free(&self, connection: &mut AsyncPgConnection) -> Result<(), StoreError> {
+    pub async fn release(&self, connection: &mut AsyncPgConnection) -> Result<(), StoreError> {
         // Only one's own lease: one that ran out may be somebody else's by now.
         let held = sessions::table
             .find((self.organization_id, self.id))
@@ -187,23 +199,23 @@ impl Claim {
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn put_off(
+    pub async fn reschedule(
         connection: &mut AsyncPgConnection,
         claims: &[(Self, Option<DateTime<Utc>>)],
     ) -> Result<HashSet<SessionId>, StoreError> {
-        let put_off = PutOff {
+        let reschedule = Reschedule {
             organizations: claims.iter().map(|(claim, _)| claim.organization_id).collect(),
             ids: claims.iter().map(|(claim, _)| claim.id).collect(),
             revisions: claims.iter().map(|(claim, _)| claim.revision).collect(),
             next_check_at: claims.iter().map(|(_, next)| *next).collect(),
         };
-        let ids: Vec<SessionId> = put_off.load(connection).await?;
+        let ids: Vec<SessionId> = reschedule.load(connection).await?;
         Ok(ids.into_iter().collect())
     }
 }
 
 /// Whether an agent is asked for by what was decided.
-fn asks_for_agent(decision: &Decision) -> bool {
+fn requests_agent(decision: &Decision) -> bool {
     let asks = |action: &Action| matches!(action, Action::Dispatch | Action::OpenRoom);
     decision.state.last_dispatch_at.is_some() && decision.actions.iter().any(asks)
 }
@@ -220,23 +232,23 @@ fn detail(event: TimelineEvent, state: &State) -> Value {
     }
 }
 
-struct PutOff {
+struct Reschedule {
     organizations: Vec<OrganizationId>,
     ids: Vec<SessionId>,
     revisions: Vec<i64>,
     next_check_at: Vec<Option<DateTime<Utc>>>,
 }
 
-impl QueryId for PutOff {
+impl QueryId for Reschedule {
     type QueryId = Self;
     const HAS_STATIC_QUERY_ID: bool = true;
 }
 
-impl Query for PutOff {
+impl Query for Reschedule {
     type SqlType = Uuid;
 }
 
-impl QueryFragment<Pg> for PutOff {
+impl QueryFragment<Pg> for Reschedule {
     fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
         out.push_sql(
             "update sessions

@@ -1,4 +1,4 @@
-//! Opening one connection, with the settings that decide how fast a dead server is noticed.
+//! SessionSetup one connection, with the settings that decide how fast a dead server is noticed.
 
 use std::str::FromStr;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use tokio_postgres::{Config, NoTls};
 use crate::StoreError;
 
 /// How long opening a connection may take.
-const CONNECT: Duration = Duration::from_secs(3);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Whether this is the URL of a PostgreSQL that can be connected to.
 ///
@@ -54,7 +54,7 @@ pub async fn connect(url: &str) -> ConnectionResult<AsyncPgConnection> {
 }
 
 /// Opens a connection for migrations, whose statements may take as long as they need.
-pub(crate) async fn connect_unhurried(url: &str) -> ConnectionResult<AsyncPgConnection> {
+pub(crate) async fn connect_without_timeout(url: &str) -> ConnectionResult<AsyncPgConnection> {
     open(&parse(url)?).await
 }
 
@@ -74,9 +74,9 @@ fn parse(url: &str) -> ConnectionResult<Config> {
 async fn open(config: &Config) -> ConnectionResult<AsyncPgConnection> {
     let bad = |reason: String| ConnectionError::BadConnection(reason);
     // The configuration's own time-out is over when TCP connects; a server that hangs does that.
-    let (client, connection) = timeout(CONNECT, config.connect(NoTls))
+    let (client, connection) = timeout(CONNECT_TIMEOUT, config.connect(NoTls))
         .await
-        .map_err(|_| bad(format!("no answer within {CONNECT:?}")))?
+        .map_err(|_| bad(format!("no answer within {CONNECT_TIMEOUT:?}")))?
         .map_err(|error| bad(chain(&error)))?;
     AsyncPgConnection::try_from_client_and_connection(client, connection).await
 }

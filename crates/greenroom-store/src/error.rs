@@ -63,14 +63,14 @@ impl StoreError {
     /// are translated has them told as [`StoreError::Query`].
     fn by_message(error: DieselError) -> Self {
         // SQLSTATE 57P01, 57P02 and 57P03, 53300, 57014
-        const GOING_AWAY: [&str; 4] = [
+        const SHUTDOWN_MESSAGES: [&str; 4] = [
             "terminating connection",
             "the database system is",
             "remaining connection slots",
             "sorry, too many clients",
         ];
         let message = error.to_string();
-        if GOING_AWAY.iter().any(|known| message.starts_with(known)) {
+        if SHUTDOWN_MESSAGES.iter().any(|known| message.starts_with(known)) {
             Self::Unavailable(error.into())
         } else if message.starts_with("canceling statement due to") {
             Self::Timeout(error)

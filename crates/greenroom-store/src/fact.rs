@@ -49,14 +49,14 @@ impl Fact {
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn tell(
+    pub async fn record(
         &self,
         connection: &mut AsyncPgConnection,
         room: &RoomName,
         at: DateTime<Utc>,
     ) -> Result<bool, StoreError> {
         let (event, sid) = self.event();
-        let tell = Tell {
+        let record = RecordFact {
             fact: self,
             room,
             at,
@@ -64,7 +64,7 @@ impl Fact {
             source_id: event.zip(sid).map(|(event, sid)| format!("{event}/{sid}")),
             detail: self.detail(at),
         };
-        let told: i64 = tell.get_result(connection).await?;
+        let told: i64 = record.get_result(connection).await?;
         Ok(told > 0)
     }
 
@@ -94,7 +94,7 @@ impl Fact {
     }
 
     /// A room that is open, or somebody in one, has to be looked at even when its session is over.
-    fn opens(&self) -> bool {
+    fn wakes_closed_session(&self) -> bool {
         matches!(
             self,
             Self::RoomStarted { .. } | Self::UserJoined { .. } | Self::AgentJoined { .. }
@@ -102,7 +102,7 @@ impl Fact {
     }
 }
 
-struct Tell<'a> {
+struct RecordFact<'a> {
     fact: &'a Fact,
     room: &'a RoomName,
     at: DateTime<Utc>,
@@ -111,17 +111,17 @@ struct Tell<'a> {
     detail: Value,
 }
 
-impl QueryId for Tell<'_> {
+impl QueryId for RecordFact<'_> {
     type QueryId = ();
     // The text differs by the fact, and is what the prepared statement is found by.
     const HAS_STATIC_QUERY_ID: bool = false;
 }
 
-impl Query for Tell<'_> {
+impl Query for RecordFact<'_> {
     type SqlType = BigInt;
 }
 
-impl Tell<'_> {
+impl RecordFact<'_> {
     /// When it was: a whole second is over at its end, and nothing happens later than now, however
     /// LiveKit's clock goes.
     fn push_at<'b>(&'b self, out: &mut AstPass<'_, 'b, Pg>) -> QueryResult<()> {
@@ -193,12 +193,12 @@ impl Tell<'_> {
     }
 }
 
-impl QueryFragment<Pg> for Tell<'_> {
+impl QueryFragment<Pg> for RecordFact<'_> {
     fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
         out.push_sql("with session as (update sessions set ");
         self.push_facts(&mut out)?;
         out.push_sql("revision = revision + 1, next_check_at = ");
-        out.push_sql(if self.fact.opens() {
+        out.push_sql(if self.fact.wakes_closed_session() {
             "now()"
         } else {
             "case when status in ('pending', 'active') then now() else next_check_at end"

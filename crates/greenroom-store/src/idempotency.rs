@@ -26,17 +26,17 @@ pub struct KeyClaim {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KeyKind {
     /// The caller sent it: the session is the key's for a day, whatever becomes of it.
-    Sent,
+    Explicit,
     /// It is an end user's request itself: the session is the key's while the user may come back to
     /// it, and then a new one is.
-    Refetch,
+    Implicit,
 }
 
 /// Whether the user of a session may come back to it: it waits for them, or they are out of its room.
 ///
 /// Not when its time is up, even where the keeper has not come to it yet: whoever joined it then would
 /// be put out again.
-pub(crate) const MAY_COME_BACK: &str = "(sessions.status = 'pending' and sessions.join_by > now()
+pub(crate) const RESUMABLE: &str = "(sessions.status = 'pending' and sessions.join_by > now()
     or sessions.status = 'active' and sessions.end_by > now()
       and sessions.user_left_at > sessions.user_joined_at)";
 
@@ -53,7 +53,7 @@ impl KeyClaim {
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn holder(
+    pub async fn find_holder(
         &self,
         connection: &mut AsyncPgConnection,
         organization: OrganizationId,
@@ -72,7 +72,7 @@ impl KeyClaim {
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn forget_if_old(
+    pub async fn release_if_expired(
         &self,
         connection: &mut AsyncPgConnection,
         organization: OrganizationId,
@@ -105,7 +105,7 @@ impl KeyClaim {
             .filter(sessions::organization_id.eq(organization))
             .filter(sessions::idempotency_key.eq(self.hash.as_slice()))
             // Not just `not`: of a user who has never left it is neither true nor false.
-            .filter(sql::<Bool>(MAY_COME_BACK).sql(" is not true"));
+            .filter(sql::<Bool>(RESUMABLE).sql(" is not true"));
         diesel::update(held)
             .set((
                 sessions::idempotency_key.eq(None::<Vec<u8>>),
@@ -137,7 +137,7 @@ impl KeyClaim {
 
 /// How far a walk over all keys has come.
 #[derive(Debug, Clone, PartialEq, Eq, Queryable)]
-pub struct KeyPosition {
+pub struct KeyCursor {
     organization_id: OrganizationId,
     key: Vec<u8>,
 }
@@ -149,29 +149,29 @@ pub struct KeyPosition {
 ///
 /// # Errors
 /// When the database fails.
-pub async fn forget_old_keys(
+pub async fn purge_expired_keys(
     connection: &mut AsyncPgConnection,
-    position: Option<&KeyPosition>,
-) -> Result<Option<KeyPosition>, StoreError> {
-    let first = KeyPosition { organization_id: OrganizationId(uuid::Uuid::nil()), key: Vec::new() };
-    let forget = ForgetOldKeys(position.unwrap_or(&first));
+    position: Option<&KeyCursor>,
+) -> Result<Option<KeyCursor>, StoreError> {
+    let first = KeyCursor { organization_id: OrganizationId(uuid::Uuid::nil()), key: Vec::new() };
+    let forget = PurgeExpiredKeys(position.unwrap_or(&first));
     Ok(forget.get_result(connection).await.optional()?)
 }
 
 const BATCH: i64 = 1_000;
 
-struct ForgetOldKeys<'a>(&'a KeyPosition);
+struct PurgeExpiredKeys<'a>(&'a KeyCursor);
 
-impl QueryId for ForgetOldKeys<'_> {
-    type QueryId = ForgetOldKeys<'static>;
+impl QueryId for PurgeExpiredKeys<'_> {
+    type QueryId = PurgeExpiredKeys<'static>;
     const HAS_STATIC_QUERY_ID: bool = true;
 }
 
-impl Query for ForgetOldKeys<'_> {
+impl Query for PurgeExpiredKeys<'_> {
     type SqlType = (Uuid, Binary);
 }
 
-impl QueryFragment<Pg> for ForgetOldKeys<'_> {
+impl QueryFragment<Pg> for PurgeExpiredKeys<'_> {
     fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
         out.push_sql(
             "with batch as (

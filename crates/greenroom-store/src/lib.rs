@@ -6,39 +6,41 @@
 pub mod claim;
 pub mod commit;
 pub mod connection;
+pub mod end;
 pub mod error;
 pub mod event;
 pub mod fact;
-pub mod finish;
 pub mod idempotency;
 pub mod migrate;
-pub mod opening;
 pub mod organization;
-mod position;
-mod refetch;
-pub mod renewal;
+mod page_start;
+pub mod reissue;
+mod resume;
 pub mod retention;
+pub mod session_setup;
 #[rustfmt::skip]
 mod schema;
 pub mod session;
-pub mod standing;
+pub mod session_state;
 pub mod start;
 pub mod template;
 
-pub use claim::{Claim, Claims, First, Urgency};
+pub use claim::{Claim, ClaimBatch, ClaimOrder, Urgency};
 pub use connection::connect;
 pub use diesel::{ConnectionError, ConnectionResult};
 pub use diesel_async::AsyncPgConnection;
+pub use end::EndCause;
 pub use error::{Constraint, StoreError};
 pub use event::SessionEvent;
 pub use fact::Fact;
-pub use finish::Finish;
-pub use idempotency::{KeyClaim, KeyHolder, KeyKind, KeyPosition};
-pub use opening::Opening;
+pub use idempotency::{KeyClaim, KeyCursor, KeyHolder, KeyKind};
 pub use organization::SessionLimit;
-pub use position::Position;
-pub use renewal::Renewed;
+pub use page_start::PageStart;
+pub use reissue::TokenReissue;
 pub use session::{Session, SessionFilter};
-pub use standing::SessionStanding;
-pub use start::{NewSession, Started, TokenLife};
-pub use template::{FoldedName, SessionTemplate, Standing, TemplateFilter, TemplateSettings};
+pub use session_setup::SessionSetup;
+pub use session_state::SessionState;
+pub use start::{NewSession, StartedRow, TokenLifetime};
+pub use template::{
+    FoldedName, SessionTemplate, TemplateAvailability, TemplateFilter, TemplateSettings,
+};

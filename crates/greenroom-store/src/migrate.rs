@@ -10,7 +10,7 @@ use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
 
 use crate::StoreError;
-use crate::connection::connect_unhurried;
+use crate::connection::connect_without_timeout;
 
 const MIGRATIONS: EmbeddedMigrations = embed_migrations!("../../migrations");
 
@@ -62,7 +62,7 @@ pub async fn revert(url: &str, count: usize) -> Result<Vec<String>, StoreError> 
 /// # Errors
 /// When the database cannot be reached.
 pub async fn status(url: &str) -> Result<Vec<MigrationState>, StoreError> {
-    state(&mut connect_unhurried(url).await?).await
+    state(&mut connect_without_timeout(url).await?).await
 }
 
 /// As [`status`], on a connection one has.
@@ -119,7 +119,7 @@ async fn under_lock<T: Send + 'static>(
     url: &str,
     migrate: impl FnOnce(&mut Sync) -> diesel::migration::Result<T> + Send + 'static,
 ) -> Result<T, StoreError> {
-    let connection = connect_unhurried(url).await?;
+    let connection = connect_without_timeout(url).await?;
     let blocking = tokio::task::spawn_blocking(move || {
         Sync::from(connection).transaction(|connection| {
             connection.batch_execute(&format!("select pg_advisory_xact_lock({ADVISORY_LOCK})"))?;

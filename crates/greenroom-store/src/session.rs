@@ -15,7 +15,7 @@ use greenroom_domain::{
 };
 
 use crate::schema::sessions;
-use crate::{Position, StoreError};
+use crate::{PageStart, StoreError};
 
 /// What a session shows.
 #[derive(Debug, Clone, PartialEq, Queryable, Selectable)]
@@ -86,7 +86,7 @@ impl Session {
         connection: &mut AsyncPgConnection,
         organization: OrganizationId,
         filter: &SessionFilter,
-        position: Position<SessionId>,
+        start: PageStart<SessionId>,
         limit: i64,
     ) -> Result<Vec<Self>, StoreError> {
         let mut query = sessions::table
@@ -95,14 +95,14 @@ impl Session {
             .limit(limit)
             .select(Self::as_select())
             .into_boxed();
-        match position {
-            Position::Offset(0) => {}
-            Position::Offset(offset) => query = query.offset(offset),
-            Position::After(id) => query = query.filter(sessions::id.lt(id)),
+        match start {
+            PageStart::Offset(0) => {}
+            PageStart::Offset(offset) => query = query.offset(offset),
+            PageStart::After(id) => query = query.filter(sessions::id.lt(id)),
         }
         if !filter.status.is_empty() {
             query = query.filter(sessions::status.eq_any(&filter.status));
-            if filter.status.iter().all(|status| SessionStatus::LIVING.contains(status)) {
+            if filter.status.iter().all(|status| SessionStatus::OPEN.contains(status)) {
                 // Literally: behind a parameter the planner does not see the index of the living.
                 query = query.filter(sql::<sql_types::Bool>("status in ('pending', 'active')"));
             }
@@ -127,7 +127,7 @@ impl Session {
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn room_created(
+    pub async fn record_room_created(
         connection: &mut AsyncPgConnection,
         organization: OrganizationId,
         id: SessionId,
@@ -135,7 +135,7 @@ impl Session {
     ) -> Result<bool, StoreError> {
         let source_id = format!("{}/{sid}", TimelineEvent::RoomCreated);
         let written: i64 =
-            RoomCreated { organization, id, source_id }.get_result(connection).await?;
+            RecordRoomCreated { organization, id, source_id }.get_result(connection).await?;
         Ok(written > 0)
     }
 
@@ -144,7 +144,7 @@ impl Session {
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn leave_room_to_user(
+    pub async fn defer_room_to_join(
         connection: &mut AsyncPgConnection,
         organization: OrganizationId,
         id: SessionId,
@@ -182,17 +182,17 @@ impl Session {
 
 /// A fragment of its own, so that it is prepared once a connection.
 #[derive(QueryId)]
-struct RoomCreated {
+struct RecordRoomCreated {
     organization: OrganizationId,
     id: SessionId,
     source_id: String,
 }
 
-impl Query for RoomCreated {
+impl Query for RecordRoomCreated {
     type SqlType = sql_types::BigInt;
 }
 
-impl QueryFragment<Pg> for RoomCreated {
+impl QueryFragment<Pg> for RecordRoomCreated {
     fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
         out.push_sql(
             "with before as (

@@ -14,8 +14,8 @@ use greenroom_domain::{
 
 use crate::StoreError;
 use crate::idempotency::{KeyClaim, KeyKind};
-use crate::opening::{Opening, OpeningColumns, OpeningSql};
-use crate::refetch::Refetch;
+use crate::resume::ResumeOrInsert;
+use crate::session_setup::{SessionSetup, SessionSetupColumns, SessionSetupSql};
 
 /// What a start brings; the rest comes from the template.
 #[derive(Debug, Clone)]
@@ -33,7 +33,7 @@ pub struct NewSession {
     pub agent_name: Option<AgentName>,
     /// The id's millisecond.
     pub created_at: DateTime<Utc>,
-    pub token: TokenLife,
+    pub token: TokenLifetime,
     /// How soon a session whose room its user opens is looked at.
     pub first_look_within: Seconds<1, 3_600>,
     /// Of one that may come again.
@@ -50,23 +50,23 @@ pub struct NewSession {
 /// From when a token's life counts, by the clock that mints it, and how long that is where the
 /// template names no life.
 #[derive(Debug, Clone, Copy)]
-pub struct TokenLife {
+pub struct TokenLifetime {
     pub issued_at: DateTime<Utc>,
     pub default_ttl: TokenTtl,
 }
 
 /// A session that a token is to be handed out for.
 #[derive(Debug, Clone, Queryable)]
-pub struct Started {
-    pub opening: Opening,
+pub struct StartedRow {
+    pub setup: SessionSetup,
     /// Of this token; the session's own is that of the latest.
     pub token_expiry: DateTime<Utc>,
     /// Whether its room is known to have been opened.
     pub room_created: bool,
 }
 
-/// The types of a [`Started`].
-pub(crate) type StartedSql = (OpeningSql, Timestamptz, Bool);
+/// The types of a [`StartedRow`].
+pub(crate) type StartedRowSql = (SessionSetupSql, Timestamptz, Bool);
 
 impl NewSession {
     /// Writes the session; or finds the one that its user may come back to, when the key is a
@@ -80,15 +80,15 @@ impl NewSession {
     pub async fn insert(
         &self,
         connection: &mut AsyncPgConnection,
-    ) -> Result<Option<Started>, StoreError> {
-        let columns = OpeningColumns::new();
-        let refetch = self.key.as_ref().filter(|key| key.kind == KeyKind::Refetch);
+    ) -> Result<Option<StartedRow>, StoreError> {
+        let columns = SessionSetupColumns::new();
+        let refetch = self.key.as_ref().filter(|key| key.kind == KeyKind::Implicit);
         let started = match (refetch, self.sessions_locked) {
             (Some(key), false) => {
-                Refetch::<false> { new: self, key, columns }.get_result(connection).await
+                ResumeOrInsert::<false> { new: self, key, columns }.get_result(connection).await
             }
             (Some(key), true) => {
-                Refetch::<true> { new: self, key, columns }.get_result(connection).await
+                ResumeOrInsert::<true> { new: self, key, columns }.get_result(connection).await
             }
             (None, false) => Start::<false> { new: self, columns }.get_result(connection).await,
             (None, true) => Start::<true> { new: self, columns }.get_result(connection).await,
@@ -176,7 +176,7 @@ impl NewSession {
         out.push_sql(", ");
         KeyClaim::push(self.key.as_ref(), out.reborrow())?;
         out.push_sql(", ");
-        self.token.push_end("template", out.reborrow())?;
+        self.token.push_expiry("template", out.reborrow())?;
         out.push_sql(
             " from template
               on conflict (organization_id, idempotency_key) where idempotency_key is not null do nothing
@@ -186,9 +186,9 @@ impl NewSession {
     }
 }
 
-impl TokenLife {
+impl TokenLifetime {
     /// When the token ends, of a row of `session_templates` with this name.
-    pub(crate) fn push_end<'b>(
+    pub(crate) fn push_expiry<'b>(
         &'b self,
         template: &str,
         mut out: AstPass<'_, 'b, Pg>,
@@ -207,7 +207,7 @@ impl TokenLife {
 /// diesel's builder, and a `sql_query` would be prepared anew each time.
 struct Start<'a, const LOCKED: bool> {
     new: &'a NewSession,
-    columns: OpeningColumns,
+    columns: SessionSetupColumns,
 }
 
 impl<const LOCKED: bool> QueryId for Start<'_, LOCKED> {
@@ -216,10 +216,10 @@ impl<const LOCKED: bool> QueryId for Start<'_, LOCKED> {
 }
 
 impl<const LOCKED: bool> Query for Start<'_, LOCKED> {
-    type SqlType = StartedSql;
+    type SqlType = StartedRowSql;
 }
 
-impl OpeningColumns {
+impl SessionSetupColumns {
     /// What is selected of a session that was just written, and its template.
     pub(crate) fn push_started<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
         out.push_sql(" select ");

@@ -1,6 +1,6 @@
 //! Session templates: one row is one version of one template.
 
-mod living;
+mod current;
 
 use chrono::{DateTime, Utc};
 use diesel::pg::Pg;
@@ -16,9 +16,9 @@ use greenroom_domain::{
 };
 
 use crate::schema::session_templates;
-use crate::{Position, StoreError};
+use crate::{PageStart, StoreError};
 
-pub use living::FoldedName;
+pub use current::FoldedName;
 
 const FIRST_VERSION: i32 = 1;
 
@@ -100,7 +100,7 @@ pub struct TemplateFilter {
 
 /// How a template stands to an organization that cannot start it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Standing {
+pub enum TemplateAvailability {
     /// It is the organization's own and living.
     Startable,
     /// It is the organization's own, and archived.
@@ -218,7 +218,7 @@ impl SessionTemplate {
         connection: &mut AsyncPgConnection,
         organization: OrganizationId,
         filter: TemplateFilter,
-        position: Position<SessionTemplateId>,
+        start: PageStart<SessionTemplateId>,
         limit: i64,
     ) -> Result<Vec<Self>, StoreError> {
         let mut query = session_templates::table
@@ -228,10 +228,10 @@ impl SessionTemplate {
             .limit(limit)
             .select(Self::as_select())
             .into_boxed();
-        match position {
-            Position::Offset(0) => {}
-            Position::Offset(offset) => query = query.offset(offset),
-            Position::After(id) => query = query.filter(session_templates::id.lt(id)),
+        match start {
+            PageStart::Offset(0) => {}
+            PageStart::Offset(offset) => query = query.offset(offset),
+            PageStart::After(id) => query = query.filter(session_templates::id.lt(id)),
         }
         if !filter.include_archived {
             query = query.filter(session_templates::archived_at.is_null());
@@ -244,11 +244,11 @@ impl SessionTemplate {
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn standing(
+    pub async fn availability(
         connection: &mut AsyncPgConnection,
         organization: OrganizationId,
         id: SessionTemplateId,
-    ) -> Result<Standing, StoreError> {
+    ) -> Result<TemplateAvailability, StoreError> {
         let found: Option<(OrganizationId, bool)> = session_templates::table
             .filter(session_templates::id.eq(id))
             .filter(session_templates::superseded_at.is_null())
@@ -260,10 +260,10 @@ impl SessionTemplate {
             .await
             .optional()?;
         Ok(match found {
-            None => Standing::Absent,
-            Some((owner, _)) if owner != organization => Standing::Foreign,
-            Some((_, true)) => Standing::Archived,
-            Some((_, false)) => Standing::Startable,
+            None => TemplateAvailability::Absent,
+            Some((owner, _)) if owner != organization => TemplateAvailability::Foreign,
+            Some((_, true)) => TemplateAvailability::Archived,
+            Some((_, false)) => TemplateAvailability::Startable,
         })
     }
 }

@@ -2,7 +2,7 @@
 
 use greenroom_core::domain::lifecycle::TimelineEvent;
 use greenroom_core::domain::{
-    AgentStatus, Awaited, EndReason, Modality, OnAgentHangup, RoomCreation, SessionStatus,
+    AgentStatus, EndReason, Modality, OnAgentHangup, RoomCreation, SessionStatus, WaitCondition,
 };
 use serde_json::{Value, json};
 
@@ -122,7 +122,9 @@ pub fn parameter_schema(name: &str) -> Option<Value> {
     Some(match name {
         "limit" => number(1, 200, 50),
         "offset" => number(0, 10_000, 0),
-        "wait_for" => json!({"type": "string", "enum": texts(Awaited::ALL, Awaited::as_str)}),
+        "wait_for" => {
+            json!({"type": "string", "enum": texts(WaitCondition::ALL, WaitCondition::as_str)})
+        }
         "timeout_seconds" => number(1, 30, 30),
         "session_template_id" => json!({"type": "string", "format": "uuid"}),
         "created_after" | "created_before" => json!({"type": "string", "format": "date-time"}),

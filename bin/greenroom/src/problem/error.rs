@@ -49,7 +49,7 @@ impl From<Error> for Problem {
                     })
                     .to_vec(),
             ),
-            Error::AnotherUser => Self::new(
+            Error::UserMismatch => Self::new(
                 Code::UserForbidden,
                 "The token is an end user's, who may name nobody but themselves.",
             ),
@@ -81,7 +81,7 @@ impl From<Error> for Problem {
                 );
                 Self { quota: Some(quota), ..Self::new(Code::RateLimited, detail) }
             }
-            Error::NotAWebhook(why) => {
+            Error::InvalidWebhook(why) => {
                 tracing::warn!(reason = %why, "a webhook was refused");
                 Self::new(Code::Unauthenticated, "LiveKit did not sign this webhook.")
             }

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use actix_web::web::{Data, Json};
 use chrono::{DateTime, Utc};
-use greenroom_core::domain::{Awaited, Invalid, SessionId, SessionStatus, UserId};
-use greenroom_core::{Greenroom, Page, SessionFilter};
+use greenroom_core::domain::{Invalid, SessionId, SessionStatus, UserId, WaitCondition};
+use greenroom_core::{Greenroom, PageRequest, SessionFilter};
 use paperclip::actix::{Apiv2Schema, api_v2_operation};
 use serde::Deserialize;
 
@@ -57,7 +57,7 @@ pub async fn get(
     let id = id.0;
     let session = match parse_wait(params.0)? {
         Some((awaited, patience)) => {
-            greenroom.session_once(&caller.0, id, awaited, patience).await?
+            greenroom.wait_for_session(&caller.0, id, awaited, patience).await?
         }
         None => greenroom.session(&caller.0, id).await?,
     };
@@ -75,7 +75,7 @@ pub async fn list(
     Ok(PageOf::of(greenroom.sessions(&caller.0, filter, page).await?))
 }
 
-fn parse_wait(params: WaitParams) -> Result<Option<(Awaited, Duration)>, Problem> {
+fn parse_wait(params: WaitParams) -> Result<Option<(WaitCondition, Duration)>, Problem> {
     let mut errors = FieldErrors::default();
     let awaited = params.wait_for.map(|text| text.parse()).transpose();
     let awaited = errors.take("wait_for", awaited);
@@ -90,7 +90,7 @@ fn parse_wait(params: WaitParams) -> Result<Option<(Awaited, Duration)>, Problem
     errors.finish(wait)
 }
 
-fn parse(params: ListParams) -> Result<(SessionFilter, Page), Problem> {
+fn parse(params: ListParams) -> Result<(SessionFilter, PageRequest), Problem> {
     let mut errors = FieldErrors::default();
     let page = PageParams { limit: params.limit, offset: params.offset, cursor: params.cursor };
     let page = page.page(&mut errors);

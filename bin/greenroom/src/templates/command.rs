@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use clap::Subcommand;
 use greenroom_core::domain::OrganizationId;
-use greenroom_core::{Error, TemplateSet, apply_templates, compare_templates, living_templates};
+use greenroom_core::{Error, TemplateSet, apply_templates, compare_templates, current_templates};
 
 use super::difference;
 use super::file::{self, TemplateFile};
@@ -88,7 +88,7 @@ async fn export(
     organization: OrganizationId,
     file: Option<&Path>,
 ) -> anyhow::Result<()> {
-    let templates = living_templates(database_url, organization).await?;
+    let templates = current_templates(database_url, organization).await?;
     let count = templates.len();
     let text = file::write(templates);
     match file {

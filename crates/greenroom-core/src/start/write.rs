@@ -4,8 +4,8 @@ use chrono::{DateTime, SubsecRound, Utc};
 use diesel_async::AsyncPgConnection;
 use greenroom_domain::{OrganizationId, ParticipantAttributes, ParticipantIdentity};
 use greenroom_store::{
-    Constraint, KeyClaim, KeyKind, NewSession, SessionTemplate, Standing, Started, StoreError,
-    TokenLife, organization,
+    Constraint, KeyClaim, KeyKind, NewSession, SessionTemplate, StartedRow, StoreError,
+    TemplateAvailability, TokenLifetime, organization,
 };
 use tokio::time::Instant;
 
@@ -13,13 +13,13 @@ use super::StartRequest;
 use crate::idempotency::Replay;
 use crate::{Error, Greenroom, clock};
 
-/// New names of a room after its first. Names of one process never collide, and those of several by
+/// New names of a room after its first. RoomNameGenerator of one process never collide, and those of several by
 /// chance only, so a fourth collision is a fault and not bad luck.
-const NEW_NAMES: usize = 3;
+const MAX_ROOM_NAME_RETRIES: usize = 3;
 
 /// How often the statement is tried: with new names, with a lock, and each time that something which
 /// stood in its way has gone.
-const TRIED: usize = 8;
+const MAX_INSERT_ATTEMPTS: usize = 8;
 
 /// The longest token: it travels in a URL, and what stands between cuts off long ones.
 const MAX_TOKEN_BYTES: usize = 6 * 1024;
@@ -29,7 +29,7 @@ const SHORT_REQUEST_BYTES: usize = 1_500;
 
 /// What one attempt came to.
 struct Attempt {
-    written: Option<Started>,
+    written: Option<StartedRow>,
     /// How many sessions may live at once, where the organization was locked and has a limit.
     limit: Option<i32>,
 }
@@ -40,28 +40,29 @@ impl Greenroom {
         &self,
         mut new: NewSession,
         deadline: Instant,
-    ) -> Result<(Started, bool), Error> {
-        let refetch = new.key.filter(|key| key.kind == KeyKind::Refetch);
-        let (mut release, mut new_names) = (None, NEW_NAMES);
-        for _ in 0..TRIED {
+    ) -> Result<(StartedRow, bool), Error> {
+        let refetch = new.key.filter(|key| key.kind == KeyKind::Implicit);
+        let (mut release, mut new_names) = (None, MAX_ROOM_NAME_RETRIES);
+        for _ in 0..MAX_INSERT_ATTEMPTS {
             match self.insert(&new, release, deadline).await {
                 Ok(Attempt { written: Some(started), .. }) => {
-                    let replayed = started.opening.session.id != new.id;
+                    let replayed = started.setup.session.id != new.id;
                     return Ok((started, replayed));
                 }
                 // Maybe the user's session is over, or they are in its room: it loses the key.
                 Ok(_) if release != refetch => release = refetch,
                 Ok(Attempt { limit, .. }) => {
-                    let replayed = self.why_nothing_was_written(&new, limit, deadline).await?;
+                    let replayed = self.explain_refusal(&new, limit, deadline).await?;
                     if let Some(started) = replayed {
                         return Ok((started, true));
                     }
                     // What stood in its way no longer does, or it was the missing lock.
-                    new.sessions_locked = self.shared.limited.knows(new.organization_id);
+                    new.sessions_locked =
+                        self.shared.limited_organizations.contains(new.organization_id);
                 }
                 Err(Error::Store(StoreError::Conflict(Constraint::RoomName))) if new_names > 0 => {
                     new_names -= 1;
-                    new.room_name = self.shared.names.room(new.created_at);
+                    new.room_name = self.shared.room_names.room(new.created_at);
                 }
                 Err(error) => return Err(error),
             }
@@ -85,7 +86,7 @@ impl Greenroom {
             let written = database.run_until(deadline, insert).await?;
             return Ok(Attempt { written, limit: None });
         }
-        let turn = self.shared.turns.wait(id, deadline);
+        let turn = self.shared.organization_locks.wait(id, deadline);
         let _turn = if new.sessions_locked { Some(turn.await?) } else { None };
         let (mut limit, mut too_long) = (None, false);
         let insert = async |db: &mut AsyncPgConnection| {
@@ -101,14 +102,14 @@ impl Greenroom {
         };
         let written = database.transact_until(deadline, insert).await?;
         match limit {
-            Some(_) => self.shared.limited.remember(id),
-            None => self.shared.limited.forget(id),
+            Some(_) => self.shared.limited_organizations.insert(id),
+            None => self.shared.limited_organizations.remove(id),
         }
         if too_long { Err(Error::TokenTooLong) } else { Ok(Attempt { written, limit }) }
     }
 
-    fn has_long_token(&self, started: &Started) -> bool {
-        self.hand_out(started.clone(), false).access_token.len() > MAX_TOKEN_BYTES
+    fn has_long_token(&self, started: &StartedRow) -> bool {
+        self.issue_token(started.clone(), false).access_token.len() > MAX_TOKEN_BYTES
     }
 
     pub(super) fn new_session(
@@ -131,24 +132,28 @@ impl Greenroom {
             agent_name: request.agent_name,
             user_id: request.user_id,
             metadata: request.metadata,
-            room_name: self.shared.names.room(now),
+            room_name: self.shared.room_names.room(now),
             created_at: now,
             token: self.token_life(now),
             first_look_within: self.shared.reconcile_every,
             key,
             max_active_sessions: self.shared.max_active_sessions,
-            sessions_locked: self.shared.limited.knows(organization),
+            sessions_locked: self.shared.limited_organizations.contains(organization),
         }
     }
 
     /// The life of a token that is made now.
-    pub(crate) fn token_life(&self, now: DateTime<Utc>) -> TokenLife {
+    pub(crate) fn token_life(&self, now: DateTime<Utc>) -> TokenLifetime {
         // JWTs count whole seconds, and the reply's token_expiry is the token's to the second.
-        TokenLife { issued_at: now.trunc_subsecs(0), default_ttl: self.shared.token_ttl }
+        TokenLifetime { issued_at: now.trunc_subsecs(0), default_ttl: self.shared.token_ttl }
     }
 
     /// Whether the template names the agent that the request counts on, if it does on any.
-    async fn names_the_agent(&self, new: &NewSession, deadline: Instant) -> Result<bool, Error> {
+    async fn template_names_agent(
+        &self,
+        new: &NewSession,
+        deadline: Instant,
+    ) -> Result<bool, Error> {
         if new.agent_name.is_none() {
             return Ok(true);
         }
@@ -160,12 +165,12 @@ impl Greenroom {
 
     /// The session of the same key, or why there is none: first the key, then the template, then the
     /// limit. None when the reason has gone meanwhile, and the session may be written after all.
-    async fn why_nothing_was_written(
+    async fn explain_refusal(
         &self,
         new: &NewSession,
         limit: Option<i32>,
         deadline: Instant,
-    ) -> Result<Option<Started>, Error> {
+    ) -> Result<Option<StartedRow>, Error> {
         if let Some(key) = &new.key {
             match self.replay(new, key, deadline).await? {
                 Replay::Started(started) => return Ok(Some(*started)),
@@ -175,18 +180,22 @@ impl Greenroom {
         }
         let (organization, template) = (new.organization_id, new.session_template_id);
         let standing =
-            async |db: &mut _| SessionTemplate::standing(db, organization, template).await;
+            async |db: &mut _| SessionTemplate::availability(db, organization, template).await;
         match self.shared.database.run_until(deadline, standing).await? {
-            Standing::Foreign => Err(Error::TemplateForbidden(template)),
-            Standing::Archived | Standing::Absent => Err(Error::TemplateNotFound(template)),
-            Standing::Startable if !self.names_the_agent(new, deadline).await? => {
+            TemplateAvailability::Foreign => Err(Error::TemplateForbidden(template)),
+            TemplateAvailability::Archived | TemplateAvailability::Absent => {
+                Err(Error::TemplateNotFound(template))
+            }
+            TemplateAvailability::Startable
+                if !self.template_names_agent(new, deadline).await? =>
+            {
                 Err(Error::OtherAgent)
             }
-            Standing::Startable => match limit {
+            TemplateAvailability::Startable => match limit {
                 Some(limit) => Err(Error::TooManyActiveSessions { limit }),
                 // It may have a limit, and was not locked: the next attempt does that, and knows.
                 None => {
-                    self.shared.limited.remember(organization);
+                    self.shared.limited_organizations.insert(organization);
                     Ok(None)
                 }
             },

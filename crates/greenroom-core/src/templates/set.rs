@@ -93,12 +93,12 @@ pub async fn compare_templates(
 ///
 /// # Errors
 /// When the database fails.
-pub async fn living_templates(
+pub async fn current_templates(
     database_url: &str,
     organization: OrganizationId,
 ) -> Result<Vec<TemplateSettings>, StoreError> {
     let mut db = connect(database_url).await?;
-    let living = SessionTemplate::living(&mut db, organization).await?;
+    let living = SessionTemplate::current(&mut db, organization).await?;
     Ok(living.into_iter().map(|(_, template)| template.settings).collect())
 }
 
@@ -109,7 +109,7 @@ async fn changes(
     TemplateSet { templates, prune }: TemplateSet,
 ) -> Result<Result<Vec<TemplateChange>, Error>, StoreError> {
     let names = FoldedName::of(db, templates.iter().map(|settings| &settings.name)).await?;
-    let living = SessionTemplate::living(db, organization).await?;
+    let living = SessionTemplate::current(db, organization).await?;
     Ok(difference(living, names.into_iter().zip(templates), prune))
 }
 

@@ -135,7 +135,7 @@ impl Replicas {
     /// The first keeps until it comes to its point, and dies there.
     async fn first_dies(&self) {
         tokio::select! {
-            () = self.dying.keep(std::future::pending()) => {}
+            () = self.dying.run_keeper(std::future::pending()) => {}
             halted = tokio::time::timeout(PATIENCE, self.point.halted.notified()) => {
                 halted.unwrap_or_else(|_| panic!("it never came to {:?}", self.point.at));
             }
@@ -185,7 +185,7 @@ async fn an_agent_comes_once_wherever_the_first_keeper_died() {
             one.await.unwrap();
             enough.notify_one();
         };
-        tokio::join!(judge, replicas.healthy.keep(enough.notified()));
+        tokio::join!(judge, replicas.healthy.run_keeper(enough.notified()));
     });
     futures_util::future::join_all(judged).await;
     let jobs = worker.jobs().unwrap();
@@ -215,7 +215,7 @@ async fn a_room_is_closed_wherever_the_first_keeper_died() {
             gone.await.unwrap();
             enough.notify_one();
         };
-        tokio::join!(judge, replicas.healthy.keep(enough.notified()));
+        tokio::join!(judge, replicas.healthy.run_keeper(enough.notified()));
     });
     futures_util::future::join_all(closed).await;
 }

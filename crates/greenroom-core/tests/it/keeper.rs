@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use diesel_async::{AsyncConnection, AsyncPgConnection, SimpleAsyncConnection};
 use greenroom_core::domain::{RoomCreation, SessionStatus};
-use greenroom_core::{Caller, Config, Greenroom, MemoryRooms, Page, SessionFilter, StartRequest};
+use greenroom_core::{
+    Caller, Config, Greenroom, MemoryRooms, PageRequest, SessionFilter, StartRequest,
+};
 use greenroom_testkit::pg::Database;
 use greenroom_testkit::wait_until;
 use tokio::sync::Notify;
@@ -49,15 +51,16 @@ async fn writes_that_take_a_second_do_not_stop_the_keeper() {
     let judge = async {
         let filter = SessionFilter { status: vec![SessionStatus::Expired], ..Default::default() };
         let all = wait_until("all to expire", PATIENCE, async || {
-            let page = Page { limit: 100, ..Page::default() };
+            let page = PageRequest { limit: 100, ..PageRequest::default() };
             let expired = greenroom.sessions(&caller, filter.clone(), page).await?.items.len();
             Ok((expired == EXPIRING).then_some(()))
         });
         all.await.unwrap();
         enough.notify_one();
     };
-    let keeping = tokio::time::timeout(PATIENCE + PATIENCE, greenroom.keep(enough.notified()));
-    let ((), kept) = tokio::join!(judge, keeping);
+    let keeper_permits =
+        tokio::time::timeout(PATIENCE + PATIENCE, greenroom.run_keeper(enough.notified()));
+    let ((), kept) = tokio::join!(judge, keeper_permits);
     kept.expect("it stops when it is told to");
     assert_eq!(rooms.count(), 0, "their rooms are gone");
 }
@@ -91,7 +94,7 @@ async fn calls_that_run_low_are_left_to_deadlines() {
         let gone = async || Ok((rooms.count() == 0).then_some(()));
         wait_until("all to expire and their rooms to go", PATIENCE, gone).await.unwrap();
     };
-    greenroom.keep(met).await;
+    greenroom.run_keeper(met).await;
     // What is at rest waits for calls to be left.
     db.batch_execute(&format!(
         "do $$ begin

@@ -1,9 +1,9 @@
-//! Names of rooms that collide.
+//! RoomNameGenerator of rooms that collide.
 
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
-use greenroom_core::domain::SuffixWalk;
+use greenroom_core::domain::SuffixSequence;
 use greenroom_core::{Caller, Clock, Error, Greenroom, MemoryRooms, StartRequest, StoreError};
 use greenroom_testkit::pg::Database;
 
@@ -15,7 +15,7 @@ fn twin(database: &Database) -> Greenroom {
     let rooms = Arc::new(MemoryRooms::default());
     service(database, &rooms)
         .clock(Clock::Fixed(at))
-        .room_names(SuffixWalk::new(0, 1))
+        .room_names(SuffixSequence::new(0, 1))
         .build()
         .unwrap()
 }

@@ -6,7 +6,9 @@ use diesel_async::{AsyncConnection, AsyncPgConnection, SimpleAsyncConnection};
 use greenroom_core::domain::{
     AgentName, AgentStatus, EndReason, RoomCreation, SessionStatus, UserId,
 };
-use greenroom_core::{Caller, Error, LiveKitError, MemoryRooms, Page, SessionFilter, StartRequest};
+use greenroom_core::{
+    Caller, Error, LiveKitError, MemoryRooms, PageRequest, SessionFilter, StartRequest,
+};
 use greenroom_testkit::pg::Database;
 
 use crate::{organization, service, template};
@@ -51,7 +53,7 @@ async fn a_session_whose_room_was_not_opened_has_failed() {
         greenroom.start(&Caller::backend(organization), StartRequest::new(id)).await.unwrap_err();
     assert!(matches!(refused, Error::LiveKit(LiveKitError::Unavailable(_))), "{refused:?}");
     let sessions = greenroom
-        .sessions(&Caller::backend(organization), SessionFilter::default(), Page::default())
+        .sessions(&Caller::backend(organization), SessionFilter::default(), PageRequest::default())
         .await
         .unwrap();
     let found: Vec<_> =

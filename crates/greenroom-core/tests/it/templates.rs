@@ -5,7 +5,8 @@ use std::sync::Arc;
 use greenroom_core::domain::template::MaxDuration;
 use greenroom_core::domain::{AgentName, TemplateName};
 use greenroom_core::{
-    Caller, Error, MemoryRooms, Page, PagePosition, StartRequest, TemplateFilter, TemplateSettings,
+    Caller, Error, MemoryRooms, PageRequest, PageStart, StartRequest, TemplateFilter,
+    TemplateSettings,
 };
 use greenroom_testkit::pg::Database;
 
@@ -129,7 +130,7 @@ async fn an_archived_template_is_read_and_nothing_else() {
     greenroom.create_template(organization, template("t")).await.expect("the name is free");
     let list = async |include_archived| {
         let filter = TemplateFilter { include_archived };
-        greenroom.templates(organization, filter, Page::default()).await.unwrap().items.len()
+        greenroom.templates(organization, filter, PageRequest::default()).await.unwrap().items.len()
     };
     assert_eq!((list(false).await, list(true).await), (1, 2));
 }
@@ -144,13 +145,13 @@ async fn templates_are_walked_newest_first() {
         let settings = template(&format!("T{number}"));
         created.insert(0, greenroom.create_template(organization, settings).await.unwrap().id);
     }
-    let (mut walked, mut page) = (Vec::new(), Page { limit: 2, ..Page::default() });
+    let (mut walked, mut page) = (Vec::new(), PageRequest { limit: 2, ..PageRequest::default() });
     loop {
         let read =
             greenroom.templates(organization, TemplateFilter::default(), page).await.unwrap();
         walked.extend(read.items.iter().map(|template| template.id));
         let Some(cursor) = read.next_cursor else { break };
-        page = Page { limit: 2, position: PagePosition::Cursor(cursor) };
+        page = PageRequest { limit: 2, start: PageStart::After(cursor) };
     }
     created.sort_unstable_by(|one, other| other.cmp(one));
     assert_eq!(walked, created);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use greenroom_core::domain::{JsonObject, SessionStatus, UserId};
 use greenroom_core::{
-    Caller, Error, Greenroom, MemoryRooms, Page, PagePosition, SessionFilter, StartRequest,
+    Caller, Error, Greenroom, MemoryRooms, PageRequest, PageStart, SessionFilter, StartRequest,
     TemplateFilter, TemplateSettings,
 };
 use greenroom_testkit::pg::Database;
@@ -13,7 +13,7 @@ use serde_json::json;
 use crate::{organization, service, template};
 
 async fn count(greenroom: &Greenroom, caller: &Caller) -> usize {
-    let sessions = greenroom.sessions(caller, SessionFilter::default(), Page::default());
+    let sessions = greenroom.sessions(caller, SessionFilter::default(), PageRequest::default());
     sessions.await.unwrap().items.len()
 }
 
@@ -34,7 +34,7 @@ async fn nothing_of_another_organization_is_reached() {
 
     assert!(greenroom.template(mine, template).await.unwrap().is_none());
     let filter = TemplateFilter { include_archived: true };
-    let seen = greenroom.templates(mine, filter, Page::default()).await.unwrap();
+    let seen = greenroom.templates(mine, filter, PageRequest::default()).await.unwrap();
     assert_eq!(seen.items, []);
     let kept = |settings: &TemplateSettings| Ok::<_, Error>(settings.clone());
     let refused = greenroom.update_template(mine, template, kept).await.unwrap_err();
@@ -75,12 +75,12 @@ async fn an_end_user_reaches_its_own_sessions_alone() {
     let own = greenroom.start(&as_ann, StartRequest::new(template)).await.unwrap().session;
     assert_eq!(own.user_id, Some(ann.clone()), "without being named");
     let refused = greenroom.start(&as_ben, request.clone()).await.unwrap_err();
-    assert!(matches!(refused, Error::AnotherUser), "{refused:?}");
+    assert!(matches!(refused, Error::UserMismatch), "{refused:?}");
     let refused = greenroom.start(&as_ann, request).await.unwrap_err();
     assert!(matches!(refused, Error::MetadataForbidden), "{refused:?}");
     let anns = SessionFilter { user_id: Some(ann), ..SessionFilter::default() };
-    let refused = greenroom.sessions(&as_ben, anns, Page::default()).await.unwrap_err();
-    assert!(matches!(refused, Error::AnotherUser), "{refused:?}");
+    let refused = greenroom.sessions(&as_ben, anns, PageRequest::default()).await.unwrap_err();
+    assert!(matches!(refused, Error::UserMismatch), "{refused:?}");
 }
 
 #[tokio::test]
@@ -95,10 +95,10 @@ async fn a_cursor_is_good_for_its_own_list_alone() {
         let request = StartRequest { user_id: Some(ann.clone()), ..StartRequest::new(template) };
         greenroom.start(&backend, request).await.unwrap();
     }
-    let first = Page { limit: 1, ..Page::default() };
+    let first = PageRequest { limit: 1, ..PageRequest::default() };
     let page = greenroom.sessions(&backend, SessionFilter::default(), first).await.unwrap();
     let cursor = page.next_cursor.unwrap();
-    let next = Page { limit: 7, position: PagePosition::Cursor(cursor) };
+    let next = PageRequest { limit: 7, start: PageStart::After(cursor) };
     let read =
         async |caller: &Caller, filter| greenroom.sessions(caller, filter, next.clone()).await;
     let all = SessionFilter::default;

@@ -8,7 +8,7 @@ use crate::{OnAgentHangup, ParticipantIdentity, RoomCreation};
 const ROOM: &str = "RM_1";
 const USER: &str = "ann";
 const AGENT: &str = "agent-AJ_1";
-const HANGUP: &str = "CLIENT_INITIATED";
+const CLIENT_INITIATED: &str = "CLIENT_INITIATED";
 
 /// So many seconds after the session was created.
 fn at(seconds: i64) -> DateTime<Utc> {
@@ -44,8 +44,8 @@ fn started() -> Session {
         next_check_at: Some(at(6)),
     };
     let agent =
-        AgentTerms { deadline: seconds(30), required: true, on_hangup: OnAgentHangup::Keep };
-    let terms = Terms {
+        AgentPolicy { deadline: seconds(30), required: true, on_hangup: OnAgentHangup::Keep };
+    let policy = SessionPolicy {
         room_creation: RoomCreation::OnStart,
         agent: Some(agent),
         reconnect_window: seconds(60),
@@ -53,7 +53,7 @@ fn started() -> Session {
         reconcile_every: seconds(30),
     };
     Session {
-        terms,
+        policy,
         participant_identity: ParticipantIdentity::try_from(USER.to_owned()).unwrap(),
         created_at: at(0),
         join_by: at(600),
@@ -76,7 +76,7 @@ fn active() -> Session {
 }
 
 fn on_join(mut session: Session) -> Session {
-    session.terms.room_creation = RoomCreation::OnJoin;
+    session.policy.room_creation = RoomCreation::OnJoin;
     session.state.agent_status = AgentStatus::Waiting;
     session.state.room_created_at = None;
     session.state.agent_wanted_since = None;
@@ -84,8 +84,8 @@ fn on_join(mut session: Session) -> Session {
     session
 }
 
-fn with_agent_terms(mut session: Session, change: impl FnOnce(&mut AgentTerms)) -> Session {
-    change(session.terms.agent.as_mut().unwrap());
+fn with_agent_terms(mut session: Session, change: impl FnOnce(&mut AgentPolicy)) -> Session {
+    change(session.policy.agent.as_mut().unwrap());
     session
 }
 
@@ -115,7 +115,7 @@ fn dispatch(id: &str, created_at: i64, jobs: &[(bool, &str)]) -> Dispatch {
         participant_identity: (*identity).to_owned(),
     };
     let jobs = jobs.iter().map(job).collect();
-    Dispatch { id: id.to_owned(), whose: Whose::Session, created_at, jobs }
+    Dispatch { id: id.to_owned(), owner: DispatchOwner::Session, created_at, jobs }
 }
 
 impl Observation {
@@ -248,7 +248,7 @@ mod rooms {
         let gone = decide(&session, Some(&no_room()), at(100));
         assert_eq!(gone.state.room_missing_since, Some(at(100)));
         assert_eq!((gone.state.status, gone.actions.len()), (SessionStatus::Active, 0));
-        assert!(gone.state.is_user_there(), "a room that is gone tells nothing of its users");
+        assert!(gone.state.is_user_present(), "a room that is gone tells nothing of its users");
         let missing = Session { state: gone.state, ..session };
 
         let back = decide(&missing, Some(&room(&[USER, AGENT])), at(159));
@@ -363,7 +363,7 @@ mod users {
         assert_eq!(events(&left), [TimelineEvent::UserLeft]);
         let session = Session { state: left.state, ..session };
         let back = decide(&session, Some(&room(&[USER, AGENT])), at(50));
-        assert!(back.state.is_user_there(), "of two moments at once the look decides");
+        assert!(back.state.is_user_present(), "of two moments at once the look decides");
         assert_eq!(back.state.status, SessionStatus::Active);
     }
 
@@ -372,13 +372,13 @@ mod users {
         let mut session = active();
         session.state.user_left_at = Some(at(60));
         let decision = decide(&session, Some(&room(&[USER, AGENT])), at(59));
-        assert!(decision.state.is_user_there());
+        assert!(decision.state.is_user_present());
     }
 
     #[test]
     fn nobody_by_join_by_and_it_expires() {
         let mut session = started();
-        session.terms.agent = None;
+        session.policy.agent = None;
         session.state.agent_status = AgentStatus::None;
         let early = decide(&session, Some(&room(&[])), at(599));
         assert_ne!(early.state.status, SessionStatus::Expired);
@@ -432,7 +432,7 @@ mod agents {
     #[test]
     fn a_template_without_agent_wants_none() {
         let mut session = started();
-        session.terms.agent = None;
+        session.policy.agent = None;
         session.state.agent_status = AgentStatus::None;
         let decision = wanted_at(&session, room(&[AGENT]).listing(vec![]), 100);
         assert_unchanged(&session, &decision);
@@ -560,7 +560,8 @@ mod agents {
 
     #[test]
     fn somebody_elses_agent_is_not_the_one_that_is_wanted() {
-        let others = Dispatch { whose: Whose::Other, ..dispatch("AD_2", 2, &[(true, AGENT)]) };
+        let others =
+            Dispatch { owner: DispatchOwner::Other, ..dispatch("AD_2", 2, &[(true, AGENT)]) };
         let look = room(&[AGENT]).listing(vec![dispatch("AD_1", 1, &[]), others]);
         let decision = wanted_at(&started(), look, 4);
         assert_eq!(decision.state.agent_status, AgentStatus::Dispatched);
@@ -569,7 +570,7 @@ mod agents {
 
     #[test]
     fn one_that_livekit_asked_for_of_itself_is_taken_back() {
-        let unnamed = Dispatch { whose: Whose::Unnamed, ..dispatch("AD_2", 2, &[]) };
+        let unnamed = Dispatch { owner: DispatchOwner::Unnamed, ..dispatch("AD_2", 2, &[]) };
         let look =
             room(&[USER, AGENT]).listing(vec![dispatch("AD_1", 1, &[(true, AGENT)]), unnamed]);
         let decision = wanted_at(&active(), look, 100);
@@ -580,19 +581,19 @@ mod agents {
     #[test]
     fn an_agent_that_may_be_somebody_elses_takes_the_place_of_none() {
         // Somebody has asked for a second one under another name, and it is there before its job.
-        for whose in [Whose::Other, Whose::Unnamed] {
-            let others = Dispatch { whose, ..dispatch("AD_2", 2, &[]) };
+        for owner in [DispatchOwner::Other, DispatchOwner::Unnamed] {
+            let others = Dispatch { owner, ..dispatch("AD_2", 2, &[]) };
             let listed = vec![dispatch("AD_1", 1, &[(true, AGENT)]), others];
             for here in [[USER, AGENT, "agent-AJ_2"], [USER, "agent-AJ_2", AGENT]] {
                 for session in [active(), started()] {
                     let decision = wanted_at(&session, room(&here).listing(listed.clone()), 12);
-                    assert!(!decision.actions.contains(&delete("AD_1")), "{whose:?}");
+                    assert!(!decision.actions.contains(&delete("AD_1")), "{owner:?}");
                     assert_eq!(decision.state.agent_identity.as_deref(), Some(AGENT));
                 }
             }
             let alone = room(&["agent-AJ_2"]).listing(listed);
             let decision = wanted_at(&started(), alone, 4);
-            assert_eq!(decision.state.agent_status, AgentStatus::Dispatched, "{whose:?}");
+            assert_eq!(decision.state.agent_status, AgentStatus::Dispatched, "{owner:?}");
         }
     }
 
@@ -601,9 +602,11 @@ mod agents {
         let mut session = with_agent_terms(started(), |agent| agent.on_hangup = OnAgentHangup::End);
         session.state.agent_left_at = Some(at(4));
         session.state.agent_left_identity = Some("agent-AJ_2".to_owned());
-        session.state.agent_left_reason = Some(HANGUP.to_owned());
-        let others =
-            Dispatch { whose: Whose::Other, ..dispatch("AD_2", 2, &[(true, "agent-AJ_2")]) };
+        session.state.agent_left_reason = Some(CLIENT_INITIATED.to_owned());
+        let others = Dispatch {
+            owner: DispatchOwner::Other,
+            ..dispatch("AD_2", 2, &[(true, "agent-AJ_2")])
+        };
         let ours = dispatch("AD_1", 1, &[(true, "")]);
         let decision = wanted_at(&session, room(&[USER]).listing(vec![ours, others]), 5);
         assert_eq!(decision.state.agent_status, AgentStatus::Dispatched);
@@ -663,11 +666,11 @@ mod agents {
 
     #[test]
     fn one_that_hung_up_is_left_and_the_template_says_what_then() {
-        let (_, kept) = gone(active(), Some(HANGUP));
+        let (_, kept) = gone(active(), Some(CLIENT_INITIATED));
         assert_eq!(kept.state.agent_status, AgentStatus::Left);
         assert_eq!(kept.state.status, SessionStatus::Active);
         let ends = with_agent_terms(active(), |agent| agent.on_hangup = OnAgentHangup::End);
-        let (_, ended) = gone(ends, Some(HANGUP));
+        let (_, ended) = gone(ends, Some(CLIENT_INITIATED));
         assert_eq!(ending(&ended), (SessionStatus::Ended, Some(EndReason::AgentLeft)));
     }
 
@@ -677,7 +680,7 @@ mod agents {
         session.state.user_left_at = Some(at(50));
         session.state.agent_left_at = Some(at(51));
         session.state.agent_left_identity = Some(AGENT.to_owned());
-        session.state.agent_left_reason = Some(HANGUP.to_owned());
+        session.state.agent_left_reason = Some(CLIENT_INITIATED.to_owned());
         let decision = wanted_at(&session, room(&[]), 52);
         assert_eq!(decision.state.agent_status, AgentStatus::Left);
         assert_eq!(decision.state.status, SessionStatus::Active);
@@ -688,7 +691,7 @@ mod agents {
         let mut session = started();
         session.state.agent_left_at = Some(at(2));
         session.state.agent_left_identity = Some(AGENT.to_owned());
-        session.state.agent_left_reason = Some(HANGUP.to_owned());
+        session.state.agent_left_reason = Some(CLIENT_INITIATED.to_owned());
         let decision = wanted_at(&session, room(&[]).listing(vec![]), 4);
         assert_eq!(decision.state.agent_status, AgentStatus::Left);
         assert_eq!(decision.actions, []);
@@ -703,7 +706,7 @@ mod agents {
             session.state.user_joined_at = Some(at(101));
             session.state.agent_left_at = Some(at(102));
             session.state.agent_left_identity = Some(AGENT.to_owned());
-            session.state.agent_left_reason = Some(HANGUP.to_owned());
+            session.state.agent_left_reason = Some(CLIENT_INITIATED.to_owned());
             let decision = wanted_at(&session, room(&[USER]).listing(vec![]), 102);
             assert_eq!(decision.state.agent_status, AgentStatus::Dispatched);
             assert_eq!(decision.actions, [Action::Dispatch]);
@@ -716,7 +719,7 @@ mod agents {
         session.state.user_left_at = Some(at(100));
         session.state.agent_left_at = Some(at(100));
         session.state.agent_left_identity = Some(AGENT.to_owned());
-        session.state.agent_left_reason = Some(HANGUP.to_owned());
+        session.state.agent_left_reason = Some(CLIENT_INITIATED.to_owned());
         let decision = wanted_at(&session, room(&[]), 101);
         assert_eq!(decision.state.agent_status, AgentStatus::Left);
         assert_eq!(decision.state.status, SessionStatus::Active, "the user has their window");
@@ -740,7 +743,7 @@ mod agents {
         let mut session = active();
         session.state.agent_left_at = Some(at(99));
         session.state.agent_left_identity = Some(AGENT.to_owned());
-        session.state.agent_left_reason = Some(HANGUP.to_owned());
+        session.state.agent_left_reason = Some(CLIENT_INITIATED.to_owned());
         let decision = wanted_at(&session, room(&[USER, AGENT]), 100);
         assert_eq!(decision.state.agent_status, AgentStatus::Left);
     }
@@ -763,7 +766,7 @@ mod agents {
 
     #[test]
     fn a_user_who_comes_again_brings_one_back_that_had_hung_up() {
-        let (session, left) = gone(active(), Some(HANGUP));
+        let (session, left) = gone(active(), Some(CLIENT_INITIATED));
         let session = Session { state: left.state, ..session };
         assert_unchanged(&session, &wanted_at(&session, room(&[USER]), 110));
         let out = wanted_at(&session, room(&[]), 120);
@@ -865,7 +868,7 @@ fn fact() -> impl Strategy<Value = Fact> {
         (11_i64..400).prop_map(Fact::UserLeft),
         (
             11_i64..400,
-            prop_oneof![Just(None), Just(Some(HANGUP)), Just(Some("CONNECTION_TIMEOUT"))]
+            prop_oneof![Just(None), Just(Some(CLIENT_INITIATED)), Just(Some("CONNECTION_TIMEOUT"))]
         )
             .prop_map(|(at, reason)| Fact::AgentLeft(at, reason)),
     ]
@@ -873,18 +876,17 @@ fn fact() -> impl Strategy<Value = Fact> {
 
 fn look() -> impl Strategy<Value = Option<Observation>> {
     let job = (any::<bool>(), prop_oneof![Just(""), Just(AGENT), Just("agent-AJ_2")]);
-    let whose =
-        prop_oneof![8 => Just(Whose::Session), 1 => Just(Whose::Unnamed), 1 => Just(Whose::Other)];
-    let dispatches = prop::collection::vec((whose, prop::collection::vec(job, 0..3)), 0..3);
+    let owner = prop_oneof![8 => Just(DispatchOwner::Session), 1 => Just(DispatchOwner::Unnamed), 1 => Just(DispatchOwner::Other)];
+    let dispatches = prop::collection::vec((owner, prop::collection::vec(job, 0..3)), 0..3);
     let here = prop::sample::subsequence(vec![USER, AGENT, "agent-AJ_2", "recorder"], 0..=4);
     let some =
         (any::<bool>(), here, prop::option::of(dispatches)).prop_map(|(there, here, listed)| {
             let mut look = if there { room(&here) } else { no_room() };
             look.dispatches = listed.map(|listed| {
                 let numbered = listed.into_iter().zip(0_i64..);
-                let one = |((whose, jobs), n)| {
+                let one = |((owner, jobs), n)| {
                     let jobs: Vec<(bool, &str)> = jobs;
-                    Dispatch { whose, ..dispatch(&format!("AD_{n}"), n, &jobs) }
+                    Dispatch { owner, ..dispatch(&format!("AD_{n}"), n, &jobs) }
                 };
                 numbered.map(one).collect()
             });

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use async_trait::async_trait;
-use greenroom_domain::lifecycle::{self, Job, Participant, ParticipantKind, Whose};
+use greenroom_domain::lifecycle::{self, DispatchOwner, Job, Participant, ParticipantKind};
 use greenroom_domain::{AgentName, RoomName};
 use livekit_protocol::participant_info::{Kind, State};
 use livekit_protocol::{
@@ -166,11 +166,11 @@ fn participant(one: ParticipantInfo) -> Participant {
 }
 
 fn dispatch(one: AgentDispatch, agent: Option<&AgentName>) -> lifecycle::Dispatch {
-    let whose = match one.agent_name.as_str() {
-        "" => Whose::Unnamed,
-        AgentName::NOBODY => Whose::Nobody,
-        name if agent.is_some_and(|agent| agent.as_str() == name) => Whose::Session,
-        _ => Whose::Other,
+    let owner = match one.agent_name.as_str() {
+        "" => DispatchOwner::Unnamed,
+        AgentName::UNSERVED => DispatchOwner::Unserved,
+        name if agent.is_some_and(|agent| agent.as_str() == name) => DispatchOwner::Session,
+        _ => DispatchOwner::Other,
     };
     let state = one.state.unwrap_or_default();
     let jobs = state.jobs.into_iter().map(|job| {
@@ -180,5 +180,5 @@ fn dispatch(one: AgentDispatch, agent: Option<&AgentName>) -> lifecycle::Dispatc
             participant_identity: state.participant_identity,
         }
     });
-    lifecycle::Dispatch { id: one.id, whose, created_at: state.created_at, jobs: jobs.collect() }
+    lifecycle::Dispatch { id: one.id, owner, created_at: state.created_at, jobs: jobs.collect() }
 }

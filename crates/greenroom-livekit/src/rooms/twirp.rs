@@ -28,7 +28,7 @@ const TOKEN_TTL: Duration = Duration::from_mins(1);
 
 /// The largest answer: hundreds of rooms are listed at once, each with the metadata that its agent
 /// may have given it.
-const ANSWER_BYTES: usize = 8 * 1024 * 1024;
+const MAX_RESPONSE_BYTES: usize = 8 * 1024 * 1024;
 
 pub(super) struct TwirpClient {
     http: Client,
@@ -127,7 +127,7 @@ impl Grant<'_> {
 async fn read(mut answer: Response) -> Result<Vec<u8>, LiveKitError> {
     let mut body = Vec::new();
     while let Some(chunk) = answer.chunk().await.map_err(LiveKitError::broken_off)? {
-        if body.len() + chunk.len() > ANSWER_BYTES {
+        if body.len() + chunk.len() > MAX_RESPONSE_BYTES {
             return Err(LiveKitError::Refused("its answer does not end".to_owned()));
         }
         body.extend_from_slice(&chunk);

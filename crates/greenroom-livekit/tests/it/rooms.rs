@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use chrono::DateTime;
-use greenroom_domain::lifecycle::{Dispatch as Asked, ParticipantKind, Whose};
+use greenroom_domain::lifecycle::{Dispatch as Asked, DispatchOwner, ParticipantKind};
 use greenroom_domain::template::ReconnectWindow;
 use greenroom_domain::{AgentName, OrganizationId, RoomName, SessionId, SessionTemplateId};
 use greenroom_livekit::{
@@ -58,8 +58,8 @@ pub fn settings(dispatch: Dispatch) -> RoomSettings {
 async fn a_room_is_opened_listed_and_deleted() {
     let rooms = rooms(Server::shared().await.unwrap());
     let (one, other) = (room(), room());
-    let sid = rooms.create(&one, &settings(Dispatch::nobody())).await.unwrap();
-    let again = rooms.create(&one, &settings(Dispatch::nobody())).await;
+    let sid = rooms.create(&one, &settings(Dispatch::unserved())).await.unwrap();
+    let again = rooms.create(&one, &settings(Dispatch::unserved())).await;
     assert_eq!(again.expect("it is idempotent"), sid);
     let there = rooms.list(&[one.clone(), other.clone()]).await.unwrap();
     assert_eq!(there, HashMap::from([(one.clone(), sid)]), "and {other} is not");
@@ -81,9 +81,9 @@ async fn what_is_not_there_is_an_answer() {
     let listed = rooms.dispatches(&room(), Some(&name)).await;
     assert!(matches!(listed, Err(LiveKitError::NoNode(_))), "{listed:?}");
     let opened = room();
-    rooms.create(&opened, &settings(Dispatch::nobody())).await.unwrap();
+    rooms.create(&opened, &settings(Dispatch::unserved())).await.unwrap();
     let nobody = rooms.dispatches(&opened, Some(&name)).await.unwrap();
-    assert!(matches!(nobody[..], [Asked { whose: Whose::Nobody, .. }]), "{nobody:?}");
+    assert!(matches!(nobody[..], [Asked { owner: DispatchOwner::Unserved, .. }]), "{nobody:?}");
     rooms.delete_dispatch(&opened, "AD_unknown").await.unwrap();
     rooms.delete(&opened).await.unwrap();
 }

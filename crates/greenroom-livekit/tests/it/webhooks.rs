@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use greenroom_livekit::webhook::{Told, Webhook, WebhookVerifier};
+use greenroom_livekit::webhook::{Webhook, WebhookEvent, WebhookVerifier};
 use greenroom_livekit::{Dispatch, Rooms};
 use greenroom_testkit::livekit::{Options, Server};
 use greenroom_testkit::user::User;
@@ -32,7 +32,7 @@ async fn what_a_server_tells_of_a_room_is_read() {
     let server = Server::start_with(Options { webhook_urls, ..Options::default() }).await.unwrap();
     let verifier = WebhookVerifier::new(&config(&server));
     let (rooms, room) = (rooms(&server), room());
-    let sid = rooms.create(&room, &settings(Dispatch::nobody())).await.unwrap();
+    let sid = rooms.create(&room, &settings(Dispatch::unserved())).await.unwrap();
     let grants = VideoGrants { room: room.to_string(), room_join: true, ..VideoGrants::default() };
     let token = AccessToken::with_api_key(server.api_key(), server.api_secret())
         .with_identity("ann")
@@ -43,21 +43,21 @@ async fn what_a_server_tells_of_a_room_is_read() {
     assert!(user.join().await.unwrap().connected);
     rooms.delete(&room).await.unwrap();
 
-    let told = wait_until("the room to be told finished", PATIENCE, async || {
-        let told = received(&hooks, &verifier).await;
-        Ok(told.iter().any(|hook| hook.told == Told::RoomFinished).then_some(told))
+    let event = wait_until("the room to be event finished", PATIENCE, async || {
+        let event = received(&hooks, &verifier).await;
+        Ok(event.iter().any(|hook| hook.event == WebhookEvent::RoomFinished).then_some(event))
     });
-    let told = told.await.unwrap();
+    let event = event.await.unwrap();
     assert!(
-        told.iter().all(|hook| hook.room.as_ref() == Some(&room) && hook.at.is_some()),
-        "{told:?}"
+        event.iter().all(|hook| hook.room.as_ref() == Some(&room) && hook.at.is_some()),
+        "{event:?}"
     );
-    let is = |kind: &dyn Fn(&Told) -> bool| told.iter().position(|hook| kind(&hook.told));
-    let started = is(&|told| *told == Told::RoomStarted { sid: sid.clone() });
-    let joined = is(&|told| matches!(told, Told::Joined(stay) if stay.identity == "ann"));
+    let is = |kind: &dyn Fn(&WebhookEvent) -> bool| event.iter().position(|hook| kind(&hook.event));
+    let started = is(&|event| *event == WebhookEvent::RoomStarted { sid: sid.clone() });
+    let joined = is(&|event| matches!(event, WebhookEvent::Joined(stay) if stay.identity == "ann"));
     let left = is(
-        &|told| matches!(told, Told::Left(stay) if stay.reason.as_deref() == Some("CLIENT_INITIATED")),
+        &|event| matches!(event, WebhookEvent::Left(stay) if stay.reason.as_deref() == Some("CLIENT_INITIATED")),
     );
     let order = [started, joined, left];
-    assert!(order.iter().all(Option::is_some) && order.is_sorted(), "{told:?}");
+    assert!(order.iter().all(Option::is_some) && order.is_sorted(), "{event:?}");
 }

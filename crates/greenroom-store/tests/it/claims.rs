@@ -1,4 +1,4 @@
-//! Claims: each due session is one process's at a time, and nothing that was written meanwhile is
+//! ClaimBatch: each due session is one process's at a time, and nothing that was written meanwhile is
 //! overwritten.
 
 use chrono::TimeDelta;
@@ -6,7 +6,9 @@ use diesel::sql_query;
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use greenroom_domain::RoomName;
 use greenroom_domain::lifecycle::{Action, Decision, Event, TimelineEvent};
-use greenroom_store::{Claim, Fact, First, NewSession, Session, SessionEvent, Urgency, connect};
+use greenroom_store::{
+    Claim, ClaimOrder, Fact, NewSession, Session, SessionEvent, Urgency, connect,
+};
 use greenroom_testkit::pg::Database;
 
 use crate::session::{ORGANIZATION, now, session, template};
@@ -22,7 +24,7 @@ async fn due_sessions(db: &mut AsyncPgConnection, count: u32) {
 }
 
 async fn take(db: &mut AsyncPgConnection) -> Vec<Claim> {
-    Claim::take(db, 10, Urgency::Any, First::Oldest).await.unwrap().sessions
+    Claim::due(db, 10, Urgency::Any, ClaimOrder::OldestFirst).await.unwrap().sessions
 }
 
 /// A decision that says so much, and when to look again.
@@ -38,7 +40,7 @@ async fn a_due_session_is_claimed_once() {
     let mut db = connect(database.url()).await.unwrap();
     let mut other = connect(database.url()).await.unwrap();
     due_sessions(&mut db, 4).await;
-    let claims = Claim::take(&mut db, 3, Urgency::Any, First::Oldest).await.unwrap();
+    let claims = Claim::due(&mut db, 3, Urgency::Any, ClaimOrder::OldestFirst).await.unwrap();
     assert_eq!(claims.sessions.len(), 3);
     assert!((now(&mut db).await - claims.at).abs() < TimeDelta::seconds(30), "{}", claims.at);
     assert_eq!(take(&mut other).await.len(), 1, "the one that is left");
@@ -69,16 +71,16 @@ async fn a_decision_is_written_once_and_not_over_what_is_newer() {
     // While it acts nobody else looks, and when it has acted somebody may.
     Session::make_due(&mut db, ORGANIZATION, id).await.unwrap();
     assert!(take(&mut db).await.is_empty());
-    claim.free(&mut db).await.unwrap();
+    claim.release(&mut db).await.unwrap();
     let mut again = take(&mut db).await.remove(0);
     // Somebody writes between the look and the commit.
     Session::make_due(&mut db, ORGANIZATION, id).await.unwrap();
     let stale = decision(&again, &[Event { event: TimelineEvent::Failed, sid: None }], &[]);
     assert!(!again.commit(&mut db, &stale).await.unwrap());
     assert_eq!(SessionEvent::list(&mut db, ORGANIZATION, id).await.unwrap().len(), 2);
-    claim.free(&mut db).await.unwrap();
+    claim.release(&mut db).await.unwrap();
     assert!(take(&mut db).await.is_empty(), "an old lease does not free a new one");
-    again.free(&mut db).await.unwrap();
+    again.release(&mut db).await.unwrap();
     assert_eq!(take(&mut db).await.len(), 1);
 }
 
@@ -93,12 +95,12 @@ async fn an_agent_is_asked_for_when_that_is_written_not_when_it_was_looked_at() 
         let mut late = decision(&claim, &[], &[action]);
         late.state.last_dispatch_at = Some(looked_at);
         assert!(claim.commit(&mut db, &late).await.unwrap());
-        claim.free(&mut db).await.unwrap();
+        claim.release(&mut db).await.unwrap();
         Session::make_due(&mut db, ORGANIZATION, claim.id).await.unwrap();
         let again = take(&mut db).await.remove(0);
         let asked_at = again.state.last_dispatch_at.unwrap();
         assert_eq!(asked_at >= looked_at + TimeDelta::seconds(7), is_asked, "{asked_at}");
-        again.free(&mut db).await.unwrap();
+        again.release(&mut db).await.unwrap();
         Session::make_due(&mut db, ORGANIZATION, claim.id).await.unwrap();
     }
 }
@@ -116,7 +118,7 @@ async fn a_leaving_that_was_seen_is_that_of_the_last_stay() {
     let told =
         Fact::AgentLeft { identity: "agent-AJ_1".to_owned(), sid: "PA_7".to_owned(), reason: None };
     let at = now(&mut db).await;
-    assert!(told.tell(&mut db, &claim.room_name, at).await.unwrap());
+    assert!(told.record(&mut db, &claim.room_name, at).await.unwrap());
     let events = SessionEvent::list(&mut db, ORGANIZATION, claim.id).await.unwrap();
     let events: Vec<_> = events.iter().map(|one| one.event.as_str()).collect();
     assert_eq!(events, ["agent_joined", "agent_left"], "seen and told, it stands there once");
@@ -131,9 +133,9 @@ async fn of_several_agents_the_stay_that_has_ended_is_that_of_the_one_that_left(
     for (identity, sid) in [("agent-AJ_1", "PA_1"), ("agent-AJ_2", "PA_2")] {
         let joined = Fact::AgentJoined { identity: identity.to_owned(), sid: sid.to_owned() };
         let at = now(&mut db).await;
-        assert!(joined.tell(&mut db, &claim.room_name, at).await.unwrap());
+        assert!(joined.record(&mut db, &claim.room_name, at).await.unwrap());
     }
-    claim.free(&mut db).await.unwrap();
+    claim.release(&mut db).await.unwrap();
     claim = take(&mut db).await.remove(0);
     let mut seen = decision(&claim, &[Event { event: TimelineEvent::AgentLeft, sid: None }], &[]);
     seen.state.agent_left_identity = Some("agent-AJ_1".to_owned());
@@ -142,7 +144,7 @@ async fn of_several_agents_the_stay_that_has_ended_is_that_of_the_one_that_left(
         let (identity, sid) = (identity.to_owned(), sid.to_owned());
         let left = Fact::AgentLeft { identity, sid, reason: None };
         let at = now(&mut db).await;
-        assert!(left.tell(&mut db, &claim.room_name, at).await.unwrap());
+        assert!(left.record(&mut db, &claim.room_name, at).await.unwrap());
     }
     let events = SessionEvent::list(&mut db, ORGANIZATION, claim.id).await.unwrap();
     let left = events.iter().filter(|one| one.event == TimelineEvent::AgentLeft);
@@ -159,12 +161,12 @@ async fn many_looks_are_put_off_at_once_but_those_that_something_happened_to() {
     let claims = take(&mut db).await;
     Session::make_due(&mut db, ORGANIZATION, claims[1].id).await.unwrap();
     let later = Some(now(&mut db).await + TimeDelta::seconds(30));
-    let put_off: Vec<_> = claims.iter().map(|claim| (claim.clone(), later)).collect();
-    let done = Claim::put_off(&mut db, &put_off).await.unwrap();
+    let reschedule: Vec<_> = claims.iter().map(|claim| (claim.clone(), later)).collect();
+    let done = Claim::reschedule(&mut db, &reschedule).await.unwrap();
     assert_eq!(done.len(), 2);
     assert!(!done.contains(&claims[1].id));
     assert!(take(&mut db).await.is_empty());
-    claims[1].free(&mut db).await.unwrap();
+    claims[1].release(&mut db).await.unwrap();
     assert_eq!(take(&mut db).await.len(), 1);
 }
 
@@ -194,7 +196,10 @@ async fn when_calls_run_low_what_is_at_rest_waits() {
             .await
             .unwrap();
     }
-    let urgent = Claim::take(&mut db, 10, Urgency::UnderWay, First::Oldest).await.unwrap().sessions;
+    let urgent = Claim::due(&mut db, 10, Urgency::InProgress, ClaimOrder::OldestFirst)
+        .await
+        .unwrap()
+        .sessions;
     let mut urgent: Vec<_> = urgent.iter().map(|claim| claim.id.0.as_u128()).collect();
     urgent.sort_unstable();
     assert_eq!(urgent, [1, 3, 5]);
@@ -210,8 +215,10 @@ async fn claims_begin_with_the_oldest_or_with_the_newest() {
         .execute(&mut db)
         .await
         .unwrap();
-    for (first, number) in [(First::Newest, 3), (First::Oldest, 1), (First::Newest, 2)] {
-        let one = Claim::take(&mut db, 1, Urgency::Any, first).await.unwrap().sessions.remove(0);
+    for (first, number) in
+        [(ClaimOrder::NewestFirst, 3), (ClaimOrder::OldestFirst, 1), (ClaimOrder::NewestFirst, 2)]
+    {
+        let one = Claim::due(&mut db, 1, Urgency::Any, first).await.unwrap().sessions.remove(0);
         assert_eq!(one.id.0.as_u128(), number, "{first:?}");
     }
 }

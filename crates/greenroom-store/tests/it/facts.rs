@@ -6,7 +6,7 @@ use diesel::sql_query;
 use diesel::sql_types::{BigInt, Nullable, Text, Timestamptz};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use greenroom_domain::RoomName;
-use greenroom_store::{Fact, Finish, Session, SessionEvent, connect};
+use greenroom_store::{EndCause, Fact, Session, SessionEvent, connect};
 use greenroom_testkit::pg::Database;
 
 use crate::session::{ORGANIZATION, now, session, template};
@@ -79,14 +79,14 @@ async fn one_session() -> (Database, AsyncPgConnection, RoomName) {
     let mut db = connect(database.url()).await.unwrap();
     template(&mut db, None).await;
     let started = session(1).insert(&mut db).await.unwrap().unwrap();
-    (database, db, started.opening.session.room_name)
+    (database, db, started.setup.session.room_name)
 }
 
 #[tokio::test]
 async fn facts_are_the_latest_of_their_kind_in_any_order() {
     let (_database, mut db, room) = one_session().await;
     for (fact, seconds) in [(joined(2), 20), (left(1), 15), (joined(1), 10), (left(1), 15)] {
-        assert!(fact.tell(&mut db, &room, at(seconds)).await.unwrap());
+        assert!(fact.record(&mut db, &room, at(seconds)).await.unwrap());
     }
     let now = facts(&mut db).await;
     assert_eq!((now.user_joined_at, now.user_left_at), (Some(told(20)), Some(told(15))));
@@ -100,7 +100,7 @@ async fn facts_are_the_latest_of_their_kind_in_any_order() {
 async fn nothing_is_told_from_the_future() {
     let (_database, mut db, room) = one_session().await;
     let future = now(&mut db).await + TimeDelta::hours(1);
-    joined(1).tell(&mut db, &room, future).await.unwrap();
+    joined(1).record(&mut db, &room, future).await.unwrap();
     let joined_at = facts(&mut db).await.user_joined_at.unwrap();
     assert!(joined_at <= now(&mut db).await, "{joined_at}");
 }
@@ -114,16 +114,16 @@ async fn an_agents_leaving_is_the_latest_and_learns_its_reason() {
     let of = |at, n: u32, reason: Option<&str>| {
         (Some(at), Some(format!("agent-AJ_{n}")), reason.map(str::to_owned))
     };
-    agent_left(1, Some("CLIENT_INITIATED")).tell(&mut db, &room, at(10)).await.unwrap();
+    agent_left(1, Some("CLIENT_INITIATED")).record(&mut db, &room, at(10)).await.unwrap();
     assert_eq!(leaving(&facts(&mut db).await), of(told(10), 1, Some("CLIENT_INITIATED")));
-    agent_left(2, None).tell(&mut db, &room, at(20)).await.unwrap();
+    agent_left(2, None).record(&mut db, &room, at(20)).await.unwrap();
     assert_eq!(leaving(&facts(&mut db).await), of(told(20), 2, None), "all three together");
-    agent_left(1, Some("CLIENT_INITIATED")).tell(&mut db, &room, at(10)).await.unwrap();
+    agent_left(1, Some("CLIENT_INITIATED")).record(&mut db, &room, at(10)).await.unwrap();
     assert_eq!(leaving(&facts(&mut db).await), of(told(20), 2, None), "an old one is none");
 
     // A look missed it, and its webhook comes later, though its whole second is over earlier.
     set(&mut db, "agent_left_at = '2030-01-01', agent_left_identity = 'agent-AJ_3', agent_left_reason = null").await;
-    agent_left(3, Some("CLIENT_INITIATED")).tell(&mut db, &room, at(30)).await.unwrap();
+    agent_left(3, Some("CLIENT_INITIATED")).record(&mut db, &room, at(30)).await.unwrap();
     let now = facts(&mut db).await;
     assert_eq!(now.agent_left_reason.as_deref(), Some("CLIENT_INITIATED"));
     assert!(now.agent_left_at > Some(told(30)), "the look's own time stays");
@@ -134,12 +134,12 @@ async fn an_agent_that_is_back_has_not_left() {
     let (_database, mut db, room) = one_session().await;
     let joined =
         |n: u32| Fact::AgentJoined { identity: format!("agent-AJ_{n}"), sid: format!("PA_B{n}") };
-    agent_left(1, Some("SIGNAL_CLOSE")).tell(&mut db, &room, at(10)).await.unwrap();
-    joined(1).tell(&mut db, &room, at(9)).await.unwrap();
-    joined(2).tell(&mut db, &room, at(12)).await.unwrap();
+    agent_left(1, Some("SIGNAL_CLOSE")).record(&mut db, &room, at(10)).await.unwrap();
+    joined(1).record(&mut db, &room, at(9)).await.unwrap();
+    joined(2).record(&mut db, &room, at(12)).await.unwrap();
     let kept = facts(&mut db).await;
     assert_eq!(kept.agent_left_identity.as_deref(), Some("agent-AJ_1"), "nobody came back");
-    joined(1).tell(&mut db, &room, at(12)).await.unwrap();
+    joined(1).record(&mut db, &room, at(12)).await.unwrap();
     let back = facts(&mut db).await;
     assert_eq!((back.agent_left_at, back.agent_left_identity), (None, None));
 }
@@ -150,9 +150,9 @@ async fn what_is_of_no_session_changes_nothing() {
     set(&mut db, "next_check_at = now() + interval '1 hour'").await;
     let before = facts(&mut db).await;
     let elsewhere = RoomName::new(at(0), 99);
-    assert!(!joined(1).tell(&mut db, &elsewhere, at(1)).await.unwrap());
+    assert!(!joined(1).record(&mut db, &elsewhere, at(1)).await.unwrap());
     let stranger = Fact::UserJoined { identity: "ben".to_owned(), sid: "PA_9".to_owned() };
-    assert!(!stranger.tell(&mut db, &room, at(1)).await.unwrap());
+    assert!(!stranger.record(&mut db, &room, at(1)).await.unwrap());
     assert_eq!(facts(&mut db).await, before);
     assert_eq!(SessionEvent::list(&mut db, ORGANIZATION, session(1).id).await.unwrap(), []);
 }
@@ -161,15 +161,17 @@ async fn what_is_of_no_session_changes_nothing() {
 async fn of_a_session_that_is_over_only_an_open_room_is_looked_at() {
     let (_database, mut db, room) = one_session().await;
     let id = session(1).id;
-    let ended = Session::finish(&mut db, ORGANIZATION, id, Finish::Requested).await.unwrap();
+    let ended = Session::end(&mut db, ORGANIZATION, id, EndCause::Requested).await.unwrap();
     assert_eq!(ended.unwrap().status.as_str(), "ended");
-    assert!(Session::finish(&mut db, ORGANIZATION, id, Finish::Unopened).await.unwrap().is_none());
+    assert!(
+        Session::end(&mut db, ORGANIZATION, id, EndCause::RoomNotOpened).await.unwrap().is_none()
+    );
     set(&mut db, "next_check_at = null").await;
     for fact in [Fact::RoomFinished, left(1), agent_left(1, None)] {
-        assert!(fact.tell(&mut db, &room, at(1)).await.unwrap());
+        assert!(fact.record(&mut db, &room, at(1)).await.unwrap());
         assert_eq!(facts(&mut db).await.due, 0, "{fact:?}");
     }
-    Fact::RoomStarted { sid: "RM_2".to_owned() }.tell(&mut db, &room, at(2)).await.unwrap();
+    Fact::RoomStarted { sid: "RM_2".to_owned() }.record(&mut db, &room, at(2)).await.unwrap();
     let now = facts(&mut db).await;
     assert_eq!((now.status.as_str(), now.due), ("ended", 1));
     let events = SessionEvent::list(&mut db, ORGANIZATION, id).await.unwrap();

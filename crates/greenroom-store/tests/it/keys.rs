@@ -3,9 +3,9 @@
 use diesel::sql_query;
 use diesel_async::RunQueryDsl;
 use greenroom_domain::RoomName;
-use greenroom_store::idempotency::forget_old_keys;
+use greenroom_store::idempotency::purge_expired_keys;
 use greenroom_store::retention::delete_old_sessions;
-use greenroom_store::{KeyClaim, KeyKind, NewSession, Renewed, connect};
+use greenroom_store::{KeyClaim, KeyKind, NewSession, TokenReissue, connect};
 use greenroom_testkit::pg::Database;
 
 use crate::session::{ORGANIZATION, session, template};
@@ -13,7 +13,7 @@ use crate::session::{ORGANIZATION, session, template};
 fn keyed(number: u32, key: u8) -> NewSession {
     let new = session(u128::from(number));
     let room_name = RoomName::new(new.created_at, number);
-    let key = Some(KeyClaim { kind: KeyKind::Sent, hash: [key; 32], fingerprint: [1; 32] });
+    let key = Some(KeyClaim { kind: KeyKind::Explicit, hash: [key; 32], fingerprint: [1; 32] });
     NewSession { room_name, key, ..new }
 }
 
@@ -27,21 +27,32 @@ async fn a_key_is_one_session_for_a_day() {
     assert!(keyed(2, 7).insert(&mut db).await.unwrap().is_none());
     let again = keyed(2, 7);
     let key = again.key.unwrap();
-    let replayed = Renewed::Key(&key).renew(&mut db, ORGANIZATION, again.token).await.unwrap();
-    assert_eq!(replayed.unwrap().opening.session.id, first.opening.session.id);
+    let replayed =
+        TokenReissue::Key(&key).execute(&mut db, ORGANIZATION, again.token).await.unwrap();
+    assert_eq!(replayed.unwrap().setup.session.id, first.setup.session.id);
     let other = KeyClaim { fingerprint: [2; 32], ..key };
     assert!(
-        Renewed::Key(&other).renew(&mut db, ORGANIZATION, again.token).await.unwrap().is_none()
+        TokenReissue::Key(&other)
+            .execute(&mut db, ORGANIZATION, again.token)
+            .await
+            .unwrap()
+            .is_none()
     );
-    assert_eq!(key.holder(&mut db, ORGANIZATION).await.unwrap().unwrap().id, keyed(1, 7).id);
+    assert_eq!(key.find_holder(&mut db, ORGANIZATION).await.unwrap().unwrap().id, keyed(1, 7).id);
 
-    assert!(!key.forget_if_old(&mut db, ORGANIZATION).await.unwrap());
+    assert!(!key.release_if_expired(&mut db, ORGANIZATION).await.unwrap());
     let age = "update sessions set created_at = now() - interval '24 hours 1 second'";
     sql_query(age).execute(&mut db).await.unwrap();
-    assert!(Renewed::Key(&key).renew(&mut db, ORGANIZATION, again.token).await.unwrap().is_none());
-    assert!(key.forget_if_old(&mut db, ORGANIZATION).await.unwrap());
+    assert!(
+        TokenReissue::Key(&key)
+            .execute(&mut db, ORGANIZATION, again.token)
+            .await
+            .unwrap()
+            .is_none()
+    );
+    assert!(key.release_if_expired(&mut db, ORGANIZATION).await.unwrap());
     let anew = again.insert(&mut db).await.unwrap().unwrap();
-    assert_eq!(anew.opening.session.id, keyed(2, 7).id, "it is free again");
+    assert_eq!(anew.setup.session.id, keyed(2, 7).id, "it is free again");
 }
 
 #[tokio::test]
@@ -57,13 +68,13 @@ async fn a_walk_forgets_the_keys_of_yesterday_and_no_others() {
         .execute(&mut db)
         .await
         .unwrap();
-    let mut position = forget_old_keys(&mut db, None).await.unwrap();
-    assert!(position.is_some());
-    position = forget_old_keys(&mut db, position.as_ref()).await.unwrap();
-    assert_eq!(position, None, "a second batch finds nothing behind the first");
+    let mut start = purge_expired_keys(&mut db, None).await.unwrap();
+    assert!(start.is_some());
+    start = purge_expired_keys(&mut db, start.as_ref()).await.unwrap();
+    assert_eq!(start, None, "a second batch finds nothing behind the first");
     for number in 1..=5 {
         let holder = keyed(number, u8::try_from(number).unwrap()).key.unwrap();
-        let holder = holder.holder(&mut db, ORGANIZATION).await.unwrap();
+        let holder = holder.find_holder(&mut db, ORGANIZATION).await.unwrap();
         assert_eq!(holder.is_some(), number > 3, "{number}");
     }
 }

@@ -5,5 +5,5 @@ mod facts;
 mod keys;
 mod migrations;
 mod pages;
-mod refetch;
+mod resume;
 mod session;

@@ -4,7 +4,7 @@ use diesel::sql_types::{BigInt, Uuid as SqlUuid};
 use diesel::{QueryableByName, sql_query};
 use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl};
 use greenroom_domain::{OrganizationId, SessionId, SessionStatus};
-use greenroom_store::{Position, Session, SessionFilter, connect};
+use greenroom_store::{PageStart, Session, SessionFilter, connect};
 use greenroom_testkit::pg::Database;
 use uuid::Uuid;
 
@@ -68,12 +68,12 @@ async fn counted(db: &mut AsyncPgConnection) -> Counted {
 async fn page(
     db: &mut AsyncPgConnection,
     filter: &SessionFilter,
-    position: Position<SessionId>,
+    start: PageStart<SessionId>,
 ) -> (Vec<Session>, i64, [i64; 3]) {
     // Once for what is only looked up the first time, then counted.
-    Session::list(db, ORGANIZATION, filter, position, LIMIT).await.unwrap();
+    Session::list(db, ORGANIZATION, filter, start, LIMIT).await.unwrap();
     let before = counted(db).await;
-    let sessions = Session::list(db, ORGANIZATION, filter, position, LIMIT).await.unwrap();
+    let sessions = Session::list(db, ORGANIZATION, filter, start, LIMIT).await.unwrap();
     let after = counted(db).await;
     let scans = [
         after.scans - before.scans,
@@ -89,12 +89,12 @@ async fn the_page_a_million_sessions_deep_costs_what_the_first_one_does() {
     fill(&database).await;
     let mut db = connect(database.url()).await.unwrap();
     let all = SessionFilter::default();
-    let (first, first_buffers, scans) = page(&mut db, &all, Position::Offset(0)).await;
+    let (first, first_buffers, scans) = page(&mut db, &all, PageStart::Offset(0)).await;
     assert_eq!(scans, [0, 1, 0], "by the key alone");
     let near_the_end = SessionId::first_from(
         chrono::DateTime::from_timestamp_millis(1_700_000_000_000 + LIMIT + 1).unwrap(),
     );
-    let (deepest, buffers, scans) = page(&mut db, &all, Position::After(near_the_end)).await;
+    let (deepest, buffers, scans) = page(&mut db, &all, PageStart::After(near_the_end)).await;
     assert_eq!(scans, [0, 1, 0], "by the key alone");
     assert_eq!((first.len(), deepest.len()), (51, 51));
     assert!(deepest.last().unwrap().room_name.as_str().ends_with("room_1"));
@@ -102,13 +102,13 @@ async fn the_page_a_million_sessions_deep_costs_what_the_first_one_does() {
     assert!(buffers <= first_buffers + 2, "{buffers} buffers against {first_buffers}");
 
     // The control: by OFFSET the same page reads all before it.
-    let (_, buffers, _) = page(&mut db, &all, Position::Offset(SESSIONS / 100)).await;
+    let (_, buffers, _) = page(&mut db, &all, PageStart::Offset(SESSIONS / 100)).await;
     assert!(buffers > 10 * first_buffers, "{buffers} buffers");
 
     // The living are found among a thousand times as many by their own index.
-    for status in [vec![SessionStatus::Pending], SessionStatus::LIVING.to_vec()] {
+    for status in [vec![SessionStatus::Pending], SessionStatus::OPEN.to_vec()] {
         let living = SessionFilter { status, ..SessionFilter::default() };
-        let (found, buffers, scans) = page(&mut db, &living, Position::Offset(0)).await;
+        let (found, buffers, scans) = page(&mut db, &living, PageStart::Offset(0)).await;
         assert_eq!((found.len(), scans), (51, [0, 0, 1]));
         assert!(buffers < 200, "{buffers} buffers");
     }

@@ -10,8 +10,8 @@ use greenroom_domain::{
     SessionStatus, SessionTemplateId, TemplateName,
 };
 use greenroom_store::{
-    Constraint, Finish, NewSession, Session, SessionTemplate, Standing, StoreError,
-    TemplateSettings, TokenLife, connect, organization,
+    Constraint, EndCause, NewSession, Session, SessionTemplate, StoreError, TemplateAvailability,
+    TemplateSettings, TokenLifetime, connect, organization,
 };
 use greenroom_testkit::pg::Database;
 use uuid::Uuid;
@@ -48,7 +48,7 @@ pub fn session(number: u128) -> NewSession {
         participant_attributes: None,
         agent_name: None,
         created_at: at,
-        token: TokenLife { issued_at: at, default_ttl: TokenTtl::constant::<3600>() },
+        token: TokenLifetime { issued_at: at, default_ttl: TokenTtl::constant::<3600>() },
         first_look_within: Seconds::constant::<30>(),
         key: None,
         max_active_sessions: None,
@@ -72,7 +72,7 @@ async fn a_sessions_panels_are_an_array_of_its_templates() {
     let mut db = connect(database.url()).await.unwrap();
     template(&mut db, Some(&["chat", "notes"])).await;
     let started = session(1).insert(&mut db).await.unwrap().unwrap();
-    assert_eq!(started.opening.session.enabled_panels.unwrap().as_slice(), ["chat", "notes"]);
+    assert_eq!(started.setup.session.enabled_panels.unwrap().as_slice(), ["chat", "notes"]);
     let found: Panels = sql_query(
         "select pg_typeof(enabled_panels)::text as kind, cardinality(enabled_panels) as length,
                 enabled_panels @> '{notes}' as has_notes from sessions",
@@ -95,7 +95,7 @@ async fn null_and_empty_panels_stay_apart() {
         template(&mut db, panels).await;
         let started = session(1).insert(&mut db).await.unwrap().unwrap();
         assert_eq!(
-            started.opening.session.enabled_panels.map(|panels| panels.as_slice().len()),
+            started.setup.session.enabled_panels.map(|panels| panels.as_slice().len()),
             panels.map(<[_]>::len)
         );
     }
@@ -117,9 +117,11 @@ async fn a_start_that_opened_no_room_does_not_fail_a_session_whose_room_another_
     let mut db = connect(database.url()).await.unwrap();
     template(&mut db, None).await;
     let started = session(1).insert(&mut db).await.unwrap().unwrap();
-    let id = started.opening.session.id;
-    assert!(Session::room_created(&mut db, ORGANIZATION, id, "RM_1").await.unwrap());
-    assert!(Session::finish(&mut db, ORGANIZATION, id, Finish::Unopened).await.unwrap().is_none());
+    let id = started.setup.session.id;
+    assert!(Session::record_room_created(&mut db, ORGANIZATION, id, "RM_1").await.unwrap());
+    assert!(
+        Session::end(&mut db, ORGANIZATION, id, EndCause::RoomNotOpened).await.unwrap().is_none()
+    );
     let found = Session::find(&mut db, ORGANIZATION, id).await.unwrap().unwrap();
     assert_eq!(found.status, SessionStatus::Pending);
 }
@@ -130,27 +132,27 @@ async fn an_archived_or_superseded_template_starts_nothing() {
     let mut db = connect(database.url()).await.unwrap();
     assert_eq!(
         SessionTemplate::standing(&mut db, ORGANIZATION, TEMPLATE).await.unwrap(),
-        Standing::Absent
+        TemplateAvailability::Absent
     );
     template(&mut db, None).await;
     assert_eq!(
         SessionTemplate::standing(&mut db, ORGANIZATION, TEMPLATE).await.unwrap(),
-        Standing::Startable
+        TemplateAvailability::Startable
     );
     let stranger = OrganizationId(Uuid::from_u128(9));
     assert_eq!(
         SessionTemplate::standing(&mut db, stranger, TEMPLATE).await.unwrap(),
-        Standing::Foreign
+        TemplateAvailability::Foreign
     );
     sql_query("update session_templates set archived_at = now()").execute(&mut db).await.unwrap();
     assert_eq!(
         SessionTemplate::standing(&mut db, ORGANIZATION, TEMPLATE).await.unwrap(),
-        Standing::Archived
+        TemplateAvailability::Archived
     );
     assert!(session(1).insert(&mut db).await.unwrap().is_none());
     sql_query("update session_templates set superseded_at = now()").execute(&mut db).await.unwrap();
     assert_eq!(
         SessionTemplate::standing(&mut db, ORGANIZATION, TEMPLATE).await.unwrap(),
-        Standing::Absent
+        TemplateAvailability::Absent
     );
 }

@@ -15,7 +15,7 @@ use crate::{Session, StoreError};
 
 /// A session with what else its token says, and what of its template opens its room.
 #[derive(Debug, Clone, Queryable)]
-pub struct Opening {
+pub struct SessionSetup {
     pub session: Session,
     pub participant_name: Option<ParticipantName>,
     pub participant_attributes: Option<ParticipantAttributes>,
@@ -26,7 +26,7 @@ pub struct Opening {
     pub join_within: i32,
 }
 
-impl Opening {
+impl SessionSetup {
     /// # Errors
     /// When the database fails.
     pub async fn find(
@@ -34,24 +34,24 @@ impl Opening {
         organization: OrganizationId,
         id: SessionId,
     ) -> Result<Option<Self>, StoreError> {
-        let find = Find { organization, id, columns: OpeningColumns::new() };
+        let find = Find { organization, id, columns: SessionSetupColumns::new() };
         Ok(find.get_result(connection).await.optional()?)
     }
 }
 
-/// The columns of an [`Opening`]: of a row named `sessions`, beside one of `session_templates` named
+/// The columns of an [`SessionSetup`]: of a row named `sessions`, beside one of `session_templates` named
 /// `template`.
-pub(crate) struct OpeningColumns {
+pub(crate) struct SessionSetupColumns {
     session: <Session as Selectable<Pg>>::SelectExpression,
 }
 
 /// Their types.
-pub(crate) type OpeningSql =
+pub(crate) type SessionSetupSql =
     (SessionSql, Nullable<Text>, Nullable<Jsonb>, Nullable<Text>, Jsonb, Integer, Integer);
 
 type SessionSql = SqlTypeOf<<Session as Selectable<Pg>>::SelectExpression>;
 
-impl OpeningColumns {
+impl SessionSetupColumns {
     pub(crate) fn new() -> Self {
         Self { session: <Session as Selectable<Pg>>::construct_selection() }
     }
@@ -68,13 +68,13 @@ impl OpeningColumns {
 }
 
 /// The condition that joins a session to its version of its template.
-pub(crate) const ITS_VERSION: &str = "template.organization_id = sessions.organization_id
+pub(crate) const TEMPLATE_JOIN: &str = "template.organization_id = sessions.organization_id
     and template.id = sessions.session_template_id and template.version = sessions.session_template_version";
 
 struct Find {
     organization: OrganizationId,
     id: SessionId,
-    columns: OpeningColumns,
+    columns: SessionSetupColumns,
 }
 
 impl QueryId for Find {
@@ -83,7 +83,7 @@ impl QueryId for Find {
 }
 
 impl Query for Find {
-    type SqlType = OpeningSql;
+    type SqlType = SessionSetupSql;
 }
 
 impl QueryFragment<Pg> for Find {
@@ -91,7 +91,7 @@ impl QueryFragment<Pg> for Find {
         out.push_sql("select ");
         self.columns.push(out.reborrow())?;
         out.push_sql(" from sessions join session_templates template on ");
-        out.push_sql(ITS_VERSION);
+        out.push_sql(TEMPLATE_JOIN);
         out.push_sql(" where sessions.organization_id = ");
         out.push_bind_param::<Uuid, _>(&self.organization)?;
         out.push_sql(" and sessions.id = ");

@@ -11,42 +11,42 @@ use crate::StoreError;
 
 /// How a session stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Queryable)]
-pub struct SessionStanding {
+pub struct SessionState {
     pub organization_id: OrganizationId,
     pub id: SessionId,
     pub status: SessionStatus,
     pub agent_status: AgentStatus,
 }
 
-impl SessionStanding {
+impl SessionState {
     /// How these sessions stand, those that are there.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn of(
+    pub async fn find_all(
         connection: &mut AsyncPgConnection,
         sessions: &[(OrganizationId, SessionId)],
     ) -> Result<Vec<Self>, StoreError> {
         let (organizations, ids) = sessions.iter().copied().unzip();
-        Ok(Standings { organizations, ids }.load(connection).await?)
+        Ok(SelectStates { organizations, ids }.load(connection).await?)
     }
 }
 
-struct Standings {
+struct SelectStates {
     organizations: Vec<OrganizationId>,
     ids: Vec<SessionId>,
 }
 
-impl QueryId for Standings {
+impl QueryId for SelectStates {
     type QueryId = Self;
     const HAS_STATIC_QUERY_ID: bool = true;
 }
 
-impl Query for Standings {
+impl Query for SelectStates {
     type SqlType = (Uuid, Uuid, Text, Text);
 }
 
-impl QueryFragment<Pg> for Standings {
+impl QueryFragment<Pg> for SelectStates {
     fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
         out.push_sql(
             "select organization_id, id, status, agent_status from sessions

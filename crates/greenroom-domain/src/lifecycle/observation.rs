@@ -36,15 +36,15 @@ pub enum ParticipantKind {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Dispatch {
     pub id: String,
-    pub whose: Whose,
+    pub owner: DispatchOwner,
     /// When, in LiveKit's own count: to tell the older of two.
     pub created_at: i64,
     pub jobs: Vec<Job>,
 }
 
-/// Whose agent was asked for.
+/// DispatchOwner agent was asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Whose {
+pub enum DispatchOwner {
     /// The session's, by the name that its template gives.
     Session,
     /// Anybody's: LiveKit asks so for a room that was opened without a call or a token of ours, as
@@ -53,7 +53,7 @@ pub enum Whose {
     /// Somebody else's, who has asked for it under another name.
     Other,
     /// Nobody's: by the reserved name that no worker has.
-    Nobody,
+    Unserved,
 }
 
 /// What a worker has made of a dispatch.
@@ -67,7 +67,7 @@ pub struct Job {
 
 impl Dispatch {
     /// Whether the agent of this identity is one of its jobs.
-    pub(super) fn brought(&self, identity: &str) -> bool {
+    pub(super) fn has_job_for(&self, identity: &str) -> bool {
         self.jobs.iter().any(|job| job.participant_identity == identity)
     }
 }
@@ -83,32 +83,37 @@ impl Observation {
 
     /// What was asked for on the session's behalf.
     pub(super) fn own_dispatches(&self) -> impl Iterator<Item = &Dispatch> {
-        self.dispatches_of(Whose::Session)
+        self.dispatches_of(DispatchOwner::Session)
     }
 
-    pub(super) fn dispatches_of(&self, whose: Whose) -> impl Iterator<Item = &Dispatch> {
-        self.dispatches.iter().flatten().filter(move |dispatch| dispatch.whose == whose)
+    pub(super) fn dispatches_of(&self, owner: DispatchOwner) -> impl Iterator<Item = &Dispatch> {
+        self.dispatches.iter().flatten().filter(move |dispatch| dispatch.owner == owner)
     }
 
     /// The session's agents that are in the room and connected. One whose dispatch is not shown
     /// counts: LiveKit shows that late, and an agent that outlived its node is never shown.
     pub(super) fn agents(&self) -> impl Iterator<Item = &Participant> {
         let is_agent = |one: &&Participant| {
-            one.kind == ParticipantKind::Agent && one.is_active && !self.is_strange(&one.identity)
+            one.kind == ParticipantKind::Agent
+                && one.is_active
+                && !self.is_foreign_agent(&one.identity)
         };
         self.participants.iter().filter(is_agent)
     }
 
     /// Whether an agent that is not listed may be somebody else's: one of another name was asked
     /// for, and its job is not shown, which it is some seconds after the agent itself.
-    pub(super) fn may_show_strangers(&self) -> bool {
-        let mut others = self.dispatches_of(Whose::Other).chain(self.dispatches_of(Whose::Unnamed));
+    pub(super) fn may_contain_foreign_agents(&self) -> bool {
+        let mut others = self
+            .dispatches_of(DispatchOwner::Other)
+            .chain(self.dispatches_of(DispatchOwner::Unnamed));
         others.any(|dispatch| dispatch.jobs.is_empty())
     }
 
     /// Whether the agent of this identity is known to be somebody else's.
-    pub(super) fn is_strange(&self, identity: &str) -> bool {
-        let others = self.dispatches.iter().flatten().filter(|one| one.whose != Whose::Session);
-        others.into_iter().any(|dispatch| dispatch.brought(identity))
+    pub(super) fn is_foreign_agent(&self, identity: &str) -> bool {
+        let others =
+            self.dispatches.iter().flatten().filter(|one| one.owner != DispatchOwner::Session);
+        others.into_iter().any(|dispatch| dispatch.has_job_for(identity))
     }
 }

@@ -2,7 +2,7 @@
 
 /// Which part of a list, newest first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Position<Id> {
+pub enum PageStart<Id> {
     /// After so many items, each of which is read and thrown away.
     Offset(i64),
     /// After this one, wherever in the list it is: as fast as the first page.

@@ -9,7 +9,7 @@ use crate::{
 /// A session, as far as its lifecycle is concerned.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Session {
-    pub terms: Terms,
+    pub policy: SessionPolicy,
     /// Of the user.
     pub participant_identity: ParticipantIdentity,
     pub created_at: DateTime<Utc>,
@@ -22,10 +22,10 @@ pub struct Session {
 
 /// What the session was started on; it never changes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Terms {
+pub struct SessionPolicy {
     pub room_creation: RoomCreation,
     /// None where the template names no agent.
-    pub agent: Option<AgentTerms>,
+    pub agent: Option<AgentPolicy>,
     /// How long the room waits for a user who dropped out.
     pub reconnect_window: TimeDelta,
     /// The longest the session lasts, counted from the user's joining.
@@ -36,7 +36,7 @@ pub struct Terms {
 
 /// What was agreed of the agent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct AgentTerms {
+pub struct AgentPolicy {
     /// How long it has to come.
     pub deadline: TimeDelta,
     /// Whether the session fails without it.
@@ -91,19 +91,19 @@ impl State {
     /// Whether the session is over, for ever.
     #[must_use]
     pub fn is_over(&self) -> bool {
-        !SessionStatus::LIVING.contains(&self.status)
+        !SessionStatus::OPEN.contains(&self.status)
     }
 
     /// Whether the user is in the room, as far as is known: of two moments at once the joining
     /// counts, and the next look decides.
     #[must_use]
-    pub fn is_user_there(&self) -> bool {
+    pub fn is_user_present(&self) -> bool {
         self.user_joined_at.is_some() && self.user_joined_at >= self.user_left_at
     }
 
     /// Whether the user was in the room at that time.
-    pub(super) fn was_user_there(&self, at: DateTime<Utc>) -> bool {
+    pub(super) fn was_user_present(&self, at: DateTime<Utc>) -> bool {
         let joined = self.user_joined_at.is_some_and(|joined| joined <= at);
-        joined && (self.is_user_there() || self.user_left_at.is_some_and(|left| left > at))
+        joined && (self.is_user_present() || self.user_left_at.is_some_and(|left| left > at))
     }
 }

@@ -12,18 +12,18 @@ use crate::{Session, StoreError};
 
 /// How a session comes to its end other than by what LiveKit shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Finish {
+pub enum EndCause {
     /// Somebody asked for it.
     Requested,
     /// LiveKit did not open its room.
-    Unopened,
+    RoomNotOpened,
 }
 
-impl Finish {
+impl EndCause {
     fn outcome(self) -> (SessionStatus, EndReason) {
         match self {
             Self::Requested => (SessionStatus::Ended, EndReason::Requested),
-            Self::Unopened => (SessionStatus::Failed, EndReason::LiveKitError),
+            Self::RoomNotOpened => (SessionStatus::Failed, EndReason::LiveKitError),
         }
     }
 
@@ -31,7 +31,7 @@ impl Finish {
     fn condition(self) -> &'static str {
         match self {
             Self::Requested => "",
-            Self::Unopened => "room_created_at is null and ",
+            Self::RoomNotOpened => "room_created_at is null and ",
         }
     }
 
@@ -40,7 +40,7 @@ impl Finish {
             Self::Requested => {
                 "('end_requested', '{}'), ('ended', '{\"end_reason\": \"requested\"}')"
             }
-            Self::Unopened => "('failed', '{\"end_reason\": \"livekit_error\"}')",
+            Self::RoomNotOpened => "('failed', '{\"end_reason\": \"livekit_error\"}')",
         }
     }
 }
@@ -52,45 +52,45 @@ impl Session {
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn finish(
+    pub async fn end(
         connection: &mut AsyncPgConnection,
         organization: OrganizationId,
         id: SessionId,
-        finish: Finish,
+        cause: EndCause,
     ) -> Result<Option<Self>, StoreError> {
         let shown = Self::as_select();
-        let finish = Finishing { organization, id, finish, shown };
-        Ok(finish.get_result(connection).await.optional()?)
+        let end = EndSession { organization, id, cause, shown };
+        Ok(end.get_result(connection).await.optional()?)
     }
 }
 
-struct Finishing {
+struct EndSession {
     organization: OrganizationId,
     id: SessionId,
-    finish: Finish,
+    cause: EndCause,
     shown: AsSelect<Session, Pg>,
 }
 
-impl QueryId for Finishing {
+impl QueryId for EndSession {
     type QueryId = ();
     // The text differs by the end, and is what the prepared statement is found by.
     const HAS_STATIC_QUERY_ID: bool = false;
 }
 
-impl Query for Finishing {
+impl Query for EndSession {
     type SqlType = SqlTypeOf<AsSelect<Session, Pg>>;
 }
 
-impl QueryFragment<Pg> for Finishing {
+impl QueryFragment<Pg> for EndSession {
     fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
-        let (status, reason) = self.finish.outcome();
+        let (status, reason) = self.cause.outcome();
         // Outside, `sessions` is what was written of the table inside.
         out.push_sql("with sessions as (update sessions set ended_at = now(), next_check_at = now(), revision = revision + 1, status = '");
         out.push_sql(status.as_str());
         out.push_sql("', end_reason = '");
         out.push_sql(reason.as_str());
         out.push_sql("' where status in ('pending', 'active') and ");
-        out.push_sql(self.finish.condition());
+        out.push_sql(self.cause.condition());
         out.push_sql("organization_id = ");
         out.push_bind_param::<sql_types::Uuid, _>(&self.organization)?;
         out.push_sql(" and id = ");
@@ -100,7 +100,7 @@ impl QueryFragment<Pg> for Finishing {
                insert into session_events (organization_id, session_id, at, event, detail)
                select organization_id, id, now(), event, detail::jsonb from sessions, (values ",
         );
-        out.push_sql(self.finish.events());
+        out.push_sql(self.cause.events());
         out.push_sql(") as events (event, detail)) select ");
         self.shown.walk_ast(out.reborrow())?;
         out.push_sql(" from sessions");

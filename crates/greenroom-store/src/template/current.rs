@@ -53,7 +53,7 @@ impl SessionTemplate {
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn living(
+    pub async fn current(
         connection: &mut AsyncPgConnection,
         organization: OrganizationId,
     ) -> Result<Vec<(FoldedName, Self)>, StoreError> {

@@ -13,10 +13,10 @@ const MINUTE: Duration = Duration::from_mins(1);
 const RESERVE: f64 = 0.25;
 
 /// The bounds on calls to LiveKit.
-pub(crate) struct Calls {
+pub(crate) struct LiveKitLimiter {
     in_flight: Semaphore,
     /// The keeper's share of them: a start always finds room, however slowly LiveKit answers looks.
-    keeping: Semaphore,
+    keeper_permits: Semaphore,
     budget: Option<Mutex<Budget>>,
 }
 
@@ -27,29 +27,29 @@ struct Budget {
     filled_at: Instant,
 }
 
-impl Calls {
+impl LiveKitLimiter {
     pub(crate) fn new(max_in_flight: usize, per_minute: Option<usize>) -> Self {
-        let keeping = (max_in_flight * 3 / 4).max(1);
+        let keeper_permits = (max_in_flight * 3 / 4).max(1);
         Self {
             in_flight: Semaphore::new(max_in_flight.max(1)),
-            keeping: Semaphore::new(keeping),
+            keeper_permits: Semaphore::new(keeper_permits),
             budget: per_minute.map(|calls| Mutex::new(Budget::new(calls))),
         }
     }
 
-    /// Waits until a call may begin, which ends when the permit is dropped. A start is never refused
+    /// Waiters until a call may begin, which ends when the permit is dropped. A start is never refused
     /// for the minute's sake: it is what the keeper leaves room for.
-    pub(crate) async fn begin(&self) -> Option<SemaphorePermit<'_>> {
+    pub(crate) async fn acquire(&self) -> Option<SemaphorePermit<'_>> {
         self.spend();
         self.in_flight.acquire().await.ok()
     }
 
     /// The same, for the keeper.
-    pub(crate) async fn begin_keeping(
+    pub(crate) async fn acquire_for_keeper(
         &self,
     ) -> (Option<SemaphorePermit<'_>>, Option<SemaphorePermit<'_>>) {
-        let keeping = self.keeping.acquire().await.ok();
-        (keeping, self.begin().await)
+        let keeper_permits = self.keeper_permits.acquire().await.ok();
+        (keeper_permits, self.acquire().await)
     }
 
     fn spend(&self) {
@@ -59,11 +59,11 @@ impl Calls {
     }
 
     /// What there is room to look at: when the minute's calls run low, only what is under way.
-    pub(crate) fn affords(&self) -> Urgency {
+    pub(crate) fn urgency(&self) -> Urgency {
         let Some(budget) = &self.budget else { return Urgency::Any };
         let mut budget = budget.lock().unwrap_or_else(PoisonError::into_inner);
         budget.fill(Instant::now());
-        if budget.left > budget.per_minute * RESERVE { Urgency::Any } else { Urgency::UnderWay }
+        if budget.left > budget.per_minute * RESERVE { Urgency::Any } else { Urgency::InProgress }
     }
 }
 
@@ -94,13 +94,13 @@ mod tests {
 
     #[test]
     fn a_minute_that_runs_low_leaves_what_is_at_rest() {
-        let calls = Calls::new(8, Some(100));
-        assert_eq!(calls.affords(), Urgency::Any);
+        let calls = LiveKitLimiter::new(8, Some(100));
+        assert_eq!(calls.urgency(), Urgency::Any);
         for _ in 0..80 {
             calls.spend();
         }
-        assert_eq!(calls.affords(), Urgency::UnderWay);
-        assert_eq!(Calls::new(8, None).affords(), Urgency::Any);
+        assert_eq!(calls.urgency(), Urgency::InProgress);
+        assert_eq!(LiveKitLimiter::new(8, None).urgency(), Urgency::Any);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use greenroom_testkit::pg::Database;
 
 use crate::session::{ORGANIZATION, session, template};
 
-const KEY: KeyClaim = KeyClaim { kind: KeyKind::Refetch, hash: [7; 32], fingerprint: [1; 32] };
+const KEY: KeyClaim = KeyClaim { kind: KeyKind::Implicit, hash: [7; 32], fingerprint: [1; 32] };
 
 fn start(number: u32) -> NewSession {
     let new = session(u128::from(number));
@@ -19,7 +19,7 @@ fn start(number: u32) -> NewSession {
 
 async fn started(db: &mut AsyncPgConnection, number: u32) -> Option<SessionId> {
     let started = start(number).insert(db).await.unwrap();
-    started.map(|started| started.opening.session.id)
+    started.map(|started| started.setup.session.id)
 }
 
 #[tokio::test]
@@ -79,10 +79,10 @@ async fn a_session_that_is_found_again_has_the_later_expiry_and_its_own_template
     let mut later = start(2);
     later.token.issued_at += chrono::Duration::seconds(60);
     let again = later.insert(&mut db).await.unwrap().unwrap();
-    assert_eq!(again.opening.session.id, first.opening.session.id);
+    assert_eq!(again.setup.session.id, first.setup.session.id);
     assert_eq!(again.token_expiry, first.token_expiry + chrono::Duration::seconds(60));
-    assert_eq!(again.opening.session.token_expiry, again.token_expiry);
+    assert_eq!(again.setup.session.token_expiry, again.token_expiry);
     let earlier = start(3).insert(&mut db).await.unwrap().unwrap();
     assert_eq!(earlier.token_expiry, first.token_expiry, "this token's own");
-    assert_eq!(earlier.opening.session.token_expiry, again.token_expiry, "the latest of all");
+    assert_eq!(earlier.setup.session.token_expiry, again.token_expiry, "the latest of all");
 }
