@@ -13,20 +13,20 @@ mod waits;
 mod webhooks;
 mod wire;
 
-use std::{path::PathBuf, process::ExitCode, time::Instant};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Instant;
 
 use anyhow::{Result, bail};
 use clap::{Args, Subcommand};
 use greenroom_testkit::place;
 use reqwest::Client;
 
-use crate::{
-    parts::{self, Postgres},
-    service,
-    steps::{Steps, seconds},
-};
-use figure::{Figure, Finding};
-use stage::Ground;
+use self::figure::{Figure, Finding};
+use self::stage::Ground;
+use crate::parts::Postgres;
+use crate::steps::{Steps, seconds};
+use crate::{parts, service};
 
 #[derive(Args)]
 pub struct Arguments {

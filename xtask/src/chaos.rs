@@ -9,25 +9,23 @@ mod stage;
 mod watch;
 mod workers;
 
-use std::{
-    process::ExitCode,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 use clap::{Args, Subcommand};
 use greenroom_testkit::place;
 use reqwest::Client;
-use tokio::{runtime::Handle, sync::Semaphore, task::JoinSet};
+use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
 
-use crate::{
-    parts::{self, Postgres},
-    service,
-    steps::{Steps, seconds},
-};
-use scenario::Scenario;
-use stage::{Ground, Stage};
+use self::scenario::Scenario;
+use self::stage::{Ground, Stage};
+use crate::parts::Postgres;
+use crate::steps::{Steps, seconds};
+use crate::{parts, service};
 
 /// Most of a scenario is waiting, so several share two cores.
 const AT_ONCE: usize = 3;

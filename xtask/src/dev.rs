@@ -2,20 +2,24 @@
 
 mod demo;
 
-use std::{fs::File, net::TcpListener, path::Path, process::ExitCode, time::Instant};
+use std::fs::File;
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Instant;
 
 use anyhow::{Result, bail, ensure};
 use clap::Args;
-use greenroom_testkit::{agent::Worker, livekit::Server, pg::Cluster, place};
+use greenroom_testkit::agent::Worker;
+use greenroom_testkit::livekit::Server;
+use greenroom_testkit::pg::Cluster;
+use greenroom_testkit::place;
 
-use crate::{
-    env, parts,
-    parts::Postgres,
-    service,
-    service::Service,
-    steps::{Steps, seconds},
-};
-use demo::Session;
+use self::demo::Session;
+use crate::parts::Postgres;
+use crate::service::Service;
+use crate::steps::{Steps, seconds};
+use crate::{env, parts, service};
 
 /// The name the demo's template asks for.
 const AGENT: &str = "greeter";

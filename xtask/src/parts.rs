@@ -3,14 +3,13 @@
 use std::path::Path;
 
 use anyhow::{Result, bail, ensure};
-use greenroom_testkit::{
-    livekit::{Options, Server},
-    pg::Cluster,
-    tools::{livekit, postgres, python},
-};
+use greenroom_testkit::livekit::{Options, Server};
+use greenroom_testkit::pg::Cluster;
+use greenroom_testkit::tools::{livekit, postgres, python};
 use tokio_postgres::NoTls;
 
-use crate::{env, steps::Steps};
+use crate::env;
+use crate::steps::Steps;
 
 /// A PostgreSQL server: somebody's, or ours while this lives.
 pub struct Postgres {

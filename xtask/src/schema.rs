@@ -4,11 +4,14 @@
 //! everything else here together, and its answer for the elements of an array would have to be
 //! patched by hand.
 
-use std::{fmt::Write, path::PathBuf, process::ExitCode};
+use std::fmt::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use greenroom_testkit::{pg::Database, place};
+use greenroom_testkit::pg::Database;
+use greenroom_testkit::place;
 use tokio_postgres::{Client, NoTls};
 
 const FILE: &str = "crates/greenroom-store/src/schema.rs";

@@ -1,25 +1,20 @@
 //! The program itself: built, started, ready.
 
-use std::{
-    net::TcpListener,
-    os::unix::fs::PermissionsExt,
-    path::{Path, PathBuf},
-    sync::{Mutex, PoisonError},
-    time::Duration,
-};
+use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use anyhow::{Context, Error, Result};
-use greenroom_testkit::{
-    caller,
-    livekit::Server,
-    place,
-    process::{Guarded, Process},
-    wait_until,
-};
+use greenroom_testkit::livekit::Server;
+use greenroom_testkit::process::{Guarded, Process};
+use greenroom_testkit::{caller, place, wait_until};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::{env, steps::Steps};
+use crate::env;
+use crate::steps::Steps;
 
 const READY_WITHIN: Duration = Duration::from_secs(20);
 

@@ -1,9 +1,7 @@
 //! Steps that run side by side, each a line with its duration; on a terminal one sees them work.
 
-use std::{
-    io::{IsTerminal, stdout},
-    time::{Duration, Instant},
-};
+use std::io::{IsTerminal, stdout};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};

@@ -3,26 +3,24 @@
 mod contract;
 mod counts;
 
-use std::{
-    io::{IsTerminal, stdout},
-    path::PathBuf,
-    process::ExitCode,
-    time::{Duration, Instant},
-};
+use std::io::{IsTerminal, stdout};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use clap::Args;
-use greenroom_testkit::{livekit::Server, pg::Database, place, process::Guarded};
+use greenroom_testkit::livekit::Server;
+use greenroom_testkit::pg::Database;
+use greenroom_testkit::place;
+use greenroom_testkit::process::Guarded;
 use tokio::time::sleep;
 
-use crate::{
-    parts,
-    parts::Postgres,
-    service,
-    service::Service,
-    steps::{Steps, seconds},
-};
-use counts::Counts;
+use self::counts::Counts;
+use crate::parts::Postgres;
+use crate::service::Service;
+use crate::steps::{Steps, seconds};
+use crate::{parts, service};
 
 const BETWEEN_LOOKS: Duration = Duration::from_millis(100);
 

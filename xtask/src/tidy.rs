@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 use greenroom_testkit::place;
 use serde_json::Value;
 
-use edges::{Dependency, Kind, Package};
+use self::edges::{Dependency, Kind, Package};
 
 pub fn run() -> Result<ExitCode> {
     let mut faults = edges::faults(&packages()?);

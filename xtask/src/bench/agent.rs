@@ -3,15 +3,15 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use greenroom_testkit::{agent::Actor, caller, livekit::View, pass};
+use greenroom_testkit::agent::Actor;
+use greenroom_testkit::livekit::View;
+use greenroom_testkit::{caller, pass};
 use serde_json::json;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
-use super::{
-    figure::{Finding, Reach, Unit},
-    stage::{Ground, Stage},
-    starts,
-};
+use super::figure::{Finding, Reach, Unit};
+use super::stage::{Ground, Stage};
+use super::starts;
 
 const AGENT: &str = "actor";
 

@@ -1,9 +1,7 @@
 //! Whether the keeper is in time with ten thousand sessions, and what of a core it takes.
 
-use std::{
-    collections::HashMap,
-    time::{Duration, Instant},
-};
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use chrono::DateTime;
@@ -11,13 +9,10 @@ use greenroom_testkit::{caller, pass};
 use serde_json::{Value, json};
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::{
-    figure::{Finding, Reach, Unit},
-    process,
-    stage::{Ground, Stage},
-    starts::{self, Started},
-    told,
-};
+use super::figure::{Finding, Reach, Unit};
+use super::stage::{Ground, Stage};
+use super::starts::Started;
+use super::{process, starts, told};
 use crate::api::{Api, text};
 
 const LIVE: usize = 10_000;

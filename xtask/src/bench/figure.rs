@@ -1,10 +1,12 @@
 //! What is measured, and what it has to reach.
 
-use std::{fmt, pin::Pin};
+use std::fmt;
+use std::pin::Pin;
 
 use anyhow::Result;
 
-use super::{agent, deadlines, limits, stage::Ground, waits, webhooks};
+use super::stage::Ground;
+use super::{agent, deadlines, limits, waits, webhooks};
 
 /// Something to measure.
 pub struct Figure {

@@ -8,11 +8,9 @@ use serde_json::json;
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
-use super::{
-    figure::{Finding, Reach, Unit},
-    stage::{Ground, Stage},
-    wire::Connection,
-};
+use super::figure::{Finding, Reach, Unit};
+use super::stage::{Ground, Stage};
+use super::wire::Connection;
 use crate::api::{Api, ORGANIZATION};
 
 const CONNECTIONS: usize = 64;

@@ -3,15 +3,14 @@
 use std::path::PathBuf;
 
 use anyhow::Result;
-use greenroom_testkit::{
-    livekit::{Options, Server},
-    pg::Database,
-    place,
-};
+use greenroom_testkit::livekit::{Options, Server};
+use greenroom_testkit::pg::Database;
+use greenroom_testkit::place;
 use reqwest::Client;
 use tokio_postgres::{Client as Postgres, NoTls};
 
-use crate::{api::Api, service::Service};
+use crate::api::Api;
+use crate::service::Service;
 
 /// What all stages are set on.
 #[derive(Clone)]

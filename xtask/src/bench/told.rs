@@ -1,19 +1,16 @@
 //! Webhooks as LiveKit sends them: signed beforehand, and sent as fast as they are taken.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-    time::{Duration, Instant},
-};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use greenroom_testkit::livekit::Server;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
-use super::{starts::USER, wire::Connection};
+use super::starts::USER;
+use super::wire::Connection;
 
 /// How many are sent at once, each on a connection that is kept.
 pub const CONNECTIONS: usize = 64;

@@ -7,12 +7,10 @@ use greenroom_testkit::pass;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
-use super::{
-    figure::{Finding, Reach, Unit},
-    process,
-    stage::{Ground, Stage},
-    starts::{self, Started},
-};
+use super::figure::{Finding, Reach, Unit};
+use super::stage::{Ground, Stage};
+use super::starts::Started;
+use super::{process, starts};
 
 const HELD: usize = 1_000;
 

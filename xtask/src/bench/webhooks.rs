@@ -2,15 +2,14 @@
 
 use anyhow::{Result, ensure};
 use greenroom_testkit::caller;
-
-use super::{
-    figure::{Finding, Reach, Unit},
-    stage::{Ground, Stage},
-    starts::{self, Started},
-    told::{self, CONNECTIONS, SID},
-    wire::Connection,
-};
 use serde_json::json;
+
+use super::figure::{Finding, Reach, Unit};
+use super::stage::{Ground, Stage};
+use super::starts::Started;
+use super::told::{CONNECTIONS, SID};
+use super::wire::Connection;
+use super::{starts, told};
 
 /// Sessions whose rooms are open, so that the keeper has its usual work beside.
 const SESSIONS: usize = 5_000;

@@ -3,13 +3,12 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use greenroom_testkit::{agent::Actor, pass};
+use greenroom_testkit::agent::Actor;
+use greenroom_testkit::pass;
 use serde_json::json;
 
-use super::{
-    stage::{AGENT, Stage},
-    watch::SETTLED,
-};
+use super::stage::{AGENT, Stage};
+use super::watch::SETTLED;
 
 const AGENT_WITHIN: Duration = Duration::from_secs(35);
 

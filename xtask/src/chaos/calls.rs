@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use greenroom_testkit::{agent::Actor, pass, user::Event, wait_until};
+use greenroom_testkit::agent::Actor;
+use greenroom_testkit::user::Event;
+use greenroom_testkit::{pass, wait_until};
 use serde_json::{Value, json};
 
 use super::stage::{AGENT, Session, Stage};

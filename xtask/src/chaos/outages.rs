@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use anyhow::{Result, bail, ensure};
-use greenroom_testkit::{agent::Actor, pass, user::Present};
+use greenroom_testkit::agent::Actor;
+use greenroom_testkit::pass;
+use greenroom_testkit::user::Present;
 use serde_json::json;
 
 use super::stage::{AGENT, LiveKit, Session, Stage};

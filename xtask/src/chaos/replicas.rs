@@ -1,9 +1,7 @@
 //! Two replicas on one database.
 
-use std::{
-    collections::BTreeSet,
-    time::{Duration, Instant},
-};
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use greenroom_testkit::agent::Actor;

@@ -4,11 +4,8 @@ use std::pin::Pin;
 
 use anyhow::Result;
 
-use super::{
-    agents, calls, outages, replicas,
-    stage::{Setting, Stage},
-    workers,
-};
+use super::stage::{Setting, Stage};
+use super::{agents, calls, outages, replicas, workers};
 
 /// A kind of trouble.
 pub struct Scenario {

@@ -3,31 +3,24 @@
 mod evidence;
 mod livekit;
 
-use std::{
-    cell::{Cell, RefCell},
-    path::PathBuf,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::cell::{Cell, RefCell};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use greenroom_testkit::{
-    agent::{Actor, Worker},
-    pg::Database,
-    place,
-    user::{Present, User},
-    wait_until,
-};
+use greenroom_testkit::agent::{Actor, Worker};
+use greenroom_testkit::pg::Database;
+use greenroom_testkit::user::{Present, User};
+use greenroom_testkit::{place, wait_until};
 use reqwest::Client;
 use serde_json::{Value, json};
 
 pub use livekit::LiveKit;
 
 use super::watch::Watch;
-use crate::{
-    api::{Api, text},
-    service::Service,
-};
+use crate::api::{Api, text};
+use crate::service::Service;
 
 /// The agent of every template: each stage has a LiveKit, and so the name, to itself.
 pub const AGENT: &str = "actor";

@@ -1,17 +1,14 @@
 //! Who is in a room, by LiveKit's own list, looked at until the watch is dropped.
 
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant},
-};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use greenroom_testkit::{livekit::View, pass, wait_until};
-use tokio::{
-    task::JoinHandle,
-    time::{MissedTickBehavior, interval},
-};
+use greenroom_testkit::livekit::View;
+use greenroom_testkit::{pass, wait_until};
+use tokio::task::JoinHandle;
+use tokio::time::{MissedTickBehavior, interval};
 
 const BETWEEN_LOOKS: Duration = Duration::from_millis(150);
 

@@ -3,13 +3,12 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use greenroom_testkit::{agent::Actor, pass};
+use greenroom_testkit::agent::Actor;
+use greenroom_testkit::pass;
 use serde_json::json;
 
-use super::{
-    stage::{AGENT, Session, Stage},
-    watch::{SETTLED, Watch},
-};
+use super::stage::{AGENT, Session, Stage};
+use super::watch::{SETTLED, Watch};
 
 /// The default deadline of an agent and a look of the keeper.
 const DEADLINE: Duration = Duration::from_secs(35);

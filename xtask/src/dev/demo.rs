@@ -10,7 +10,8 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::AGENT;
-use crate::{service::Service, steps::Steps};
+use crate::service::Service;
+use crate::steps::Steps;
 
 /// The organization of everything `dev` makes: the one of the examples in README and docs, whose
 /// tokens so find the demo's template and session.

@@ -3,11 +3,16 @@
 use std::path::Path;
 
 use anyhow::Result;
-use greenroom_testkit::{livekit::Server, place, process::Guarded, tools::python::CONTRACT};
+use greenroom_testkit::livekit::Server;
+use greenroom_testkit::place;
+use greenroom_testkit::process::Guarded;
+use greenroom_testkit::tools::python::CONTRACT;
 use uuid::Uuid;
 
 use super::{Check, log};
-use crate::{service, service::Service, steps::Steps};
+use crate::service;
+use crate::service::Service;
+use crate::steps::Steps;
 
 /// What the checks make belongs to it.
 const ORGANIZATION: Uuid = Uuid::from_u128(0x0190_d3a0_0000_7000_8000_0000_0000_7e57);

@@ -1,7 +1,8 @@
 //! What is kept of a round, for whoever looks into it.
 
 use anyhow::Result;
-use greenroom_testkit::{agent::Worker, livekit::AgentDispatch};
+use greenroom_testkit::agent::Worker;
+use greenroom_testkit::livekit::AgentDispatch;
 use serde_json::Value;
 
 use super::Stage;

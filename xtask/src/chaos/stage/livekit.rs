@@ -1,10 +1,8 @@
 //! A round's LiveKit: a server, or two nodes of a cluster.
 
 use anyhow::Result;
-use greenroom_testkit::{
-    livekit::{Cluster, Options, Server, USUAL_TARGET_LOAD},
-    place,
-};
+use greenroom_testkit::livekit::{Cluster, Options, Server, USUAL_TARGET_LOAD};
+use greenroom_testkit::place;
 
 use super::Setting;
 
