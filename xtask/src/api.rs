@@ -1,4 +1,4 @@
-//! The public API of one replica, as a backend sees it.
+//! The public API of one replica, called as a backend.
 
 use anyhow::{Context, Result, ensure};
 use reqwest::{Client, Method, StatusCode};
@@ -7,12 +7,12 @@ use uuid::Uuid;
 
 use crate::service::Service;
 
-/// The organization of everything that is made by it: whoever uses it has a database of its own.
+/// The default organization. It can be fixed, because each deployment has its own database.
 pub const ORGANIZATION: Uuid = Uuid::from_u128(0x0190_d3a0_0000_7000_8000_0000_0000_c405);
 
 const SESSIONS: &str = "/api/v1/sessions";
 
-/// Where calls go, and as whom.
+/// A client with the token of a backend of one organization.
 #[derive(Clone)]
 pub struct Api {
     client: Client,
@@ -30,35 +30,36 @@ impl Api {
         Self { client: client.clone(), base, token }
     }
 
-    /// Makes a template and says its id.
-    pub async fn template(&self, wanted: &Value) -> Result<String> {
-        let made = self.post("/api/v1/session-templates", wanted, None).await?;
-        text(&made, "id")
+    /// Creates a template and returns its id.
+    pub async fn create_template(&self, template: &Value) -> Result<String> {
+        let created = self.post("/api/v1/session-templates", template, None).await?;
+        text(&created, "id")
     }
 
-    /// Starts a session, and answers what the reply says.
+    /// Starts a session and returns the response.
     pub async fn start(&self, template: &str, user: &str, key: Option<&str>) -> Result<Value> {
-        let wanted = json!({ "session_template_id": template, "user_id": user });
-        self.post(&format!("{SESSIONS}/start"), &wanted, key).await
+        let request = json!({ "session_template_id": template, "user_id": user });
+        self.post(&format!("{SESSIONS}/start"), &request, key).await
     }
 
     pub async fn session(&self, id: &str) -> Result<Value> {
         self.call(Method::GET, &format!("{SESSIONS}/{id}"), None, None, StatusCode::OK).await
     }
 
-    /// The session, once its agent is there, no longer to be waited for, or half a minute is over.
-    pub async fn agent_ready(&self, id: &str) -> Result<Value> {
+    /// Returns the session as soon as its agent is ready or can no longer become ready, and after
+    /// 30 seconds at the latest.
+    pub async fn wait_for_agent(&self, id: &str) -> Result<Value> {
         let route = format!("{SESSIONS}/{id}?wait_for=agent_ready&timeout_seconds=30");
         self.call(Method::GET, &route, None, None, StatusCode::OK).await
     }
 
-    /// The newest sessions of a template that nobody has joined yet.
-    pub async fn pending(&self, template: &str) -> Result<Value> {
+    /// Returns the newest 200 pending sessions of a template.
+    pub async fn pending_sessions(&self, template: &str) -> Result<Value> {
         let route = format!("{SESSIONS}?status=pending&session_template_id={template}&limit=200");
         self.call(Method::GET, &route, None, None, StatusCode::OK).await
     }
 
-    /// All of its sessions.
+    /// Returns the first page of the organization's sessions.
     pub async fn sessions(&self) -> Result<Value> {
         self.call(Method::GET, SESSIONS, None, None, StatusCode::OK).await
     }
@@ -94,14 +95,17 @@ impl Api {
             request = request.header("Idempotency-Key", key);
         }
         let response = request.send().await.with_context(|| format!("{method} {route}"))?;
-        let (status, answer) = (response.status(), response.text().await?);
-        ensure!(status == expected, "{method} {route} answered {status}: {answer}");
-        serde_json::from_str(&answer).with_context(|| format!("{method} {route} answered {answer}"))
+        let (status, body) = (response.status(), response.text().await?);
+        ensure!(
+            status == expected,
+            "{method} {route} returned {status} instead of {expected}: {body}"
+        );
+        serde_json::from_str(&body).with_context(|| format!("{method} {route} returned {body}"))
     }
 }
 
-/// A field of an answer that has to be there.
-pub fn text(answer: &Value, field: &str) -> Result<String> {
-    let text = answer[field].as_str().map(str::to_owned);
-    text.with_context(|| format!("the answer has no {field}: {answer}"))
+/// Returns a text field of a response.
+pub fn text(response: &Value, field: &str) -> Result<String> {
+    let text = response[field].as_str().map(str::to_owned);
+    text.with_context(|| format!("the response has no text field {field}: {response}"))
 }

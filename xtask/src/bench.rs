@@ -1,17 +1,23 @@
-//! `cargo xtask bench`: what starts and the keeper cost, and whether they are in time, on the real
-//! parts.
+//! `cargo xtask bench`: cost and speed of starts and of the keeper, on real components.
 
 mod agent;
+mod callers;
+mod comparison;
 mod deadlines;
+mod deployment;
 mod figure;
 mod limits;
+mod memory;
+mod names;
+mod pages;
 mod process;
-mod stage;
+mod raw_http;
+mod start_load;
 mod starts;
-mod told;
+mod statistics;
 mod waits;
+mod webhook_load;
 mod webhooks;
-mod wire;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -19,14 +25,14 @@ use std::time::Instant;
 
 use anyhow::{Result, bail};
 use clap::{Args, Subcommand};
-use greenroom_testkit::place;
+use greenroom_testkit::paths;
 use reqwest::Client;
 
-use self::figure::{Figure, Finding};
-use self::stage::Ground;
-use crate::parts::Postgres;
+use self::deployment::BenchEnv;
+use self::figure::{Figure, Measurement};
+use crate::components::{self, Postgres};
+use crate::service;
 use crate::steps::{Steps, seconds};
-use crate::{parts, service};
 
 #[derive(Args)]
 pub struct Arguments {
@@ -36,92 +42,102 @@ pub struct Arguments {
 
 #[derive(Subcommand)]
 enum What {
-    /// What looks after running sessions: in time, and for how much of the machine.
-    Keeper(Chosen),
-    /// How many sessions start in a second.
+    /// Measure the keeper: punctuality, CPU, webhooks, held requests.
+    Keeper(Selection),
+    /// Measure starts: limits, memory, token verification, lists, room names.
     Starts(Starts),
 }
 
 #[derive(Args)]
-struct Chosen {
-    /// Measure this figure only; may be given several times.
+struct Selection {
+    /// Measure only this figure. Can be repeated.
     #[arg(long, value_name = "NAME")]
     only: Vec<String>,
 }
 
 #[derive(Args)]
 struct Starts {
-    /// Measure plain starts against those of this program, a greenroom built from another revision.
-    #[arg(long, value_name = "PROGRAM")]
+    #[command(flatten)]
+    selection: Selection,
+    /// Compare plain starts and webhooks with this greenroom program, built from another revision.
+    #[arg(long, value_name = "PROGRAM", conflicts_with = "only")]
     against: Option<PathBuf>,
+    /// Number of interleaved rounds of the comparison.
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(2..=21))]
+    rounds: u32,
 }
 
 pub async fn run(arguments: Arguments) -> Result<ExitCode> {
-    let (figures, against) = match arguments.what {
-        What::Keeper(Chosen { only }) => (chosen(figure::of_keeper(), &only)?, None),
-        What::Starts(Starts { against }) => (figure::of_starts(), against),
+    let (figures, against, rounds) = match arguments.what {
+        What::Keeper(Selection { only }) => (select(figure::keeper(), &only)?, None, 0),
+        What::Starts(Starts { against: Some(against), rounds, .. }) => {
+            (figure::against(), Some(against), rounds)
+        }
+        What::Starts(Starts { selection, .. }) => {
+            (select(figure::starts(), &selection.only)?, None, 0)
+        }
     };
     let started = Instant::now();
-    println!("The real parts, side by side on this machine\n");
+    println!("Components, all on this machine\n");
     let steps = Steps::new();
     let (postgres, (), program) = tokio::try_join!(
         Postgres::durable(&steps),
-        parts::python(&steps),
+        components::python(&steps),
         service::build_released(&steps)
     )?;
-    let home = place::target().join("bench");
+    let home = paths::target_dir().join("bench");
     std::fs::remove_dir_all(&home).ok();
     let database_url = postgres.url.clone();
-    let ground = Ground { program, against, database_url, home, client: Client::new() };
-    println!("\nThe figures{:>16}{:>14}   to reach\n", "took", "measured");
-    let mut short = Vec::new();
-    // One after the other: each has the machine to itself.
+    let env = BenchEnv { program, against, rounds, database_url, home, client: Client::new() };
+    println!("\nFigures{:>20}{:>14}   threshold\n", "took", "measured");
+    let mut failed = Vec::new();
+    // One after another, so that each has the machine to itself.
     for figure in figures {
-        if !measure(&steps, &ground, &figure).await {
-            short.push(figure.name);
+        if !measure(&steps, &env, &figure).await {
+            failed.push(figure.name);
         }
     }
-    Ok(verdict(&short, started))
+    Ok(verdict(&failed, started))
 }
 
-fn chosen(mut all: Vec<Figure>, only: &[String]) -> Result<Vec<Figure>> {
+fn select(mut all: Vec<Figure>, only: &[String]) -> Result<Vec<Figure>> {
     if let Some(unknown) = only.iter().find(|name| all.iter().all(|one| one.name != **name)) {
         let names: Vec<&str> = all.iter().map(|figure| figure.name).collect();
-        bail!("there is no figure {unknown}, only {}", names.join(", "));
+        bail!("unknown figure {unknown}; the figures are {}", names.join(", "));
     }
     all.retain(|figure| only.is_empty() || only.iter().any(|name| name == figure.name));
     Ok(all)
 }
 
-/// Measures a figure and prints its lines, and says whether it reaches what it has to.
-async fn measure(steps: &Steps, ground: &Ground, figure: &Figure) -> bool {
+/// Measures a figure, prints its lines, and returns whether it passes its thresholds.
+async fn measure(steps: &Steps, env: &BenchEnv, figure: &Figure) -> bool {
     let started = Instant::now();
-    let measured = steps.watch(figure.name, figure.says, (figure.measure)(ground)).await;
-    let findings = match measured {
-        Ok(findings) => findings,
+    let measured = steps.watch(figure.name, figure.description, (figure.measure)(env)).await;
+    let measurements = match measured {
+        Ok(measurements) => measurements,
         Err(error) => {
-            steps.ended(false, figure.name, started.elapsed(), "could not be measured");
+            steps.ended(false, figure.name, started.elapsed(), "failed");
             steps.line(&format!("      {error:#}"));
             return false;
         }
     };
-    for (number, finding) in findings.iter().enumerate() {
-        let said = finding.to_string();
+    for (number, measurement) in measurements.iter().enumerate() {
+        let line = measurement.to_string();
         match number {
-            0 => steps.ended(finding.reaches(), figure.name, started.elapsed(), &said),
-            _ => steps.also(finding.reaches(), &said),
+            0 => steps.ended(measurement.passes(), figure.name, started.elapsed(), &line),
+            _ => steps.further_result(measurement.passes(), &line),
         }
     }
-    findings.iter().all(Finding::reaches)
+    measurements.iter().all(Measurement::passes)
 }
 
-fn verdict(short: &[&str], started: Instant) -> ExitCode {
+fn verdict(failed: &[&str], started: Instant) -> ExitCode {
     let took = seconds(started.elapsed());
-    if short.is_empty() {
-        println!("\neverything is reached, in {took}");
+    if failed.is_empty() {
+        println!("\nall thresholds passed, in {took}");
         return ExitCode::SUCCESS;
     }
-    println!("\nshort: {}, in {took}; the logs are in target/bench", short.join(", "));
+    println!("\nfailed: {}, in {took}; see the logs in target/bench", failed.join(", "));
     ExitCode::FAILURE
 }
 
@@ -130,14 +146,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_known_figures_can_be_chosen() {
-        let chosen_of = |names: &[&str]| {
+    fn only_known_figures_can_be_selected() {
+        let selected = |names: &[&str]| {
             let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
-            chosen(figure::of_keeper(), &names)
+            select(figure::keeper(), &names)
         };
-        assert_eq!(chosen_of(&["waits", "agent"]).unwrap().len(), 2);
-        assert_eq!(chosen_of(&[]).unwrap().len(), figure::of_keeper().len());
-        let refused = chosen_of(&["waits", "agents"]).err().unwrap().to_string();
+        assert_eq!(selected(&["waits", "agent"]).unwrap().len(), 2);
+        assert_eq!(selected(&[]).unwrap().len(), figure::keeper().len());
+        let refused = selected(&["waits", "agents"]).err().unwrap().to_string();
         assert!(refused.contains("agents") && refused.contains("deadlines"), "{refused}");
     }
 }

@@ -1,4 +1,4 @@
-//! `cargo xtask dev`: Greenroom with everything it needs, and a first session through its API.
+//! `cargo xtask dev`: runs Greenroom with everything it needs, and a demo session through its API.
 
 mod demo;
 
@@ -12,98 +12,94 @@ use anyhow::{Result, bail, ensure};
 use clap::Args;
 use greenroom_testkit::agent::Worker;
 use greenroom_testkit::livekit::Server;
+use greenroom_testkit::paths;
 use greenroom_testkit::pg::Cluster;
-use greenroom_testkit::place;
 
 use self::demo::Session;
-use crate::parts::Postgres;
-use crate::service::Service;
+use crate::components::{self, Postgres};
+use crate::env;
+use crate::service::{self, Service};
 use crate::steps::{Steps, seconds};
-use crate::{env, parts, service};
 
-/// The name the demo's template asks for.
+/// The agent name of the demo's template.
 const AGENT: &str = "greeter";
 
 #[derive(Args)]
 pub struct Arguments {
-    /// Stop once the session is verified: exit 0 if everything happened, else 1.
+    /// Exit after the demo session: 0 if it was verified, otherwise 1.
     #[arg(long)]
     check: bool,
-    /// Start over with an empty database.
+    /// Start with an empty database.
     #[arg(long)]
     fresh: bool,
-    /// Start no agent worker: one of your own, named `greeter`, may come.
+    /// Start no agent worker, so that you can run your own. Its agent name must be `greeter`.
     #[arg(long)]
     no_agent: bool,
-    /// The port of the API; by default 8080, or any free one when that is taken.
+    /// Port of the API. Default: 8080, or a free port if 8080 is in use.
     #[arg(long)]
     port: Option<u16>,
 }
 
-/// Everything that runs. The fields are dropped, and so stopped, in this order.
-struct Stage {
+/// All running components. They are dropped, and so stopped, in this order.
+struct Deployment {
     service: Service,
     worker: Option<Worker>,
     livekit: Server,
     postgres: Postgres,
 }
 
-pub async fn run(
-    arguments: Arguments,
-    asked_to_stop: impl Future<Output = ()>,
-) -> Result<ExitCode> {
+pub async fn run(arguments: Arguments, shutdown: impl Future<Output = ()>) -> Result<ExitCode> {
     let started = Instant::now();
     let check = arguments.check;
-    tokio::pin!(asked_to_stop);
+    tokio::pin!(shutdown);
     if let Some(port) = arguments.port {
         ensure!(
             TcpListener::bind(("127.0.0.1", port)).is_ok(),
-            "port {port} is taken: choose another with --port, or leave it out"
+            "port {port} is in use: pass another --port, or omit it"
         );
     }
-    println!("Greenroom, for development\n");
-    let set = tokio::select! {
-        set = set_up(&arguments) => set?,
-        () = &mut asked_to_stop => return Ok(ExitCode::from(130)),
+    println!("Components\n");
+    let (deployment, _lock) = tokio::select! {
+        deployment = start(&arguments) => deployment?,
+        () = &mut shutdown => return Ok(ExitCode::from(130)),
     };
-    let (stage, _lock) = set;
-    let with_agent = stage.worker.is_some();
-    let session = demo::run(&stage.service, with_agent, &mut asked_to_stop).await?;
+    let with_agent = deployment.worker.is_some();
+    let session = demo::run(&deployment.service, with_agent, &mut shutdown).await?;
     if check {
-        session.end(&stage.service).await;
+        session.end(&deployment.service).await;
         println!("\nVerified in {}.", seconds(started.elapsed()));
         return Ok(ExitCode::SUCCESS);
     }
-    addresses(&stage, &session);
-    println!("\nReady in {}. Ctrl-C stops it all.", seconds(started.elapsed()));
+    print_usage(&deployment, &session);
+    println!("\nReady in {}. Press Ctrl-C to stop.", seconds(started.elapsed()));
     let outcome = tokio::select! {
-        died = stage.service.died() => Err(died),
-        () = &mut asked_to_stop => Ok(ExitCode::SUCCESS),
+        exited = deployment.service.wait_for_exit() => Err(exited),
+        () = &mut shutdown => Ok(ExitCode::SUCCESS),
     };
     println!("\nStopping.");
-    session.end(&stage.service).await;
+    session.end(&deployment.service).await;
     outcome
 }
 
-async fn set_up(arguments: &Arguments) -> Result<(Stage, File)> {
-    let home = place::target().join("dev");
-    let lock = only_one(&home)?;
+async fn start(arguments: &Arguments) -> Result<(Deployment, File)> {
+    let home = paths::target_dir().join("dev");
+    let lock = lock(&home)?;
     if arguments.fresh {
-        start_over(&home)?;
+        delete_database(&home)?;
     }
     let steps = Steps::new();
-    let port = arguments.port.map_or_else(service::free_port, Ok)?;
+    let port = arguments.port.map_or_else(service::choose_port, Ok)?;
     let (postgres, (livekit, worker), program) = tokio::try_join!(
-        database(&steps, &home),
-        rooms(&steps, arguments.no_agent, port),
+        start_database(&steps, &home),
+        start_livekit(&steps, arguments.no_agent, port),
         service::build(&steps),
     )?;
     let service = Service::start(&steps, program, port, &postgres.url, &livekit, &home).await?;
-    Ok((Stage { service, worker, livekit, postgres }, lock))
+    Ok((Deployment { service, worker, livekit, postgres }, lock))
 }
 
-async fn database(steps: &Steps, home: &Path) -> Result<Postgres> {
-    let postgres = Postgres::kept_in(steps, &home.join("postgres")).await?;
+async fn start_database(steps: &Steps, home: &Path) -> Result<Postgres> {
+    let postgres = Postgres::persistent(steps, &home.join("postgres")).await?;
     steps
         .run("Migrations", "migrating", async {
             let applied = greenroom_store::migrate::run(&postgres.url).await?.len();
@@ -120,14 +116,18 @@ async fn database(steps: &Steps, home: &Path) -> Result<Postgres> {
     Ok(postgres)
 }
 
-async fn rooms(steps: &Steps, no_agent: bool, greenroom: u16) -> Result<(Server, Option<Worker>)> {
-    // What LiveKit tells is known at once; without it, Greenroom sees it a little later.
-    let webhook = format!("http://127.0.0.1:{greenroom}/webhooks/livekit");
-    let livekit = parts::livekit(steps, vec![webhook]);
+async fn start_livekit(
+    steps: &Steps,
+    no_agent: bool,
+    service_port: u16,
+) -> Result<(Server, Option<Worker>)> {
+    // Without webhooks, Greenroom notices changes only when it checks a session.
+    let webhook = format!("http://127.0.0.1:{service_port}/webhooks/livekit");
+    let livekit = components::livekit(steps, vec![webhook]);
     if no_agent {
         return Ok((livekit.await?, None));
     }
-    let (livekit, ()) = tokio::try_join!(livekit, parts::python(steps))?;
+    let (livekit, ()) = tokio::try_join!(livekit, components::python(steps))?;
     let worker = steps
         .run("Agent worker", "registering with LiveKit", async {
             Ok((Worker::start(&livekit, AGENT).await?, format!("{AGENT}, registered with LiveKit")))
@@ -136,36 +136,38 @@ async fn rooms(steps: &Steps, no_agent: bool, greenroom: u16) -> Result<(Server,
     Ok((livekit, Some(worker)))
 }
 
-fn only_one(home: &Path) -> Result<File> {
+/// Ensures that only one `cargo xtask dev` uses the directory.
+fn lock(home: &Path) -> Result<File> {
     std::fs::create_dir_all(home)?;
     let lock = File::create(home.join("lock"))?;
     ensure!(
         lock.try_lock().is_ok(),
-        "another `cargo xtask dev` runs in this repository: stop it first"
+        "another `cargo xtask dev` is running in this repository: stop it first"
     );
     Ok(lock)
 }
 
-fn start_over(home: &Path) -> Result<()> {
+fn delete_database(home: &Path) -> Result<()> {
     if env::text("DATABASE_URL").is_some() {
         bail!(
-            "--fresh empties the PostgreSQL of target/dev, but DATABASE_URL names another: unset it"
+            "--fresh deletes the database in target/dev, but DATABASE_URL names another one: \
+             unset DATABASE_URL"
         );
     }
-    Cluster::forget(&home.join("postgres"))
+    Cluster::delete(&home.join("postgres"))
 }
 
-fn addresses(stage: &Stage, session: &Session) {
-    println!("\nStart another:\n\n{}\n", session.curl(&stage.service));
+fn print_usage(deployment: &Deployment, session: &Session) {
+    println!("\nStart another session:\n\n{}\n", session.curl(&deployment.service));
     let rows: [(&str, &str); 6] = [
-        ("API", &stage.service.url("/api/v1")),
-        ("Docs", &stage.service.url("/docs")),
-        ("LiveKit", stage.livekit.url()),
-        ("PostgreSQL", &stage.postgres.url),
-        ("Logs", &stage.service.log()),
-        ("Settings", &format!("set -a; . target/dev/{}; set +a", service::SETTINGS)),
+        ("API", &deployment.service.url("/api/v1")),
+        ("Docs", &deployment.service.url("/docs")),
+        ("LiveKit", deployment.livekit.url()),
+        ("PostgreSQL", &deployment.postgres.url),
+        ("Logs", &deployment.service.log()),
+        ("Settings", &format!("set -a; . target/dev/{}; set +a", service::SETTINGS_FILE)),
     ];
-    for (name, address) in rows {
-        println!("  {name:<12}{address}");
+    for (name, value) in rows {
+        println!("  {name:<12}{value}");
     }
 }

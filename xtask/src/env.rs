@@ -1,21 +1,23 @@
-//! The one file of xtask that reads the environment.
+//! The only file of xtask that reads environment variables.
 
-#![allow(clippy::disallowed_methods, reason = "this is the file the ban points to")]
+#![expect(clippy::disallowed_methods, reason = "clippy.toml allows these methods only here")]
 
-/// A variable that is set and not empty.
+/// Returns the value of a variable that is set and not empty.
 pub fn text(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
-/// The names of all variables, for taking some of them away from a child.
+/// Returns the names of all variables, so that some of them can be removed for a child process.
 pub fn names() -> Vec<String> {
     std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()).collect()
 }
 
-/// A variable that a cargo sets for the program it runs. Handed on to another cargo, it makes build
-/// scripts that read it (ring's does) run again, and all that is built on them be built again: this
-/// time, and the next time without it.
-pub fn is_of_cargo_run(name: &str) -> bool {
+/// Whether cargo sets this variable for the program that it runs.
+///
+/// A nested cargo must not inherit these variables: some build scripts (ring's, for example) read
+/// them, so the nested cargo would rebuild those crates and everything that depends on them. A
+/// direct call of cargo would then rebuild them once more.
+pub fn is_set_by_cargo(name: &str) -> bool {
     name == "CARGO"
         || ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_", "CARGO_CRATE_", "CARGO_PRIMARY_"]
             .iter()
@@ -27,10 +29,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_people_set_for_cargo_is_kept() {
-        assert!(is_of_cargo_run("CARGO_PKG_NAME") && is_of_cargo_run("CARGO_MANIFEST_DIR"));
+    fn settings_of_the_user_are_not_set_by_cargo() {
+        assert!(is_set_by_cargo("CARGO_PKG_NAME") && is_set_by_cargo("CARGO_MANIFEST_DIR"));
         for name in ["CARGO_TARGET_DIR", "CARGO_HOME", "CARGO_NET_OFFLINE", "PATH"] {
-            assert!(!is_of_cargo_run(name), "{name}");
+            assert!(!is_set_by_cargo(name), "{name}");
         }
     }
 }

@@ -1,12 +1,14 @@
-//! The chores of this repository: `cargo xtask <command>`.
+//! Development commands of this repository: `cargo xtask <command>`.
 
 mod api;
 mod bench;
 mod chaos;
+mod check;
+mod checks;
+mod components;
 mod dev;
 mod env;
 mod migrate;
-mod parts;
 mod schema;
 mod service;
 mod steps;
@@ -20,7 +22,7 @@ use clap::{Parser, Subcommand};
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 
-/// The chores of Greenroom's repository.
+/// Development commands of Greenroom's repository.
 #[derive(Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask")]
 struct Cli {
@@ -30,29 +32,31 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Run Greenroom with everything it needs, and start a first session through its API.
+    /// Run Greenroom with everything it needs and start a session through its API.
     Dev(dev::Arguments),
-    /// Run every check and every test, against real parts.
+    /// Run format, tidy, clippy and unit tests, without any server.
+    Check,
+    /// Run every check and every test on real components.
     Test(test::Arguments),
-    /// Make trouble for running sessions, and see what becomes of them.
+    /// Inject faults into running sessions and check how the sessions end.
     Chaos(chaos::Arguments),
-    /// Measure what Greenroom costs and how fast it is, and fail where that is not enough.
+    /// Measure cost and speed, and fail if a figure misses its threshold.
     Bench(bench::Arguments),
-    /// Move a database's schema.
+    /// Migrate the schema of `DATABASE_URL`.
     Migrate(migrate::Arguments),
     /// Generate the store's schema.rs from a migrated database.
     Schema(schema::Arguments),
-    /// Hold the crates and the sources against the rules of the house.
+    /// Check repository rules: dependencies, file names, language.
     Tidy,
 }
 
 fn main() -> ExitCode {
     let command = Cli::parse().command;
-    // reqwest comes without cryptography of its own; ring is in the tree already, for LiveKit.
+    // reqwest is built without a TLS provider. ring is in the tree already, through livekit-api.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let outcome = Runtime::new().map_err(Into::into).and_then(|runtime| {
         let outcome = runtime.block_on(run(command));
-        // What still blocks (an installation, a build) ends with this process, by its guard.
+        // A blocking child process (an installation, a build) is stopped by its guard on exit.
         runtime.shutdown_background();
         outcome
     });
@@ -64,18 +68,22 @@ fn main() -> ExitCode {
 
 async fn run(command: Command) -> Result<ExitCode> {
     match command {
-        Command::Dev(arguments) => Box::pin(dev::run(arguments, asked_to_stop()?)).await,
+        Command::Dev(arguments) => Box::pin(dev::run(arguments, shutdown_signal()?)).await,
+        Command::Check => tokio::select! {
+            outcome = check::run() => outcome,
+            () = shutdown_signal()? => Ok(ExitCode::from(130)),
+        },
         Command::Test(arguments) => tokio::select! {
             outcome = test::run(arguments) => outcome,
-            () = asked_to_stop()? => Ok(ExitCode::from(130)),
+            () = shutdown_signal()? => Ok(ExitCode::from(130)),
         },
         Command::Chaos(arguments) => tokio::select! {
             outcome = Box::pin(chaos::run(arguments)) => outcome,
-            () = asked_to_stop()? => Ok(ExitCode::from(130)),
+            () = shutdown_signal()? => Ok(ExitCode::from(130)),
         },
         Command::Bench(arguments) => tokio::select! {
             outcome = Box::pin(bench::run(arguments)) => outcome,
-            () = asked_to_stop()? => Ok(ExitCode::from(130)),
+            () = shutdown_signal()? => Ok(ExitCode::from(130)),
         },
         Command::Migrate(arguments) => migrate::run(arguments).await,
         Command::Schema(arguments) => schema::run(arguments).await,
@@ -83,8 +91,8 @@ async fn run(command: Command) -> Result<ExitCode> {
     }
 }
 
-/// Ends at Ctrl-C or SIGTERM, which from now on do nothing else.
-fn asked_to_stop() -> Result<impl Future<Output = ()>> {
+/// Completes at Ctrl-C or SIGTERM. From the call on, neither signal ends the process.
+fn shutdown_signal() -> Result<impl Future<Output = ()>> {
     let (mut interrupt, mut terminate) =
         (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     Ok(async move {

@@ -1,4 +1,4 @@
-//! `cargo xtask migrate`: a database's schema, up and down.
+//! `cargo xtask migrate`: applies and reverts the migrations of a database.
 
 use std::process::ExitCode;
 
@@ -12,36 +12,38 @@ use crate::env;
 pub struct Arguments {
     #[command(subcommand)]
     action: Action,
-    /// The database; by default the one of `DATABASE_URL`.
+    /// URL of the database. Default: `DATABASE_URL`.
     #[arg(long, global = true)]
     database_url: Option<String>,
 }
 
 #[derive(Subcommand)]
 enum Action {
-    /// Apply what is missing.
+    /// Apply the missing migrations.
     Run,
-    /// Take back the last migrations.
+    /// Revert the last migrations.
     Revert {
-        /// How many.
+        /// Number of migrations to revert.
         #[arg(default_value_t = 1)]
         count: usize,
     },
-    /// Take back the last migration and apply it again.
+    /// Revert the last migration and apply it again.
     Redo,
-    /// Say which migrations the database has.
+    /// List all migrations and whether they are applied.
     Status,
 }
 
 pub async fn run(arguments: Arguments) -> Result<ExitCode> {
     let url = arguments.database_url.or_else(|| env::text("DATABASE_URL"));
-    let url = url.context("name the database: set DATABASE_URL, or give --database-url")?;
+    let url = url.context("no database is named: set DATABASE_URL or pass --database-url")?;
     match arguments.action {
-        Action::Run => say("applied", &migrate::run(&url).await?),
-        Action::Revert { count } => say("reverted", &migrate::revert(&url, count).await?),
+        Action::Run => print_migrations("applied", &migrate::run(&url).await?),
+        Action::Revert { count } => {
+            print_migrations("reverted", &migrate::revert(&url, count).await?)
+        }
         Action::Redo => {
-            say("reverted", &migrate::revert(&url, 1).await?);
-            say("applied", &migrate::run(&url).await?);
+            print_migrations("reverted", &migrate::revert(&url, 1).await?);
+            print_migrations("applied", &migrate::run(&url).await?);
         }
         Action::Status => {
             for migration in migrate::status(&url).await? {
@@ -56,9 +58,9 @@ pub async fn run(arguments: Arguments) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn say(what: &str, migrations: &[String]) {
+fn print_migrations(action: &str, migrations: &[String]) {
     for migration in migrations {
-        println!("{what:<8} {migration}");
+        println!("{action:<8} {migration}");
     }
     if migrations.is_empty() {
         println!("nothing to do");

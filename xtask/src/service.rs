@@ -1,4 +1,4 @@
-//! The program itself: built, started, ready.
+//! The `greenroom` program: how to build and start it, and access to the running process.
 
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
@@ -8,64 +8,64 @@ use std::time::Duration;
 
 use anyhow::{Context, Error, Result};
 use greenroom_testkit::livekit::Server;
-use greenroom_testkit::process::{Guarded, Process};
-use greenroom_testkit::{caller, place, wait_until};
+use greenroom_testkit::process::{GuardedCommand, Process};
+use greenroom_testkit::{caller, paths, ports, random_hex, wait_until};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::env;
 use crate::steps::Steps;
 
-const READY_WITHIN: Duration = Duration::from_secs(20);
+/// Maximum time from the start of the process until `/readyz` returns 200.
+const READY_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Where `greenroom serve` listens unless told otherwise.
-const USUAL_PORT: u16 = 8080;
+/// The port on which `greenroom serve` listens by default.
+const DEFAULT_PORT: u16 = 8080;
 
-/// Where front ends are served while they are developed.
-const PAGES: &str = "http://localhost:3000,http://localhost:5173";
+/// Origins of the development servers of common front-end tools.
+const DEVELOPMENT_ORIGINS: &str = "http://localhost:3000,http://localhost:5173";
 
-/// The file with what it was configured by, for `greenroom doctor` and its like.
-pub const SETTINGS: &str = "greenroom.env";
+/// File with the settings of the service, for `greenroom doctor` and other commands.
+pub const SETTINGS_FILE: &str = "greenroom.env";
 
-/// A running `greenroom serve`.
+/// A running `greenroom serve`. Dropping it stops the process.
 pub struct Service {
     address: String,
     secret: String,
     process: Mutex<Process>,
 }
 
-/// Builds the program and says where it is.
+/// Builds the program and returns its path.
 pub async fn build(steps: &Steps) -> Result<PathBuf> {
-    let busy = "compiling, the first time some minutes";
-    build_for(steps, "dev", busy, "built").await
+    build_profile(steps, "dev", "compiling, takes minutes the first time", "built").await
 }
 
-/// Builds the program as it is released, and says where it is.
+/// Builds the program with optimizations and returns its path.
 pub async fn build_released(steps: &Steps) -> Result<PathBuf> {
-    let busy = "compiling as it is released, the first time a quarter of an hour";
-    build_for(steps, "release", busy, "built as it is released").await
+    let progress = "compiling with optimizations, takes a quarter of an hour the first time";
+    build_profile(steps, "release", progress, "release build").await
 }
 
-async fn build_for(
+async fn build_profile(
     steps: &Steps,
     profile: &'static str,
-    busy: &str,
-    said: &str,
+    progress: &str,
+    summary: &str,
 ) -> Result<PathBuf> {
     steps
-        .run("Greenroom", busy, async {
-            let log = place::target().join("dev/build.log");
+        .run("Greenroom", progress, async {
+            let log = paths::target_dir().join("dev/build.log");
             let built = tokio::task::spawn_blocking(move || build_blocking(profile, log));
-            Ok((built.await??, said.to_owned()))
+            Ok((built.await??, summary.to_owned()))
         })
         .await
 }
 
-/// A cargo as somebody would start it in the root of the repository.
-pub fn cargo(name: &str, log: PathBuf) -> Guarded {
-    let command = Guarded::new(name, "cargo", log).in_directory(place::workspace());
-    let inherited = env::names().into_iter().filter(|name| env::is_of_cargo_run(name));
-    inherited.fold(command, Guarded::without_env)
+/// Returns a `cargo` command as if it were started from a shell in the root of the repository.
+pub fn cargo(name: &str, log: PathBuf) -> GuardedCommand {
+    let command = GuardedCommand::new(name, "cargo", log).current_dir(paths::workspace_root());
+    let inherited = env::names().into_iter().filter(|name| env::is_set_by_cargo(name));
+    inherited.fold(command, GuardedCommand::env_remove)
 }
 
 fn build_blocking(profile: &str, log: PathBuf) -> Result<PathBuf> {
@@ -79,11 +79,11 @@ fn build_blocking(profile: &str, log: PathBuf) -> Result<PathBuf> {
         (message["target"]["name"] == "greenroom")
             .then(|| message["executable"].as_str().map(PathBuf::from))?
     };
-    output.lines().find_map(executable).context("cargo built no program called greenroom")
+    output.lines().find_map(executable).context("cargo reported no program named greenroom")
 }
 
 impl Service {
-    /// Starts it as a step. Its log and its secret are in `home`.
+    /// Starts the service as a step. Its log, settings and secret are in the directory `home`.
     pub async fn start(
         steps: &Steps,
         program: PathBuf,
@@ -95,123 +95,126 @@ impl Service {
         steps
             .run("Service", "waiting for /readyz", async {
                 let service = Self::launch(program, port, database_url, livekit, home, &[]).await?;
-                let said = service.url("");
-                Ok((service, said))
+                let summary = service.url("");
+                Ok((service, summary))
             })
             .await
     }
 
-    /// Starts it, with more settings than it needs, and waits until it says that it is ready.
+    /// Starts the service with `extra` settings in addition to the required ones, and waits until
+    /// `/readyz` returns 200.
     pub async fn launch(
         program: PathBuf,
         port: u16,
         database_url: &str,
         livekit: &Server,
         home: &Path,
-        more: &[(&str, &str)],
+        extra: &[(&str, &str)],
     ) -> Result<Self> {
         let address = format!("127.0.0.1:{port}");
         std::fs::create_dir_all(home)?;
-        let secret = kept_secret(&home.join("jwt-secret"))?;
+        let secret = load_or_create_secret(&home.join("jwt-secret"))?;
         let log = home.join("greenroom.log");
         std::fs::remove_file(&log).ok();
-        let needed = [
+        let required = [
             ("GREENROOM_LISTEN", address.as_str()),
-            ("GREENROOM_CORS_ORIGINS", PAGES),
+            ("GREENROOM_CORS_ORIGINS", DEVELOPMENT_ORIGINS),
             ("DATABASE_URL", database_url),
             ("LIVEKIT_URL", livekit.url()),
             ("LIVEKIT_API_KEY", livekit.api_key()),
             ("LIVEKIT_API_SECRET", livekit.api_secret()),
             ("AUTH_JWT_SECRET", &secret),
         ];
-        let settings = [&needed, more].concat();
-        let written = settings.iter().map(|(name, text)| format!("{name}='{text}'\n"));
-        let written = written.collect::<Vec<_>>().concat();
-        write_privately(&home.join(SETTINGS), &written)?;
+        let settings = [&required, extra].concat();
+        let lines = settings.iter().map(|(name, value)| format!("{name}='{value}'\n"));
+        let lines = lines.collect::<Vec<_>>().concat();
+        write_private_file(&home.join(SETTINGS_FILE), &lines)?;
         let mut process = settings
             .iter()
             .fold(
-                without_settings(Guarded::new("greenroom", program, log)),
-                |command, (name, text)| command.env(name, text),
+                without_inherited_settings(GuardedCommand::new("greenroom", program, log)),
+                |command, (name, value)| command.env(name, value),
             )
             .args(["serve"])
             .env("NO_COLOR", "1")
             .start()?;
-        ready(&mut process, &address).await?;
+        wait_until_ready(&mut process, &address).await?;
         Ok(Self { address, secret, process: Mutex::new(process) })
     }
 
-    /// Kills it at once, in the middle of whatever it does.
+    /// Kills the process with SIGKILL, also during requests.
     pub async fn kill(self) -> Result<()> {
         let process = self.process.into_inner().unwrap_or_else(PoisonError::into_inner);
         tokio::task::spawn_blocking(move || process.kill()).await?
     }
 
-    /// Where it listens, as `host:port`.
+    /// Returns the `host:port` on which the service listens.
     pub fn address(&self) -> &str {
         &self.address
     }
 
-    /// The address of a route.
+    /// Returns the URL of a route.
     pub fn url(&self, route: &str) -> String {
         format!("http://{}{route}", self.address)
     }
 
-    /// The token of a backend of this organization.
+    /// Returns a token of a backend of this organization.
     pub fn token_of(&self, organization: Uuid) -> String {
-        caller::backend(&self.secret, organization)
+        caller::backend_token(&self.secret, organization)
     }
 
-    /// The token of an end user of this organization.
+    /// Returns a token of an end user of this organization.
     pub fn token_of_user(&self, organization: Uuid, user: &str) -> String {
-        let claims =
-            json!({ "org_id": organization, "user_id": user, "exp": caller::in_seconds(3_600) });
+        let claims = json!({ "org_id": organization, "user_id": user, "exp": caller::seconds_from_now(3_600) });
         caller::token(&self.secret, &claims)
     }
 
-    /// Where it logs, seen from the root of the repository when it is inside.
+    /// Returns the path of the log, relative to the root of the repository if the log is inside it.
     pub fn log(&self) -> String {
         self.with_process(|process| {
             let log = process.log();
-            log.strip_prefix(place::workspace()).unwrap_or(log).display().to_string()
+            log.strip_prefix(paths::workspace_root()).unwrap_or(log).display().to_string()
         })
     }
 
-    /// The number of its process, which is not its guard's: it tells it itself.
+    /// Returns the id of the service's process, which the service logs. The direct child process of
+    /// xtask is the guard.
     pub fn pid(&self) -> Result<u32> {
-        let said = self.with_process(|process| process.output());
-        let listening = said.lines().find(|line| line.contains("listening"));
+        let output = self.with_process(|process| process.output());
+        let listening = output.lines().find(|line| line.contains("listening"));
         let pid = listening.and_then(|line| line.split_once("pid=")?.1.split_whitespace().next());
-        pid.and_then(|pid| pid.parse().ok()).context("the service has not said its pid")
+        pid.and_then(|pid| pid.parse().ok()).context("the log of the service contains no pid")
     }
 
-    /// How many lines of its log say this.
-    pub fn log_lines(&self, text: &str) -> usize {
-        self.with_process(|process| process.output()).matches(text).count()
+    /// Counts the log lines that contain one of these messages.
+    pub fn count_log_lines(&self, messages: &[&str]) -> usize {
+        let output = self.with_process(|process| process.output());
+        let has_message = |line: &&str| messages.iter().any(|message| line.contains(message));
+        output.lines().filter(has_message).count()
     }
 
-    /// Ends, with its last words, if it ever does.
-    pub async fn died(&self) -> Error {
+    /// Waits until the process exits, and returns an error with the end of its log.
+    pub async fn wait_for_exit(&self) -> Error {
         loop {
-            if let Err(died) = self.with_process(Process::check) {
-                return died;
+            if let Err(exited) = self.with_process(Process::ensure_running) {
+                return exited;
             }
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
     }
 
-    fn with_process<T>(&self, look: impl FnOnce(&mut Process) -> T) -> T {
-        look(&mut self.process.lock().unwrap_or_else(PoisonError::into_inner))
+    fn with_process<T>(&self, call: impl FnOnce(&mut Process) -> T) -> T {
+        call(&mut self.process.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
-async fn ready(process: &mut Process, address: &str) -> Result<()> {
+async fn wait_until_ready(process: &mut Process, address: &str) -> Result<()> {
     let url = format!("http://{address}/readyz");
-    let ready = wait_until("/readyz to be 200", READY_WITHIN, || {
-        let dead = process.has_ended();
+    let ready = wait_until("/readyz to return 200", READY_TIMEOUT, || {
+        let has_exited = process.has_exited();
         let url = &url;
         async move {
-            if dead {
+            if has_exited {
                 return Ok(Some(()));
             }
             let response = reqwest::get(url).await?;
@@ -223,44 +226,43 @@ async fn ready(process: &mut Process, address: &str) -> Result<()> {
         }
     })
     .await;
-    process.check()?;
+    process.ensure_running()?;
     ready
 }
 
-/// What a developer has exported for a deployment must not mix with what is set here.
-fn without_settings(program: Guarded) -> Guarded {
-    let ours = |name: &String| {
+/// Removes the settings that the developer's shell may export for another deployment.
+fn without_inherited_settings(program: GuardedCommand) -> GuardedCommand {
+    let is_setting = |name: &String| {
         ["GREENROOM_", "DATABASE_", "LIVEKIT_", "AUTH_"]
             .iter()
             .any(|prefix| name.starts_with(prefix))
     };
-    env::names().into_iter().filter(ours).fold(program, Guarded::without_env)
+    env::names().into_iter().filter(is_setting).fold(program, GuardedCommand::env_remove)
 }
 
-/// The usual port, or a free one when that is taken.
-pub fn free_port() -> Result<u16> {
-    if TcpListener::bind(("127.0.0.1", USUAL_PORT)).is_ok() {
-        Ok(USUAL_PORT)
+/// Returns the default port, or a free port if the default port is in use.
+pub fn choose_port() -> Result<u16> {
+    if TcpListener::bind(("127.0.0.1", DEFAULT_PORT)).is_ok() {
+        Ok(DEFAULT_PORT)
     } else {
-        place::free_tcp_port()
+        ports::free_tcp_port()
     }
 }
 
-/// The secret of callers' tokens, kept so that a token pasted yesterday is only refused for its
-/// age.
-fn kept_secret(file: &Path) -> Result<String> {
-    // An empty one was cut off in the making.
-    if let Some(kept) = std::fs::read_to_string(file).ok().filter(|kept| !kept.is_empty()) {
-        return Ok(kept);
+/// Returns the secret of the callers' tokens. It is kept in a file, so that a token of an earlier
+/// run stays valid until it expires.
+fn load_or_create_secret(file: &Path) -> Result<String> {
+    // An interrupted write may have left an empty file.
+    if let Some(secret) = std::fs::read_to_string(file).ok().filter(|secret| !secret.is_empty()) {
+        return Ok(secret);
     }
-    let secret =
-        format!("{}{}{}", place::random_hex()?, place::random_hex()?, place::random_hex()?);
-    write_privately(file, &secret)?;
+    let secret = format!("{}{}{}", random_hex()?, random_hex()?, random_hex()?);
+    write_private_file(file, &secret)?;
     Ok(secret)
 }
 
-/// Writes a file that nobody else may read.
-fn write_privately(file: &Path, text: &str) -> Result<()> {
+/// Writes a file that only its owner can read.
+fn write_private_file(file: &Path, text: &str) -> Result<()> {
     std::fs::write(file, "")?;
     std::fs::set_permissions(file, std::fs::Permissions::from_mode(0o600))?;
     Ok(std::fs::write(file, text)?)

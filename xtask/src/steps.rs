@@ -1,4 +1,4 @@
-//! Steps that run side by side, each a line with its duration; on a terminal one sees them work.
+//! Progress on the terminal: steps that run concurrently, each with one line for its result.
 
 use std::io::{IsTerminal, stdout};
 use std::time::{Duration, Instant};
@@ -7,46 +7,47 @@ use anyhow::{Context, Result};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use tokio::time::sleep;
 
-/// Steps shorter than this show only their result.
-const SILENCE: Duration = Duration::from_secs(2);
+/// Time after which a running step becomes visible. A faster step shows only its result.
+const PROGRESS_DELAY: Duration = Duration::from_secs(2);
 
-/// The width of a step's name.
-const NAME: usize = 14;
+/// Width of the column with the step's name.
+const NAME_WIDTH: usize = 14;
 
 /// A group of steps.
 #[derive(Debug)]
 pub struct Steps {
+    /// `None` if standard output is not a terminal.
     bars: Option<MultiProgress>,
 }
 
 impl Steps {
-    /// Steps that are shown on standard output.
+    /// Creates a group that prints to standard output.
     pub fn new() -> Self {
         Self { bars: stdout().is_terminal().then(MultiProgress::new) }
     }
 
-    /// Runs one step: `busy` says what takes so long when it does, the outcome comes with what to
-    /// say of it.
+    /// Runs a step and prints its result. `progress` is shown if the step takes long. `work` returns
+    /// its value and a summary for the result line.
     pub async fn run<T>(
         &self,
         name: &str,
-        busy: &str,
+        progress: &str,
         work: impl Future<Output = Result<(T, String)>>,
     ) -> Result<T> {
         let started = Instant::now();
-        let outcome = self.watch(name, busy, work).await;
-        let said = outcome.as_ref().map_or("failed", |(_, said)| said.as_str());
-        self.ended(outcome.is_ok(), name, started.elapsed(), said);
+        let outcome = self.watch(name, progress, work).await;
+        let summary = outcome.as_ref().map_or("failed", |(_, summary)| summary.as_str());
+        self.ended(outcome.is_ok(), name, started.elapsed(), summary);
         Ok(outcome.with_context(|| format!("{name} failed"))?.0)
     }
 
-    /// Does some work and shows, once it takes long, that it is under way.
-    pub async fn watch<T>(&self, name: &str, busy: &str, work: impl Future<Output = T>) -> T {
+    /// Runs `work` and shows `progress` if it takes long. Prints no result.
+    pub async fn watch<T>(&self, name: &str, progress: &str, work: impl Future<Output = T>) -> T {
         let mut work = Box::pin(work);
         tokio::select! {
             outcome = &mut work => outcome,
-            () = sleep(SILENCE) => {
-                let bar = self.show_busy(name, busy);
+            () = sleep(PROGRESS_DELAY) => {
+                let bar = self.show_progress(name, progress);
                 let outcome = work.await;
                 bar.finish_and_clear();
                 outcome
@@ -54,47 +55,48 @@ impl Steps {
         }
     }
 
-    /// The line of what has ended.
-    pub fn ended(&self, well: bool, name: &str, took: Duration, said: &str) {
-        let mark = if well { "✓" } else { "✗" };
-        self.line(format!("  {mark} {name:<NAME$} {:>8}  {said}", seconds(took)).trim_end());
+    /// Prints the result of a step.
+    pub fn ended(&self, passed: bool, name: &str, took: Duration, summary: &str) {
+        let mark = if passed { "✓" } else { "✗" };
+        let took = seconds(took);
+        self.line(format!("  {mark} {name:<NAME_WIDTH$} {took:>8}  {summary}").trim_end());
     }
 
-    /// One more line of what has ended.
-    pub fn also(&self, well: bool, said: &str) {
-        let mark = if well { "✓" } else { "✗" };
-        self.line(&format!("  {mark} {:<NAME$} {:>8}  {said}", "", ""));
+    /// Prints a further result of the last printed step.
+    pub fn further_result(&self, passed: bool, summary: &str) {
+        let mark = if passed { "✓" } else { "✗" };
+        self.line(&format!("  {mark} {:<NAME_WIDTH$} {:>8}  {summary}", "", ""));
     }
 
-    /// A line past the bars.
+    /// Prints a line above the progress bars.
     pub fn line(&self, line: &str) {
         match &self.bars {
-            // A line printed past the bars would be drawn over; without bars to draw it, it would
-            // be lost.
+            // The next redraw of the bars would overwrite a plain `println!`, and
+            // `MultiProgress::println` prints nothing while there are no bars.
             Some(bars) => bars.suspend(|| println!("{line}")),
             None => println!("{line}"),
         }
     }
 
-    fn show_busy(&self, name: &str, busy: &str) -> ProgressBar {
+    fn show_progress(&self, name: &str, progress: &str) -> ProgressBar {
         let Some(bars) = &self.bars else {
-            println!("  … {name:<NAME$} {:>8}  {busy}", "");
+            println!("  … {name:<NAME_WIDTH$} {:>8}  {progress}", "");
             return ProgressBar::hidden();
         };
         let style = ProgressStyle::with_template("  {spinner} {prefix} {elapsed:>8}  {msg}");
         let bar = ProgressBar::new_spinner()
             .with_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
         let bar = bars.add(
-            bar.with_elapsed(SILENCE)
-                .with_prefix(format!("{name:<NAME$}"))
-                .with_message(busy.to_owned()),
+            bar.with_elapsed(PROGRESS_DELAY)
+                .with_prefix(format!("{name:<NAME_WIDTH$}"))
+                .with_message(progress.to_owned()),
         );
         bar.enable_steady_tick(Duration::from_millis(120));
         bar
     }
 }
 
-/// A duration for people: `0.4 s`, `93.0 s`.
+/// Formats a duration in seconds: `0.4 s`, `93.0 s`.
 pub fn seconds(duration: Duration) -> String {
     format!("{:.1} s", duration.as_secs_f32())
 }

@@ -1,45 +1,96 @@
-//! `cargo xtask tidy`: the rules of the house that a compiler does not know.
+//! `cargo xtask tidy`: repository rules that the compiler does not know.
 
+mod dependencies;
 mod edges;
+mod language;
 mod sources;
+mod unused;
 
+use std::path::Path;
 use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result, ensure};
-use greenroom_testkit::place;
+use greenroom_testkit::paths;
 use serde_json::Value;
 
+use self::dependencies::Policy;
 use self::edges::{Dependency, Kind, Package};
+use self::language::Language;
 
 pub fn run() -> Result<ExitCode> {
-    let mut faults = edges::faults(&packages()?);
     let files = tracked_files()?;
-    for file in &files {
-        faults.extend(sources::name_faults(file));
-        // What is no text (a picture) has no lines to hold against a rule.
-        if let Ok(text) = std::fs::read_to_string(place::workspace().join(file)) {
-            faults.extend(sources::text_faults(file, &text));
-        }
-    }
+    let policy =
+        Policy::parse(&std::fs::read_to_string(paths::workspace_root().join("deny.toml"))?)?;
+    let metadata = metadata(&policy)?;
+    let mut faults = text_faults(&files)?;
+    faults.extend(manifest_faults(&metadata, &files)?);
+    faults.extend(policy.faults(&dependencies::resolved(&metadata)));
     for fault in &faults {
         println!("{fault}");
     }
     if faults.is_empty() {
-        println!("{} files and the edges between the crates are as they should be", files.len());
+        println!("{} files and all manifests follow the rules", files.len());
         return Ok(ExitCode::SUCCESS);
     }
-    println!("faults: {}", faults.len());
+    println!("violations: {}", faults.len());
     Ok(ExitCode::FAILURE)
 }
 
-/// The crates of the workspace with what their manifests name, without what that brings in turn.
-fn packages() -> Result<Vec<Package>> {
-    let metadata: Value = serde_json::from_str(&output(
-        "cargo",
-        &["metadata", "--format-version=1", "--no-deps", "--locked"],
-    )?)?;
-    let packages = metadata["packages"].as_array().context("cargo metadata names no packages")?;
-    Ok(packages.iter().map(package).collect())
+/// Checks file names, sources and language.
+fn text_faults(files: &[String]) -> Result<Vec<String>> {
+    let language = Language::new()?;
+    let mut faults = Vec::new();
+    for file in files {
+        faults.extend(sources::name_faults(file));
+        // Binary files (pictures) have no lines to check.
+        if let Ok(text) = std::fs::read_to_string(paths::workspace_root().join(file)) {
+            faults.extend(sources::text_faults(file, &text));
+            faults.extend(language.faults(file, &text));
+        }
+    }
+    Ok(faults)
+}
+
+/// Checks which crates each manifest names, and that its sources use them.
+fn manifest_faults(metadata: &Value, files: &[String]) -> Result<Vec<String>> {
+    let members: Vec<_> = metadata["packages"]
+        .as_array()
+        .context("cargo metadata lists no packages")?
+        .iter()
+        .filter(|package| package["source"].is_null())
+        .collect();
+    let packages: Vec<_> = members.iter().map(|member| package(member)).collect();
+    let mut faults = edges::faults(&packages);
+    for (member, package) in members.iter().zip(&packages) {
+        let sources = sources_of(member, files)?;
+        let ignored = member["metadata"]["cargo-machete"]["ignored"].as_array();
+        let ignored: Vec<_> =
+            ignored.into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect();
+        faults.extend(unused::faults(package, &ignored, |name| unused::mentions(&sources, name)));
+    }
+    Ok(faults)
+}
+
+/// The text of all Rust files of a workspace member.
+fn sources_of(member: &Value, files: &[String]) -> Result<String> {
+    let manifest = Path::new(member["manifest_path"].as_str().unwrap_or_default());
+    let directory = manifest.parent().context("a manifest has no directory")?;
+    let directory = directory.strip_prefix(paths::workspace_root())?;
+    let own = |file: &&String| {
+        let path = Path::new(file.as_str());
+        path.starts_with(directory) && path.extension().is_some_and(|extension| extension == "rs")
+    };
+    let read = |file: &String| Ok(std::fs::read_to_string(paths::workspace_root().join(file))?);
+    files.iter().filter(own).map(read).collect()
+}
+
+/// `cargo metadata` of the workspace and its dependencies on the platforms of `deny.toml`.
+fn metadata(policy: &Policy) -> Result<Value> {
+    let mut arguments = vec!["metadata", "--format-version=1", "--locked", "--all-features"];
+    for target in &policy.graph.targets {
+        arguments.extend(["--filter-platform", target]);
+    }
+    Ok(serde_json::from_str(&output("cargo", &arguments)?)?)
 }
 
 fn package(package: &Value) -> Package {
@@ -57,19 +108,20 @@ fn package(package: &Value) -> Package {
     }
 }
 
-/// What git has or would take: not what is ignored.
+/// Files that git tracks or would add.
 fn tracked_files() -> Result<Vec<String>> {
     let listed = output("git", &["ls-files", "--cached", "--others", "--exclude-standard"])?;
     Ok(listed
         .lines()
         .map(str::to_owned)
-        .filter(|file| place::workspace().join(file).exists())
+        .filter(|file| paths::workspace_root().join(file).exists())
         .collect())
 }
 
 fn output(program: &str, arguments: &[&str]) -> Result<String> {
-    let output = Command::new(program).args(arguments).current_dir(place::workspace()).output();
-    let output = output.with_context(|| format!("{program} is missing: install it"))?;
+    let output =
+        Command::new(program).args(arguments).current_dir(paths::workspace_root()).output();
+    let output = output.with_context(|| format!("{program} is missing; install it"))?;
     ensure!(
         output.status.success(),
         "{program} failed: {}",

@@ -1,4 +1,4 @@
-//! Who calls, and what they may do: every route of the API asks it, before it looks at anything else.
+//! Authentication and authorization of API requests: a middleware, and the extractors of handlers.
 
 pub mod claims;
 pub mod jwks;
@@ -11,7 +11,8 @@ use std::marker::PhantomData;
 
 use actix_web::body::{BoxBody, MessageBody};
 use actix_web::dev::{Payload, ServiceRequest, ServiceResponse};
-use actix_web::http::header::{self, HeaderMap};
+use actix_web::http::header;
+use actix_web::http::header::HeaderMap;
 use actix_web::middleware::Next;
 use actix_web::{FromRequest, HttpMessage, HttpRequest, web};
 use greenroom_core::Caller;
@@ -19,22 +20,22 @@ use greenroom_core::domain::OrganizationId;
 use paperclip::actix::OperationModifier;
 use paperclip::v2::schema::Apiv2Schema;
 
+use self::claims::Identity;
+use self::scope::{Scope, ScopeOf};
+use self::verify::Verifier;
 use crate::problem::{Code, Problem};
-use claims::Identity;
-use scope::{Scope, ScopeOf};
-use verify::Verifier;
 
-/// Below this everybody says who they are.
-const API: &str = "/api/v1/";
+/// Requests below this path need a caller's token.
+const API_PREFIX: &str = "/api/v1/";
 
-/// The middleware that verifies the caller's token, and leaves who it is for the extractors. A
-/// handler that was reached without it finds nobody and refuses.
+/// Middleware that verifies the token of each request below [`API_PREFIX`] and attaches the
+/// [`Identity`] for the extractors. An extractor that finds no identity refuses the request.
 pub async fn authenticate(
     request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<BoxBody>, actix_web::Error> {
-    if request.path().starts_with(API) {
-        match verify(&request).await {
+    if request.path().starts_with(API_PREFIX) {
+        match identify(&request).await {
             Ok(identity) => drop(request.extensions_mut().insert(identity)),
             Err(reason) => return Ok(request.error_response(unauthenticated(reason))),
         }
@@ -42,13 +43,15 @@ pub async fn authenticate(
     Ok(next.call(request).await?.map_into_boxed_body())
 }
 
-async fn verify(request: &ServiceRequest) -> Result<Identity, &'static str> {
-    let verifier = request.app_data::<web::Data<Verifier>>().ok_or("no verifier is configured")?;
-    let token = bearer_token(request.headers()).ok_or("there is no bearer token")?;
+async fn identify(request: &ServiceRequest) -> Result<Identity, &'static str> {
+    let verifier =
+        request.app_data::<web::Data<Verifier>>().ok_or("the application has no verifier")?;
+    let token = bearer_token(request.headers()).ok_or("the request has no bearer token")?;
     verifier.verify(token).await
 }
 
-/// The token of RFC 6750, §2.1; the scheme's name has no case (RFC 9110, §11.1). Two are none.
+/// Reads the bearer token (RFC 6750, §2.1). The scheme's name is case-insensitive (RFC 9110,
+/// §11.1). Two `Authorization` headers are ambiguous and count as no token.
 fn bearer_token(headers: &HeaderMap) -> Option<&str> {
     let mut values = headers.get_all(header::AUTHORIZATION);
     let value = values.next().filter(|_| values.next().is_none())?.to_str().ok()?;
@@ -56,16 +59,17 @@ fn bearer_token(headers: &HeaderMap) -> Option<&str> {
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
-/// Which check failed is for the log, without the token.
+/// Logs which check failed, without the token. The response does not contain the reason.
 fn unauthenticated(reason: &str) -> Problem {
-    tracing::info!(reason, "a caller was not authenticated");
-    Problem::new(Code::Unauthenticated, "Send a valid token: Authorization: Bearer <JWT>.")
+    tracing::info!(reason, "failed to authenticate a caller");
+    let detail = "The bearer token is missing or invalid. Send Authorization: Bearer <JWT>.";
+    Problem::new(Code::Unauthenticated, detail)
 }
 
-/// A caller whose token allows what `S` names: a backend, or one of its organization's end users.
+/// Extracts the caller, a backend or an end user, if the token permits the scope `S`.
 pub struct Allowed<S>(pub Caller, PhantomData<S>);
 
-/// A backend whose token allows what `S` names; end users are refused.
+/// Extracts the organization of a backend, if its token permits the scope `S`. Refuses end users.
 pub struct Backend<S>(pub OrganizationId, PhantomData<S>);
 
 impl<S: ScopeOf> FromRequest for Allowed<S> {
@@ -73,7 +77,7 @@ impl<S: ScopeOf> FromRequest for Allowed<S> {
     type Future = Ready<Result<Self, Problem>>;
 
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
-        ready(allow(request, S::SCOPE).map(|caller| Self(caller, PhantomData)))
+        ready(authorize(request, S::SCOPE).map(|caller| Self(caller, PhantomData)))
     }
 }
 
@@ -82,28 +86,34 @@ impl<S: ScopeOf> FromRequest for Backend<S> {
     type Future = Ready<Result<Self, Problem>>;
 
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
-        ready(allow(request, S::SCOPE).and_then(|caller| match caller.end_user {
+        ready(authorize(request, S::SCOPE).and_then(|caller| match caller.end_user {
             None => Ok(Self(caller.organization_id, PhantomData)),
             Some(_) => {
-                let detail = "This is for backends; the token is an end user's.";
+                let detail = "This route is for backends, but the token belongs to an end user. \
+                              Use a backend's token.";
                 Err(Problem::new(Code::UserForbidden, detail))
             }
         }))
     }
 }
 
-fn allow(request: &HttpRequest, scope: Scope) -> Result<Caller, Problem> {
+/// Returns the caller if its token permits the scope.
+fn authorize(request: &HttpRequest, scope: Scope) -> Result<Caller, Problem> {
     let extensions = request.extensions();
-    let identity =
-        extensions.get::<Identity>().ok_or_else(|| unauthenticated("nobody was asked"))?;
-    if identity.scopes.allow(scope) {
+    let identity = extensions
+        .get::<Identity>()
+        .ok_or_else(|| unauthenticated("the authentication middleware did not run"))?;
+    if identity.scopes.permit(scope) {
         return Ok(identity.caller.clone());
     }
-    let detail = format!("This needs a token whose scope claim names {}.", scope.as_str());
+    let detail = format!(
+        "The token's scope claim does not include {}. Use a token with this scope.",
+        scope.as_str()
+    );
     Err(Problem::new(Code::ScopeMissing, detail))
 }
 
-// The bearer scheme is added by openapi.rs, for paperclip's OpenAPI 2 has none.
+// `openapi.rs` adds the bearer scheme, because OpenAPI 2, which paperclip generates, has none.
 impl<S> Apiv2Schema for Allowed<S> {}
 impl<S> OperationModifier for Allowed<S> {}
 impl<S> Apiv2Schema for Backend<S> {}

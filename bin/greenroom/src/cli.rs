@@ -1,4 +1,4 @@
-//! The commands, and what they print.
+//! The command line: its arguments, and the commands that need no file of their own.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroUsize;
@@ -19,13 +19,13 @@ use crate::templates::command as templates;
 use crate::templates::file::FileFaults;
 use crate::{doctor, openapi, serve};
 
-/// Starts LiveKit sessions: the room, the agent and the token, by one POST.
+/// Starts LiveKit sessions: one POST opens the room, dispatches the agent and returns the token.
 ///
-/// Configured by environment variables; .env.example names them all.
+/// Environment variables configure Greenroom; .env.example documents them.
 #[derive(Parser)]
 #[command(version, after_help = "Exit codes: 0 done, 1 failed, 2 wrong usage or configuration.")]
 pub struct Arguments {
-    /// A TOML file with the same names in lower case; the environment comes before it.
+    /// TOML file with the same names in lower case. The environment overrides the file.
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
     #[command(subcommand)]
@@ -34,41 +34,41 @@ pub struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Serve the HTTP API until SIGTERM or Ctrl-C.
+    /// Serve the HTTP API and reconcile sessions with LiveKit, until SIGTERM or Ctrl-C.
     Serve,
-    /// Bring the database's schema up to date. Any number of processes may do so at once.
+    /// Bring the database schema up to date. Several processes may run this at the same time.
     Migrate {
-        /// Take back the newest N migrations instead.
+        /// Revert the newest N migrations instead.
         #[arg(long, value_name = "N")]
         revert: Option<NonZeroUsize>,
     },
-    /// Look at every dependency: each line is fine, or says what to do.
+    /// Check every dependency, and print what to do about each failure.
     Doctor,
     /// Print a caller's token for development, signed with `AUTH_JWT_SECRET`.
     Token {
-        /// The organization the token is for.
+        /// The caller's organization.
         #[arg(long, value_name = "UUID")]
         org: OrganizationId,
-        /// Make the caller this end user; without it, a backend.
+        /// The id of an end user. Without it, the caller is a backend.
         #[arg(long, value_name = "USER", value_parser = user)]
         user: Option<UserId>,
-        /// What the token allows, such as "sessions:start sessions:read"; without it, everything.
+        /// The permitted scopes, such as "sessions:start sessions:read". Without it, all scopes.
         #[arg(long, value_name = "SCOPES")]
         scope: Option<String>,
-        /// How long it is good for, such as 90s, 15m or 1h.
+        /// The token's lifetime, such as 90s, 15m or 1h.
         #[arg(long, value_name = "TIME", default_value = "1h", value_parser = humantime::parse_duration)]
         ttl: Duration,
     },
     /// Print the OpenAPI document.
     Openapi,
-    /// Ask the `serve` of this configuration whether it is ready: for a container's health check.
+    /// Check that `serve` with this configuration is ready, for a container's health check.
     Healthcheck,
     /// Manage organizations.
     Organization {
         #[command(subcommand)]
         command: OrganizationCommand,
     },
-    /// Keep an organization's session templates in a file.
+    /// Apply or export an organization's session templates as a file.
     Templates {
         #[command(subcommand)]
         command: templates::Command,
@@ -77,23 +77,24 @@ enum Command {
 
 #[derive(Subcommand)]
 enum OrganizationCommand {
-    /// Limit how many sessions of an organization may live at once.
+    /// Limit how many sessions of an organization may be pending or active at the same time.
     Limit {
-        /// The organization.
+        /// The organization's id.
         #[arg(value_name = "UUID")]
         organization: OrganizationId,
-        /// A number, `default` for `GREENROOM_MAX_ACTIVE_SESSIONS`, or `unlimited`.
+        /// A number, `default` for the value of `GREENROOM_MAX_ACTIVE_SESSIONS`, or `unlimited`.
         #[arg(value_parser = limit)]
         limit: SessionLimit,
     },
 }
 
-/// Why a command did not do what it is for.
+/// Why a command failed.
 pub enum Failure {
-    /// It was not tried.
+    /// The configuration is invalid. The command did nothing.
     Configuration(Faults),
-    /// Nor this, for the file it was given.
+    /// The file of templates is invalid. The command did nothing.
     File(FileFaults),
+    /// Any other failure.
     Other(anyhow::Error),
 }
 
@@ -115,16 +116,17 @@ impl From<anyhow::Error> for Failure {
     }
 }
 
-/// Exit codes: 0 done, 1 failed, 2 wrong usage or configuration.
+/// Runs a command and prints its failure. Returns 0 if it succeeded, 1 if it failed, and 2 if its
+/// usage or the configuration is wrong.
 pub async fn run(arguments: Arguments) -> ExitCode {
-    match try_to(arguments).await {
+    match execute(arguments).await {
         Ok(code) => code,
         Err(Failure::Configuration(faults)) => {
             eprintln!("greenroom: {faults}");
             ExitCode::from(2)
         }
         Err(Failure::File(faults)) => {
-            // As compilers tell them, so that editors find the place.
+            // Without a prefix, as compilers do, so that editors can jump to the line.
             eprintln!("{faults}");
             ExitCode::from(2)
         }
@@ -135,7 +137,7 @@ pub async fn run(arguments: Arguments) -> ExitCode {
     }
 }
 
-async fn try_to(arguments: Arguments) -> Result<ExitCode, Failure> {
+async fn execute(arguments: Arguments) -> Result<ExitCode, Failure> {
     let file = arguments.config.as_deref();
     match arguments.command {
         Command::Serve => serve::run(Settings::read(file)?).await?,
@@ -143,8 +145,8 @@ async fn try_to(arguments: Arguments) -> Result<ExitCode, Failure> {
             run_migrations(Settings::database_url(file)?.expose_secret(), revert).await?;
         }
         Command::Doctor => {
-            let well = doctor::run(Settings::read(file)?).await?;
-            return Ok(if well { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+            let is_healthy = doctor::run(Settings::read(file)?).await?;
+            return Ok(if is_healthy { ExitCode::SUCCESS } else { ExitCode::FAILURE });
         }
         Command::Token { org, user, scope, ttl } => {
             println!("{}", token(&Settings::token(file)?, org, user, scope, ttl)?);
@@ -153,9 +155,9 @@ async fn try_to(arguments: Arguments) -> Result<ExitCode, Failure> {
         Command::Healthcheck => healthcheck(Settings::listen(file)?).await?,
         Command::Organization { command: OrganizationCommand::Limit { organization, limit } } => {
             let url = Settings::database_url(file)?;
-            let set = set_session_limit(url.expose_secret(), organization, limit).await;
-            set.context("the limit is unchanged")?;
-            println!("{organization}  {}", told(limit));
+            let result = set_session_limit(url.expose_secret(), organization, limit).await;
+            result.context("failed to set the limit, which is unchanged")?;
+            println!("{organization}  {}", describe(limit));
         }
         Command::Templates { command } => {
             command.run(Settings::database_url(file)?.expose_secret()).await?;
@@ -165,18 +167,18 @@ async fn try_to(arguments: Arguments) -> Result<ExitCode, Failure> {
 }
 
 async fn run_migrations(url: &str, revert: Option<NonZeroUsize>) -> anyhow::Result<()> {
-    let (verb, nothing, names) = match revert {
-        None => ("applied", "the schema is as it should be", migrate::run(url).await),
+    let (verb, if_none, names) = match revert {
+        None => ("applied", "the schema is up to date", migrate::run(url).await),
         Some(count) => {
             ("reverted", "no migration is applied", migrate::revert(url, count.get()).await)
         }
     };
-    let names = names.context("the schema is unchanged")?;
+    let names = names.context("failed to migrate the schema, which is unchanged")?;
     for name in &names {
         println!("{verb}  {name}");
     }
     if names.is_empty() {
-        println!("nothing to do: {nothing}");
+        println!("nothing to do: {if_none}");
     }
     Ok(())
 }
@@ -191,7 +193,7 @@ fn token(
     let rules = &settings.rules;
     let expiry = get_current_timestamp().checked_add(ttl.as_secs());
     let mut claims = Map::from_iter([
-        ("exp".to_owned(), json!(expiry.context("--ttl is longer than time lasts")?)),
+        ("exp".to_owned(), json!(expiry.context("--ttl is too long")?)),
         (rules.org_claim.clone(), json!(organization)),
     ]);
     let optional = [
@@ -204,11 +206,11 @@ fn token(
         claims.extend(text.map(|text| (name.to_owned(), Value::String(text))));
     }
     let key = EncodingKey::from_secret(settings.secret.expose_secret().as_bytes());
-    encode(&Header::default(), &claims, &key).context("the token cannot be signed")
+    encode(&Header::default(), &claims, &key).context("failed to sign the token")
 }
 
 async fn healthcheck(listen: SocketAddr) -> anyhow::Result<()> {
-    // What listens everywhere answers here, too.
+    // A server that listens on all interfaces also listens on loopback.
     let host = match listen.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
         IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
@@ -216,14 +218,16 @@ async fn healthcheck(listen: SocketAddr) -> anyhow::Result<()> {
     };
     let url = format!("http://{}/readyz", SocketAddr::new(host, listen.port()));
     let client = reqwest::Client::builder().timeout(Duration::from_secs(5)).no_proxy().build()?;
-    let answer = client.get(&url).send().await.with_context(|| format!("{url} does not answer"))?;
-    let status = answer.status();
-    let body: Value = serde_json::from_slice(&answer.bytes().await?).unwrap_or_default();
-    let checks = body["checks"].as_object().context("what answers there is not Greenroom")?;
-    for (part, found) in checks {
-        println!("{part:<12}{}", found.as_str().unwrap_or_default());
+    let response = client.get(&url).send().await;
+    let response = response.with_context(|| format!("{url} does not answer; start `serve`"))?;
+    let status = response.status();
+    let body: Value = serde_json::from_slice(&response.bytes().await?).unwrap_or_default();
+    let checks = body["checks"].as_object();
+    let checks = checks.with_context(|| format!("the response of {url} is not Greenroom's"))?;
+    for (part, result) in checks {
+        println!("{part:<12}{}", result.as_str().unwrap_or_default());
     }
-    ensure!(status.is_success(), "not ready");
+    ensure!(status.is_success(), "Greenroom is not ready");
     Ok(())
 }
 
@@ -237,16 +241,16 @@ fn limit(text: &str) -> anyhow::Result<SessionLimit> {
         "unlimited" => Ok(SessionLimit::Unlimited),
         number => match number.parse() {
             Ok(sessions @ 0..) => Ok(SessionLimit::AtMost(sessions)),
-            _ => bail!("must be a whole number from 0, default, or unlimited"),
+            _ => bail!("must be a whole number from 0 to {}, default or unlimited", i32::MAX),
         },
     }
 }
 
-fn told(limit: SessionLimit) -> String {
+fn describe(limit: SessionLimit) -> String {
     match limit {
-        SessionLimit::Default => "as many sessions as the server's default allows".to_owned(),
-        SessionLimit::AtMost(1) => "at most 1 session at once".to_owned(),
-        SessionLimit::AtMost(sessions) => format!("at most {sessions} sessions at once"),
-        SessionLimit::Unlimited => "any number of sessions".to_owned(),
+        SessionLimit::Default => "the default of GREENROOM_MAX_ACTIVE_SESSIONS".to_owned(),
+        SessionLimit::AtMost(1) => "at most 1 active session".to_owned(),
+        SessionLimit::AtMost(sessions) => format!("at most {sessions} active sessions"),
+        SessionLimit::Unlimited => "no limit".to_owned(),
     }
 }

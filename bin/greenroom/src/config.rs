@@ -1,4 +1,4 @@
-//! The configuration: every variable, read and checked in one place, every fault told at once.
+//! The configuration: reads and checks every variable, and reports all faults at once.
 
 mod reader;
 mod value;
@@ -10,86 +10,87 @@ use std::path::Path;
 use greenroom_core::{Config, KeyPair, LiveKitConfig, OnLiveKitDown};
 use secrecy::SecretString;
 
+use self::reader::Reader;
+use self::value::{
+    address, claim_name, database_url, jwks, log_filter, log_format, long_secret, number, origins,
+    public_key, seconds, server_url,
+};
+use self::variable::WITHOUT_EFFECT;
 use crate::auth::claims::ClaimRules;
 use crate::auth::key::Key;
 use crate::auth::verify::{Keys, Verifier};
 pub use reader::Faults;
-use reader::Reader;
-use value::{
-    address, claim_name, database_url, jwks, log_filter, log_format, long_secret, number, origins,
-    public_key, seconds, server_url,
-};
-use variable::WITHOUT_EFFECT;
 
-/// How the log is written.
+/// The format of the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogFormat {
     Text,
     Json,
 }
 
-/// What `serve` needs to know.
+/// The settings of `serve`.
 pub struct Settings {
+    /// The address of the HTTP API.
     pub listen: SocketAddr,
-    /// The origins whose pages may call; none means that no page may.
+    /// The origins of the web pages that may call the API. If empty, no page may call.
     pub cors_origins: Vec<String>,
-    /// A filter in tracing's syntax.
+    /// The log filter, in tracing's syntax.
     pub log: String,
     pub log_format: LogFormat,
     pub greenroom: Config,
     pub verifier: Verifier,
-    /// What is set and changes nothing in this version.
+    /// The variables that are set but have no effect in this version.
     pub without_effect: Vec<&'static str>,
 }
 
-/// What a token for development is signed with, and has to say.
+/// The settings of `token`: the signing secret and the names and values of the claims.
 pub struct TokenSettings {
     pub secret: SecretString,
     pub rules: ClaimRules,
 }
 
 impl Settings {
-    /// Reads the environment, over this file when there is one.
+    /// Reads all settings from the environment and the file. The environment overrides the file.
     ///
     /// # Errors
-    /// With every missing and every wrong variable.
+    /// Returns a fault for each variable that is missing or invalid.
     pub fn read(file: Option<&Path>) -> Result<Self, Faults> {
-        Self::of(Reader::of_environment(file))
+        Self::from_reader(Reader::from_environment(file))
     }
 
-    /// Reads only what a command needs that talks to the database alone.
+    /// Reads only `DATABASE_URL`, for commands that use nothing but the database.
     ///
     /// # Errors
-    /// When `DATABASE_URL` is missing or wrong.
+    /// Returns a fault if `DATABASE_URL` is missing or invalid.
     pub fn database_url(file: Option<&Path>) -> Result<SecretString, Faults> {
-        let mut reader = Reader::of_environment(file);
+        let mut reader = Reader::from_environment(file);
         let url = reader.get("DATABASE_URL", database_url);
         reader.finish(url)
     }
 
-    /// Reads only where `serve` listens.
+    /// Reads only `GREENROOM_LISTEN`, the address of `serve`.
     ///
     /// # Errors
-    /// When `GREENROOM_LISTEN` is wrong.
+    /// Returns a fault if `GREENROOM_LISTEN` is invalid.
     pub fn listen(file: Option<&Path>) -> Result<SocketAddr, Faults> {
-        let mut reader = Reader::of_environment(file);
+        let mut reader = Reader::from_environment(file);
         let listen = reader.get("GREENROOM_LISTEN", address);
         reader.finish(listen)
     }
 
-    /// Reads only what a token for development needs.
+    /// Reads only the settings of `token`.
     ///
     /// # Errors
-    /// When there is no secret to sign it with, or what it has to say is wrong.
+    /// Returns a fault if `AUTH_JWT_SECRET` is missing, or for each invalid variable.
     pub fn token(file: Option<&Path>) -> Result<TokenSettings, Faults> {
-        let mut reader = Reader::of_environment(file);
+        let mut reader = Reader::from_environment(file);
         let rules = claim_rules(&mut reader);
         let secret = match reader.given("AUTH_JWT_SECRET") {
             Some(_) => reader.get("AUTH_JWT_SECRET", long_secret),
             None => {
-                reader.fault(
-                    "AUTH_JWT_SECRET is required to sign a token; where callers' tokens are \
-                     verified by a public key, only the identity system can",
+                reader.add_fault(
+                    "AUTH_JWT_SECRET is required to sign a token, but it is not set. If tokens are \
+                     verified with a public key, get one from your identity provider",
                 );
                 None
             }
@@ -98,7 +99,7 @@ impl Settings {
         reader.finish(settings)
     }
 
-    fn of(mut reader: Reader) -> Result<Self, Faults> {
+    fn from_reader(mut reader: Reader) -> Result<Self, Faults> {
         let listen = reader.get("GREENROOM_LISTEN", address);
         let cors_origins = reader.get("GREENROOM_CORS_ORIGINS", origins);
         let log = reader.get("GREENROOM_LOG", log_filter);
@@ -109,7 +110,7 @@ impl Settings {
         let token_ttl = reader.get("LIVEKIT_TOKEN_TTL_SECONDS", seconds);
         let max_in_flight = reader.get("LIVEKIT_MAX_IN_FLIGHT", |text| number(text, 1, 10_000));
         let calls_per_minute =
-            reader.get_given("LIVEKIT_CALLS_PER_MINUTE", |text| number(text, 1, 1_000_000));
+            reader.get_optional("LIVEKIT_CALLS_PER_MINUTE", |text| number(text, 1, 1_000_000));
         let agent_deadline = reader.get("GREENROOM_AGENT_DEADLINE_SECONDS", seconds);
         let reconcile_every = reader.get("GREENROOM_RECONCILE_SECONDS", seconds);
         let on_livekit_down = reader.get("GREENROOM_ON_LIVEKIT_DOWN", |text| match text {
@@ -118,16 +119,16 @@ impl Settings {
             _ => Err("must be fail or token_only".to_owned()),
         });
         let retention_days =
-            reader.get_given("GREENROOM_RETENTION_DAYS", |text| number(text, 1, 36_500));
+            reader.get_optional("GREENROOM_RETENTION_DAYS", |text| number(text, 1, 36_500));
         let max_active_sessions = reader
-            .get_given("GREENROOM_MAX_ACTIVE_SESSIONS", |text| number(text, 0, 1_000_000_000));
+            .get_optional("GREENROOM_MAX_ACTIVE_SESSIONS", |text| number(text, 0, 1_000_000_000));
         let starts_per_minute =
-            reader.get_given("GREENROOM_STARTS_PER_MINUTE", |text| number(text, 1, 1_000_000));
+            reader.get_optional("GREENROOM_STARTS_PER_MINUTE", |text| number(text, 1, 1_000_000));
         let keys = keys(&mut reader);
         let rules = claim_rules(&mut reader);
-        check_the_rest(&mut reader);
-        let set = |name: &&'static str| reader.given(name).is_some();
-        let without_effect = WITHOUT_EFFECT.iter().copied().filter(set).collect();
+        check_variables_without_effect(&mut reader);
+        let is_set = |name: &&'static str| reader.given(name).is_some();
+        let without_effect = WITHOUT_EFFECT.iter().copied().filter(is_set).collect();
         let settings = (|| {
             let greenroom = Config {
                 database_url: database_url?,
@@ -173,29 +174,32 @@ fn livekit(reader: &mut Reader) -> Option<LiveKitConfig> {
 fn previous_key(reader: &mut Reader) -> Option<KeyPair> {
     let names = ["LIVEKIT_API_KEY_PREVIOUS", "LIVEKIT_API_SECRET_PREVIOUS"];
     if names.iter().filter(|name| reader.given(name).is_some()).count() == 1 {
-        reader.fault(&format!("{} and {} must be set together", names[0], names[1]));
+        let [key, secret] = names;
+        reader.add_fault(&format!("{key} and {secret} must be set together, but only one is set"));
     }
-    let api_key = reader.get_given(names[0], |text| Ok(SecretString::from(text)));
-    let api_secret = reader.get_given(names[1], long_secret);
+    let api_key = reader.get_optional(names[0], |text| Ok(SecretString::from(text)));
+    let api_secret = reader.get_optional(names[1], long_secret);
     Some(KeyPair { api_key: api_key?, api_secret: api_secret? })
 }
 
-/// What callers' tokens are verified with: one of three.
+/// Reads how callers' tokens are verified: by a shared secret, a public key or published keys.
 fn keys(reader: &mut Reader) -> Option<Keys> {
     const SECRET: &str = "AUTH_JWT_SECRET";
     const PUBLIC_KEY: &str = "AUTH_JWT_PUBLIC_KEY_FILE";
     const JWKS: &str = "AUTH_JWKS_URL";
     const PREVIOUS: &str = "AUTH_JWT_SECRET_PREVIOUS";
     let set = [SECRET, PUBLIC_KEY, JWKS].map(|name| reader.given(name).is_some());
-    let secret = reader.get_given(SECRET, long_secret);
-    let public_key = reader.get_given(PUBLIC_KEY, public_key);
-    let jwks = reader.get_given(JWKS, jwks);
-    let previous = reader.get_given(PREVIOUS, long_secret);
+    let secret = reader.get_optional(SECRET, long_secret);
+    let public_key = reader.get_optional(PUBLIC_KEY, public_key);
+    let jwks = reader.get_optional(JWKS, jwks);
+    let previous = reader.get_optional(PREVIOUS, long_secret);
     if reader.given(PREVIOUS).is_some() && !set[0] {
-        reader.fault(&format!("{PREVIOUS} is only used beside {SECRET}"));
+        reader.add_fault(&format!("{PREVIOUS} is set without {SECRET}; remove it, or set both"));
     }
-    if set.iter().filter(|set| **set).count() != 1 {
-        reader.fault(&format!("exactly one of {SECRET}, {PUBLIC_KEY} and {JWKS} must be set"));
+    let count = set.iter().filter(|set| **set).count();
+    if count != 1 {
+        let names = format!("{SECRET}, {PUBLIC_KEY} and {JWKS}");
+        reader.add_fault(&format!("exactly one of {names} must be set, but {count} are set"));
         return None;
     }
     let secrets = |secret| Keys::Secrets(secret_keys(&secret, previous.as_ref()));
@@ -206,24 +210,25 @@ fn keys(reader: &mut Reader) -> Option<Keys> {
 }
 
 fn secret_keys(current: &SecretString, previous: Option<&SecretString>) -> Vec<Key> {
-    [current].into_iter().chain(previous).map(Key::of_secret).collect()
+    [current].into_iter().chain(previous).map(Key::from_secret).collect()
 }
 
 fn claim_rules(reader: &mut Reader) -> Option<ClaimRules> {
     let owned = |text: &str| Ok(text.to_owned());
-    let issuer = reader.get_given("AUTH_JWT_ISSUER", owned);
-    let audience = reader.get_given("AUTH_JWT_AUDIENCE", owned);
+    let issuer = reader.get_optional("AUTH_JWT_ISSUER", owned);
+    let audience = reader.get_optional("AUTH_JWT_AUDIENCE", owned);
     let org_claim = reader.get("AUTH_ORG_CLAIM", claim_name);
     let user_claim = reader.get("AUTH_USER_CLAIM", claim_name);
     if org_claim.is_some() && org_claim == user_claim {
-        reader.fault("AUTH_ORG_CLAIM and AUTH_USER_CLAIM must be two claims");
+        reader.add_fault("AUTH_ORG_CLAIM and AUTH_USER_CLAIM must name different claims");
     }
     Some(ClaimRules { issuer, audience, org_claim: org_claim?, user_claim: user_claim? })
 }
 
-/// What nothing uses yet is checked all the same, so that it is right on the day it counts.
-fn check_the_rest(reader: &mut Reader) {
-    reader.get_given("GREENROOM_METRICS_LISTEN", address);
+/// Checks the variables that have no effect yet, so that they are valid when a later version uses
+/// them.
+fn check_variables_without_effect(reader: &mut Reader) {
+    reader.get_optional("GREENROOM_METRICS_LISTEN", address);
     reader.get("GREENROOM_CONSOLE", |text| match text {
         "true" | "false" => Ok(()),
         _ => Err("must be true or false".to_owned()),

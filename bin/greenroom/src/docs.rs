@@ -1,10 +1,11 @@
-//! `/docs`: Swagger UI over the OpenAPI document, with nothing from another origin.
+//! `/docs`: Swagger UI for the OpenAPI document. It loads nothing from other origins.
 
 use std::collections::HashMap;
 use std::io::{Cursor, Read};
 use std::sync::LazyLock;
 
-use actix_web::http::header::{self, HeaderValue};
+use actix_web::http::header;
+use actix_web::http::header::HeaderValue;
 use actix_web::web::{Bytes, Path};
 use actix_web::{HttpResponse, HttpResponseBuilder};
 use utoipa_swagger_ui_vendored::SWAGGER_UI_VENDORED;
@@ -12,14 +13,14 @@ use zip::ZipArchive;
 
 use crate::problem::Problem;
 
-/// Scripts and calls of this origin alone. Swagger UI sets styles as it goes, and draws its icons
-/// from `data:`.
+/// Permits scripts and calls of this origin only. Swagger UI needs inline styles, and `data:` for
+/// its icons.
 const POLICY: HeaderValue = HeaderValue::from_static(
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; \
      connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
 );
 
-/// The page, whose scripts are files: the policy allows no other.
+/// The page. Its scripts are files, because the policy forbids inline scripts.
 const PAGE: &str = r#"<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -45,14 +46,15 @@ const INITIALIZER: &str = r##"window.ui = SwaggerUIBundle({
 });
 "##;
 
-/// The files of Swagger UI the page needs, with their media types.
+/// The files of Swagger UI that the page loads, with their media types.
 const FILES: [(&str, &str); 3] = [
     ("swagger-ui.css", "text/css; charset=utf-8"),
     ("swagger-ui-bundle.js", "text/javascript; charset=utf-8"),
     ("favicon-32x32.png", "image/png"),
 ];
 
-/// Unpacked when somebody first looks: the process that nobody asks keeps them packed.
+/// The unpacked files. The first request unpacks them, so that a process without such requests
+/// needs no memory for them.
 static UNPACKED: LazyLock<HashMap<&'static str, Bytes>> =
     LazyLock::new(|| FILES.iter().filter_map(|(name, _)| Some((*name, unpack(name)?))).collect());
 
@@ -67,23 +69,23 @@ fn unpack(name: &str) -> Option<Bytes> {
 
 /// `GET /docs`
 pub async fn page() -> HttpResponse {
-    answer("text/html; charset=utf-8").body(PAGE)
+    response("text/html; charset=utf-8").body(PAGE)
 }
 
 /// `GET /docs/{file}`
 pub async fn file(name: Path<String>) -> Result<HttpResponse, Problem> {
     if *name == "initializer.js" {
-        return Ok(answer("text/javascript; charset=utf-8").body(INITIALIZER));
+        return Ok(response("text/javascript; charset=utf-8").body(INITIALIZER));
     }
     let known = FILES.iter().find(|(known, _)| *known == name.as_str());
-    let (file, media_type) = known.ok_or_else(Problem::no_such_route)?;
-    let bytes = UNPACKED.get(file).ok_or_else(Problem::no_such_route)?;
-    let mut response = answer(media_type);
+    let (file, media_type) = known.ok_or_else(Problem::route_not_found)?;
+    let bytes = UNPACKED.get(file).ok_or_else(Problem::route_not_found)?;
+    let mut response = response(media_type);
     response.insert_header((header::CACHE_CONTROL, "public, max-age=3600"));
     Ok(response.body(bytes.clone()))
 }
 
-fn answer(media_type: &str) -> HttpResponseBuilder {
+fn response(media_type: &str) -> HttpResponseBuilder {
     let mut response = HttpResponse::Ok();
     response
         .content_type(media_type)
@@ -98,10 +100,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_file_of_the_page_is_in_the_archive() {
+    fn archive_contains_every_file_of_the_page() {
         for (name, _) in FILES {
             assert!(UNPACKED[name].len() > 500, "{name}");
-            assert!(PAGE.contains(&format!("/docs/{name}")), "{name} is not used");
+            assert!(PAGE.contains(&format!("/docs/{name}")), "the page does not load {name}");
         }
     }
 }

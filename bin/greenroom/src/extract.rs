@@ -1,4 +1,4 @@
-//! Reading paths, queries and bodies so that a wrong one is told by its field.
+//! Extractors for paths, queries and bodies. An invalid value is reported with its field.
 
 use std::fmt::Display;
 use std::future::{Future, Ready, ready};
@@ -9,11 +9,10 @@ use std::time::Duration;
 use actix_web::dev::Payload;
 use actix_web::http::header;
 use actix_web::rt::time::timeout;
-use actix_web::web::{self, Bytes};
-use actix_web::{FromRequest, HttpMessage, HttpRequest};
+use actix_web::web::Bytes;
+use actix_web::{FromRequest, HttpMessage, HttpRequest, web};
 use greenroom_core::domain::Invalid;
-use paperclip::actix::OperationModifier;
-use paperclip::actix::web as documented;
+use paperclip::actix::{OperationModifier, web as documented};
 use paperclip::v2::models::{DefaultOperationRaw, DefaultSchemaRaw};
 use paperclip::v2::schema::Apiv2Schema;
 use percent_encoding::percent_decode_str;
@@ -22,48 +21,48 @@ use serde_json::Value;
 
 use crate::problem::{Code, FieldError, Problem};
 
-/// The largest body of a route that names no other, in bytes.
+/// Maximum size of a request body in bytes, unless the route sets its own.
 const BODY_LIMIT: usize = 64 * 1024;
 
-/// How long a body may take to arrive.
-const BODY_WITHIN: Duration = Duration::from_secs(5);
+/// Maximum time until a body has arrived.
+const BODY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Collects wrong fields, so that all are told at once.
+/// Collects invalid fields, so that one response reports all of them.
 #[derive(Default)]
 pub struct FieldErrors(Vec<FieldError>);
 
 impl FieldErrors {
-    /// The value of a field, or none and its error.
+    /// Returns the value of a field. `None` means that the field is invalid and was recorded.
     pub fn take<T>(&mut self, field: &str, value: Result<T, Invalid>) -> Option<T> {
         value.map_err(|invalid| self.0.push(FieldError::of(field, &invalid))).ok()
     }
 
-    /// Puts a field's value in its place, unless it is wrong.
-    pub fn set<T>(&mut self, field: &str, value: Result<T, Invalid>, place: &mut T) {
+    /// Assigns the value of a field to `target`, unless the field is invalid.
+    pub fn set<T>(&mut self, field: &str, value: Result<T, Invalid>, target: &mut T) {
         if let Some(value) = self.take(field, value) {
-            *place = value;
+            *target = value;
         }
     }
 
-    /// As [`Self::set`]; an absent value leaves the place as it is.
-    pub fn set_some<T>(&mut self, field: &str, value: Option<Result<T, Invalid>>, place: &mut T) {
+    /// Like [`Self::set`]. An absent value leaves `target` unchanged.
+    pub fn set_some<T>(&mut self, field: &str, value: Option<Result<T, Invalid>>, target: &mut T) {
         if let Some(value) = value {
-            self.set(field, value, place);
+            self.set(field, value, target);
         }
     }
 
-    /// What was made of the fields, unless one was wrong.
+    /// Returns the value, or a problem with all invalid fields.
     pub fn finish<T>(self, value: Option<T>) -> Result<T, Problem> {
-        self.or(value).map_err(Problem::invalid)
+        self.into_result(value).map_err(Problem::invalid)
     }
 
-    /// The same, for whoever tells the wrong fields otherwise.
-    pub fn or<T>(self, value: Option<T>) -> Result<T, Vec<FieldError>> {
+    /// Returns the value, or all invalid fields.
+    pub fn into_result<T>(self, value: Option<T>) -> Result<T, Vec<FieldError>> {
         value.filter(|_| self.0.is_empty()).ok_or(self.0)
     }
 }
 
-/// A body as it was sent, whatever it is, of at most so many bytes.
+/// The bytes of a body of at most `LIMIT` bytes, whatever its media type.
 pub struct RawBody<const LIMIT: usize = BODY_LIMIT>(pub Bytes);
 
 impl<const LIMIT: usize> FromRequest for RawBody<LIMIT> {
@@ -73,12 +72,12 @@ impl<const LIMIT: usize> FromRequest for RawBody<LIMIT> {
     fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
         let payload = web::Payload::from_request(request, payload);
         Box::pin(async move {
-            let payload = payload.await.map_err(|error| Problem::of(&error))?;
-            let Ok(arrived) = timeout(BODY_WITHIN, payload.to_bytes_limited(LIMIT)).await else {
-                return Err(wrong_body("the body did not arrive in time").into());
+            let payload = payload.await.map_err(|error| Problem::from_actix(&error))?;
+            let Ok(arrived) = timeout(BODY_TIMEOUT, payload.to_bytes_limited(LIMIT)).await else {
+                return Err(invalid_body("must arrive in time: within 5 seconds").into());
             };
             let bytes = arrived.map_err(|_| too_large(LIMIT))?;
-            Ok(Self(bytes.map_err(|error| Problem::of(&error))?))
+            Ok(Self(bytes.map_err(|error| Problem::from_actix(&error))?))
         })
     }
 }
@@ -87,7 +86,7 @@ fn too_large(limit: usize) -> Problem {
     Problem::new(Code::BodyTooLarge, format!("The body is larger than {} KiB.", limit / 1024))
 }
 
-/// A JSON body. An absent one is an empty object where the type allows that.
+/// A JSON object in the body. An absent body is parsed as an empty object.
 pub struct Body<T>(pub T);
 
 impl<T: DeserializeOwned + 'static> FromRequest for Body<T> {
@@ -103,25 +102,25 @@ impl<T: DeserializeOwned + 'static> FromRequest for Body<T> {
             if !bytes.is_empty() {
                 content_type?;
             }
-            // serde would take an array for a struct, its elements for the fields in their order.
+            // serde would also parse an array as a struct, with one element per field.
             if json.trim_ascii_start().first() != Some(&b'{') {
-                return Err(wrong_body("the body must be a JSON object").into());
+                return Err(invalid_body("must be a JSON object").into());
             }
             let mut reader = serde_json::Deserializer::from_slice(json);
             let body = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
                 let path = error.path().to_string();
-                wrong_json(&path, &error.into_inner())
+                invalid_json(&path, &error.into_inner())
             })?;
-            reader.end().map_err(|error| wrong_json(".", &error))?;
+            reader.end().map_err(|error| invalid_json(".", &error))?;
             Ok(Self(body))
         })
     }
 }
 
-/// Reads a value as a body is read.
+/// Parses a JSON value with the same errors as a body.
 pub fn from_value<T: DeserializeOwned>(value: Value) -> Result<T, FieldError> {
     serde_path_to_error::deserialize(value)
-        .map_err(|error| wrong_json(&error.path().to_string(), error.inner()))
+        .map_err(|error| invalid_json(&error.path().to_string(), error.inner()))
 }
 
 fn check_content_type(request: &HttpRequest) -> Result<(), Problem> {
@@ -133,43 +132,48 @@ fn check_content_type(request: &HttpRequest) -> Result<(), Problem> {
     let name = header::CONTENT_TYPE;
     Err(Problem::new(
         Code::UnsupportedMediaType,
-        format!("Send JSON, with {name}: application/json."),
+        format!("The body is not declared as JSON. Send {name}: application/json."),
     ))
 }
 
-/// A fault of the body as a whole.
-fn wrong_body(detail: &str) -> FieldError {
+/// An error of the body as a whole.
+fn invalid_body(detail: &str) -> FieldError {
     FieldError::new("body", detail)
 }
 
-/// A fault of the body's JSON: of a field, when it is known which, and in words that say what would
-/// be right. What was sent is not repeated.
-fn wrong_json(path: &str, error: &serde_json::Error) -> FieldError {
+/// Converts an error of serde to one that names the field, if it is known, and says what the value
+/// must be. The error does not repeat the value.
+fn invalid_json(path: &str, error: &serde_json::Error) -> FieldError {
     let message = error.to_string();
     if error.is_syntax() || error.is_eof() {
-        return wrong_body(&format!("must be JSON: {message}"));
+        return invalid_body(&format!("must be valid JSON: {message}"));
     }
-    // The path ends before a field that comes twice.
-    let twice = message.strip_prefix("duplicate field `").and_then(|rest| rest.split_once('`'));
-    if let Some((field, _)) = twice {
-        return FieldError::new(field, "must be given once, and in one spelling");
+    // For a duplicate field, the path does not contain the field. The message does.
+    let duplicate = message.strip_prefix("duplicate field `").and_then(|rest| rest.split_once('`'));
+    if let Some((field, _)) = duplicate {
+        return FieldError::new(
+            field,
+            "must occur only once; two spellings of a field are the same field",
+        );
     }
-    // Where a key or a variant is unknown, the path ends in it, or in a question mark.
+    // For an unknown field, the path ends in the field or in a question mark.
     let path = path.trim_end_matches(['?', '.']);
     let path = if path.is_empty() { "body" } else { path };
     let message = message.rsplit_once(" at line ").map_or(message.as_str(), |(message, _)| message);
     let detail = match message.rsplit_once(", expected ") {
-        Some((wrong, expected)) if wrong.starts_with("invalid") => {
-            format!("must be {}", noun(expected))
+        Some((found, expected)) if found.starts_with("invalid") => {
+            format!("must be {}", json_type(expected))
         }
-        Some(_) if message.starts_with("unknown field") => "is not a field of this".to_owned(),
+        Some(_) if message.starts_with("unknown field") => {
+            "is not a known field; remove it".to_owned()
+        }
         _ => message.to_owned(),
     };
     FieldError::new(path, detail)
 }
 
-/// What serde expects, in the words of JSON.
-fn noun(expected: &str) -> &str {
+/// Translates serde's description of a type to JSON's terms.
+fn json_type(expected: &str) -> &str {
     match expected {
         "a string" => "a string",
         "i64" => "a whole number",
@@ -180,7 +184,7 @@ fn noun(expected: &str) -> &str {
     }
 }
 
-/// The parameters of a query.
+/// The parameters of the query string.
 pub struct Params<T>(pub T);
 
 impl<T: DeserializeOwned> FromRequest for Params<T> {
@@ -189,16 +193,18 @@ impl<T: DeserializeOwned> FromRequest for Params<T> {
 
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
         let query = request.query_string();
-        let wrong = |detail: String| Problem::invalid(vec![FieldError::new("query", detail)]);
-        // serde_urlencoded would read what is no UTF-8 as a text that nobody has sent.
+        let invalid = |detail: String| Problem::invalid(vec![FieldError::new("query", detail)]);
+        // serde_urlencoded would replace invalid UTF-8 instead of refusing it.
         if percent_decode_str(query).decode_utf8().is_err() {
-            return ready(Err(wrong("must be UTF-8".to_owned())));
+            return ready(Err(invalid("must be UTF-8".to_owned())));
         }
-        ready(serde_urlencoded::from_str(query).map(Self).map_err(|error| wrong(error.to_string())))
+        ready(
+            serde_urlencoded::from_str(query).map(Self).map_err(|error| invalid(error.to_string())),
+        )
     }
 }
 
-/// A whole number of a query within its range; the default, when it is absent.
+/// Parses a whole number from `min` to `max`. An absent text gives the default.
 pub fn number<T>(text: Option<&str>, min: T, max: T, default: T) -> Result<T, Invalid>
 where
     T: Copy + FromStr + PartialOrd + Display,
@@ -208,7 +214,7 @@ where
     number.ok_or_else(|| Invalid::new(format!("must be a whole number from {min} to {max}")))
 }
 
-/// The one id of a path.
+/// The id in the path, of a route with exactly one path parameter.
 pub struct PathId<T>(pub T);
 
 impl<T: FromStr<Err = Invalid>> FromRequest for PathId<T> {
@@ -222,7 +228,7 @@ impl<T: FromStr<Err = Invalid>> FromRequest for PathId<T> {
     }
 }
 
-// What a route ignores, or only a machine sends, is not in the document.
+// The OpenAPI document omits raw bodies: routes ignore them, or only LiveKit sends them.
 impl<const LIMIT: usize> Apiv2Schema for RawBody<LIMIT> {}
 impl<const LIMIT: usize> OperationModifier for RawBody<LIMIT> {}
 

@@ -1,4 +1,4 @@
-//! Whether the process runs, and whether it can serve.
+//! `/livez` and `/readyz`: health checks of the process.
 
 use actix_web::{HttpResponse, Responder, web};
 use greenroom_core::{Fault, Greenroom};
@@ -6,13 +6,13 @@ use serde_json::json;
 
 use crate::problem::{Checks, Problem};
 
-/// `GET /livez`: the process runs. It looks at nothing else: a database that is down is no reason
-/// to kill the process.
+/// `GET /livez`: responds while the process runs. It does not check the database, because
+/// restarting the process would not repair a database.
 pub async fn livez() -> impl Responder {
     HttpResponse::Ok().json(json!({"status": "ok"}))
 }
 
-/// `GET /readyz`: requests can be served, or what is wrong.
+/// `GET /readyz`: reports whether the process can serve requests, with the result of each check.
 pub async fn readyz(greenroom: web::Data<Greenroom>) -> Result<HttpResponse, Problem> {
     let readiness = greenroom.readiness().await;
     let checks = Checks {
@@ -27,11 +27,12 @@ pub async fn readyz(greenroom: web::Data<Greenroom>) -> Result<HttpResponse, Pro
     }
 }
 
-/// What is wrong is for everybody, its cause for the log.
-fn check(part: &str, found: &Result<(), Fault>) -> String {
-    let Err(fault) = found else { return "ok".to_owned() };
+/// Returns `ok` or the fault. The cause of the fault is only logged, because the route needs no
+/// token.
+fn check(part: &str, result: &Result<(), Fault>) -> String {
+    let Err(fault) = result else { return "ok".to_owned() };
     if let Some(cause) = &fault.cause {
-        tracing::warn!(part, cause, "a check failed");
+        tracing::warn!(part, cause, "readiness check failed");
     }
-    fault.what.clone()
+    fault.summary.clone()
 }

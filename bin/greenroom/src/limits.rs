@@ -1,4 +1,4 @@
-//! `GET /api/v1/limits`.
+//! `GET /api/v1/limits`: the limits of the organization, and their use.
 
 use actix_web::web::{Data, Json};
 use greenroom_core::{Greenroom, Limits};
@@ -9,22 +9,26 @@ use crate::auth::Backend;
 use crate::auth::scope::LimitsRead;
 use crate::problem::Problem;
 
-/// What the organization may use, and what it does.
+/// The limits of the organization, and how much of them is used.
 #[derive(Serialize, Apiv2Schema)]
 #[openapi(rename = "Limits")]
 pub struct LimitsBody {
-    /// How many sessions may be pending or active at once; null is any number.
+    /// The maximum number of sessions that are pending or active at the same time. Null means no
+    /// limit.
     max_active_sessions: Option<i32>,
-    /// How many are.
+    /// The number of sessions that are pending or active now.
     active_sessions: i64,
-    /// How many starts are taken in a minute, by each process; null is any number.
+    /// The number of starts per minute that each process accepts. Null means no limit.
     starts_per_minute: Option<u32>,
-    /// How many of them the answering process would take at once.
+    /// The number of starts that the responding process accepts now. Null means no limit.
     starts_remaining: Option<u32>,
 }
 
-/// What the organization may use, and how far it is from that.
-#[api_v2_operation(tags(Limits), operation_id = "get_limits", summary = "See the limits")]
+/// Get the limits
+///
+/// Returns the limits of the organization and how much of them is used. Only a backend may call
+/// this route.
+#[api_v2_operation(tags(Limits), operation_id = "get_limits")]
 pub async fn get(
     caller: Backend<LimitsRead>,
     greenroom: Data<Greenroom>,

@@ -1,4 +1,4 @@
-//! The `greenroom` program: Greenroom's use cases over HTTP, and its commands.
+//! The `greenroom` program: an HTTP API over the use cases of `greenroom-core`, and a command line.
 
 mod auth;
 mod cli;
@@ -26,7 +26,8 @@ use clap::Parser;
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    // reqwest comes without cryptography of its own; ring is in the tree already, for LiveKit.
+    // reqwest is built without a cryptography provider. ring is already a dependency of
+    // livekit-api.
     let _ = rustls::crypto::ring::default_provider().install_default();
     cli::run(cli::Arguments::parse()).await
 }

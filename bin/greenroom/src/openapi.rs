@@ -1,20 +1,24 @@
-//! The OpenAPI document: paperclip's, with what it cannot say added.
+//! The OpenAPI document: paperclip's output, patched.
 //!
-//! paperclip goes by way of OpenAPI 2, which has no bearer scheme, no null and one media type an
-//! operation. Rather than bend our types to that, its document is patched here.
+//! paperclip converts from OpenAPI 2, which has no bearer scheme, no nullable properties and only
+//! one media type per operation. The document is patched here, so that the wire types need not
+//! suit paperclip.
 
 mod schema;
 
 use actix_web::App;
 use actix_web::http::StatusCode;
 use paperclip::actix::OpenApiExt;
+use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::{Map, Value, json};
 
+use self::schema::{
+    checks_schema, idempotency_key, parameter_schema, patch_schema, problem_schema,
+};
 use crate::problem::{CONTENT_TYPE, Code};
 use crate::routes;
-use schema::{checks_schema, idempotency_key, parameter_schema, patch_schema, problem_schema};
 
-/// What any operation may answer.
+/// Problem codes that every operation may return.
 const EVERYWHERE: &[Code] = &[
     Code::InvalidRequest,
     Code::Unauthenticated,
@@ -25,10 +29,10 @@ const EVERYWHERE: &[Code] = &[
     Code::Overloaded,
 ];
 
-/// What operations with a body may answer.
+/// Problem codes of operations with a request body.
 const WITH_BODY: &[Code] = &[Code::BodyTooLarge, Code::UnsupportedMediaType];
 
-/// What else each operation may answer.
+/// Further problem codes of each operation.
 const OPERATIONS: &[(&str, &[Code])] = &[
     (
         "start_session",
@@ -63,11 +67,38 @@ const OPERATIONS: &[(&str, &[Code])] = &[
     ("get_limits", &[Code::UserForbidden]),
 ];
 
-/// What Greenroom answers: it has every member, some of them null.
-const ANSWERED: [&str; 5] =
+/// Schemas of responses. Every property is present; some are null.
+const RESPONSES: [&str; 5] =
     ["Session", "SessionTemplate", "StartedSession", "TimelineEntry", "Limits"];
 
-/// The document as JSON, the same for every process of this version.
+/// Tags in the order viewers show them.
+const TAGS: [(&str, &str); 4] = [
+    ("Sessions", "Start sessions, wait for the agent, refresh tokens, end sessions."),
+    ("Templates", "What all sessions of a kind share: the agent, permissions, durations."),
+    ("Limits", "How much of its quota an organization uses."),
+    ("Operations", "Health checks. No authentication."),
+];
+
+/// Paths in the order viewers show them, most important first.
+const PATHS: [&str; 11] = [
+    "/api/v1/sessions/start",
+    "/api/v1/sessions",
+    "/api/v1/sessions/{session_id}",
+    "/api/v1/sessions/{session_id}/token",
+    "/api/v1/sessions/{session_id}/end",
+    "/api/v1/sessions/{session_id}/timeline",
+    "/api/v1/session-templates",
+    "/api/v1/session-templates/{session_template_id}",
+    "/api/v1/limits",
+    "/livez",
+    "/readyz",
+];
+
+/// Top-level keys in their usual order.
+const SECTIONS: [&str; 7] =
+    ["openapi", "info", "servers", "security", "tags", "paths", "components"];
+
+/// Returns the document as JSON. It is the same for every process of this version.
 #[must_use]
 pub fn document() -> String {
     let mut document = json!({});
@@ -77,24 +108,53 @@ pub fn document() -> String {
         app
     });
     patch(&mut document);
-    serde_json::to_string_pretty(&document).unwrap_or_default()
+    let sections = document.as_object().cloned().unwrap_or_default();
+    let ordered = Ordered { object: &sections, first: &SECTIONS };
+    serde_json::to_string_pretty(&ordered).unwrap_or_default()
+}
+
+/// An object with some keys first. `serde_json` sorts keys, but viewers show tags and paths in the
+/// order of the document.
+struct Ordered<'a> {
+    object: &'a Map<String, Value>,
+    first: &'a [&'a str],
+}
+
+impl Serialize for Ordered<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let first = self.first.iter().filter_map(|key| self.object.get_key_value(*key));
+        let rest = self.object.iter().filter(|(key, _)| !self.first.contains(&key.as_str()));
+        let mut map = serializer.serialize_map(Some(self.object.len()))?;
+        for (key, value) in first.chain(rest) {
+            match value.as_object().filter(|_| key == "paths") {
+                Some(object) => map.serialize_entry(key, &Ordered { object, first: &PATHS })?,
+                None => map.serialize_entry(key, value)?,
+            }
+        }
+        map.end()
+    }
 }
 
 fn patch(document: &mut Value) {
     document["info"] = json!({
         "title": "Greenroom",
         "version": env!("CARGO_PKG_VERSION"),
-        "description": "Starts LiveKit sessions: the room, the agent and the token, by one POST.",
+        "description": "Start LiveKit sessions: one POST opens the room, dispatches the agent and \
+            returns the join token.",
         "license": {"name": "Apache-2.0"},
     });
     document["servers"] = json!([{"url": "/"}]);
+    document["tags"] = TAGS
+        .iter()
+        .map(|(name, description)| json!({"name": name, "description": description}))
+        .collect();
     document["security"] = json!([{"bearer": []}]);
     document["components"]["securitySchemes"] = json!({
         "bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"},
     });
     let schemas = &mut document["components"]["schemas"];
     for (name, schema) in entries(schemas) {
-        patch_schema(schema, ANSWERED.contains(&name.as_str()));
+        patch_schema(schema, RESPONSES.contains(&name.as_str()));
     }
     let template = &mut schemas["NewSessionTemplate"];
     template["required"] = json!(["name"]);
@@ -102,7 +162,7 @@ fn patch(document: &mut Value) {
     template["additionalProperties"] = false.into();
     let mut change = template.clone();
     change["description"] =
-        "After RFC 7396: what is absent stays, null restores the default.".into();
+        "A JSON merge patch (RFC 7396). Absent fields stay; null restores the default.".into();
     if let Some(change) = change.as_object_mut() {
         change.remove("required");
     }
@@ -113,15 +173,45 @@ fn patch(document: &mut Value) {
             patch_operation(operation);
         }
     }
-    document["paths"]["/livez"] = health("Whether the process runs", "livez", &[]);
-    document["paths"]["/readyz"] =
-        health("Whether requests can be served", "readyz", &[Code::NotReady]);
+    document["paths"]["/livez"] =
+        health("Liveness check", "livez", "200 while the process runs.", &[]);
+    document["paths"]["/readyz"] = health(
+        "Readiness check",
+        "readyz",
+        "200 while this process can serve requests: the database answers and its schema is up to date. `checks` also reports LiveKit, which does not affect the status.",
+        &[Code::NotReady],
+    );
+    unwrap_descriptions(document);
 }
 
-/// A route for operators, which asks for no token.
-fn health(summary: &str, id: &str, codes: &[Code]) -> Value {
+/// Joins the lines of doc comments, which wrap where the source does. Blank lines still separate
+/// paragraphs.
+fn unwrap_descriptions(value: &mut Value) {
+    match value {
+        Value::Object(object) => {
+            for (key, value) in object {
+                match value {
+                    Value::String(text) if key == "description" => *text = unwrapped(text),
+                    value => unwrap_descriptions(value),
+                }
+            }
+        }
+        Value::Array(values) => values.iter_mut().for_each(unwrap_descriptions),
+        _ => {}
+    }
+}
+
+fn unwrapped(text: &str) -> String {
+    let paragraphs = text.split("\n\n");
+    let joined = paragraphs.map(|lines| lines.split_whitespace().collect::<Vec<_>>().join(" "));
+    // Rustdoc wants backticks around `LiveKit`; readers of the API do not.
+    joined.collect::<Vec<_>>().join("\n\n").replace("`LiveKit`", "LiveKit")
+}
+
+/// A health check. It needs no token.
+fn health(summary: &str, id: &str, description: &str, codes: &[Code]) -> Value {
     let mut responses = json!({"200": {
-        "description": "It does.",
+        "description": "Healthy.",
         "content": {"application/json": {"schema": {
             "type": "object",
             "required": ["status"],
@@ -132,12 +222,13 @@ fn health(summary: &str, id: &str, codes: &[Code]) -> Value {
         add_problem(&mut responses, *code);
     }
     json!({"get": {
-        "tags": ["Operations"], "operationId": id, "summary": summary, "security": [],
+        "tags": ["Operations"], "operationId": id, "summary": summary,
+        "description": description, "security": [],
         "responses": responses,
     }})
 }
 
-/// The members of an object, in their order; nothing is no object.
+/// Iterates over the members of an object. Other values have none.
 fn entries(value: &mut Value) -> impl Iterator<Item = (&String, &mut Value)> {
     value.as_object_mut().into_iter().flatten()
 }
@@ -159,13 +250,13 @@ fn patch_operation(operation: &mut Value) {
     let text = |what: &str| json!({"description": what, "schema": {"type": "string"}});
     match id.as_str() {
         "start_session" => {
-            // The template may be in the query, and then there need be no body.
+            // The body is optional if the query names the template.
             operation["requestBody"]["required"] = false.into();
             operation["responses"]["201"]["headers"] = json!({
-                "Location": text("The session."),
+                "Location": text("The session's URL."),
                 "Cache-Control": text("no-store"),
                 "Idempotent-Replayed": text(
-                    "true, when an earlier start with this Idempotency-Key, or an end user's same request, had started the session.",
+                    "true if an earlier request with this Idempotency-Key, or an end user's identical request, started the session.",
                 ),
             });
             add_parameter(operation, idempotency_key());
@@ -179,11 +270,11 @@ fn patch_operation(operation: &mut Value) {
                 "application/merge-patch+json": change,
                 "application/json": change,
             });
-            // An absent body is one that changes nothing.
+            // An absent body changes nothing.
             operation["requestBody"] = json!({"required": false, "content": content});
         }
         "list_sessions" | "list_session_templates" => {
-            let next = "The next page, when there is one: <path?query>; rel=\"next\".";
+            let next = "Present if there is a next page: <path?query>; rel=\"next\".";
             operation["responses"]["200"]["headers"] = json!({"Link": text(next)});
         }
         _ => {}
@@ -197,7 +288,7 @@ fn add_parameter(operation: &mut Value, parameter: Value) {
     }
 }
 
-/// Adds a code to the response of its status.
+/// Adds a problem code to the response of its status.
 fn add_problem(responses: &mut Value, code: Code) {
     let response = &mut responses[code.status().as_str()];
     if response.is_null() {
@@ -214,10 +305,10 @@ fn add_problem(responses: &mut Value, code: Code) {
     response["description"] = format!("{named}, {}", code.as_str()).into();
 }
 
-/// What a failure has beside its body.
+/// Headers of a problem response.
 fn headers(code: Code) -> Value {
     let text = |what: &str| json!({"description": what, "schema": {"type": "string"}});
-    let mut headers = json!({"x-request-id": text("The request's id, as in the body.")});
+    let mut headers = json!({"x-request-id": text("The request id, as in the body.")});
     if code.retryable() {
         headers["Retry-After"] = json!({
             "description": "Seconds until the same request may succeed.",
@@ -228,14 +319,14 @@ fn headers(code: Code) -> Value {
         StatusCode::UNAUTHORIZED => headers["WWW-Authenticate"] = text("Bearer"),
         StatusCode::TOO_MANY_REQUESTS => {
             for (name, what) in [
-                ("RateLimit-Limit", "How many there may be."),
-                ("RateLimit-Remaining", "How many are left: 0."),
-                ("RateLimit-Reset", "Seconds until all of them may be left again."),
+                ("RateLimit-Limit", "Maximum number."),
+                ("RateLimit-Remaining", "Number left: 0."),
+                ("RateLimit-Reset", "Seconds until the full number is available again."),
             ] {
                 headers[name] = json!({"description": what, "schema": {"type": "integer"}});
             }
         }
-        StatusCode::METHOD_NOT_ALLOWED => headers["Allow"] = text("The methods there are."),
+        StatusCode::METHOD_NOT_ALLOWED => headers["Allow"] = text("Methods of this path."),
         _ => {}
     }
     headers
@@ -247,16 +338,16 @@ mod tests {
 
     /// To accept a change: `cargo run -p greenroom -- openapi > docs/openapi.json`
     #[test]
-    fn the_committed_document_is_this_one() {
+    fn committed_document_is_current() {
         let committed = include_str!("../../../docs/openapi.json");
         assert!(
             committed.trim_end() == document(),
-            "docs/openapi.json has drifted: cargo run -p greenroom -- openapi > docs/openapi.json"
+            "docs/openapi.json has drifted; run: cargo run -p greenroom -- openapi > docs/openapi.json"
         );
     }
 
     #[test]
-    fn every_operation_says_how_it_fails() {
+    fn every_operation_lists_its_problem_codes() {
         let mut document: Value = serde_json::from_str(&document()).unwrap();
         let api = entries(&mut document["paths"]).filter(|(path, _)| path.starts_with("/api/"));
         let operations = api.flat_map(|(_, path)| entries(path));
@@ -267,5 +358,42 @@ mod tests {
         documented.sort();
         known.sort();
         assert_eq!(documented, known);
+    }
+
+    #[test]
+    fn every_operation_and_tag_is_described() {
+        let document: Value = serde_json::from_str(&document()).unwrap();
+        let mut tags: Vec<&str> = Vec::new();
+        for (path, item) in document["paths"].as_object().unwrap() {
+            assert!(
+                PATHS.contains(&path.as_str()),
+                "add {path} to PATHS, which orders the document"
+            );
+            for (method, operation) in item.as_object().unwrap() {
+                let description = operation["description"].as_str().unwrap_or_default();
+                assert!(!description.is_empty(), "{method} {path} has no description");
+                assert!(!operation["summary"].as_str().unwrap_or_default().is_empty());
+                tags.extend(operation["tags"][0].as_str());
+            }
+        }
+        assert!(tags.iter().all(|tag| TAGS.iter().any(|(known, _)| known == tag)), "{tags:?}");
+    }
+
+    #[test]
+    fn start_comes_first() {
+        let document = document();
+        let first = document.find("\"/").map(|at| &document[at..]).unwrap();
+        assert!(document.contains("\"paths\": {\n    \"/api/v1/sessions/start\""), "{first:.80}");
+    }
+
+    #[test]
+    fn descriptions_have_no_line_wraps() {
+        assert_eq!(
+            unwrapped("One\nline of `LiveKit`.\n\nAnother\n  one."),
+            "One line of LiveKit.\n\nAnother one."
+        );
+        for line in document().lines().filter(|line| line.contains("\"description\"")) {
+            assert!(!line.replace("\\n\\n", "").contains("\\n"), "{line}");
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! Pages of a list: where a request wants to begin, and the link to the page after.
+//! Pagination of lists: the parameters of a page, and the link to the next page.
 
 use actix_web::http::header;
 use actix_web::{HttpRequest, HttpResponse, Responder, web};
@@ -11,7 +11,8 @@ use serde::Serialize;
 
 use crate::extract::{FieldErrors, number};
 
-/// The parameters of a page, still as text. Absent ones mean the first fifty.
+/// The query parameters of a page, not parsed yet. Without parameters, the page is the first 50
+/// items.
 #[derive(Default)]
 pub struct PageParams {
     pub limit: Option<String>,
@@ -20,14 +21,13 @@ pub struct PageParams {
 }
 
 impl PageParams {
-    /// The page they name, or none and what is wrong with them.
+    /// Parses the parameters. `None` means that a parameter is invalid and was recorded in
+    /// `errors`.
     pub fn page(self, errors: &mut FieldErrors) -> Option<PageRequest> {
         let limit = errors.take("limit", number(self.limit.as_deref(), 1, 200, 50));
         let offset = errors.take("offset", number(self.offset.as_deref(), 0, 10_000, 0));
         let start = match (self.cursor, &self.offset) {
-            (Some(_), Some(_)) => {
-                Err(Invalid::new("must not stand beside a cursor, which knows its place"))
-            }
+            (Some(_), Some(_)) => Err(Invalid::new("must not be combined with cursor")),
             (Some(cursor), None) => Ok(PageStart::After(Cursor(cursor))),
             (None, _) => Ok(PageStart::Offset(offset.unwrap_or_default())),
         };
@@ -36,7 +36,8 @@ impl PageParams {
     }
 }
 
-/// A page as a bare array, with the next one in the `Link` header (RFC 8288) when there is one.
+/// The response for a page: an array, and a `Link` header (RFC 8288) to the next page if there is
+/// one.
 pub struct PageOf<T> {
     items: Vec<T>,
     next_cursor: Option<Cursor>,
@@ -55,20 +56,20 @@ impl<T: Serialize> Responder for PageOf<T> {
     fn respond_to(self, request: &HttpRequest) -> HttpResponse {
         let mut response = HttpResponse::Ok();
         if let Some(Cursor(cursor)) = &self.next_cursor {
-            response.insert_header((header::LINK, next(request, cursor)));
+            response.insert_header((header::LINK, next_link(request, cursor)));
         }
         response.json(self.items)
     }
 }
 
-/// The link to the next page, with every filter of this one. An offset is not kept: the cursor
-/// knows where this page ends.
-fn next(request: &HttpRequest, cursor: &str) -> String {
+/// Returns the link to the next page, with the same filters. The cursor replaces an offset, because
+/// it contains the end of this page.
+fn next_link(request: &HttpRequest, cursor: &str) -> String {
     let parameters: Vec<(String, String)> =
         serde_urlencoded::from_str(request.query_string()).unwrap_or_default();
     let kept = parameters.into_iter().filter(|(name, _)| name != "cursor" && name != "offset");
-    let own = [("cursor".to_owned(), cursor.to_owned())];
-    let query = serde_urlencoded::to_string(kept.chain(own).collect::<Vec<_>>());
+    let added = [("cursor".to_owned(), cursor.to_owned())];
+    let query = serde_urlencoded::to_string(kept.chain(added).collect::<Vec<_>>());
     format!("<{}?{}>; rel=\"next\"", request.path(), query.unwrap_or_default())
 }
 
@@ -95,13 +96,13 @@ mod tests {
         offset: Option<&str>,
         cursor: Option<&str>,
     ) -> Option<PageRequest> {
-        let own = |text: Option<&str>| text.map(str::to_owned);
-        let params = PageParams { limit: own(limit), offset: own(offset), cursor: own(cursor) };
+        let [limit, offset, cursor] = [limit, offset, cursor].map(|text| text.map(str::to_owned));
+        let params = PageParams { limit, offset, cursor };
         params.page(&mut FieldErrors::default())
     }
 
     #[test]
-    fn a_page_is_the_first_fifty_unless_said_otherwise() {
+    fn default_page_is_the_first_fifty_items() {
         assert_eq!(page(None, None, None), Some(PageRequest::default()));
         let cursor = PageStart::After(Cursor("c".to_owned()));
         assert_eq!(
@@ -116,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn a_page_that_makes_no_sense_is_none() {
+    fn invalid_parameters_give_no_page() {
         for (limit, offset, cursor) in [
             (Some("0"), None, None),
             (Some("201"), None, None),

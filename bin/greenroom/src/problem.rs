@@ -1,12 +1,12 @@
-//! Failures as clients see them: RFC 9457, and the one place with status codes.
+//! Failures as clients see them (RFC 9457). Only this module and its submodules use status codes.
 
 mod code;
 mod error;
 
 use std::fmt;
 
-use actix_web::http::StatusCode;
-use actix_web::http::header::{self, HeaderName};
+use actix_web::http::header::HeaderName;
+use actix_web::http::{StatusCode, header};
 use actix_web::{HttpResponse, ResponseError};
 use greenroom_core::domain::Invalid;
 use paperclip::v2::schema::Apiv2Errors;
@@ -17,10 +17,12 @@ pub use code::Code;
 /// The media type of every failure.
 pub const CONTENT_TYPE: &str = "application/problem+json";
 
-/// A wrong field: where it is, and what would be right.
+/// An invalid field of a request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct FieldError {
+    /// The path of the field, such as `enabled_panels[3]`.
     pub field: String,
+    /// What the value must be, such as `must be a string`.
     pub detail: String,
 }
 
@@ -30,7 +32,8 @@ impl FieldError {
         Self { field: field.into(), detail: detail.into() }
     }
 
-    /// Of a value the domain refused, pointing at the element when it is a list's.
+    /// Converts an error of the domain. If an element of a list is invalid, the field names the
+    /// element.
     #[must_use]
     pub fn of(field: &str, invalid: &Invalid) -> Self {
         let field = match invalid.element {
@@ -41,7 +44,7 @@ impl FieldError {
     }
 }
 
-/// What `/readyz` looked at: `ok`, or what is wrong.
+/// The result of each check of `/readyz`: `ok`, or the fault.
 #[derive(Debug, Clone, Serialize)]
 pub struct Checks {
     pub database: String,
@@ -49,18 +52,18 @@ pub struct Checks {
     pub livekit: String,
 }
 
-/// How many starts there may be, of which none is left. In the words of the IETF's draft on
-/// `RateLimit` header fields, third version, which is what clients know.
+/// An exhausted limit, for the header fields of the third version of the IETF draft `RateLimit
+/// header fields for HTTP`, which clients support.
 #[derive(Debug, Clone, Copy)]
 struct Quota {
     limit: u64,
-    /// In how many seconds one more may be let in.
+    /// Seconds until one more request may succeed.
     next: u64,
-    /// In how many seconds all of them may.
+    /// Seconds until the whole limit is available again.
     reset: u64,
 }
 
-/// A failure on its way to a client.
+/// A failure that becomes a response.
 #[derive(Debug)]
 pub struct Problem {
     code: Code,
@@ -71,7 +74,7 @@ pub struct Problem {
     quota: Option<Quota>,
 }
 
-/// The members of the body, in the order in which people read them.
+/// The members of the body, in a readable order.
 #[derive(Serialize)]
 struct Body<'a> {
     r#type: String,
@@ -94,46 +97,46 @@ impl Problem {
         Self { code, detail, errors: Vec::new(), allow: None, checks: None, quota: None }
     }
 
-    /// A request with wrong fields.
+    /// A request with invalid fields.
     #[must_use]
     pub fn invalid(errors: Vec<FieldError>) -> Self {
         let fields: Vec<_> = errors.iter().map(|error| error.field.as_str()).collect();
-        let detail = format!("Wrong in this request: {}.", fields.join(", "));
+        let detail = format!("Invalid fields: {}. See errors for the details.", fields.join(", "));
         Self { errors, ..Self::new(Code::InvalidRequest, detail) }
     }
 
-    /// A field that wants to decide what the template and the server do.
+    /// A field that the request sets, but that the template or the server determines.
     #[must_use]
-    pub fn not_configurable(what: &str) -> Self {
+    pub fn not_configurable(field: &str) -> Self {
         Self::new(
             Code::NotConfigurable,
-            format!("{what} is for the template and the server to decide; leave it out."),
+            format!("The template or the server determines {field}. Remove it from the request."),
         )
     }
 
-    /// A method the route does not have; `allow` names those it has.
+    /// A method that the route does not support. `allow` lists the supported methods.
     #[must_use]
     pub fn method_not_allowed(allow: &'static str) -> Self {
-        let detail = format!("This route allows {allow}.");
+        let detail = format!("This route does not support the method. Use {allow}.");
         Self { allow: Some(allow), ..Self::new(Code::MethodNotAllowed, detail) }
     }
 
-    /// A path that is none of ours.
+    /// A path that is not a route.
     #[must_use]
-    pub fn no_such_route() -> Self {
-        Self::new(Code::RouteNotFound, "There is no such route; /docs shows them all.")
+    pub fn route_not_found() -> Self {
+        Self::new(Code::RouteNotFound, "This path is not a route. See /docs for all routes.")
     }
 
-    /// A part that is missing is named by its check.
+    /// A process that cannot serve requests. The checks say why.
     #[must_use]
     pub fn not_ready(checks: Checks) -> Self {
-        let detail = "Requests cannot be served; the checks say why.";
+        let detail = "Greenroom cannot serve requests. See checks for the reasons.";
         Self { checks: Some(Box::new(checks)), ..Self::new(Code::NotReady, detail) }
     }
 
-    /// The problem a failed response carries. One that is not ours comes from actix-web itself,
-    /// and what its status says is all that is told.
-    pub fn of(error: &actix_web::Error) -> Self {
+    /// Returns the problem in an error of actix-web. An error that contains no [`Problem`] comes
+    /// from actix-web itself. It becomes `invalid_request` or `internal`, according to its status.
+    pub fn from_actix(error: &actix_web::Error) -> Self {
         if let Some(problem) = error.as_error::<Self>() {
             return Self {
                 code: problem.code,
@@ -146,14 +149,15 @@ impl Problem {
         }
         match error.as_response_error().status_code() {
             status if status.is_client_error() => {
-                // A preflight that asks for too much, for one: its own words name what.
+                // For example a CORS preflight for a method that is not allowed. The text says what
+                // is wrong.
                 Self::invalid(vec![FieldError::new("request", error.to_string())])
             }
             _ => Self::internal(&error),
         }
     }
 
-    /// The response, with the id of the request it answers.
+    /// Builds the response to the request with this id.
     #[must_use]
     pub fn respond(&self, request_id: &str) -> HttpResponse {
         let status = self.code.status();
@@ -189,12 +193,12 @@ impl Problem {
         response.body(serde_json::to_vec(&body).unwrap_or_default())
     }
 
-    /// A fault of ours. Its cause is for the log, and this is where it gets there.
+    /// A fault of Greenroom. Logs the cause, which the response does not contain.
     pub fn internal(cause: &dyn fmt::Display) -> Self {
-        tracing::error!(error = %cause, "a request failed");
+        tracing::error!(error = %cause, "request failed");
         Self::new(
             Code::Internal,
-            "Something went wrong on our side; the log has it under this request_id.",
+            "Greenroom failed to handle the request. Its log contains the cause under this request_id.",
         )
     }
 }
@@ -217,13 +221,15 @@ impl From<FieldError> for Problem {
     }
 }
 
-// What each route may answer is added by openapi.rs from its own table.
+// `openapi.rs` adds the failures of each route from its own table.
 impl Apiv2Errors for Problem {}
 
-/// The names of the headers that tell of a limit.
+/// The maximum number of sessions, or of starts per minute.
 pub const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit-limit");
+/// What remains of the limit: always 0, because only refusals have this header.
 pub const RATE_LIMIT_REMAINING: HeaderName = HeaderName::from_static("ratelimit-remaining");
+/// Seconds until the whole limit is available again.
 pub const RATE_LIMIT_RESET: HeaderName = HeaderName::from_static("ratelimit-reset");
 
-/// The name of the header that carries a request's id.
+/// The id of the request, in requests and responses.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");

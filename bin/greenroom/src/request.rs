@@ -1,29 +1,30 @@
-//! What happens to every request: it gets an id, a span in the log, and a problem when it fails.
+//! The middleware of every request: its id, its log span, and the problem body of a failure.
 
 use actix_web::HttpResponse;
 use actix_web::body::{BoxBody, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
-use actix_web::http::header::{self, HeaderValue};
+use actix_web::http::header;
+use actix_web::http::header::HeaderValue;
 use actix_web::middleware::Next;
 use tracing::Instrument;
 use uuid::Uuid;
 
 use crate::problem::{Problem, REQUEST_ID};
 
-/// The middleware around every route.
-pub async fn answer(
+/// Middleware that gives each request an id and a log span, and each failure a problem body.
+pub async fn handle(
     request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<BoxBody>, actix_web::Error> {
     let id = request_id(&request);
-    // Of the highest level, so that whatever is logged has the id.
+    // The span has the highest level, so that no filter removes the request's id from log lines.
     let span = tracing::error_span!("request", request_id = %id, method = %request.method(), path = request.path());
     async {
         let response = next.call(request).await?;
-        tracing::debug!(status = response.status().as_u16(), "answered");
-        let problem = response.response().error().map(Problem::of);
+        tracing::debug!(status = response.status().as_u16(), "request completed");
+        let problem = response.response().error().map(Problem::from_actix);
         let mut response = match problem {
-            Some(problem) => explained(response, problem.respond(&id)),
+            Some(problem) => replace_body(response, problem.respond(&id)),
             None => response.map_into_boxed_body(),
         };
         if let Ok(id) = HeaderValue::from_str(&id) {
@@ -35,9 +36,9 @@ pub async fn answer(
     .await
 }
 
-/// The response with the problem in its place, and with the headers others have given it: a page
-/// of another origin must be allowed to read the failure, too.
-fn explained(
+/// Replaces a failed response by its problem and keeps the headers that other middleware has set.
+/// Without the CORS headers, a page of another origin could not read the failure.
+fn replace_body(
     response: ServiceResponse<impl MessageBody>,
     mut problem: HttpResponse,
 ) -> ServiceResponse<BoxBody> {
@@ -49,16 +50,18 @@ fn explained(
     response.into_response(problem)
 }
 
-/// The caller's own id when it is one, else a new one.
-#[allow(clippy::disallowed_methods, reason = "a request's id is not the domain's")]
+/// Returns the `x-request-id` of the caller if it is valid, or a new id.
+#[expect(clippy::disallowed_methods, reason = "a request's id is not an id of the domain")]
 fn request_id(request: &ServiceRequest) -> String {
-    let own = request.headers().get(REQUEST_ID).and_then(|id| id.to_str().ok());
-    match own {
+    let sent = request.headers().get(REQUEST_ID).and_then(|id| id.to_str().ok());
+    match sent {
         Some(id) if is_request_id(id) => id.to_owned(),
         _ => Uuid::now_v7().to_string(),
     }
 }
 
+/// Returns whether an id is short and safe to log: 1 to 128 letters, digits, dots, underscores and
+/// hyphens.
 fn is_request_id(id: &str) -> bool {
     let safe = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
     (1..=128).contains(&id.len()) && id.bytes().all(safe)

@@ -1,4 +1,4 @@
-//! Every route: its path, its methods, its handler.
+//! All routes with their methods and handlers.
 
 use std::future::{Ready, ready};
 
@@ -8,7 +8,7 @@ use paperclip::actix::web;
 use crate::problem::Problem;
 use crate::{docs, health, limits, sessions, templates, webhooks};
 
-/// The API, as the OpenAPI document describes it.
+/// The routes of the API, which the OpenAPI document describes.
 pub fn api(routes: &mut web::ServiceConfig<'_>) {
     routes
         .service(
@@ -61,7 +61,7 @@ pub fn api(routes: &mut web::ServiceConfig<'_>) {
         );
 }
 
-/// What stands beside the API: LiveKit's webhooks, health, and the document with its page.
+/// The other routes: LiveKit's webhooks, health checks, the OpenAPI document and its page.
 pub fn operations(routes: &mut plain::ServiceConfig, document: &'static str) {
     routes.service(
         plain::resource("/webhooks/livekit")
@@ -70,7 +70,7 @@ pub fn operations(routes: &mut plain::ServiceConfig, document: &'static str) {
     );
     let openapi =
         move || async move { HttpResponse::Ok().content_type("application/json").body(document) };
-    // Load balancers ask with HEAD, too; actix-web leaves the body out.
+    // Load balancers also send HEAD. actix-web then omits the body.
     for (path, get, head) in [
         ("/livez", plain::get().to(health::livez), plain::head().to(health::livez)),
         ("/readyz", plain::get().to(health::readyz), plain::head().to(health::readyz)),
@@ -83,9 +83,9 @@ pub fn operations(routes: &mut plain::ServiceConfig, document: &'static str) {
     }
 }
 
-/// A path that is none of them.
+/// Handles every path that is not a route.
 pub async fn not_found() -> Result<HttpResponse, Problem> {
-    Err(Problem::no_such_route())
+    Err(Problem::route_not_found())
 }
 
 fn not_allowed(allow: &'static str) -> Ready<Result<HttpResponse, Problem>> {

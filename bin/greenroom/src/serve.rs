@@ -1,9 +1,10 @@
-//! The HTTP server: composed here, and nowhere else.
+//! `greenroom serve`: composes the HTTP server and the keeper (the loop that reconciles sessions
+//! with LiveKit), and shuts them down.
 
 use actix_web::dev::ServerHandle;
 use actix_web::middleware::{Condition, from_fn};
-use actix_web::web::{self, Data};
-use actix_web::{App, HttpServer};
+use actix_web::web::Data;
+use actix_web::{App, HttpServer, web};
 use anyhow::Context;
 use greenroom_core::Greenroom;
 use paperclip::actix::OpenApiExt;
@@ -12,37 +13,38 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::config::Settings;
 use crate::{auth, cors, openapi, request, routes, telemetry};
 
-/// How long what has begun may take to come to its end. A wait for a session is the longest, with
-/// thirty seconds; any other request has five to send its body, and then as long as PostgreSQL and
-/// LiveKit are waited for.
+/// Time for requests in progress to finish after a shutdown starts. A request with `wait_for` takes
+/// longest, up to 30 seconds. Any other request has 5 seconds to send its body, and then the
+/// time-outs of PostgreSQL and LiveKit apply.
 const SHUTDOWN_SECONDS: u64 = 35;
 
-/// Serves, and keeps what was started, until SIGTERM or Ctrl-C; then lets what has begun come to its
-/// end.
+/// Serves requests and runs the keeper until SIGTERM or Ctrl-C. Then waits until requests in
+/// progress have finished.
 ///
 /// # Errors
-/// When the address cannot be listened on, or the keeper breaks.
+/// Returns an error if the server cannot listen on its address, or if the keeper panics.
 pub async fn run(settings: Settings) -> anyhow::Result<()> {
     telemetry::start(&settings)?;
     for name in &settings.without_effect {
-        tracing::warn!("{name} is set, and has no effect in this version");
+        tracing::warn!(variable = name, "ignored variable that has no effect in this version");
     }
     let verifier = Data::new(settings.verifier);
-    // Without the published keys nobody gets in, and the next token fetches them again.
+    // Without the published keys, every token is refused. The next token causes another fetch.
     if let Err(reason) = verifier.check().await {
-        tracing::warn!(reason, "callers cannot be verified");
+        tracing::warn!(reason, "failed to fetch the keys that verify callers");
     }
     let greenroom = Greenroom::new(settings.greenroom)?;
     let shared = Data::new(greenroom.clone());
     let origins = settings.cors_origins;
-    // One document for the life of the process.
+    // Leaked once, because every worker needs the document until the process ends.
     let document: &'static str = openapi::document().leak();
     let server = HttpServer::new(move || {
         App::new()
-            // The last is the outermost: a preflight has no token, and every answer has an id.
+            // The last `wrap` is the outermost. CORS runs before authentication, because a
+            // preflight has no token. The request id comes first, so that every response has one.
             .wrap(from_fn(auth::authenticate))
-            .wrap(Condition::new(!origins.is_empty(), cors::allowing(&origins)))
-            .wrap(from_fn(request::answer))
+            .wrap(Condition::new(!origins.is_empty(), cors::middleware(&origins)))
+            .wrap(from_fn(request::handle))
             .app_data(verifier.clone())
             .app_data(shared.clone())
             .wrap_api()
@@ -52,39 +54,40 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
             .default_service(web::to(routes::not_found))
     })
     .shutdown_timeout(SHUTDOWN_SECONDS)
-    .shutdown_signal(stopping(asked_to_stop()?))
+    .shutdown_signal(log_shutdown(stop_signal()?))
     .bind(settings.listen)
-    .with_context(|| format!("cannot listen on {} (GREENROOM_LISTEN)", settings.listen))?;
+    .with_context(|| format!("failed to listen on {} (GREENROOM_LISTEN)", settings.listen))?;
     for address in server.addrs() {
         tracing::info!(%address, pid = std::process::id(), "listening");
     }
     let server = server.run();
-    let keeper = keep(greenroom, asked_to_stop()?, server.handle());
-    let serving = async { server.await.context("the server failed") };
+    let keeper = run_keeper(greenroom, stop_signal()?, server.handle());
+    let serving = async { server.await.context("failed to run the server") };
     tokio::try_join!(serving, keeper)?;
     tracing::info!("stopped");
     Ok(())
 }
 
-/// Keeps sessions, on the main runtime, until it is asked to stop. A keeper that breaks ends the
-/// process: one that served on would start sessions that nobody looks after, and look well to
-/// whoever is there to restart it.
-async fn keep(
+/// Runs the keeper on the main runtime until the process must stop. If the keeper panics, the
+/// process stops as well: a process that only served requests would look healthy and start sessions
+/// that no keeper reconciles.
+async fn run_keeper(
     greenroom: Greenroom,
     stop: impl Future<Output = ()> + Send + 'static,
     server: ServerHandle,
 ) -> anyhow::Result<()> {
-    let kept = tokio::spawn(async move { greenroom.run_keeper(stop).await }).await;
-    if let Err(broken) = &kept {
-        tracing::error!(error = %broken, "the keeper broke, so this process stops");
+    let result = tokio::spawn(async move { greenroom.run_keeper(stop).await }).await;
+    if let Err(error) = &result {
+        tracing::error!(%error, "failed to run the keeper, shutting down");
         server.stop(true).await;
     }
-    kept.context("the keeper broke")
+    result.context("failed to run the keeper")
 }
 
-/// Ends at SIGTERM or Ctrl-C, which are the same to us: actix-web's own handler would cut off at
-/// the latter what has begun. Whoever listens is told of the same signal.
-fn asked_to_stop() -> anyhow::Result<impl Future<Output = ()> + Send + 'static> {
+/// Returns a future that completes at SIGTERM or Ctrl-C. Both start a graceful shutdown;
+/// actix-web's own handler would abort requests in progress at Ctrl-C. Every future of this
+/// function sees the same signal.
+fn stop_signal() -> anyhow::Result<impl Future<Output = ()> + Send + 'static> {
     let (mut terminate, mut interrupt) =
         (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     Ok(async move {
@@ -95,7 +98,7 @@ fn asked_to_stop() -> anyhow::Result<impl Future<Output = ()> + Send + 'static> 
     })
 }
 
-async fn stopping(asked: impl Future<Output = ()>) {
-    asked.await;
-    tracing::info!("stopping: nothing new begins, and what has begun comes to its end");
+async fn log_shutdown(stop: impl Future<Output = ()>) {
+    stop.await;
+    tracing::info!(timeout_seconds = SHUTDOWN_SECONDS, "shutdown started");
 }

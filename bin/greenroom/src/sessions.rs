@@ -1,4 +1,4 @@
-//! Sessions over HTTP: what they look like on the wire.
+//! Sessions over HTTP: the handlers, and the response bodies that they share.
 
 pub mod end;
 pub mod query;
@@ -24,52 +24,58 @@ use crate::problem::{Code, Problem};
 #[openapi(rename = "Session")]
 pub struct SessionBody {
     id: Uuid,
-    /// The LiveKit room.
+    /// The name of the LiveKit room.
     room_name: String,
-    /// Where the session stands.
+    /// `ended`, `expired` and `failed` are final.
     status: &'static str,
-    /// When the user joined.
+    /// When the user first joined. Null if the user has not joined.
     started_at: Option<DateTime<Utc>>,
-    /// When it was over.
+    /// When the session was over. Null until then.
     ended_at: Option<DateTime<Utc>>,
+    /// The template that the session was started from.
     session_template_id: Uuid,
+    /// The user of the session. Null for a guest.
     user_id: Option<String>,
-    /// What the user may publish; null restricts nothing.
+    /// What the user may publish. Null means everything.
     modality_profile: Option<String>,
-    /// The panels a client shows; null leaves the choice to it.
+    /// The panels that a client shows. Null leaves the choice to the client.
     enabled_panels: Option<Vec<String>>,
     created_at: DateTime<Utc>,
-    /// The latest expiry of the tokens handed out.
+    /// The latest expiry of all tokens that were issued for the session.
     token_expiry: DateTime<Utc>,
-    /// Why it is over.
+    /// Why the session is over. Null until then.
     end_reason: Option<&'static str>,
-    /// Whether the agent is known to be there.
+    /// The state of the agent. It keeps its last value after the session is over.
     agent_status: &'static str,
-    /// As it was given at the start.
+    /// The metadata of the start request. Always null for end users.
     metadata: Option<BTreeMap<String, Value>>,
-    /// Until when somebody must have joined.
+    /// The session expires if the user has not joined by this time.
     join_by: DateTime<Utc>,
 }
 
-/// A session and the pass to its room. `server_url` and `participant_token` repeat `livekit_url` and
-/// `access_token` in the words of LiveKit's SDKs.
+/// A session and a token for its room. `server_url` and `participant_token` repeat `livekit_url`
+/// and `access_token` under the names that LiveKit SDKs expect.
 #[derive(Serialize, Apiv2Schema)]
 #[openapi(rename = "StartedSession")]
 pub struct StartedBody {
     session_id: Uuid,
     room_name: String,
+    /// The token with which the user joins the room.
     access_token: String,
+    /// The URL to which the client connects.
     livekit_url: String,
-    /// Until when this token is good; of several, each has its own.
+    /// When this token expires. The expiry limits connecting; a connected user stays.
     token_expiry: DateTime<Utc>,
     server_url: String,
     participant_token: String,
+    /// The user's identity in the room: the `user_id`, or for a guest `guest-` and eight
+    /// hexadecimal digits.
     participant_identity: String,
-    /// Until when somebody must have joined.
+    /// The session expires if the user has not joined by this time.
     join_by: DateTime<Utc>,
 }
 
-/// What was found of a session, unless there is none that the caller may see.
+/// Turns `None` into a 404: the session does not exist, or the caller may not see it.
 fn found<T>(found: Option<T>, id: SessionId) -> Result<T, Problem> {
     let detail = || format!("No session {id} in this organization.");
     found.ok_or_else(|| Problem::new(Code::SessionNotFound, detail()))

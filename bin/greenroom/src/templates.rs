@@ -1,4 +1,4 @@
-//! `/api/v1/session-templates`, and the same templates in a file.
+//! Session templates over HTTP (`/api/v1/session-templates`) and in TOML files.
 
 pub mod command;
 mod difference;
@@ -15,48 +15,48 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
+use self::settings::{NewTemplateBody, SettingsBody, patched};
 use crate::auth::Backend;
 use crate::auth::scope::{TemplatesRead, TemplatesWrite};
 use crate::extract::{Body, FieldErrors, Params, PathId, from_value};
 use crate::page::{PageOf, PageParams};
 use crate::problem::Problem;
-use settings::{NewTemplateBody, SettingsBody, patched};
 
-/// A session template.
+/// A session template. `NewSessionTemplate` describes the settings.
 #[derive(Serialize, Apiv2Schema)]
 #[openapi(rename = "SessionTemplate")]
 pub struct TemplateBody {
     id: Uuid,
+    /// Begins at 1 and increases with every change of the settings.
     version: i32,
     #[serde(flatten)]
     settings: SettingsBody,
-    /// When its first version was made.
+    /// When the template was created.
     created_at: DateTime<Utc>,
-    /// When this version was made.
+    /// When this version was created.
     updated_at: DateTime<Utc>,
+    /// When the template was archived. Null if it is not archived.
     archived_at: Option<DateTime<Utc>>,
 }
 
-/// Which templates, and which part of the list.
+/// The filter of a list, and which page of it to return.
 #[derive(Deserialize, Apiv2Schema)]
 pub struct ListParams {
-    /// How many at the most.
+    /// Maximum number of templates: 1 to 200, default 50.
     limit: Option<String>,
-    /// Where to go on, as the Link header of the page before says.
+    /// Where to continue. Use it only as part of the `Link` header of the previous page.
     cursor: Option<String>,
-    /// true shows archived ones, too.
+    /// Whether the list includes archived templates.
     include_archived: Option<String>,
 }
 
-/// A change of a template, after RFC 7396: what is absent stays, null restores the default.
+/// A JSON merge patch (RFC 7396) of a template: absent fields stay, null restores the default.
 pub struct TemplatePatch(Map<String, Value>);
 
-/// Create a template. The organization comes into being with its first.
-#[api_v2_operation(
-    tags(Templates),
-    operation_id = "create_session_template",
-    summary = "Create a template"
-)]
+/// Create a template
+///
+/// The first template of an organization also creates the organization.
+#[api_v2_operation(tags(Templates), operation_id = "create_session_template")]
 pub async fn create(
     caller: Backend<TemplatesWrite>,
     body: Body<NewTemplateBody>,
@@ -67,12 +67,10 @@ pub async fn create(
     Ok(CreatedJson(template.into()))
 }
 
-/// A template by its id, archived or not.
-#[api_v2_operation(
-    tags(Templates),
-    operation_id = "get_session_template",
-    summary = "Get a template"
-)]
+/// Get a template
+///
+/// Returns the current version of a template, even if it is archived.
+#[api_v2_operation(tags(Templates), operation_id = "get_session_template")]
 pub async fn get(
     caller: Backend<TemplatesRead>,
     id: PathId<SessionTemplateId>,
@@ -83,12 +81,11 @@ pub async fn get(
     Ok(Json(template.into()))
 }
 
-/// The organization's templates, newest first.
-#[api_v2_operation(
-    tags(Templates),
-    operation_id = "list_session_templates",
-    summary = "List templates"
-)]
+/// List templates
+///
+/// Lists the templates of the organization, newest first. If there are more templates, the response
+/// has a `Link` header with the URL of the next page.
+#[api_v2_operation(tags(Templates), operation_id = "list_session_templates")]
 pub async fn list(
     caller: Backend<TemplatesRead>,
     params: Params<ListParams>,
@@ -103,13 +100,11 @@ pub async fn list(
     Ok(PageOf::of(greenroom.templates(caller.0, filter, page).await?))
 }
 
-/// Change a template: its next version. Sessions that run keep theirs. What is absent stays, null
-/// restores the default.
-#[api_v2_operation(
-    tags(Templates),
-    operation_id = "update_session_template",
-    summary = "Change a template"
-)]
+/// Change a template
+///
+/// Applies a JSON merge patch (RFC 7396): absent fields stay, null restores the default. The result
+/// is a new version of the template; running sessions keep the version that they were started from.
+#[api_v2_operation(tags(Templates), operation_id = "update_session_template")]
 pub async fn update(
     caller: Backend<TemplatesWrite>,
     id: PathId<SessionTemplateId>,
@@ -117,7 +112,8 @@ pub async fn update(
     greenroom: Data<Greenroom>,
 ) -> Result<Json<TemplateBody>, Problem> {
     let TemplatePatch(patch) = patch.0;
-    // By itself it must be a template's part, too: merged away, a misspelt null would be dropped.
+    // Check the fields before the merge: it removes null members, so a misspelled field with the
+    // value null would go unnoticed.
     from_value::<NewTemplateBody>(Value::Object(patch.clone()))?;
     let change = |current: &TemplateSettings| {
         settings::read(patched(current, &patch)?).map_err(Problem::invalid)
@@ -125,12 +121,11 @@ pub async fn update(
     Ok(Json(greenroom.update_template(caller.0, id.0, change).await?.into()))
 }
 
-/// Archive a template: it can still be read, and starts nothing any more.
-#[api_v2_operation(
-    tags(Templates),
-    operation_id = "archive_session_template",
-    summary = "Archive a template"
-)]
+/// Archive a template
+///
+/// An archived template can still be read. It can be neither started nor changed, and its name is
+/// free for another template.
+#[api_v2_operation(tags(Templates), operation_id = "archive_session_template")]
 pub async fn archive(
     caller: Backend<TemplatesWrite>,
     id: PathId<SessionTemplateId>,

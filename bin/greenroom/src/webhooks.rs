@@ -1,4 +1,4 @@
-//! `POST /webhooks/livekit`: what LiveKit tells of its rooms.
+//! `POST /webhooks/livekit`: receives LiveKit's events.
 
 use actix_web::http::header;
 use actix_web::web::Data;
@@ -8,16 +8,17 @@ use greenroom_core::Greenroom;
 use crate::extract::RawBody;
 use crate::problem::Problem;
 
-/// The largest webhook, in bytes: rooms and participants may have a lot of metadata.
-const LIMIT: usize = 1024 * 1024;
+/// Maximum size of a webhook in bytes. Rooms and participants may have much metadata.
+const MAX_WEBHOOK_BYTES: usize = 1024 * 1024;
 
-/// Answers when what the webhook says is committed: until then LiveKit sends it again.
+/// Responds after the event is committed. If the response is a failure, LiveKit sends the webhook
+/// again.
 pub async fn livekit(
     request: HttpRequest,
-    body: RawBody<LIMIT>,
+    body: RawBody<MAX_WEBHOOK_BYTES>,
     greenroom: Data<Greenroom>,
 ) -> Result<HttpResponse, Problem> {
-    // LiveKit's own token, without a scheme. One that is missing is one that does not hold.
+    // The header contains LiveKit's token without a scheme. A missing token is treated as invalid.
     let authorization = request.headers().get(header::AUTHORIZATION);
     let authorization = authorization.and_then(|value| value.to_str().ok()).unwrap_or_default();
     greenroom.receive_webhook(authorization, &body.0).await?;

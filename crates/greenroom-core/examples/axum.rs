@@ -1,10 +1,14 @@
-//! Greenroom under axum, behind an authentication of one's own: core is tied to no web framework.
+//! A server on axum that starts sessions, receives LiveKit's webhooks and shuts down gracefully. It
+//! has its own authentication: greenroom-core does not depend on a web framework.
 //!
-//! `DATABASE_URL=… LIVEKIT_URL=… LIVEKIT_API_KEY=… LIVEKIT_API_SECRET=… cargo run -p greenroom-core --example axum`
+//! ```text
+//! DATABASE_URL=… LIVEKIT_URL=… LIVEKIT_API_KEY=… LIVEKIT_API_SECRET=… \
+//!     cargo run -p greenroom-core --example axum
+//! ```
 //!
-//! While `cargo xtask dev` runs, `set -a; . target/dev/greenroom.env; set +a` sets all four.
+//! While `cargo xtask dev` runs, `set -a; . target/dev/greenroom.env; set +a` sets these variables.
 //!
-//! With `--once` it calls itself as a client would, and stops.
+//! With `--once`, the program sends itself the requests of a client, and stops.
 
 use std::net::SocketAddr;
 
@@ -27,8 +31,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
-/// Whom the one key of this example belongs to. Yours are wherever you keep them.
-const KEY: &str = "the key of a customer";
+/// The only API key of this example, and the organization that it belongs to. A real server looks
+/// up keys in its own storage.
+const API_KEY: &str = "the key of a customer";
 const ORGANIZATION: OrganizationId =
     OrganizationId(uuid::Uuid::from_u128(0x0193_b8a0_0000_7000_8000_0000_0000_0a8b));
 
@@ -36,33 +41,34 @@ const ORGANIZATION: OrganizationId =
 async fn main() -> anyhow::Result<()> {
     migrate::run(&variable("DATABASE_URL")?).await?;
     let greenroom = Greenroom::new(configuration()?)?;
-    let template = template(&greenroom).await?;
+    let template = find_or_create_template(&greenroom).await?;
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;
     println!("POST http://{address}/sessions starts sessions of template {template}");
 
-    // Server and keeper stop when this is dropped; what they have begun comes to its end first.
-    let (running, stopped) = watch::channel(());
+    // Dropping the sender stops the server and the keeper after their work in progress.
+    let (stop_sender, stop_receiver) = watch::channel(());
     let stop = || {
-        let mut stopped = stopped.clone();
-        async move { drop(stopped.changed().await) }
+        let mut receiver = stop_receiver.clone();
+        async move { drop(receiver.changed().await) }
     };
     let server = axum::serve(listener, routes(greenroom.clone())).with_graceful_shutdown(stop());
-    let keeper_stops = stop();
-    let keeper = tokio::spawn(async move { greenroom.run_keeper(keeper_stops).await });
-    let until_the_end = async move {
+    let stop_keeper = stop();
+    let keeper = tokio::spawn(async move { greenroom.run_keeper(stop_keeper).await });
+    let run_until_stopped = async move {
         if std::env::args().any(|argument| argument == "--once") {
-            try_it(address, template).await?;
+            send_requests(address, template).await?;
         } else {
-            asked_to_stop().await?;
+            shutdown_signal().await?;
         }
-        drop(running);
+        drop(stop_sender);
         Ok(())
     };
-    let serving = async { server.await.context("the server failed") };
-    // A keeper that breaks takes the process with it: sessions must not start that nobody keeps.
-    let keeper_permits = async { keeper.await.context("the keeper broke") };
-    tokio::try_join!(serving, keeper_permits, until_the_end)?;
+    let serve = async { server.await.context("the server failed") };
+    // If the keeper panics, the process stops: it must not start sessions that no keeper
+    // reconciles.
+    let keep = async { keeper.await.context("the keeper panicked") };
+    tokio::try_join!(serve, keep, run_until_stopped)?;
     println!("stopped");
     Ok(())
 }
@@ -71,15 +77,16 @@ fn routes(greenroom: Greenroom) -> Router {
     Router::new()
         .route("/sessions", post(start))
         .layer(from_fn(authenticate))
-        // LiveKit signs what it sends, and core verifies that.
+        // This route is outside the authentication, because greenroom-core verifies LiveKit's
+        // signature.
         .route("/webhooks/livekit", post(webhook))
         .with_state(greenroom)
 }
 
-/// Whoever calls, by one's own rules. Core takes their word for it, and checks the rest.
+/// Authenticates the caller. greenroom-core trusts the `Caller` and checks what the caller may do.
 async fn authenticate(mut request: Request, next: Next) -> Result<Response, StatusCode> {
     let key = request.headers().get("x-api-key").and_then(|key| key.to_str().ok());
-    if key != Some(KEY) {
+    if key != Some(API_KEY) {
         return Err(StatusCode::UNAUTHORIZED);
     }
     request.extensions_mut().insert(Caller::backend(ORGANIZATION));
@@ -92,9 +99,9 @@ struct StartBody {
     user_id: Option<String>,
 }
 
-/// In the words of LiveKit's SDKs, which take it as it is.
+/// The field names are those of LiveKit's SDKs, which read this response unchanged.
 #[derive(Serialize, Deserialize)]
-struct StartedRow {
+struct StartResponse {
     session_id: SessionId,
     server_url: String,
     participant_token: String,
@@ -115,7 +122,7 @@ async fn start(
     Ok((
         StatusCode::CREATED,
         [(header::CACHE_CONTROL, "no-store")],
-        Json(StartedRow {
+        Json(StartResponse {
             session_id: started.session.id,
             server_url: started.livekit_url,
             participant_token: started.access_token,
@@ -132,7 +139,7 @@ async fn webhook(
     Ok(greenroom.receive_webhook(signature.unwrap_or_default(), &body).await?)
 }
 
-/// What core's errors are over HTTP, which core does not know.
+/// An HTTP response for an error. The errors of greenroom-core contain no status code.
 struct Failure(StatusCode, String);
 
 impl From<Error> for Failure {
@@ -147,7 +154,7 @@ impl From<Error> for Failure {
             Error::Store(StoreError::Unavailable(_) | StoreError::Timeout(_))
             | Error::Overloaded
             | Error::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
-            // What else there is does not come of these two routes; yours may want more.
+            // These two routes return no other errors. A real server maps all variants.
             _ => StatusCode::INTERNAL_SERVER_ERROR,
         };
         Self(status, error.to_string())
@@ -160,7 +167,7 @@ impl IntoResponse for Failure {
     }
 }
 
-async fn template(greenroom: &Greenroom) -> anyhow::Result<SessionTemplateId> {
+async fn find_or_create_template(greenroom: &Greenroom) -> anyhow::Result<SessionTemplateId> {
     let newest = PageRequest { limit: 1, ..PageRequest::default() };
     let templates = greenroom.templates(ORGANIZATION, TemplateFilter::default(), newest).await?;
     if let Some(template) = templates.items.first() {
@@ -170,26 +177,30 @@ async fn template(greenroom: &Greenroom) -> anyhow::Result<SessionTemplateId> {
     Ok(greenroom.create_template(ORGANIZATION, TemplateSettings::new(name)).await?.id)
 }
 
-/// LiveKitLimiter it as others would: starts a session, and fails where it takes what it must refuse.
-async fn try_it(address: SocketAddr, template: SessionTemplateId) -> anyhow::Result<()> {
+/// Starts a session as a client, and fails if the server accepts an unauthenticated request.
+async fn send_requests(address: SocketAddr, template: SessionTemplateId) -> anyhow::Result<()> {
     let body = format!(r#"{{"session_template_id": "{template}", "user_id": "ann"}}"#);
-    let answer = ask(address, "/sessions", &format!("x-api-key: {KEY}"), &body).await?;
-    let (head, body) = answer.split_once("\r\n\r\n").context("it did not answer in HTTP")?;
-    ensure!(head.starts_with("HTTP/1.1 201 "), "the start was refused: {answer}");
-    let started: StartedRow = serde_json::from_str(body)?;
+    let response = post_json(address, "/sessions", &format!("x-api-key: {API_KEY}"), &body).await?;
+    let (head, body) = response.split_once("\r\n\r\n").context("the response is not HTTP")?;
+    ensure!(head.starts_with("HTTP/1.1 201 "), "the start was refused: {response}");
+    let started: StartResponse = serde_json::from_str(body)?;
     println!("session  {} at {}", started.session_id, started.server_url);
     println!("token    {} bytes", started.participant_token.len());
 
-    for (path, header) in [("/sessions", "x-api-key: a stranger's"), ("/webhooks/livekit", "x: y")]
-    {
-        let answer = ask(address, path, header, "{}").await?;
-        ensure!(answer.starts_with("HTTP/1.1 401 "), "{path} took what is nobody's: {answer}");
+    for (path, header) in [("/sessions", "x-api-key: wrong"), ("/webhooks/livekit", "x: y")] {
+        let response = post_json(address, path, header, "{}").await?;
+        ensure!(response.starts_with("HTTP/1.1 401 "), "{path} accepted the request: {response}");
     }
     Ok(())
 }
 
-/// A bare client's POST, and all that came back.
-async fn ask(address: SocketAddr, path: &str, header: &str, body: &str) -> anyhow::Result<String> {
+/// Sends a POST request, and returns the response with its header.
+async fn post_json(
+    address: SocketAddr,
+    path: &str,
+    header: &str,
+    body: &str,
+) -> anyhow::Result<String> {
     let request = format!(
         "POST {path} HTTP/1.1\r\nhost: {address}\r\n{header}\r\nconnection: close\r\n\
          content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
@@ -197,16 +208,16 @@ async fn ask(address: SocketAddr, path: &str, header: &str, body: &str) -> anyho
     );
     let mut connection = TcpStream::connect(address).await?;
     connection.write_all(request.as_bytes()).await?;
-    let mut answer = String::new();
-    connection.read_to_string(&mut answer).await?;
-    Ok(answer)
+    let mut response = String::new();
+    connection.read_to_string(&mut response).await?;
+    Ok(response)
 }
 
-async fn asked_to_stop() -> anyhow::Result<()> {
+async fn shutdown_signal() -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     tokio::select! {
         _ = terminate.recv() => {}
-        pressed = tokio::signal::ctrl_c() => pressed?,
+        result = tokio::signal::ctrl_c() => result?,
     }
     Ok(())
 }
@@ -224,7 +235,7 @@ fn configuration() -> anyhow::Result<Config> {
     Ok(Config::new(variable("DATABASE_URL")?.into(), livekit))
 }
 
-#[allow(clippy::disallowed_methods, reason = "an example's configuration is its environment")]
+#[expect(clippy::disallowed_methods, reason = "an example reads its configuration here")]
 fn variable(name: &str) -> anyhow::Result<String> {
     std::env::var(name).with_context(|| format!("{name} is not set"))
 }

@@ -1,8 +1,11 @@
-//! Greenroom without HTTP: another Rust service starts a session by calling a function.
+//! Greenroom without HTTP: a Rust program starts a session with a function call.
 //!
-//! `DATABASE_URL=… LIVEKIT_URL=… LIVEKIT_API_KEY=… LIVEKIT_API_SECRET=… cargo run -p greenroom-core --example embed`
+//! ```text
+//! DATABASE_URL=… LIVEKIT_URL=… LIVEKIT_API_KEY=… LIVEKIT_API_SECRET=… \
+//!     cargo run -p greenroom-core --example embed
+//! ```
 //!
-//! While `cargo xtask dev` runs, `set -a; . target/dev/greenroom.env; set +a` sets all four.
+//! While `cargo xtask dev` runs, `set -a; . target/dev/greenroom.env; set +a` sets these variables.
 
 use anyhow::Context;
 use greenroom_core::domain::{OrganizationId, TemplateName};
@@ -28,7 +31,7 @@ async fn main() -> anyhow::Result<()> {
     migrate::run(&variable("DATABASE_URL")?).await?;
     let greenroom = Greenroom::new(config)?;
 
-    // Whom one acts for: your own tenants' ids.
+    // The organization is one of your own tenants.
     let organization: OrganizationId = "0193b8a0-0000-7000-8000-0000000e3bed".parse()?;
     let caller = Caller::backend(organization);
     let newest = PageRequest { limit: 1, ..PageRequest::default() };
@@ -41,7 +44,10 @@ async fn main() -> anyhow::Result<()> {
         }
     };
     let started = greenroom.start(&caller, StartRequest::new(template.id)).await?;
-    let session = greenroom.session(&caller, started.session.id).await?.context("it is there")?;
+    let session = greenroom
+        .session(&caller, started.session.id)
+        .await?
+        .context("the session was not found")?;
 
     println!("session  {} is {}", session.id, session.status);
     println!("room     {} at {}", session.room_name, started.livekit_url);
@@ -49,7 +55,7 @@ async fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
-#[allow(clippy::disallowed_methods, reason = "an example's configuration is its environment")]
+#[expect(clippy::disallowed_methods, reason = "an example reads its configuration here")]
 fn variable(name: &str) -> anyhow::Result<String> {
     std::env::var(name).with_context(|| format!("{name} is not set"))
 }

@@ -1,6 +1,6 @@
-//! The one place that reads the clock and draws random numbers.
+//! The clock, random ids and random names. No other file reads the clock or draws random numbers.
 //!
-//! The process's clock serves tokens, room names and ids. Deadlines are PostgreSQL's.
+//! This clock dates tokens, room names and ids. Deadlines use PostgreSQL's `now()`.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -9,19 +9,20 @@ use greenroom_domain::{
     ParticipantIdentity, RoomName, SessionId, SessionTemplateId, SuffixSequence,
 };
 
-/// Where the time comes from.
+/// The clock that dates tokens, room names and ids.
 #[derive(Debug, Clone, Copy)]
 pub enum Clock {
-    /// The machine's.
+    /// The system clock.
     System,
-    /// A time that stands still, for tests.
+    /// A fixed time, for tests.
     Fixed(DateTime<Utc>),
 }
 
 impl Clock {
-    /// Now, to the millisecond, which is what ids keep of it.
+    /// Returns the current time. The system clock is truncated to milliseconds, the precision of
+    /// ids.
     #[must_use]
-    #[allow(clippy::disallowed_methods, reason = "this is the one place")]
+    #[expect(clippy::disallowed_methods, reason = "the only file that may read the clock")]
     pub fn now(self) -> DateTime<Utc> {
         match self {
             Self::System => Utc::now().trunc_subsecs(3),
@@ -30,7 +31,7 @@ impl Clock {
     }
 }
 
-/// Makes names and ids that nobody else makes.
+/// Generates the room names of this process, all of them different.
 #[derive(Debug)]
 pub(crate) struct RoomNameGenerator {
     sequence: SuffixSequence,
@@ -42,8 +43,9 @@ impl RoomNameGenerator {
         Self { sequence, next: AtomicU32::new(0) }
     }
 
-    /// The next room name; it repeats after 2^24 others, by which time its second is over.
-    pub(crate) fn room(&self, at: DateTime<Utc>) -> RoomName {
+    /// Returns the next room name. A suffix repeats after 2^24 names; by then, the second in the
+    /// name has passed.
+    pub(crate) fn next_name(&self, at: DateTime<Utc>) -> RoomName {
         RoomName::new(at, self.sequence.suffix(self.next.fetch_add(1, Ordering::Relaxed)))
     }
 }
@@ -60,6 +62,6 @@ pub(crate) fn template_id(at: DateTime<Utc>) -> SessionTemplateId {
     SessionTemplateId::new(at, rand::random())
 }
 
-pub(crate) fn guest() -> ParticipantIdentity {
+pub(crate) fn guest_identity() -> ParticipantIdentity {
     ParticipantIdentity::guest(rand::random())
 }

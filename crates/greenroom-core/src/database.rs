@@ -1,4 +1,4 @@
-//! The pool of connections: the only one, and the only place that bounds how long a query takes.
+//! The connection pool, and the time limit of work on the database.
 
 use std::time::Duration;
 
@@ -17,25 +17,25 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::Error;
 
-/// How long one step may take on the database, the wait for a connection included. PostgreSQL's own
-/// time-out of a statement is five seconds; this one ends what PostgreSQL cannot, being gone without
-/// a word, and leaves time to tell the caller within the same five.
+/// Time limit for one piece of work, including the wait for a connection. A PostgreSQL that stops
+/// responding cannot enforce its own `statement_timeout` of 5 s. This limit is shorter, so that the
+/// caller gets an error within the same 5 s.
 const DB_TIMEOUT: Duration = Duration::from_millis(4_500);
 
 type Transactions = <AsyncPgConnection as AsyncConnection>::TransactionManager;
 
 pub(crate) struct Database {
     pool: Pool<AsyncPgConnection>,
-    /// The keeper's share of the pool: however much is due, requests find connections.
+    /// The keeper uses at most half of the pool, so that a backlog leaves connections for requests.
     keeper_permits: Semaphore,
 }
 
 impl Database {
-    /// A pool of at most `size` connections, none of them open yet.
+    /// Creates a pool of at most `size` connections, without opening one.
     pub(crate) fn new(url: &SecretString, size: usize) -> Result<Self, Error> {
         let mut config = ManagerConfig::default();
-        // The default sends a query before each use. A connection known to be closed is dropped
-        // either way; one that is not known to be answers the query itself with an error.
+        // The default method sends a query before each use. The fast method also drops a connection
+        // that is known to be closed; on any other broken connection, the first query fails.
         config.recycling_method = RecyclingMethod::Fast;
         let runtime = Handle::try_current().ok();
         config.custom_setup = Box::new(move |url| open(runtime.clone(), url));
@@ -45,19 +45,20 @@ impl Database {
         Ok(Self { pool, keeper_permits: Semaphore::new((size / 2).max(1)) })
     }
 
-    /// Runs `work` for the keeper, on one of the connections that are its share.
+    /// Runs `work` on one of the connections that the keeper may use.
     pub(crate) async fn run_for_keeper<T, F>(&self, work: F) -> Result<T, Error>
     where
         F: AsyncFnOnce(&mut AsyncPgConnection) -> Result<T, StoreError>,
     {
         let deadline = Instant::now() + DB_TIMEOUT;
-        let Ok(_share) = timeout_at(deadline, self.keeper_permits.acquire()).await else {
+        let Ok(_permit) = timeout_at(deadline, self.keeper_permits.acquire()).await else {
             return Err(Error::Overloaded);
         };
         self.run_until(deadline, work).await
     }
 
-    /// Runs `work` in a transaction that is kept when it comes to something, and else leaves no trace.
+    /// Runs `work` in a transaction. Commits if `work` returns `Some`, and rolls back if it returns
+    /// `None` or fails.
     pub(crate) async fn transact_until<T, F>(
         &self,
         deadline: Instant,
@@ -69,16 +70,16 @@ impl Database {
         self.run_until(deadline, async |db: &mut AsyncPgConnection| {
             Transactions::begin_transaction(db).await?;
             match work(db).await {
-                Ok(Some(done)) => {
+                Ok(Some(value)) => {
                     Transactions::commit_transaction(db).await?;
-                    Ok(Some(done))
+                    Ok(Some(value))
                 }
                 Ok(None) => {
                     Transactions::rollback_transaction(db).await?;
                     Ok(None)
                 }
                 Err(error) => {
-                    // A connection that is gone has rolled back, and the first error tells of it.
+                    // A closed connection has already rolled back. The first error is the cause.
                     let _ = Transactions::rollback_transaction(db).await;
                     Err(error)
                 }
@@ -87,7 +88,7 @@ impl Database {
         .await
     }
 
-    /// Runs `work` on a connection of its own.
+    /// Runs `work` on a connection of the pool, within [`DB_TIMEOUT`].
     pub(crate) async fn run<T, F>(&self, work: F) -> Result<T, Error>
     where
         F: AsyncFnOnce(&mut AsyncPgConnection) -> Result<T, StoreError>,
@@ -95,15 +96,15 @@ impl Database {
         self.run_within(DB_TIMEOUT, work).await
     }
 
-    /// The same, for work whose result is not worth a longer wait.
-    pub(crate) async fn run_within<T, F>(&self, patience: Duration, work: F) -> Result<T, Error>
+    /// Runs `work` on a connection of the pool, within `time_limit`.
+    pub(crate) async fn run_within<T, F>(&self, time_limit: Duration, work: F) -> Result<T, Error>
     where
         F: AsyncFnOnce(&mut AsyncPgConnection) -> Result<T, StoreError>,
     {
-        self.run_until(Instant::now() + patience, work).await
+        self.run_until(Instant::now() + time_limit, work).await
     }
 
-    /// The same, for work of which more is to come in the same time.
+    /// Runs `work` on a connection of the pool, until a deadline that several pieces of work share.
     pub(crate) async fn run_until<T, F>(&self, deadline: Instant, work: F) -> Result<T, Error>
     where
         F: AsyncFnOnce(&mut AsyncPgConnection) -> Result<T, StoreError>,
@@ -114,32 +115,35 @@ impl Database {
         };
         let mut checked_out = CheckedOut(Some(connection));
         let connection = checked_out.0.as_mut().ok_or(Error::Overloaded)?;
-        let done = timeout_at(deadline, work(connection)).await;
-        let done = done.map_err(|_| StoreError::Unavailable("no answer in time".into()))?;
+        let result = timeout_at(deadline, work(connection)).await;
+        let result = result
+            .map_err(|_| StoreError::Unavailable("no response within the time limit".into()))?;
         checked_out.return_to_pool();
-        Ok(done?)
+        Ok(result?)
     }
 }
 
-/// Opens a connection on the runtime of the service. It lives on the one that opens it, and a web
-/// server's workers have runtimes of their own, which end one by one when the process is to stop.
+/// Opens a connection on the runtime that created the pool. A connection needs the runtime that
+/// opened it. The workers of an HTTP server have runtimes of their own, which shut down one by one.
 fn open(runtime: Option<Handle>, url: &str) -> BoxFuture<'_, ConnectionResult<AsyncPgConnection>> {
     let Some(runtime) = runtime else { return connect(url).boxed() };
     let url = url.to_owned();
     async move {
         let opened = runtime.spawn(async move { connect(&url).await }).await;
-        opened.map_err(|ended| ConnectionError::BadConnection(ended.to_string()))?
+        opened.map_err(|error| ConnectionError::BadConnection(error.to_string()))?
     }
     .boxed()
 }
 
-/// A connection with work under way. Half-way through, be it that time ran out or that whoever
-/// waited went away, nobody knows what is on its wire or whether a transaction is open: dropped
-/// then, it is closed, and PostgreSQL rolls back.
+/// A connection with work in progress.
+///
+/// If the work is dropped because of a time-out or because its caller was dropped, the protocol
+/// state of the connection is unknown and a transaction may be open. `drop` therefore closes the
+/// connection, and PostgreSQL rolls back.
 struct CheckedOut(Option<Object<AsyncPgConnection>>);
 
 impl CheckedOut {
-    /// The work came to its end: somebody else may have the connection.
+    /// Returns the connection to the pool after its work has finished.
     fn return_to_pool(mut self) {
         drop(self.0.take());
     }

@@ -1,23 +1,33 @@
-//! Ending a session by request.
+//! Ending a session on request.
 
 use std::time::Duration;
 
 use greenroom_domain::{Caller, SessionId};
+use greenroom_livekit::LiveKitError;
 use greenroom_store::{EndCause, Session};
 use tokio::time::timeout;
 
 use crate::{Error, Greenroom};
 
-/// How long an end waits to see the room deleted; then the keeper sees to it.
+/// How long [`Greenroom::end`] waits for LiveKit to delete the room. After that, the keeper deletes
+/// it.
 const DELETE_TIMEOUT: Duration = Duration::from_secs(1);
 
 impl Greenroom {
-    /// Ends a session the caller may see: everybody is disconnected and the room deleted, at once or
-    /// as soon as LiveKit can. One that is over already stays as it is. None when there is no such
-    /// session.
+    /// Ends a session that the caller may see, and returns it.
+    ///
+    /// All participants are disconnected and the room is deleted: before this method returns if
+    /// LiveKit responds within one second, otherwise by the keeper. A session that is already over
+    /// is returned unchanged. `None` means that the caller may see no session with this id.
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped after the session was ended, the keeper deletes the room.
     ///
     /// # Errors
-    /// When the database fails.
+    ///
+    /// Returns [`Error::Store`] if the database fails, and [`Error::Overloaded`] if no database
+    /// connection becomes free in time.
     pub async fn end(&self, caller: &Caller, id: SessionId) -> Result<Option<Session>, Error> {
         if self.session(caller, id).await?.is_none() {
             return Ok(None);
@@ -25,21 +35,23 @@ impl Greenroom {
         let organization = caller.organization_id;
         let end = async |db: &mut _| Session::end(db, organization, id, EndCause::Requested).await;
         if let Some(ended) = self.shared.database.run(end).await? {
-            self.close_room(&ended).await;
+            self.delete_room_of(&ended).await;
             self.shared.waiters.wake();
         }
         self.session(caller, id).await
     }
 
-    /// Deletes the room now, so that whoever asked finds it gone. That it is gone, and stays so, the
-    /// keeper sees: the session is due.
-    async fn close_room(&self, ended: &Session) {
+    /// Deletes the room now, so that it is usually gone when [`Greenroom::end`] returns. The
+    /// session is due, so the keeper checks that the room is gone and does not come back.
+    async fn delete_room_of(&self, ended: &Session) {
         let delete = async {
-            let _call = self.shared.livekit_limiter.acquire().await;
+            let _permit = self.shared.livekit_limiter.acquire().await;
             self.shared.rooms.delete(&ended.room_name).await
         };
-        if !matches!(timeout(DELETE_TIMEOUT, delete).await, Ok(Ok(()))) {
-            tracing::warn!(session_id = %ended.id, "the room could not be deleted yet");
+        let deleted = timeout(DELETE_TIMEOUT, delete).await.unwrap_or(Err(LiveKitError::Timeout));
+        if let Err(error) = deleted {
+            tracing::warn!(session_id = %ended.id, error = &error as &dyn std::error::Error,
+                "failed to delete room of ended session");
         }
         self.shared.due.notify_one();
     }

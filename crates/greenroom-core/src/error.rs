@@ -1,4 +1,4 @@
-//! What can happen to a use case. It knows no status code; that is for whoever speaks HTTP.
+//! The failures of the use cases, independent of HTTP.
 
 use std::time::Duration;
 
@@ -8,72 +8,77 @@ use greenroom_livekit::LiveKitError;
 use greenroom_livekit::webhook::InvalidWebhook;
 use greenroom_store::StoreError;
 
-/// Why a use case did not succeed. That a session is absent is no error but an `Option`.
+/// Why a use case failed.
+///
+/// An absent session is not an error: methods report it as `None`.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// There is no such template, or it is archived.
-    #[error("there is no session template {0}")]
+    /// The template does not exist, or it is archived.
+    #[error("session template {0} does not exist or is archived")]
     TemplateNotFound(SessionTemplateId),
-    /// The template is another organization's.
+    /// The template belongs to another organization.
     #[error("session template {0} belongs to another organization")]
     TemplateForbidden(SessionTemplateId),
-    /// A living template of the organization has this name already, in whatever case.
-    #[error("a session template named {:?} exists already", .0.as_str())]
+    /// Another template of the organization, which is not archived, has this name. Names are
+    /// compared without regard to case.
+    #[error("a session template named {:?} already exists", .0.as_str())]
     TemplateNameTaken(TemplateName),
-    /// Fields of the template contradict one another; each is named.
-    #[error("the session template contradicts itself")]
+    /// Fields of the template contradict each other. Each contradiction names its field.
+    #[error("fields of the session template contradict each other")]
     TemplateContradicts(Vec<Contradiction>),
-    /// The request counts on an agent that is not the template's.
-    #[error("the session template names another agent")]
-    OtherAgent,
-    /// With this template the request makes a token that is longer than one may be.
-    #[error("the token would be too long")]
+    /// The request names an agent that is not the agent of the template.
+    #[error("the session template has another agent than the request")]
+    AgentMismatch,
+    /// With this template and this request, the join token would be longer than 6 KiB.
+    #[error("the join token would be longer than 6 KiB")]
     TokenTooLong,
-    /// An end user acts for nobody but themselves.
-    #[error("an end user may not act for another")]
+    /// An end user tried to act for another user.
+    #[error("an end user may only act for themselves")]
     UserMismatch,
-    /// Metadata is for backends: an agent trusts it.
-    #[error("an end user may not give metadata")]
+    /// An end user tried to set metadata. Only backends may, because agents trust metadata.
+    #[error("an end user may not set metadata")]
     MetadataForbidden,
-    /// The cursor is that of another list, or none at all.
-    #[error("the cursor is not of this list")]
+    /// The cursor is malformed or belongs to another list.
+    #[error("the cursor does not belong to this list")]
     InvalidCursor,
-    /// The session is over: there is nothing left to join.
+    /// The session is over and cannot be joined.
     #[error("session {0} is over")]
     SessionOver(SessionId),
-    /// The idempotency key was used for another request.
-    #[error("the idempotency key was used for another request")]
+    /// The idempotency key was used for a different request.
+    #[error("the idempotency key was used for a different request")]
     IdempotencyKeyReused,
-    /// As many of the organization's sessions live as may.
-    #[error("the organization has {limit} active sessions already")]
+    /// The organization has reached its limit of active sessions.
+    #[error("the organization has reached its limit of {limit} active sessions")]
     TooManyActiveSessions {
-        /// How many may live at once.
+        /// Maximum number of `pending` and `active` sessions.
         limit: i32,
     },
-    /// The organization has asked for more starts than it may in a minute.
-    #[error("the organization starts more than {per_minute} sessions a minute")]
+    /// The organization has reached its limit of starts per minute.
+    #[error("the organization has reached its limit of {per_minute} session starts per minute")]
     RateLimited {
-        /// How many it may.
+        /// Maximum number of starts per minute.
         per_minute: u32,
-        /// Until one more may come.
-        next_in: Duration,
-        /// Until as many as ever may come.
-        all_in: Duration,
+        /// Time until the next start is allowed.
+        retry_after: Duration,
+        /// Time until `per_minute` starts are allowed at once again.
+        reset_after: Duration,
     },
-    /// What claims to be a webhook was not sent by LiveKit.
-    #[error("the webhook is not LiveKit's")]
+    /// LiveKit did not send this webhook.
+    #[error("the webhook could not be verified")]
     InvalidWebhook(#[source] InvalidWebhook),
-    /// The session is written, and failed, because LiveKit did not open its room.
-    #[error("the room could not be opened")]
+    /// LiveKit failed. For a start, this means that the session was written but its room was not
+    /// opened.
+    #[error("the call to LiveKit failed")]
     LiveKit(#[source] LiveKitError),
-    /// The database failed; nothing was promised.
+    /// The database failed.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The process is ending, and what was asked of it was not done.
-    #[error("the process is ending")]
+    /// The process is shutting down and did not finish the request.
+    #[error("the process is shutting down")]
     ShuttingDown,
-    /// All connections to the database stayed busy.
-    #[error("no database connection was free in time")]
+    /// Too many requests at once: no database connection, or no lock of a limited organization,
+    /// became free in time.
+    #[error("too many requests at once: no database connection became free in time")]
     Overloaded,
 }
 

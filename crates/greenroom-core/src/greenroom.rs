@@ -1,4 +1,4 @@
-//! The service as one value: what every use case works with.
+//! The service [`Greenroom`], its configuration and its builder.
 
 use std::sync::Arc;
 
@@ -18,51 +18,57 @@ use crate::organization_locks::OrganizationLocks;
 use crate::readiness::ReadinessCache;
 use crate::wait::Waiters;
 
-/// What Greenroom needs to know.
+/// The configuration of a [`Greenroom`].
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// PostgreSQL 15 or later; see [`migrate`](crate::migrate) for its schema.
+    /// URL of the database: PostgreSQL 15 or later. [`migrate`](crate::migrate) creates its schema.
     pub database_url: SecretString,
-    /// The most connections this process opens to it.
+    /// Maximum number of connections that this process opens to the database. The keeper uses at
+    /// most half of them.
     pub database_pool_size: usize,
-    /// Where LiveKit is, for Greenroom and for its clients, and the key to it.
+    /// Addresses and API key of LiveKit.
     pub livekit: LiveKitConfig,
-    /// The life of tokens whose template names none.
+    /// Lifetime of join tokens, for templates that set none.
     pub token_ttl: TokenTtl,
-    /// How long an agent has to come whose template names no deadline.
+    /// How long a requested agent may take to join before it counts as unavailable, for templates
+    /// that set no deadline.
     pub agent_deadline: AgentDeadline,
-    /// How often a session with nothing under way is held against what LiveKit shows.
+    /// Interval at which an idle session is compared with LiveKit.
     pub reconcile_every: ReconcileInterval,
-    /// What becomes of a start when LiveKit does not open its room.
+    /// What a start does if LiveKit does not open its room.
     pub on_livekit_down: OnLiveKitDown,
-    /// The most calls to LiveKit that are under way at once.
+    /// Maximum number of concurrent calls to LiveKit. The keeper uses at most three quarters of
+    /// them.
     pub livekit_max_in_flight: usize,
-    /// How many calls to LiveKit a minute the keeper leaves room within; none is any number.
+    /// Budget of calls to LiveKit per minute. While a quarter or less of it is left, the keeper
+    /// postpones idle sessions. A start is never refused because of it. `None` means no limit.
     pub livekit_calls_per_minute: Option<usize>,
-    /// After how many days a session that is over is forgotten; none keeps all.
+    /// Number of days after which a session that is over is deleted. `None` keeps all sessions.
     pub retention_days: Option<i32>,
-    /// How many sessions of an organization may live at once, unless its own row says otherwise;
-    /// none is any number.
+    /// Maximum number of `pending` and `active` sessions per organization, unless
+    /// [`set_session_limit`](crate::set_session_limit) has set another limit for the organization.
+    /// `None` means no limit.
     pub max_active_sessions: Option<i32>,
-    /// How many starts of an organization this process takes in a minute; none is any number.
+    /// Maximum number of starts per organization and minute in this process. `None` means no limit.
     pub starts_per_minute: Option<u32>,
 }
 
-/// How often sessions are looked at with nothing under way: 1 s to an hour.
+/// Interval at which an idle session is compared with LiveKit: 1 second to 1 hour.
 pub type ReconcileInterval = Seconds<1, 3_600>;
 
-/// What a start does when LiveKit does not open its room.
+/// What a start does if LiveKit does not open its room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnLiveKitDown {
-    /// It fails.
+    /// The start fails with [`Error::LiveKit`].
     Fail,
-    /// It goes on as `on_join`, where the user's joining opens the room, unless there is something
-    /// to hand to the agent that the user may not read.
+    /// The start continues as if the template had the room creation `on_join`: LiveKit opens the
+    /// room when the user joins. The start still fails if LiveKit refused the call, or if the
+    /// dispatch contains data that the user may not read.
     TokenOnly,
 }
 
 impl Config {
-    /// The configuration with the defaults of the program.
+    /// Creates a configuration with the defaults of the `greenroom` program.
     #[must_use]
     pub fn new(database_url: SecretString, livekit: LiveKitConfig) -> Self {
         Self {
@@ -82,7 +88,7 @@ impl Config {
     }
 }
 
-/// The session service. Clones share everything.
+/// The session service. Clones are cheap and share all state.
 #[derive(Clone)]
 pub struct Greenroom {
     pub(crate) shared: Arc<Shared>,
@@ -100,7 +106,7 @@ pub(crate) struct Shared {
     pub(crate) webhooks: WebhookVerifier,
     pub(crate) livekit_limiter: LiveKitLimiter,
     pub(crate) waiters: Waiters,
-    /// A session has become due in this process.
+    /// Notified when a session becomes due in this process.
     pub(crate) due: Notify,
     pub(crate) agent_deadline: AgentDeadline,
     pub(crate) reconcile_every: ReconcileInterval,
@@ -113,22 +119,27 @@ pub(crate) struct Shared {
 }
 
 impl Greenroom {
-    /// The service against a real LiveKit. Connections are opened when they are first needed.
+    /// Creates the service for a LiveKit server.
+    ///
+    /// Opens no connection: connections to PostgreSQL and LiveKit are opened when they are first
+    /// needed.
     ///
     /// # Errors
-    /// When no client for LiveKit or pool for PostgreSQL can be made of this configuration.
+    ///
+    /// Returns [`Error::LiveKit`] if the HTTP client for LiveKit cannot be created, and
+    /// [`Error::Store`] if the connection pool cannot be created.
     pub fn new(config: Config) -> Result<Self, Error> {
         Self::builder(config).build()
     }
 
-    /// The service with some of its parts exchanged.
+    /// Returns a builder that can replace the rooms, the clock and the sequence of room names.
     #[must_use]
     pub fn builder(config: Config) -> Builder {
         Builder { config, rooms: None, clock: Clock::System, room_names: random_sequence() }
     }
 }
 
-/// Puts a [`Greenroom`] together from other parts than the usual.
+/// Builds a [`Greenroom`] with replaced parts. Created by [`Greenroom::builder`].
 pub struct Builder {
     config: Config,
     rooms: Option<Arc<dyn Rooms>>,
@@ -137,29 +148,32 @@ pub struct Builder {
 }
 
 impl Builder {
-    /// Other rooms than a LiveKit server's, such as [`MemoryRooms`](crate::MemoryRooms).
+    /// Replaces the LiveKit server, for example by [`MemoryRooms`](crate::MemoryRooms).
     #[must_use]
     pub fn rooms(mut self, rooms: Arc<dyn Rooms>) -> Self {
         self.rooms = Some(rooms);
         self
     }
 
-    /// Another clock than the machine's, for tests.
+    /// Replaces the system clock, for tests.
     #[must_use]
     pub fn clock(mut self, clock: Clock) -> Self {
         self.clock = clock;
         self
     }
 
-    /// The walk that room names take, else a random one.
+    /// Sets the sequence of room name suffixes. The default is a random sequence.
     #[must_use]
     pub fn room_names(mut self, sequence: SuffixSequence) -> Self {
         self.room_names = sequence;
         self
     }
 
+    /// Builds the service.
+    ///
     /// # Errors
-    /// As [`Greenroom::new`].
+    ///
+    /// Returns the same errors as [`Greenroom::new`].
     pub fn build(self) -> Result<Greenroom, Error> {
         let config = &self.config;
         let livekit = &config.livekit;

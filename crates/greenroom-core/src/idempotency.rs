@@ -1,4 +1,4 @@
-//! Idempotency keys: the same key and the same request are the same session.
+//! Idempotency keys: a repeated request with the same key returns the same session.
 
 use greenroom_domain::{Caller, SessionStatus};
 use greenroom_store::{KeyClaim, KeyKind, NewSession, StartedRow, TokenReissue};
@@ -8,22 +8,25 @@ use tokio::time::Instant;
 use crate::start::StartRequest;
 use crate::{Error, Greenroom};
 
-/// What has become of a key that stood in the way of a new session.
+/// What the key of a request means for a start that wrote no session.
 pub(crate) enum Replay {
-    /// It is this session's, which lives.
+    /// The key belongs to this session, which is still open.
     Started(Box<StartedRow>),
-    /// It was forgotten, and is free again.
+    /// The key prevented the insert but no longer does, so the insert can be retried.
     Free,
-    /// It stood in nobody's way.
+    /// The key did not prevent the insert.
     Unused,
 }
 
-/// The key of a request, as it is stored: hashed, with whom it is scoped to, so that no user reaches
-/// another's session by guessing, and beside it what the request asks for. An end user who sends none
-/// has one all the same: what they ask for.
-pub(crate) fn claim(caller: &Caller, request: &StartRequest) -> Option<KeyClaim> {
+/// Returns the key of a request, as it is stored, with a fingerprint of the request.
+///
+/// The hash of a key that an end user sent includes the user, so that no user reaches the session
+/// of another user by guessing a key. An end user who sends no key gets an implicit key: the hash
+/// of the request and the user. `None` means that a backend sent no key.
+pub(crate) fn key_claim(caller: &Caller, request: &StartRequest) -> Option<KeyClaim> {
     let fingerprint = fingerprint(request);
     let user = caller.end_user.as_ref().map(|user| user.as_str().as_bytes());
+    // The hashes in the database depend on both prefixes.
     let (kind, hash) = match &request.idempotency_key {
         Some(key) => {
             let key = key.as_str().as_bytes();
@@ -34,7 +37,8 @@ pub(crate) fn claim(caller: &Caller, request: &StartRequest) -> Option<KeyClaim>
     Some(KeyClaim { kind, hash, fingerprint })
 }
 
-/// What a request asks for, however it is written.
+/// Hashes what a request asks for. Its JSON formatting and the order of its JSON keys do not
+/// matter.
 fn fingerprint(request: &StartRequest) -> [u8; 32] {
     let metadata = request.metadata.as_ref().map(ToString::to_string);
     let attributes = request.participant_attributes.as_ref().map(ToString::to_string);
@@ -48,7 +52,8 @@ fn fingerprint(request: &StartRequest) -> [u8; 32] {
     ])
 }
 
-/// A hash over parts of which each is there or not, and that cannot be told apart differently.
+/// Hashes a list of optional parts. Each part is preceded by a presence byte and its length, so
+/// that two different lists never have the same input.
 fn digest(parts: &[Option<&[u8]>]) -> [u8; 32] {
     let mut hash = Sha256::new();
     for part in parts {
@@ -65,7 +70,12 @@ fn digest(parts: &[Option<&[u8]>]) -> [u8; 32] {
 }
 
 impl Greenroom {
-    /// The session of this key, with a token of its own, when the request is the same.
+    /// Finds the session that holds the key, and gives it a new token if the request is the same.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`Error::IdempotencyKeyReused`] if the key belongs to a different request, and
+    /// [`Error::SessionOver`] if the session that holds the key is over.
     pub(crate) async fn replay(
         &self,
         new: &NewSession,
@@ -77,17 +87,17 @@ impl Greenroom {
         }
         let organization = new.organization_id;
         let database = &self.shared.database;
-        let renew =
+        let reissue =
             async |db: &mut _| TokenReissue::Key(key).execute(db, organization, new.token).await;
-        if let Some(started) = database.run_until(deadline, renew).await? {
+        if let Some(started) = database.run_until(deadline, reissue).await? {
             return Ok(Replay::Started(Box::new(started)));
         }
-        let forget = async |db: &mut _| key.release_if_expired(db, organization).await;
-        if database.run_until(deadline, forget).await? {
+        let release = async |db: &mut _| key.release_if_expired(db, organization).await;
+        if database.run_until(deadline, release).await? {
             return Ok(Replay::Free);
         }
-        let holder = async |db: &mut _| key.find_holder(db, organization).await;
-        let Some(holder) = database.run_until(deadline, holder).await? else {
+        let find = async |db: &mut _| key.find_holder(db, organization).await;
+        let Some(holder) = database.run_until(deadline, find).await? else {
             return Ok(Replay::Unused);
         };
         if holder.fingerprint.as_deref() != Some(key.fingerprint.as_slice()) {
@@ -96,7 +106,7 @@ impl Greenroom {
         if !SessionStatus::OPEN.contains(&holder.status) {
             return Err(Error::SessionOver(holder.id));
         }
-        // It came into being between the two questions: asked again, it is there.
+        // The session was committed after the first query. A retry finds it.
         Ok(Replay::Free)
     }
 }
@@ -109,7 +119,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_end_users_request_is_its_own_key_and_a_backends_is_none() {
+    fn end_user_request_without_key_has_implicit_key() {
         let user = |name: &str| UserId::try_from(name.to_owned()).unwrap();
         let organization = OrganizationId(Uuid::from_u128(1));
         let (ann, ben) = (user("ann"), user("ben"));
@@ -118,32 +128,33 @@ mod tests {
             ..StartRequest::new(SessionTemplateId(Uuid::from_u128(2)))
         };
         let as_ann = Caller::end_user(organization, ann.clone());
-        let anns = claim(&as_ann, &request(&ann)).unwrap();
+        let anns = key_claim(&as_ann, &request(&ann)).unwrap();
         assert_eq!(anns.kind, KeyKind::Implicit);
-        assert_eq!(claim(&as_ann, &request(&ann)), Some(anns));
-        let bens = claim(&Caller::end_user(organization, ben.clone()), &request(&ben)).unwrap();
+        assert_eq!(key_claim(&as_ann, &request(&ann)), Some(anns));
+        let bens = key_claim(&Caller::end_user(organization, ben.clone()), &request(&ben)).unwrap();
         assert_ne!(anns.hash, bens.hash);
         let other = SessionTemplateId(Uuid::from_u128(3));
         let other = StartRequest { session_template_id: other, ..request(&ann) };
-        assert_ne!(anns.hash, claim(&as_ann, &other).unwrap().hash);
-        assert_eq!(claim(&Caller::backend(organization), &request(&ann)), None);
+        assert_ne!(anns.hash, key_claim(&as_ann, &other).unwrap().hash);
+        assert_eq!(key_claim(&Caller::backend(organization), &request(&ann)), None);
         let key = Some(IdempotencyKey::try_from("k".to_owned()).unwrap());
-        let sent = claim(&as_ann, &StartRequest { idempotency_key: key, ..request(&ann) }).unwrap();
+        let explicit = StartRequest { idempotency_key: key, ..request(&ann) };
+        let sent = key_claim(&as_ann, &explicit).unwrap();
         assert_eq!((sent.kind, sent.fingerprint), (KeyKind::Explicit, anns.fingerprint));
         assert_ne!(sent.hash, anns.hash);
     }
 
     #[test]
-    fn parts_cannot_be_told_apart_differently() {
-        let all = [
+    fn different_part_lists_have_different_digests() {
+        let digests = [
             digest(&[Some(b"key"), None, Some(b"ab")]),
             digest(&[Some(b"key"), Some(b"a"), Some(b"b")]),
             digest(&[Some(b"key"), Some(b"ab"), None]),
             digest(&[Some(b"key"), Some(b""), Some(b"ab")]),
             digest(&[Some(b"keya"), None, Some(b"b")]),
         ];
-        for (n, one) in all.iter().enumerate() {
-            assert!(all[n + 1..].iter().all(|other| other != one), "{n}");
+        for (index, digest) in digests.iter().enumerate() {
+            assert!(digests[index + 1..].iter().all(|other| other != digest), "{index}");
         }
     }
 }

@@ -1,9 +1,10 @@
-//! The keeper: it claims what is due, looks, and does what follows.
+//! The keeper: the loop that claims due sessions, observes them in LiveKit and applies decisions.
 //!
-//! The order is what makes it safe: claim, look, decide, commit the decision, act. A process that
-//! dies at any point repeats a look or an action, and skips none; of two that look at once only one
-//! commits. What cannot be done twice, asking for an agent, follows only from a look that showed
-//! none on its way, and only once that it was asked for is written down.
+//! The order of the steps makes the keeper safe: claim, observe, decide, commit the decision, act.
+//! If a process dies at any point, an observation or an action is repeated, but never skipped. If
+//! two processes observe the same session, only one of them commits. Dispatching an agent cannot be
+//! repeated safely: it follows only from an observation without a pending agent, and happens only
+//! after the dispatch was recorded.
 
 mod act;
 mod observe;
@@ -24,37 +25,48 @@ use tracing::Instrument;
 use self::observe::{RoomLookup, look_up_room};
 use crate::{Error, Greenroom};
 
-/// How often somebody asks what is due, when nothing in this process says that something is.
+/// Interval between claims, unless a session becomes due in this process.
 const CLAIM_INTERVAL: Duration = Duration::from_millis(250);
 
-/// How many sessions are claimed at once: one call lists the rooms of them all.
+/// Maximum number of sessions per claim. One call to LiveKit lists the rooms of a whole batch.
 const MAX_BATCH: u32 = 256;
 
-/// How many are under claim at once. What becomes due meanwhile is looked at after them, so that they
-/// are no more than keep all calls to LiveKit busy; while it does not answer, each is for seconds.
+/// Maximum number of sessions claimed at once. Sessions that become due meanwhile wait. While
+/// LiveKit does not answer, each session stays claimed for seconds; 512 sessions are still enough
+/// to keep all calls to LiveKit busy.
 const MAX_CLAIMED: usize = 512;
 
-/// How many there must be room for: claims of a few at a time would be many claims.
+/// Minimum number of free permits for a claim. Smaller claims would be many queries.
 const MIN_BATCH: u32 = 32;
 
-/// How many of a batch are looked at at once.
+/// Maximum number of sessions of a batch that are reconciled concurrently.
 const OBSERVE_CONCURRENCY: usize = 64;
 
-/// How long all of a batch's looks may take: what is left of a lease is for writing and acting.
+/// Time limit for all observations of a batch. The rest of the lease of 15 s is for writing and
+/// acting.
 const OBSERVE_TIMEOUT: Duration = Duration::from_secs(8);
 
-/// How long a look of which nothing follows waits for others, to be written with them.
+/// Idle sessions are rescheduled, in one statement, after this time without another result.
 const RESCHEDULE_DELAY: Duration = Duration::from_millis(500);
 
-/// A session of which nothing follows but when to look at it again.
+/// A session that only needs a new time for its next check. `None` means no further check.
 type IdleCheck = (Claim, Option<DateTime<Utc>>);
 
 impl Greenroom {
-    /// Keeps sessions until `stop` is done, and then lets what has begun come to its end. Any number
-    /// of processes may keep at once; PostgreSQL shares the work out.
+    /// Reconciles sessions with LiveKit until `stop` completes.
+    ///
+    /// The keeper then claims no more sessions, finishes the sessions in progress, and returns. Any
+    /// number of processes can run a keeper on the same database: PostgreSQL leases each session to
+    /// one of them at a time. A panic while a session is reconciled is logged, and the keeper
+    /// continues.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future aborts the work in progress. No session is lost: leases expire after at
+    /// most 15 seconds, and then any keeper claims the sessions again.
     pub async fn run_keeper(&self, stop: impl Future<Output = ()>) {
         let mut stop = std::pin::pin!(stop);
-        // In a set of its own, as are the batches: whoever drops this future stops them, too.
+        // A `JoinSet` aborts its tasks if this future is dropped.
         let mut retention = JoinSet::new();
         let greenroom = self.clone();
         retention.spawn(async move { greenroom.run_retention().await });
@@ -72,12 +84,13 @@ impl Greenroom {
             let limit = permits.num_permits();
             let claims = claims_or_empty(self.claim(limit, order).await, &mut is_logged);
             let size = claims.sessions.len();
-            // A full claim says that there is more. Then every other one begins with what has become
-            // due last: a backlog, as after an outage, keeps nobody waiting who is in a call.
+            // A full claim means that more sessions are due. Every second claim then starts with
+            // the sessions that became due last, so that a backlog, as after an outage, does not
+            // delay users who are in a call.
             let is_full = size > 0 && size == limit;
             order = if is_full { order.toggled() } else { ClaimOrder::OldestFirst };
-            // A place for each that was claimed, and the rest is free again at once: while LiveKit is
-            // slow, a few that are looked at would keep everybody else waiting.
+            // Keep one permit per claimed session and release the rest now, so that a few slow
+            // sessions cannot block further claims.
             if let Some(permits) = permits.split(size).filter(|_| size > 0) {
                 let greenroom = self.clone();
                 let reconcile_batch =
@@ -96,15 +109,15 @@ impl Greenroom {
     }
 
     async fn claim(&self, limit: usize, order: ClaimOrder) -> Result<ClaimBatch, Error> {
-        let (limit, urgency) =
-            (i64::try_from(limit).unwrap_or(i64::MAX), self.shared.livekit_limiter.urgency());
-        let take = async |db: &mut _| Claim::due(db, limit, urgency, order).await;
-        self.shared.database.run_for_keeper(take).await
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let urgency = self.shared.livekit_limiter.urgency();
+        let claim = async |db: &mut _| Claim::due(db, limit, urgency, order).await;
+        self.shared.database.run_for_keeper(claim).await
     }
 
-    /// Looks at a batch. What has to be done for one of them is done at once; where there is nothing
-    /// to do, that is written for many in one statement. Each gives its place up as soon as it was
-    /// looked at, or the slowest of a batch would keep others from being claimed.
+    /// Reconciles a batch. Idle sessions are rescheduled together, in one statement; a decision
+    /// about any other session is applied at once. Each session releases its permit as soon as it
+    /// is reconciled, so that the slowest session of a batch does not delay further claims.
     async fn reconcile_batch(&self, claims: ClaimBatch, mut permits: OwnedSemaphorePermit) {
         let ClaimBatch { at, sessions } = claims;
         let deadline = Instant::now() + OBSERVE_TIMEOUT;
@@ -112,24 +125,26 @@ impl Greenroom {
         let (mut idle, mut busy) = (Vec::new(), Vec::new());
         for claim in sessions {
             let lookup = look_up_room(&claim, rooms.as_ref());
-            // Most need no call of their own, and nothing follows for them.
+            // Most sessions are idle and need no call to LiveKit of their own.
             match self.next_check_if_idle(&claim, &lookup, at) {
                 Some(next_check_at) => idle.push((claim, next_check_at)),
                 None => busy.push((claim, lookup, permits.split(1))),
             }
         }
         drop(permits);
-        let looks = busy.into_iter().map(|(claim, lookup, permit)| async move {
-            let looked = self.reconcile_isolated(claim, lookup, at, deadline).await;
+        let reconciled = busy.into_iter().map(|(claim, lookup, permit)| async move {
+            let idle_check = self.reconcile_isolated(claim, lookup, at, deadline).await;
             drop(permit);
-            looked
+            idle_check
         });
-        let mut looks = std::pin::pin!(stream::iter(looks).buffer_unordered(OBSERVE_CONCURRENCY));
-        // Beside the looks, never between them: one that is not polled holds what others wait for.
+        let reconciled = stream::iter(reconciled).buffer_unordered(OBSERVE_CONCURRENCY);
+        let mut reconciled = std::pin::pin!(reconciled);
+        // Spawn the writes instead of awaiting them here: a session that is not polled keeps its
+        // permit.
         let mut writes = JoinSet::new();
         loop {
-            match timeout(RESCHEDULE_DELAY, looks.next()).await {
-                Ok(Some(looked)) => idle.extend(looked),
+            match timeout(RESCHEDULE_DELAY, reconciled.next()).await {
+                Ok(Some(idle_check)) => idle.extend(idle_check),
                 Ok(None) => break,
                 Err(_) => self.spawn_reschedule(&mut idle, &mut writes),
             }
@@ -138,23 +153,25 @@ impl Greenroom {
         while writes.join_next().await.is_some() {}
     }
 
-    /// When to look again, where the list of rooms shows that nothing else follows.
-    #[allow(clippy::option_option, reason = "that nothing is left to see is an answer, too")]
+    /// Returns the time of the next check if the list of rooms already shows that the session is
+    /// idle.
+    #[expect(clippy::option_option, reason = "`Some(None)` means idle without a further check")]
     fn next_check_if_idle(
         &self,
         claim: &Claim,
         lookup: &RoomLookup,
         at: DateTime<Utc>,
     ) -> Option<Option<DateTime<Utc>>> {
-        let RoomLookup::Observed(seen) = lookup else { return None };
-        let decide = || decide(&self.lifecycle_session(claim), seen.as_ref(), at);
-        // A fault of ours is met where it is one session's alone.
+        let RoomLookup::Observed(observation) = lookup else { return None };
+        let decide = || decide(&self.lifecycle_session(claim), observation.as_ref(), at);
+        // A panic here would affect the whole batch. `reconcile_isolated` decides again and logs
+        // the panic.
         let decision = std::panic::catch_unwind(AssertUnwindSafe(decide)).ok()?;
         is_idle(claim, &decision).then_some(decision.state.next_check_at)
     }
 
-    /// One of a batch. A fault of ours in it is its own: the others are looked at, and it is again
-    /// when its lease has run out.
+    /// Reconciles one session of a batch. An error or a panic is logged and does not affect the
+    /// other sessions; the session is claimed again when its lease expires.
     async fn reconcile_isolated(
         &self,
         claim: Claim,
@@ -163,17 +180,16 @@ impl Greenroom {
         deadline: Instant,
     ) -> Option<IdleCheck> {
         let id = claim.id;
-        let reconciled = self.reconcile(claim, lookup, at, deadline);
-        let looked = AssertUnwindSafe(reconciled).catch_unwind().await;
-        match looked {
-            Ok(Ok(looked)) => looked,
+        let reconcile = self.reconcile(claim, lookup, at, deadline);
+        match AssertUnwindSafe(reconcile).catch_unwind().await {
+            Ok(Ok(idle_check)) => idle_check,
             Ok(Err(error)) => {
                 tracing::warn!(session_id = %id, error = &error as &dyn std::error::Error,
-                    "what follows for a session could not be written down");
+                    "failed to apply session decision");
                 None
             }
             Err(_) => {
-                tracing::error!(session_id = %id, "a look at a session failed by a fault of ours");
+                tracing::error!(session_id = %id, "panicked while reconciling session");
                 None
             }
         }
@@ -186,13 +202,13 @@ impl Greenroom {
         at: DateTime<Utc>,
         deadline: Instant,
     ) -> Result<Option<IdleCheck>, Error> {
-        let seen = match lookup {
-            RoomLookup::Observed(seen) => seen,
+        let observation = match lookup {
+            RoomLookup::Observed(observation) => observation,
             RoomLookup::NeedsDetails(sid) => {
                 timeout_at(deadline, self.observe_room(&claim, sid)).await.ok().flatten()
             }
         };
-        let decision = decide(&self.lifecycle_session(&claim), seen.as_ref(), at);
+        let decision = decide(&self.lifecycle_session(&claim), observation.as_ref(), at);
         if is_idle(&claim, &decision) {
             return Ok(Some((claim, decision.state.next_check_at)));
         }
@@ -200,13 +216,13 @@ impl Greenroom {
         Ok(None)
     }
 
-    /// Commits what follows, and does it.
+    /// Commits a decision, then executes its actions.
     async fn apply(&self, claim: Claim, decision: &Decision) -> Result<(), Error> {
         let mut written = claim.clone();
         let commit = async |db: &mut _| Ok((written.commit(db, decision).await?, written));
         let (committed, written) = self.shared.database.run_for_keeper(commit).await?;
         if !committed {
-            // Somebody has written meanwhile: the look is thrown away, and made again.
+            // Another writer changed the session: discard the observation and repeat it.
             self.release(&claim).await?;
             self.shared.due.notify_one();
             return Ok(());
@@ -228,55 +244,56 @@ impl Greenroom {
             return;
         }
         let (greenroom, idle) = (self.clone(), std::mem::take(idle));
-        writes.spawn(async move { greenroom.write_rescheduled(&idle).await }.in_current_span());
+        writes.spawn(async move { greenroom.reschedule(&idle).await }.in_current_span());
     }
 
-    async fn write_rescheduled(&self, idle: &[IdleCheck]) {
+    /// Writes the next checks of idle sessions. A session that another writer changed meanwhile is
+    /// released instead, and observed again.
+    async fn reschedule(&self, idle: &[IdleCheck]) {
         let reschedule = async |db: &mut _| {
-            let done = Claim::reschedule(db, idle).await?;
-            let written = idle.iter().filter(|(claim, _)| !done.contains(&claim.id));
-            let mut changed = false;
-            for (claim, _) in written {
+            let rescheduled = Claim::reschedule(db, idle).await?;
+            let mut any_changed = false;
+            for (claim, _) in idle.iter().filter(|(claim, _)| !rescheduled.contains(&claim.id)) {
                 claim.release(db).await?;
-                changed = true;
+                any_changed = true;
             }
-            Ok(changed)
+            Ok(any_changed)
         };
         match self.shared.database.run_for_keeper(reschedule).await {
             Ok(true) => self.shared.due.notify_one(),
             Ok(false) => {}
             Err(error) => tracing::warn!(
+                count = idle.len(),
                 error = &error as &dyn std::error::Error,
-                "looks could not be written down"
+                "failed to write back session checks"
             ),
         }
     }
 }
 
-/// The claims, or none: a database that is down is told of once, and not four times a second.
+/// Returns the claims, or an empty batch after an error. Of several errors in a row only the first
+/// is logged, because the keeper retries four times per second.
 fn claims_or_empty(claims: Result<ClaimBatch, Error>, is_logged: &mut bool) -> ClaimBatch {
     if let (Err(error), false) = (&claims, *is_logged) {
-        tracing::warn!(
-            error = error as &dyn std::error::Error,
-            "nothing could be claimed; the keeper goes on trying"
-        );
+        tracing::warn!(error = error as &dyn std::error::Error, "failed to claim due sessions");
     }
     *is_logged = claims.is_err();
     claims.unwrap_or_default()
 }
 
-/// Room for a claim, as soon as it is worth one; none when nobody may claim any more.
+/// Waits for the permits of a claim: at least [`MIN_BATCH`], at most [`MAX_BATCH`]. `None` means
+/// that the semaphore is closed.
 async fn acquire_permits(free: &Arc<Semaphore>) -> Option<OwnedSemaphorePermit> {
     let mut permits = free.clone().acquire_many_owned(MIN_BATCH).await.ok()?;
-    let is_full = u32::try_from(free.available_permits())
-        .map_or(0, |is_full| is_full.min(MAX_BATCH - MIN_BATCH));
-    if let Ok(is_full) = free.clone().try_acquire_many_owned(is_full) {
-        permits.merge(is_full);
+    let more = u32::try_from(free.available_permits())
+        .map_or(0, |available| available.min(MAX_BATCH - MIN_BATCH));
+    if let Ok(more) = free.clone().try_acquire_many_owned(more) {
+        permits.merge(more);
     }
     Some(permits)
 }
 
-/// Whether nothing follows but the next look.
+/// Whether a decision changes nothing but the time of the next check.
 fn is_idle(claim: &Claim, decision: &Decision) -> bool {
     let mut before = claim.state.clone();
     before.next_check_at = decision.state.next_check_at;

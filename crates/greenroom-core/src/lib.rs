@@ -1,19 +1,20 @@
-//! Starting LiveKit sessions that really happen, as a library.
+//! Starts LiveKit sessions and reconciles them with LiveKit, as a library.
 //!
-//! [`Greenroom`] has one method a use case. Each takes whom it acts for, a [`Caller`] or an
-//! organization, and checks ownership itself, so that nobody around it is trusted with that.
+//! [`Greenroom`] has one method per use case. Each method takes the [`Caller`] or the organization
+//! that it acts for, and checks ownership itself: a caller never reaches the sessions or templates
+//! of another organization.
 //!
-//! # Embedding it
+//! # Embedding
 //!
-//! Bring the schema up to date, make one [`Greenroom`] and share its clones, and let it keep what
-//! it starts for as long as the process runs:
+//! Apply the migrations, create one [`Greenroom`] and share its clones, and run the keeper (the
+//! loop that reconciles sessions with LiveKit) for as long as the process runs:
 //!
 //! ```no_run
 //! use greenroom_core::{
 //!     Caller, Config, Greenroom, KeyPair, LiveKitConfig, StartRequest, migrate,
 //! };
 //!
-//! # async fn asked_to_stop() {}
+//! # async fn shutdown_signal() {}
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
 //! let database_url = "postgres://localhost/greenroom";
 //! migrate::run(database_url).await?;
@@ -29,8 +30,10 @@
 //!         previous_key: None,
 //!     },
 //! ))?;
-//! let keeping = greenroom.clone();
-//! let keeper = tokio::spawn(async move { keeping.keep(asked_to_stop()).await });
+//! let keeper = tokio::spawn({
+//!     let greenroom = greenroom.clone();
+//!     async move { greenroom.run_keeper(shutdown_signal()).await }
+//! });
 //!
 //! let backend = Caller::backend("0193b8a0-0000-7000-8000-000000000001".parse()?);
 //! let request = StartRequest::new("0193b8a0-0000-7000-8000-000000000002".parse()?);
@@ -42,26 +45,27 @@
 //! # }
 //! ```
 //!
-//! `examples/embed.rs` is the least program; `examples/axum.rs` a server under another web
-//! framework than Greenroom's own program has, with LiveKit's webhooks and a graceful end.
+//! `examples/embed.rs` is the smallest program that starts a session. `examples/axum.rs` is a
+//! server on axum that also receives LiveKit's webhooks and shuts down gracefully.
 //!
-//! # What is left to whoever embeds it
+//! # Responsibilities of the embedding program
 //!
-//! - **Who calls.** A [`Caller`] is taken at its word: make one of what your own authentication has
-//!   verified, [`Caller::backend`] for a service that acts for all users of an organization, and
-//!   [`Caller::end_user`] for a user, who is then kept to their own sessions.
-//! - **The keeper.** A session is looked after by [`Greenroom::keep`], in this process or in any
-//!   other on the same database, `greenroom serve` among them. Without one, agents that get lost
-//!   are not asked for again, and nothing expires. One that panics should take its process along.
-//! - **LiveKit's webhooks**, by [`Greenroom::webhook`], which verifies them: without, what LiveKit
-//!   tells is seen at the keeper's next look.
-//! - **Failures.** [`Error`] says what happened and knows no status code. The causes behind it are
-//!   its sources, and are for the log, not for a caller.
-//! - **The environment, the log's form, the process's end.** Core reads no variable, logs by
-//!   `tracing`, and stops when what it was given to wait for says so.
+//! - **Authentication.** Greenroom trusts the [`Caller`] that it is given. Create one only from
+//!   verified credentials: [`Caller::backend`] for a service that acts for all users of an
+//!   organization, [`Caller::end_user`] for a user, who then reaches only their own sessions.
+//! - **The keeper.** Run [`Greenroom::run_keeper`] in this process or in another process on the
+//!   same database, such as `greenroom serve`. Without a keeper, a lost agent is not dispatched
+//!   again and no session expires. If the keeper panics, stop the process.
+//! - **Webhooks.** Pass LiveKit's webhooks to [`Greenroom::receive_webhook`], which verifies them.
+//!   Without webhooks, a change in LiveKit is noticed when the keeper next checks the session.
+//! - **Errors.** [`Error`] describes a failure and contains no status code. The sources of an error
+//!   may name hosts and users: log them, and do not return them to callers.
+//! - **Environment, log output and shutdown.** This crate reads no environment variable and logs
+//!   through `tracing`. The keeper stops when the future that [`Greenroom::run_keeper`] takes
+//!   completes.
 //!
-//! It runs on tokio, and has no feature flags. Connections to PostgreSQL are opened when they are
-//! first needed, on the runtime that [`Greenroom::new`] was called on.
+//! The crate requires a tokio runtime and has no feature flags. It opens connections to PostgreSQL
+//! when they are first needed, on the runtime that called [`Greenroom::new`].
 
 #![deny(missing_docs)]
 
@@ -87,25 +91,24 @@ mod token;
 mod wait;
 mod webhooks;
 
-pub use clock::Clock;
-pub use error::Error;
-pub use greenroom::{Builder, Config, Greenroom, OnLiveKitDown};
-pub use greenroom_domain as domain;
-pub use greenroom_domain::Caller;
+pub use greenroom_domain::{self as domain, Caller};
 pub use greenroom_livekit::{
     Dispatch, KeyPair, LiveKitConfig, LiveKitError, MemoryRooms, RoomSettings, Rooms, ServerUrl,
 };
 pub use greenroom_store::connection::check as check_database_url;
-pub use greenroom_store::migrate;
 pub use greenroom_store::{
     PageStart, Session, SessionFilter, SessionLimit, SessionTemplate, StoreError, TemplateFilter,
-    TemplateSettings,
+    TemplateSettings, migrate,
 };
-pub use limits::{Limits, set_session_limit};
-pub use page::{Cursor, Page, PageRequest};
-pub use readiness::{Fault, Readiness};
-pub use start::{StartRequest, StartedSession};
-pub use templates::{
+
+pub use self::clock::Clock;
+pub use self::error::Error;
+pub use self::greenroom::{Builder, Config, Greenroom, OnLiveKitDown, ReconcileInterval};
+pub use self::limits::{Limits, set_session_limit};
+pub use self::page::{Cursor, Page, PageRequest};
+pub use self::readiness::{Fault, Readiness};
+pub use self::start::{StartRequest, StartedSession};
+pub use self::templates::{
     TemplateChange, TemplateSet, apply_templates, compare_templates, current_templates,
 };
-pub use timeline::TimelineEntry;
+pub use self::timeline::TimelineEntry;

@@ -1,4 +1,4 @@
-//! How much an organization may use.
+//! Limits per organization: active sessions, and starts per minute.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -12,24 +12,26 @@ use crate::{Error, Greenroom};
 
 const MINUTE: Duration = Duration::from_mins(1);
 
-/// What an organization may use, and what it does.
+/// The limits of an organization, and how much of them it uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// How many sessions may be `pending` or `active` at once; none is any number.
+    /// Maximum number of `pending` and `active` sessions. `None` means no limit.
     pub max_active_sessions: Option<i32>,
-    /// How many are.
+    /// Current number of `pending` and `active` sessions.
     pub active_sessions: i64,
-    /// How many starts this process takes in a minute; none is any number.
+    /// Maximum number of starts per minute in this process. `None` means no limit.
     pub starts_per_minute: Option<u32>,
-    /// How many it would take at once.
+    /// Number of starts that this process would accept now. `None` means no limit.
     pub starts_remaining: Option<u32>,
 }
 
 impl Greenroom {
-    /// The limits of an organization, and how far it is from them.
+    /// Returns the limits of an organization, and how much of them it uses.
     ///
     /// # Errors
-    /// When the database fails.
+    ///
+    /// Returns [`Error::Store`] if the database fails, and [`Error::Overloaded`] if no database
+    /// connection becomes free in time.
     pub async fn limits(&self, organization: OrganizationId) -> Result<Limits, Error> {
         let default = self.shared.max_active_sessions;
         let usage = async |db: &mut _| organization::usage(db, organization, default).await;
@@ -39,15 +41,18 @@ impl Greenroom {
             max_active_sessions,
             active_sessions,
             starts_per_minute: rate.map(|rate| rate.per_minute),
-            starts_remaining: rate.map(|rate| rate.left(organization, Instant::now())),
+            starts_remaining: rate.map(|rate| rate.remaining(organization, Instant::now())),
         })
     }
 }
 
-/// Sets how many sessions of an organization may live at once, in the database of this URL.
+/// Sets the maximum number of `pending` and `active` sessions of an organization, in the database
+/// at `database_url`.
 ///
 /// # Errors
-/// When the database cannot be reached, or the limit is negative.
+///
+/// Returns [`StoreError::Unavailable`] if the database cannot be reached, and another
+/// [`StoreError`] if the limit is negative or the query fails.
 pub async fn set_session_limit(
     database_url: &str,
     organization: OrganizationId,
@@ -57,15 +62,15 @@ pub async fn set_session_limit(
     organization::set_limit(&mut connection, organization, limit).await
 }
 
-/// Which organizations have had a limit within the last minute: their starts lock first, and all
-/// others pay nothing.
+/// The organizations that had a limit of active sessions within the last minute. Their starts lock
+/// the organization first; the starts of all others need no lock.
 #[derive(Default)]
 pub(crate) struct LimitedOrganizations(Mutex<ExpiryMap>);
 
 impl LimitedOrganizations {
     pub(crate) fn contains(&self, organization: OrganizationId) -> bool {
-        let times = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        times.of(organization).is_some_and(|until| until > Instant::now())
+        let expiry = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        expiry.get(organization).is_some_and(|until| until > Instant::now())
     }
 
     pub(crate) fn insert(&self, organization: OrganizationId) {
@@ -78,68 +83,70 @@ impl LimitedOrganizations {
     }
 }
 
-/// How many starts an organization has left: a bucket that holds a minute's and fills evenly.
+/// A token bucket per organization. A bucket holds the starts of one minute and refills evenly.
 ///
-/// The crate `governor` counts the same way, but shows nobody what is left without taking of it.
+/// The crate `governor` counts in the same way, but cannot report the remaining starts without
+/// consuming one.
 pub(crate) struct StartRate {
     per_minute: u32,
-    /// How soon one more has come in.
-    every: Duration,
-    /// When each bucket is full again. One that is full is as good as none.
+    /// Time in which a bucket refills by one start.
+    interval: Duration,
+    /// When each bucket will be full. A full bucket need not be stored.
     full_at: Mutex<ExpiryMap>,
 }
 
 impl StartRate {
     pub(crate) fn new(per_minute: u32) -> Self {
         let per_minute = per_minute.max(1);
-        Self { per_minute, every: MINUTE / per_minute, full_at: Mutex::default() }
+        Self { per_minute, interval: MINUTE / per_minute, full_at: Mutex::default() }
     }
 
-    /// Takes one start.
+    /// Takes one start from the bucket.
     pub(crate) fn take(&self, organization: OrganizationId, now: Instant) -> Result<(), Error> {
         let mut full_at = self.full_at.lock().unwrap_or_else(PoisonError::into_inner);
-        let full = full_at.of(organization).map_or(now, |full| full.max(now));
-        let after = full + self.every;
-        let over = (after - now).saturating_sub(MINUTE);
-        if !over.is_zero() {
-            let per_minute = self.per_minute;
-            return Err(Error::RateLimited { per_minute, next_in: over, all_in: full - now });
+        let full = full_at.get(organization).map_or(now, |full| full.max(now));
+        let after = full + self.interval;
+        let retry_after = (after - now).saturating_sub(MINUTE);
+        if !retry_after.is_zero() {
+            let (per_minute, reset_after) = (self.per_minute, full - now);
+            return Err(Error::RateLimited { per_minute, retry_after, reset_after });
         }
         full_at.set(organization, after, now);
         Ok(())
     }
 
-    fn left(&self, organization: OrganizationId, now: Instant) -> u32 {
+    fn remaining(&self, organization: OrganizationId, now: Instant) -> u32 {
         let full_at = self.full_at.lock().unwrap_or_else(PoisonError::into_inner);
-        let full = full_at.of(organization).map_or(now, |full| full.max(now));
-        let left = MINUTE.saturating_sub(full - now).as_nanos() / self.every.as_nanos().max(1);
-        u32::try_from(left).map_or(self.per_minute, |left| left.min(self.per_minute))
+        let full = full_at.get(organization).map_or(now, |full| full.max(now));
+        let available = MINUTE.saturating_sub(full - now).as_nanos();
+        let starts = available / self.interval.as_nanos().max(1);
+        u32::try_from(starts).map_or(self.per_minute, |starts| starts.min(self.per_minute))
     }
 }
 
-/// A time for each organization, forgotten within a minute of its passing: however many come and go,
-/// only those of the last minutes are kept.
+/// A time per organization. At most once per minute, an insert removes the times that have passed,
+/// so that the map only contains the organizations of the last minutes.
 struct ExpiryMap {
     at: HashMap<OrganizationId, Instant>,
-    swept: Instant,
+    swept_at: Instant,
 }
 
 impl Default for ExpiryMap {
     fn default() -> Self {
-        Self { at: HashMap::new(), swept: Instant::now() }
+        Self { at: HashMap::new(), swept_at: Instant::now() }
     }
 }
 
 impl ExpiryMap {
-    fn of(&self, organization: OrganizationId) -> Option<Instant> {
+    fn get(&self, organization: OrganizationId) -> Option<Instant> {
         self.at.get(&organization).copied()
     }
 
     fn set(&mut self, organization: OrganizationId, at: Instant, now: Instant) {
-        if now.saturating_duration_since(self.swept) >= MINUTE {
+        if now.saturating_duration_since(self.swept_at) >= MINUTE {
             self.at.retain(|_, at| *at > now);
             self.at.shrink_to_fit();
-            self.swept = now;
+            self.swept_at = now;
         }
         self.at.insert(organization, at);
     }
@@ -156,39 +163,43 @@ mod tests {
     }
 
     #[test]
-    fn a_minutes_starts_may_come_at_once_and_more_come_in_evenly() {
-        let (rate, begun) = (StartRate::new(6), Instant::now());
-        let mine = organization(1);
+    fn bucket_holds_the_starts_of_one_minute_and_refills_evenly() {
+        let (rate, start) = (StartRate::new(6), Instant::now());
+        let organization_1 = organization(1);
         for taken in 0..6 {
-            assert_eq!(rate.left(mine, begun), 6 - taken);
-            rate.take(mine, begun).unwrap();
+            assert_eq!(rate.remaining(organization_1, start), 6 - taken);
+            rate.take(organization_1, start).unwrap();
         }
-        assert_eq!(rate.left(mine, begun), 0);
-        let refused = rate.take(mine, begun + Duration::from_secs(4)).unwrap_err();
-        let Error::RateLimited { per_minute, next_in, all_in } = refused else {
+        assert_eq!(rate.remaining(organization_1, start), 0);
+        let refused = rate.take(organization_1, start + Duration::from_secs(4)).unwrap_err();
+        let Error::RateLimited { per_minute, retry_after, reset_after } = refused else {
             panic!("{refused}")
         };
-        assert_eq!((per_minute, next_in.as_secs(), all_in.as_secs()), (6, 6, 56));
-        rate.take(mine, begun + Duration::from_secs(10)).unwrap();
-        rate.take(mine, begun + Duration::from_secs(19)).unwrap_err();
-        assert_eq!(rate.left(mine, begun + Duration::from_mins(5)), 6, "and no more than that");
-        assert_eq!(rate.left(organization(2), begun), 6, "everybody has their own");
+        assert_eq!((per_minute, retry_after.as_secs(), reset_after.as_secs()), (6, 6, 56));
+        rate.take(organization_1, start + Duration::from_secs(10)).unwrap();
+        rate.take(organization_1, start + Duration::from_secs(19)).unwrap_err();
+        assert_eq!(
+            rate.remaining(organization_1, start + Duration::from_mins(5)),
+            6,
+            "not more than its capacity"
+        );
+        assert_eq!(rate.remaining(organization(2), start), 6, "separate bucket");
     }
 
     #[test]
-    fn a_million_organizations_leave_nothing_behind() {
-        let (rate, begun) = (StartRate::new(600), Instant::now());
-        for number in 0..1_000_000 {
-            rate.take(organization(number), begun).unwrap();
+    fn full_buckets_are_removed() {
+        let (rate, start) = (StartRate::new(600), Instant::now());
+        for number in 0..20_000 {
+            rate.take(organization(number), start).unwrap();
         }
-        rate.take(organization(7), begun + Duration::from_mins(1)).unwrap();
+        rate.take(organization(7), start + Duration::from_mins(1)).unwrap();
         let full_at = rate.full_at.lock().unwrap();
         assert_eq!(full_at.at.len(), 1);
         assert!(full_at.at.capacity() < 1_000, "{}", full_at.at.capacity());
     }
 
     #[test]
-    fn an_organization_with_a_limit_is_known_until_it_is_forgotten() {
+    fn limited_organization_is_remembered_until_it_is_removed() {
         let limited = LimitedOrganizations::default();
         assert!(!limited.contains(organization(1)));
         limited.insert(organization(1));

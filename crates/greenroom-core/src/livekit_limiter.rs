@@ -1,4 +1,4 @@
-//! How many calls to LiveKit are under way, and how many a minute there is room for.
+//! Limits of calls to LiveKit: concurrent calls, and calls per minute.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -9,22 +9,23 @@ use tokio::time::Instant;
 
 const MINUTE: Duration = Duration::from_mins(1);
 
-/// The share of a minute's calls that is kept for what is under way.
-const RESERVE: f64 = 0.25;
+/// The share of the calls per minute that is reserved for sessions in progress and for starts.
+const RESERVED_SHARE: f64 = 0.25;
 
-/// The bounds on calls to LiveKit.
+/// Limits the calls to LiveKit.
 pub(crate) struct LiveKitLimiter {
     in_flight: Semaphore,
-    /// The keeper's share of them: a start always finds room, however slowly LiveKit answers looks.
+    /// The keeper uses at most three quarters of the concurrent calls, so that starts get a permit
+    /// even if LiveKit answers the keeper slowly.
     keeper_permits: Semaphore,
     budget: Option<Mutex<Budget>>,
 }
 
-/// What is left of the calls of a minute: a bucket that fills evenly.
+/// A token bucket that holds the calls of one minute and refills evenly.
 struct Budget {
     per_minute: f64,
-    left: f64,
-    filled_at: Instant,
+    remaining: f64,
+    refilled_at: Instant,
 }
 
 impl LiveKitLimiter {
@@ -37,19 +38,19 @@ impl LiveKitLimiter {
         }
     }
 
-    /// Waiters until a call may begin, which ends when the permit is dropped. A start is never refused
-    /// for the minute's sake: it is what the keeper leaves room for.
+    /// Waits for the permit of one concurrent call. The call counts against the calls per minute
+    /// but never waits for them: when they run low, the keeper claims fewer sessions instead.
     pub(crate) async fn acquire(&self) -> Option<SemaphorePermit<'_>> {
         self.spend();
         self.in_flight.acquire().await.ok()
     }
 
-    /// The same, for the keeper.
+    /// Waits for the permits of one concurrent call of the keeper.
     pub(crate) async fn acquire_for_keeper(
         &self,
     ) -> (Option<SemaphorePermit<'_>>, Option<SemaphorePermit<'_>>) {
-        let keeper_permits = self.keeper_permits.acquire().await.ok();
-        (keeper_permits, self.acquire().await)
+        let keeper_permit = self.keeper_permits.acquire().await.ok();
+        (keeper_permit, self.acquire().await)
     }
 
     fn spend(&self) {
@@ -58,33 +59,39 @@ impl LiveKitLimiter {
         }
     }
 
-    /// What there is room to look at: when the minute's calls run low, only what is under way.
+    /// Which due sessions the keeper may claim: only those in progress while the calls per minute
+    /// run low.
     pub(crate) fn urgency(&self) -> Urgency {
         let Some(budget) = &self.budget else { return Urgency::Any };
         let mut budget = budget.lock().unwrap_or_else(PoisonError::into_inner);
-        budget.fill(Instant::now());
-        if budget.left > budget.per_minute * RESERVE { Urgency::Any } else { Urgency::InProgress }
+        budget.refill(Instant::now());
+        if budget.remaining > budget.per_minute * RESERVED_SHARE {
+            Urgency::Any
+        } else {
+            Urgency::InProgress
+        }
     }
 }
 
 impl Budget {
-    #[allow(clippy::cast_precision_loss, reason = "a million calls a minute are the most")]
+    #[expect(clippy::cast_precision_loss, reason = "at most a million calls per minute")]
     fn new(per_minute: usize) -> Self {
         let per_minute = per_minute as f64;
-        Self { per_minute, left: per_minute, filled_at: Instant::now() }
+        Self { per_minute, remaining: per_minute, refilled_at: Instant::now() }
     }
 
-    fn fill(&mut self, now: Instant) {
-        let since = now.saturating_duration_since(self.filled_at).as_secs_f64();
-        let filled = self.left + self.per_minute * since / MINUTE.as_secs_f64();
-        self.left = filled.min(self.per_minute);
-        self.filled_at = now;
+    fn refill(&mut self, now: Instant) {
+        let elapsed = now.saturating_duration_since(self.refilled_at).as_secs_f64();
+        let refilled = self.remaining + self.per_minute * elapsed / MINUTE.as_secs_f64();
+        self.remaining = refilled.min(self.per_minute);
+        self.refilled_at = now;
     }
 
-    /// One more call. Below nothing, too: what must be done is done, and paid back.
+    /// Counts one call. The budget can become negative, because no call is refused. The refill then
+    /// pays for the overdrawn calls first.
     fn spend(&mut self, now: Instant) {
-        self.fill(now);
-        self.left -= 1.0;
+        self.refill(now);
+        self.remaining -= 1.0;
     }
 }
 
@@ -93,27 +100,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_minute_that_runs_low_leaves_what_is_at_rest() {
-        let calls = LiveKitLimiter::new(8, Some(100));
-        assert_eq!(calls.urgency(), Urgency::Any);
+    fn low_budget_postpones_idle_sessions() {
+        let limiter = LiveKitLimiter::new(8, Some(100));
+        assert_eq!(limiter.urgency(), Urgency::Any);
         for _ in 0..80 {
-            calls.spend();
+            limiter.spend();
         }
-        assert_eq!(calls.urgency(), Urgency::InProgress);
+        assert_eq!(limiter.urgency(), Urgency::InProgress);
         assert_eq!(LiveKitLimiter::new(8, None).urgency(), Urgency::Any);
     }
 
     #[test]
-    fn a_bucket_fills_evenly_and_not_over() {
+    fn budget_refills_evenly_up_to_its_capacity() {
         let mut budget = Budget::new(60);
-        let begun = budget.filled_at;
+        let start = budget.refilled_at;
         for _ in 0..70 {
-            budget.spend(begun);
+            budget.spend(start);
         }
-        assert!((budget.left + 10.0).abs() < 0.001, "what was overdrawn is paid back first");
-        budget.fill(begun + Duration::from_secs(30));
-        assert!((budget.left - 20.0).abs() < 0.001);
-        budget.fill(begun + Duration::from_hours(1));
-        assert!((budget.left - 60.0).abs() < 0.001);
+        assert!((budget.remaining + 10.0).abs() < 0.001, "the budget is overdrawn by 10 calls");
+        budget.refill(start + Duration::from_secs(30));
+        assert!((budget.remaining - 20.0).abs() < 0.001);
+        budget.refill(start + Duration::from_hours(1));
+        assert!((budget.remaining - 60.0).abs() < 0.001);
     }
 }

@@ -1,4 +1,4 @@
-//! OrganizationLocks: starts of an organization with a limit wait for one another here, without a connection each.
+//! Locks in memory that make the starts of one limited organization wait for each other.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -11,34 +11,38 @@ use crate::Error;
 
 type OrganizationLock = tokio::sync::Mutex<()>;
 
-/// Who writes a session of which organization.
+/// One lock per organization that is starting a session.
 ///
-/// PostgreSQL makes those of one organization wait for its row anyway. Those that wait there hold the
-/// process's connections, which the starts of all others need.
+/// Starts of a limited organization also lock the organization's row in PostgreSQL. Starts that
+/// waited there would occupy the connection pool, so they wait here before they take a connection.
 #[derive(Default)]
 pub(crate) struct OrganizationLocks(Mutex<HashMap<OrganizationId, Weak<OrganizationLock>>>);
 
 impl OrganizationLocks {
-    /// This organization's turn, which ends when the guard is dropped.
-    pub(crate) async fn wait(
+    /// Waits for the organization's lock, which is released when the guard is dropped.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`Error::Overloaded`] if the lock is not free by `deadline`.
+    pub(crate) async fn acquire(
         &self,
         organization: OrganizationId,
         deadline: Instant,
     ) -> Result<OwnedMutexGuard<()>, Error> {
-        let turn = self.of(organization);
-        timeout_at(deadline, turn.lock_owned()).await.map_err(|_| Error::Overloaded)
+        let lock = self.lock_of(organization);
+        timeout_at(deadline, lock.lock_owned()).await.map_err(|_| Error::Overloaded)
     }
 
-    fn of(&self, organization: OrganizationId) -> Arc<OrganizationLock> {
-        let mut organization_locks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(turn) = organization_locks.get(&organization).and_then(Weak::upgrade) {
-            return turn;
+    fn lock_of(&self, organization: OrganizationId) -> Arc<OrganizationLock> {
+        let mut locks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(lock) = locks.get(&organization).and_then(Weak::upgrade) {
+            return lock;
         }
-        // Nobody waits for those any more.
-        organization_locks.retain(|_, turn| turn.strong_count() > 0);
-        let turn = Arc::new(OrganizationLock::default());
-        organization_locks.insert(organization, Arc::downgrade(&turn));
-        turn
+        // Remove the locks that are no longer in use.
+        locks.retain(|_, lock| lock.strong_count() > 0);
+        let lock = Arc::new(OrganizationLock::default());
+        locks.insert(organization, Arc::downgrade(&lock));
+        lock
     }
 }
 
@@ -51,22 +55,18 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn one_organization_waits_for_itself_alone() {
-        let (organization_locks, soon) =
+    async fn lock_blocks_only_its_own_organization() {
+        let (locks, soon) =
             (OrganizationLocks::default(), Instant::now() + Duration::from_millis(50));
-        let (mine, other) =
+        let (first, second) =
             (OrganizationId(Uuid::from_u128(1)), OrganizationId(Uuid::from_u128(2)));
-        let first = organization_locks.wait(mine, soon).await.unwrap();
-        assert!(matches!(organization_locks.wait(mine, soon).await, Err(Error::Overloaded)));
-        organization_locks.wait(other, soon).await.expect("nobody else waits for it");
-        drop(first);
+        let guard = locks.acquire(first, soon).await.unwrap();
+        assert!(matches!(locks.acquire(first, soon).await, Err(Error::Overloaded)));
+        locks.acquire(second, soon).await.expect("the other organization is not locked");
+        drop(guard);
         let later = Instant::now() + Duration::from_secs(1);
-        organization_locks.wait(mine, later).await.expect("its turn is over");
-        organization_locks.wait(other, later).await.unwrap();
-        assert_eq!(
-            organization_locks.0.lock().unwrap().len(),
-            1,
-            "those that are over are forgotten"
-        );
+        locks.acquire(first, later).await.expect("the lock is released");
+        locks.acquire(second, later).await.unwrap();
+        assert_eq!(locks.0.lock().unwrap().len(), 1, "unused locks are removed");
     }
 }

@@ -1,4 +1,4 @@
-//! Pages of a list, and the cursor from one to the next.
+//! Pages of a list, and the cursors that lead from one page to the next.
 
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
@@ -24,58 +24,63 @@ impl Default for PageRequest {
     }
 }
 
-/// The cursor of an earlier page: its [`Page::next_cursor`].
+/// An opaque cursor, taken from [`Page::next_cursor`] of the previous page.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cursor(pub String);
 
 /// One page of a list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Page<T> {
-    /// What is on it, newest first.
+    /// The items of the page, newest first.
     pub items: Vec<T>,
-    /// Where the next page begins, when there is one. It is good for the same caller and the same
-    /// filter only.
+    /// Where the next page starts. `None` means that this is the last page. The cursor is only
+    /// valid for the same caller and the same filter.
     pub next_cursor: Option<Cursor>,
 }
 
 impl<T> Page<T> {
-    /// The page of what was read, which is one item more than was wanted when there is a next page.
-    pub(crate) fn of(
+    /// Creates a page from up to `limit + 1` items. The extra item only shows that there is a next
+    /// page.
+    pub(crate) fn new(
         mut items: Vec<T>,
         limit: i64,
         scope: &CursorScope,
         id: impl Fn(&T) -> Uuid,
     ) -> Self {
         let limit = usize::try_from(limit).unwrap_or_default();
-        let more = items.len() > limit;
+        let has_next = items.len() > limit;
         items.truncate(limit);
-        let next_cursor = items.last().filter(|_| more).map(|last| scope.cursor_after(id(last)));
+        let next_cursor =
+            items.last().filter(|_| has_next).map(|last| scope.cursor_after(id(last)));
         Self { items, next_cursor }
     }
 }
 
-/// What a cursor is bound to: whose list it is, and of what.
+/// The list that a cursor belongs to: a hash of its caller and its filter.
 pub(crate) struct CursorScope([u8; 16]);
 
 impl CursorScope {
-    /// The list of this kind that these values choose, each in a form that never changes: replicas
-    /// of two versions read one another's cursors.
-    pub(crate) fn of(kind: &str, chosen_by: &[Option<String>]) -> Self {
+    /// Creates the scope of a list from its kind and its filter values. The text of a value must
+    /// not change between versions, because replicas of different versions read each other's
+    /// cursors.
+    pub(crate) fn new(kind: &str, filter: &[Option<String>]) -> Self {
         let mut hash = Sha256::new();
-        for part in [Some(kind)].into_iter().chain(chosen_by.iter().map(Option::as_deref)) {
-            // The length of each keeps any two lists apart, and absent is not empty.
+        for part in [Some(kind)].into_iter().chain(filter.iter().map(Option::as_deref)) {
+            // The length makes the input of the hash unambiguous. An absent value has the length
+            // `u64::MAX` and so differs from an empty value.
             hash.update(part.map_or(u64::MAX, |part| part.len() as u64).to_be_bytes());
             hash.update(part.unwrap_or_default());
         }
-        let mut bound = [0; 16];
-        bound.copy_from_slice(&hash.finalize()[..16]);
-        Self(bound)
+        let mut scope = [0; 16];
+        scope.copy_from_slice(&hash.finalize()[..16]);
+        Self(scope)
     }
 
     /// Resolves the start of a requested page in this list.
     ///
     /// # Errors
-    /// [`Error::InvalidCursor`] if the cursor belongs to another list.
+    ///
+    /// Returns [`Error::InvalidCursor`] if the cursor is malformed or belongs to another list.
     pub(crate) fn resolve<Id>(
         &self,
         start: PageStart<Cursor>,
@@ -87,18 +92,19 @@ impl CursorScope {
         })
     }
 
-    /// Opaque, and not secret: who makes one of their own gets another place in their own list, for
-    /// the list itself is always that of the request. So it is signed with nothing, and every
-    /// replica reads it.
+    /// Creates the cursor of the page after the item `id`.
+    ///
+    /// A cursor is opaque but unsigned, so every replica can read it. A forged cursor only moves
+    /// the caller within a list that they may read anyway, because the request determines the list.
     fn cursor_after(&self, id: Uuid) -> Cursor {
         Cursor(BASE64_URL_SAFE_NO_PAD.encode([*id.as_bytes(), self.0].concat()))
     }
 
-    /// The item the page comes after.
+    /// Returns the id of the item before the page.
     fn read(&self, Cursor(cursor): &Cursor) -> Result<Uuid, Error> {
         let bytes = BASE64_URL_SAFE_NO_PAD.decode(cursor).unwrap_or_default();
         match bytes.split_first_chunk::<16>() {
-            Some((id, bound)) if bound == self.0 => Ok(Uuid::from_bytes(*id)),
+            Some((id, scope)) if scope == self.0 => Ok(Uuid::from_bytes(*id)),
             _ => Err(Error::InvalidCursor),
         }
     }
@@ -109,38 +115,39 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_cursor_leads_on_in_its_own_list_alone() {
-        let (scope, id) = (CursorScope::of("sessions", &[Some("1".into())]), Uuid::from_u128(7));
+    fn cursor_is_accepted_only_by_its_own_list() {
+        let (scope, id) = (CursorScope::new("sessions", &[Some("1".into())]), Uuid::from_u128(7));
         let cursor = scope.cursor_after(id);
         assert_eq!(scope.read(&cursor).unwrap(), id);
         assert!(matches!(
-            CursorScope::of("sessions", &[Some("2".into())]).read(&cursor),
+            CursorScope::new("sessions", &[Some("2".into())]).read(&cursor),
             Err(Error::InvalidCursor)
         ));
     }
 
     #[test]
-    fn any_two_lists_are_apart() {
+    fn different_lists_have_different_scopes() {
         let text = |text: &str| Some(text.to_owned());
         let scopes = [
-            CursorScope::of("a", &[]),
-            CursorScope::of("a", &[None]),
-            CursorScope::of("a", &[text("")]),
-            CursorScope::of("a", &[text("b"), text("c")]),
-            CursorScope::of("a", &[text("bc"), text("")]),
-            CursorScope::of("a", &[text("b"), None, text("c")]),
-            CursorScope::of("ab", &[text("c")]),
+            CursorScope::new("a", &[]),
+            CursorScope::new("a", &[None]),
+            CursorScope::new("a", &[text("")]),
+            CursorScope::new("a", &[text("b"), text("c")]),
+            CursorScope::new("a", &[text("bc"), text("")]),
+            CursorScope::new("a", &[text("b"), None, text("c")]),
+            CursorScope::new("ab", &[text("c")]),
         ];
-        for (place, scope) in scopes.iter().enumerate() {
-            assert!(scopes[place + 1..].iter().all(|other| other.0 != scope.0), "{place}");
+        for (index, scope) in scopes.iter().enumerate() {
+            assert!(scopes[index + 1..].iter().all(|other| other.0 != scope.0), "{index}");
         }
     }
 
     #[test]
-    fn what_is_no_cursor_is_refused() {
-        let scope = CursorScope::of("", &[]);
-        let Cursor(good) = scope.cursor_after(Uuid::nil());
-        for text in ["", "x", "====", &good[1..], &format!("{good}AAAA"), &"A".repeat(43), "%00"] {
+    fn malformed_cursor_is_refused() {
+        let scope = CursorScope::new("", &[]);
+        let Cursor(valid) = scope.cursor_after(Uuid::nil());
+        for text in ["", "x", "====", &valid[1..], &format!("{valid}AAAA"), &"A".repeat(43), "%00"]
+        {
             assert!(
                 matches!(scope.read(&Cursor(text.to_owned())), Err(Error::InvalidCursor)),
                 "{text:?}"
@@ -149,10 +156,10 @@ mod tests {
     }
 
     #[test]
-    fn a_further_page_is_announced_when_there_is_one() {
-        let scope = CursorScope::of("", &[]);
-        let page = |read: u128| {
-            Page::of((0..read).collect::<Vec<_>>(), 2, &scope, |item| Uuid::from_u128(*item))
+    fn next_cursor_is_present_only_before_another_page() {
+        let scope = CursorScope::new("", &[]);
+        let page = |items: u128| {
+            Page::new((0..items).collect::<Vec<_>>(), 2, &scope, |item| Uuid::from_u128(*item))
         };
         assert_eq!((page(2).items, page(2).next_cursor), (vec![0, 1], None));
         assert_eq!(page(3).items, [0, 1]);

@@ -8,27 +8,35 @@ use crate::page::{CursorScope, Page, PageRequest};
 use crate::{Error, Greenroom};
 
 impl Greenroom {
-    /// A session the caller may see. Another organization's is absent, and to an end user another
-    /// user's, too.
+    /// Returns a session that the caller may see.
+    ///
+    /// `None` means that the session does not exist, belongs to another organization, or, if the
+    /// caller is an end user, belongs to another user. An end user gets the session without its
+    /// metadata.
     ///
     /// # Errors
-    /// When the database fails.
+    ///
+    /// Returns [`Error::Store`] if the database fails, and [`Error::Overloaded`] if no database
+    /// connection becomes free in time.
     pub async fn session(&self, caller: &Caller, id: SessionId) -> Result<Option<Session>, Error> {
         let organization = caller.organization_id;
         let find = async |db: &mut _| Session::find(db, organization, id).await;
         let found = self.shared.database.run(find).await?;
-        let theirs = found.filter(|session| caller.may_see(session.user_id.as_ref()));
-        Ok(theirs.map(|session| shown_to(caller, session)))
+        let visible = found.filter(|session| caller.may_see(session.user_id.as_ref()));
+        Ok(visible.map(|session| visible_to(caller, session)))
     }
 
-    /// A page of the sessions the caller may see, newest first.
+    /// Returns a page of the sessions that the caller may see, newest first.
     ///
-    /// Walked by cursor, a list shows every session that was committed before its first page
-    /// exactly once, whatever is started meanwhile.
+    /// If all pages are read by cursor, each session that was committed before the first page
+    /// appears exactly once, even if sessions are started meanwhile.
     ///
     /// # Errors
-    /// [`Error::UserMismatch`] when an end user asks for somebody else's, [`Error::InvalidCursor`]
-    /// for a cursor of another list, else when the database fails.
+    ///
+    /// Returns [`Error::UserMismatch`] if an end user filters by another user, and
+    /// [`Error::InvalidCursor`] if the cursor is malformed or belongs to another list. Returns
+    /// [`Error::Store`] if the database fails, and [`Error::Overloaded`] if no database connection
+    /// becomes free in time.
     pub async fn sessions(
         &self,
         caller: &Caller,
@@ -39,20 +47,19 @@ impl Greenroom {
         let scope = cursor_scope(caller, &filter);
         let start = scope.resolve(page.start, SessionId)?;
         let organization = caller.organization_id;
-        let one_more = page.limit + 1;
-        let read =
-            async |db: &mut _| Session::list(db, organization, &filter, start, one_more).await;
-        let sessions = self.shared.database.run(read).await?;
-        let shown = sessions.into_iter().map(|session| shown_to(caller, session)).collect();
-        Ok(Page::of(shown, page.limit, &scope, |session: &Session| session.id.0))
+        let limit = page.limit + 1;
+        let list = async |db: &mut _| Session::list(db, organization, &filter, start, limit).await;
+        let sessions = self.shared.database.run(list).await?;
+        let visible = sessions.into_iter().map(|session| visible_to(caller, session)).collect();
+        Ok(Page::new(visible, page.limit, &scope, |session: &Session| session.id.0))
     }
 }
 
-/// The list a caller sees through a filter.
+/// The scope of the cursors of a caller's list with a filter.
 fn cursor_scope(caller: &Caller, filter: &SessionFilter) -> CursorScope {
     let statuses: Vec<_> = filter.status.iter().map(|status| status.as_str()).collect();
     let time = |at: DateTime<Utc>| at.timestamp_micros().to_string();
-    CursorScope::of(
+    CursorScope::new(
         "sessions",
         &[
             Some(caller.organization_id.to_string()),
@@ -66,8 +73,8 @@ fn cursor_scope(caller: &Caller, filter: &SessionFilter) -> CursorScope {
     )
 }
 
-/// The session as this caller sees it: metadata is between the backend and the agent.
-fn shown_to(caller: &Caller, session: Session) -> Session {
+/// Removes the metadata for end users: only the backend and the agent may read it.
+fn visible_to(caller: &Caller, session: Session) -> Session {
     let metadata = session.metadata.filter(|_| caller.end_user.is_none());
     Session { metadata, ..session }
 }

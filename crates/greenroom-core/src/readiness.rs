@@ -1,4 +1,4 @@
-//! Whether the parts Greenroom stands on are there.
+//! The readiness check of PostgreSQL, its schema and LiveKit.
 
 use std::error::Error as StdError;
 use std::time::Duration;
@@ -11,41 +11,43 @@ use tokio::time::{Instant, timeout};
 
 use crate::{Error, Greenroom};
 
-/// How long what was found holds.
+/// How long a result is cached.
 const CACHE_TTL: Duration = Duration::from_secs(1);
 
-/// How long PostgreSQL has to answer; opening a connection may take three seconds of it.
+/// Time limit for PostgreSQL. Opening a connection takes up to 3 s of it.
 const DB_CHECK_TIMEOUT: Duration = Duration::from_secs(4);
 
-/// How long whoever asks waits, for others' looks, too.
-const REPLY_DEADLINE: Duration = Duration::from_millis(4_500);
+/// Time limit for a caller, including the wait for checks of other callers.
+const REPLY_TIMEOUT: Duration = Duration::from_millis(4_500);
 
-/// PostgreSQL 15, as it counts its versions itself.
+/// PostgreSQL 15, in the format of `server_version_num`.
 const MIN_POSTGRES_VERSION: i32 = 150_000;
 
-/// What each part's check found: nothing, or what is wrong with it.
+/// The result of the readiness check, per dependency.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Readiness {
-    /// Whether PostgreSQL answers, and is new enough.
+    /// PostgreSQL answers, and its version is supported.
     pub database: Result<(), Fault>,
-    /// Whether its schema is up to date.
+    /// All migrations are applied.
     pub migrations: Result<(), Fault>,
-    /// Whether LiveKit answers, and takes the key.
+    /// LiveKit answers and accepts the API key.
     pub livekit: Result<(), Fault>,
 }
 
-/// What is wrong with a part.
+/// Why a check failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fault {
-    /// For everybody: it names no host, user or key.
-    pub what: String,
-    /// For whoever runs the service: the part's own words, which may name them.
+    /// The fault without its subject, such as `does not answer`. The text contains no host, user or
+    /// key, so it can be shown to any caller.
+    pub summary: String,
+    /// The error messages of the dependency, for the operator. They may name hosts and users.
+    /// `None` means that the summary is complete.
     pub cause: Option<String>,
 }
 
 impl Readiness {
-    /// Whether requests can be served. With LiveKit down they can: sessions are still read, and
-    /// starts answered honestly.
+    /// Whether this process can serve requests. LiveKit is not required: without LiveKit, sessions
+    /// can still be read, and starts report the failure.
     #[must_use]
     pub fn is_ready(&self) -> bool {
         self.database.is_ok() && self.migrations.is_ok()
@@ -53,45 +55,48 @@ impl Readiness {
 }
 
 impl Fault {
-    fn new(what: impl Into<String>) -> Self {
-        Self { what: what.into(), cause: None }
+    fn new(summary: impl Into<String>) -> Self {
+        Self { summary: summary.into(), cause: None }
     }
 
-    fn of(what: &str, error: &dyn StdError) -> Self {
+    fn with_cause(summary: &str, error: &dyn StdError) -> Self {
         let mut cause = error.to_string();
         let mut source = error.source();
         while let Some(error) = source {
             cause = format!("{cause}: {error}");
             source = error.source();
         }
-        Self { what: what.to_owned(), cause: Some(cause) }
+        Self { summary: summary.to_owned(), cause: Some(cause) }
     }
 }
 
-/// What was last found, and when.
+/// The last result, and when its check finished.
 #[derive(Default)]
 pub(crate) struct ReadinessCache(Mutex<Option<(Instant, Readiness)>>);
 
 impl Greenroom {
-    /// Looks at PostgreSQL, its schema, and LiveKit. Who asks within a second of another gets what
-    /// that one was told: anybody may ask, and LiveKit counts its calls.
+    /// Checks PostgreSQL, its schema and LiveKit. Returns within 4.5 seconds.
+    ///
+    /// A result is cached for one second, so that frequent calls do not cause more calls to
+    /// LiveKit, and concurrent callers share one check.
     pub async fn readiness(&self) -> Readiness {
-        let found = async {
-            let mut last = self.shared.readiness_cache.0.lock().await;
-            match &*last {
-                Some((at, found)) if at.elapsed() < CACHE_TTL => found.clone(),
+        let readiness = async {
+            let mut cached = self.shared.readiness_cache.0.lock().await;
+            match &*cached {
+                Some((at, readiness)) if at.elapsed() < CACHE_TTL => readiness.clone(),
                 _ => {
-                    let found = self.check_dependencies().await;
-                    *last = Some((Instant::now(), found.clone()));
-                    found
+                    let readiness = self.check_dependencies().await;
+                    *cached = Some((Instant::now(), readiness.clone()));
+                    readiness
                 }
             }
         };
-        // Those who asked before may have gone away in the middle of their looks.
-        timeout(REPLY_DEADLINE, found).await.unwrap_or_else(|_| Readiness {
+        // A caller that is dropped during its check caches no result, so the wait for the lock can
+        // take longer than one check.
+        timeout(REPLY_TIMEOUT, readiness).await.unwrap_or_else(|_| Readiness {
             database: Err(Fault::new("does not answer in time")),
             migrations: unknown(),
-            livekit: Err(Fault::new("was not looked at")),
+            livekit: Err(Fault::new("was not checked in time")),
         })
     }
 
@@ -102,17 +107,19 @@ impl Greenroom {
         let (database, livekit) = tokio::join!(database, self.shared.rooms.check());
         let (database, migrations) = match database {
             Ok((version, states)) => (check_version(version), check_migrations(&states)),
-            // Every connection serves somebody, which is what being ready is for.
+            // All connections serve requests, so the process is ready.
             Err(Error::Overloaded) => (Ok(()), Ok(())),
-            Err(error) => (Err(Fault::of("does not answer", &error)), unknown()),
+            Err(error) => (Err(Fault::with_cause("does not answer", &error)), unknown()),
         };
         let livekit = livekit.map_err(|error| {
-            let what = match error {
+            let summary = match error {
                 LiveKitError::Unavailable(_) | LiveKitError::NoNode(_) => "does not answer",
                 LiveKitError::Timeout => "does not answer in time",
-                LiveKitError::Refused(_) | LiveKitError::NotFound => "refuses; is the key right?",
+                LiveKitError::Refused(_) | LiveKitError::NotFound => {
+                    "refuses the call; check its API key and secret"
+                }
             };
-            Fault::of(what, &error)
+            Fault::with_cause(summary, &error)
         });
         Readiness { database, migrations, livekit }
     }

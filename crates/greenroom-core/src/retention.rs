@@ -1,5 +1,5 @@
-//! Forgetting what is old, in small batches: idempotency keys after a day, and sessions after as
-//! many days as the operator says.
+//! Deletion of old data in small batches: idempotency keys after 24 hours, and sessions that are
+//! over after the configured number of days.
 
 use std::time::Duration;
 
@@ -9,31 +9,28 @@ use tokio::time::sleep;
 
 use crate::{Error, Greenroom};
 
-/// Between two walks over everything.
+/// Pause between two passes over all data.
 const PURGE_INTERVAL: Duration = Duration::from_mins(10);
 
-/// Between two batches, so that they are not felt.
+/// Pause between two batches, so that they do not slow down requests.
 const BATCH_PAUSE: Duration = Duration::from_millis(100);
 
 impl Greenroom {
-    /// Forgets what is old, for ever; to be dropped when it shall stop.
+    /// Deletes old data until the future is dropped.
     pub(crate) async fn run_retention(&self) {
         loop {
             if let Err(error) = self.purge_expired().await {
                 tracing::warn!(
                     error = &error as &dyn std::error::Error,
-                    "what is old could not be forgotten"
+                    "failed to purge expired data"
                 );
             }
             sleep(PURGE_INTERVAL).await;
         }
     }
 
-    /// One walk over all keys and all that is over.
-    ///
-    /// # Errors
-    /// When the database fails.
-    pub(crate) async fn purge_expired(&self) -> Result<(), Error> {
+    /// Makes one pass over all keys and all sessions that are over.
+    async fn purge_expired(&self) -> Result<(), Error> {
         let mut cursor = None;
         loop {
             let purge = async |db: &mut _| purge_expired_keys(db, cursor.as_ref()).await;

@@ -1,17 +1,18 @@
-//! What a session's room is opened with, by a call or by a token.
+//! The settings and the dispatch of a session's room, for `CreateRoom` and for join tokens.
 
 use greenroom_domain::RoomCreation;
 use greenroom_livekit::dispatch::PrivateMetadata;
 use greenroom_livekit::{Dispatch, JobMetadata, RoomSettings};
 use greenroom_store::SessionSetup;
 
-/// How long the room waits for whom; the process's clock is not asked.
+/// Returns the settings of a session's room. The time left to join comes from PostgreSQL's clock.
 pub(crate) fn room_settings(setup: &SessionSetup, dispatch: Dispatch) -> RoomSettings {
     RoomSettings::new(setup.join_within.unsigned_abs(), setup.reconnect_window, dispatch)
 }
 
-/// The agent as a call asks for it: nobody but LiveKit reads this. One that first came by the user's
-/// token is told the same when it is asked for again.
+/// Returns the dispatch of the session's agent for a call to LiveKit. It contains private data,
+/// because the user cannot read it. With `on_join`, it equals the dispatch of the token, so that an
+/// agent that is dispatched again gets the same metadata.
 pub(crate) fn dispatch_by_call(setup: &SessionSetup) -> Dispatch {
     let session = &setup.session;
     if session.room_creation == RoomCreation::OnJoin {
@@ -26,8 +27,9 @@ pub(crate) fn dispatch_by_call(setup: &SessionSetup) -> Dispatch {
     dispatch(setup, Some(private))
 }
 
-/// The agent as a token asks for it. A room has one owner of its dispatch: where the call asks,
-/// the token names nobody, so that a room it re-creates admits no stranger.
+/// Returns the dispatch in the join token. With `on_start`, the call dispatches the agent and the
+/// token names an agent that does not exist, so that a room that the token re-creates admits no
+/// other agent.
 pub(crate) fn dispatch_by_token(setup: &SessionSetup) -> Dispatch {
     match setup.session.room_creation {
         RoomCreation::OnStart => Dispatch::unserved(),

@@ -1,4 +1,4 @@
-//! Starting a session: decide, commit, open the room, mint the token.
+//! Starting a session: commit the session, open its room, issue the join token.
 
 mod write;
 
@@ -18,36 +18,38 @@ use tracing::Instrument;
 use crate::room_setup::{dispatch_by_call, dispatch_by_token, room_settings};
 use crate::{Error, Greenroom, OnLiveKitDown, idempotency};
 
-/// Until when, counted from the start, the session has to be written, new names included.
+/// Time from the start within which the session is written, including retries with new room names.
 const INSERT_DEADLINE: Duration = Duration::from_millis(3_500);
 
-/// Until when LiveKit has to have opened the room. It has its own two seconds, too.
+/// Time from the start within which LiveKit opens the room. The call itself may take 2 s.
 const ROOM_DEADLINE: Duration = Duration::from_secs(4);
 
-/// Until when what LiveKit answered has to be written down, and so the longest a start takes.
+/// Time from the start within which the response of LiveKit is recorded: the longest time that a
+/// start takes.
 const RECORD_DEADLINE: Duration = Duration::from_millis(4_500);
 
-/// What a caller asks for.
+/// A request to start a session.
 #[derive(Debug, Clone)]
 pub struct StartRequest {
-    /// The template it is a session of, in the version that is current then.
+    /// The template of the session. The session keeps the version that is current at its start.
     pub session_template_id: SessionTemplateId,
-    /// Who will join; a guest, when a backend names nobody.
+    /// The user who will join. `None` means the end user who calls, or a guest if a backend calls.
     pub user_id: Option<UserId>,
-    /// Kept with the session and handed to the agent; not for end users.
+    /// Data that is stored with the session and given to the agent. Only backends may set it.
     pub metadata: Option<JsonObject>,
-    /// The name the user is shown under in the room, else the `user_id`.
+    /// The user's name in the room. `None` means the `user_id`.
     pub participant_name: Option<ParticipantName>,
-    /// What the user shows of itself in the room.
+    /// The user's attributes in the room. Other participants can read them.
     pub participant_attributes: Option<ParticipantAttributes>,
-    /// The agent that the caller counts on: one that is not the template's is refused.
+    /// The agent that the caller expects. The start fails if the template has another agent. `None`
+    /// accepts every template.
     pub agent_name: Option<AgentName>,
-    /// The same key and the same request are the same session, however often they come.
+    /// A repeated request with the same key returns the same session.
     pub idempotency_key: Option<IdempotencyKey>,
 }
 
 impl StartRequest {
-    /// A start that says nothing but its template.
+    /// Creates a request that only names its template.
     #[must_use]
     pub fn new(session_template_id: SessionTemplateId) -> Self {
         Self {
@@ -62,47 +64,65 @@ impl StartRequest {
     }
 }
 
-/// A session that is committed, and the pass to its room.
+/// A committed session with a token to join its room.
 #[derive(Clone)]
 pub struct StartedSession {
-    /// As it is written.
+    /// The session as it is stored.
     pub session: Session,
-    /// The token to join with. It is never stored.
+    /// The join token. Greenroom does not store it.
     pub access_token: String,
-    /// Of this token; the session's own is that of the latest.
+    /// When this token expires. The `token_expiry` of the session is that of its latest token.
     pub token_expiry: DateTime<Utc>,
-    /// Whether an earlier start had written it.
+    /// Whether an earlier start wrote the session.
     pub replayed: bool,
-    /// Where to join, in its `ws` or `wss` form.
+    /// The URL to join at, with the scheme `ws` or `wss`.
     pub livekit_url: String,
 }
 
 impl fmt::Debug for StartedSession {
-    /// Without the token, which opens the room to whoever reads it.
+    /// Omits the token, because any reader of the output could join the room with it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("StartedSession").field("session", &self.session).finish_non_exhaustive()
     }
 }
 
 impl Greenroom {
-    /// Starts a session of a template, or finds again the one that the same idempotency key started;
-    /// without a key an end user finds the one that the same request started, while it waits for
-    /// them or they are out of its room.
+    /// Starts a session from a template.
     ///
-    /// When this returns, the session is committed and, unless the template says `on_join`, its
-    /// room exists in LiveKit and the agent has been asked for.
+    /// When this method returns, the session is committed. Its room exists in LiveKit, and the agent
+    /// of its template is dispatched. With the room creation `on_join`, or after a start without
+    /// LiveKit ([`OnLiveKitDown::TokenOnly`]), LiveKit does both when the user joins. A start takes
+    /// at most 4.5 seconds.
+    ///
+    /// A repeated request with the same idempotency key returns the same session with a new token.
+    /// A repeated request of an end user without a key also returns the same session, if the
+    /// session is waiting for the user or the user has left its room.
+    ///
+    /// # Cancel safety
+    ///
+    /// The start runs in its own task. Dropping the future does not stop it: the session may still
+    /// be created.
     ///
     /// # Errors
-    /// [`Error::TemplateNotFound`] and [`Error::TemplateForbidden`] when there is nothing to start;
-    /// [`Error::OtherAgent`] and [`Error::TokenTooLong`] when the template does not go with the
-    /// request; [`Error::UserMismatch`] and [`Error::MetadataForbidden`] when an end user asks for
-    /// what is a backend's; [`Error::IdempotencyKeyReused`] when the key is another request's;
-    /// [`Error::SessionOver`] when what the key started is over, or the session came to its end
-    /// before its room was open; [`Error::TooManyActiveSessions`] and [`Error::RateLimited`] when the
-    /// organization has used up its limits; [`Error::LiveKit`] when the room could not be opened,
-    /// and then the session is `failed`/`livekit_error`, or, started with a key, waits a minute for
-    /// the start to come again; [`Error::Store`] and [`Error::Overloaded`] when the database fails;
-    /// [`Error::ShuttingDown`] when the runtime ends before the start does.
+    ///
+    /// - [`Error::TemplateNotFound`] if the template does not exist or is archived.
+    /// - [`Error::TemplateForbidden`] if the template belongs to another organization.
+    /// - [`Error::AgentMismatch`] if the request names an agent that is not the template's agent.
+    /// - [`Error::TokenTooLong`] if the join token would be longer than 6 KiB.
+    /// - [`Error::UserMismatch`] if an end user names another user.
+    /// - [`Error::MetadataForbidden`] if an end user sends metadata.
+    /// - [`Error::IdempotencyKeyReused`] if the key was used for a different request.
+    /// - [`Error::SessionOver`] if the session of the key is over, or if the new session ended
+    ///   before its room was open.
+    /// - [`Error::TooManyActiveSessions`] if the organization has reached its limit of active
+    ///   sessions.
+    /// - [`Error::RateLimited`] if the organization has reached its limit of starts per minute.
+    /// - [`Error::LiveKit`] if LiveKit did not open the room. The session is then `failed` with the
+    ///   reason `livekit_error`. A session with an idempotency key stays `pending` until one minute
+    ///   after its creation instead, so that a repeated request can open its room.
+    /// - [`Error::Store`] if the database fails.
+    /// - [`Error::Overloaded`] if no database connection becomes free in time.
+    /// - [`Error::ShuttingDown`] if the runtime shuts down before the start has finished.
     pub async fn start(
         &self,
         caller: &Caller,
@@ -115,14 +135,15 @@ impl Greenroom {
         if caller.end_user.is_some() && request.metadata.is_some() {
             return Err(Error::MetadataForbidden);
         }
-        let key = idempotency::claim(caller, &request);
+        let key = idempotency::key_claim(caller, &request);
         let (greenroom, organization) = (self.clone(), caller.organization_id);
-        // In a task of its own: whoever waits may go away, as a server's handler does when its
-        // client resets the connection, and a room that nobody wrote down is no session.
+        // The start runs in its own task, because the caller may be dropped at any point, as an
+        // HTTP handler is when its client resets the connection. A room that was opened must be
+        // recorded.
         let start = async move { greenroom.start_for(organization, request, key).await };
         match tokio::spawn(start.in_current_span()).await {
-            Ok(outcome) => outcome,
-            Err(ended) => match ended.try_into_panic() {
+            Ok(result) => result,
+            Err(error) => match error.try_into_panic() {
                 Ok(panic) => std::panic::resume_unwind(panic),
                 Err(_) => Err(Error::ShuttingDown),
             },
@@ -135,82 +156,92 @@ impl Greenroom {
         request: StartRequest,
         key: Option<KeyClaim>,
     ) -> Result<StartedSession, Error> {
-        let begun = Instant::now();
-        let keyed = key.is_some_and(|key| key.kind == KeyKind::Explicit);
+        let started_at = Instant::now();
+        let has_explicit_key = key.is_some_and(|key| key.kind == KeyKind::Explicit);
         let new = self.new_session(organization, request, key);
-        let (mut started, replayed) = self.write_session(new, begun + INSERT_DEADLINE).await?;
+        let (mut started, replayed) = self.write_session(new, started_at + INSERT_DEADLINE).await?;
         let session = &started.setup.session;
-        // A replay whose room was not opened, for all that is known, opens it.
+        // A replay opens the room if the first start has not recorded it.
         if session.room_creation == RoomCreation::OnStart && !started.room_created {
-            // Only a start that wrote it, and that will not come again, takes it back.
-            self.open_room(&mut started, keyed || replayed, begun).await?;
+            // If another request may still open the room, a failure of LiveKit does not end the
+            // session.
+            let may_retry = has_explicit_key || replayed;
+            self.open_room(&mut started, may_retry, started_at).await?;
         }
         Ok(self.issue_token(started, replayed))
     }
 
-    /// Opens the room and asks for the agent, outside any transaction, and writes down how it went.
+    /// Opens the room and dispatches the agent, outside any transaction, and records the result.
     async fn open_room(
         &self,
         started: &mut StartedRow,
         may_retry: bool,
-        begun: Instant,
+        started_at: Instant,
     ) -> Result<(), Error> {
         let setup = &started.setup;
         let settings = room_settings(setup, dispatch_by_call(setup));
         let open = async {
-            let _call = self.shared.livekit_limiter.acquire().await;
+            let _permit = self.shared.livekit_limiter.acquire().await;
             self.shared.rooms.create(&setup.session.room_name, &settings).await
         };
-        let opened = timeout_at(begun + ROOM_DEADLINE, open).await;
+        let record_deadline = started_at + RECORD_DEADLINE;
+        let opened = timeout_at(started_at + ROOM_DEADLINE, open).await;
         let error = match opened.unwrap_or(Err(LiveKitError::Timeout)) {
             Ok(sid) => {
-                return self
-                    .record_room_created(&setup.session, &sid, begun + RECORD_DEADLINE)
-                    .await;
+                return self.record_room_created(&setup.session, &sid, record_deadline).await;
             }
             Err(error) => error,
         };
         tracing::warn!(session_id = %setup.session.id, error = &error as &dyn std::error::Error,
-            "LiveKit did not open the room");
-        if self.defer_room_to_join(setup, &error, begun + RECORD_DEADLINE).await {
+            "failed to open room");
+        if self.defer_room_to_join(setup, &error, record_deadline).await {
             started.setup.session.room_creation = RoomCreation::OnJoin;
             return Ok(());
         }
         if !may_retry {
-            self.record_failure(&setup.session, begun + RECORD_DEADLINE).await;
+            self.record_failure(&setup.session, record_deadline).await;
         }
         Err(Error::LiveKit(error))
     }
 
-    /// Whether the start goes on without LiveKit: the user's joining opens the room then, once
-    /// LiveKit is back. Not with anything for the agent in it that the user may not read, and not
-    /// after a refusal, which would meet the user, too.
+    /// Leaves the opening of the room to the user's join, if the configuration allows it. Returns
+    /// whether the start continues without LiveKit.
+    ///
+    /// A dispatch with private data cannot be deferred, because the user could read it in the
+    /// token. A refusal of LiveKit is not deferred either, because LiveKit would also refuse the
+    /// user.
     async fn defer_room_to_join(
         &self,
         setup: &SessionSetup,
         error: &LiveKitError,
         deadline: Instant,
     ) -> bool {
-        let down = matches!(
+        let is_down = matches!(
             error,
             LiveKitError::Unavailable(_) | LiveKitError::NoNode(_) | LiveKitError::Timeout
         );
         let session = &setup.session;
-        let private = session.metadata.is_some() || !setup.agent_metadata.is_empty();
-        if self.shared.on_livekit_down != OnLiveKitDown::TokenOnly || !down || private {
+        let has_private_data = session.metadata.is_some() || !setup.agent_metadata.is_empty();
+        let is_enabled = self.shared.on_livekit_down == OnLiveKitDown::TokenOnly;
+        if !is_enabled || !is_down || has_private_data {
             return false;
         }
         let (organization, id) = (session.organization_id, session.id);
-        let left = async |db: &mut _| Session::defer_room_to_join(db, organization, id).await;
-        let left = self.shared.database.run_until(deadline, left).await;
-        left.unwrap_or_else(|error| {
+        let defer = async |db: &mut _| Session::defer_room_to_join(db, organization, id).await;
+        let deferred = self.shared.database.run_until(deadline, defer).await;
+        deferred.unwrap_or_else(|error| {
             tracing::warn!(session_id = %id, error = &error as &dyn std::error::Error,
-                "the start could not go on without LiveKit");
+                "failed to defer room to join");
             false
         })
     }
 
-    /// Losing this write costs nothing but a look later on, so the start does not fail by it.
+    /// Records that the room was opened. If this write fails, the start still succeeds, because the
+    /// keeper observes the room later.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`Error::SessionOver`] if the session ended while LiveKit opened its room.
     async fn record_room_created(
         &self,
         session: &Session,
@@ -218,23 +249,23 @@ impl Greenroom {
         deadline: Instant,
     ) -> Result<(), Error> {
         let (organization, id) = (session.organization_id, session.id);
-        let noted = self.shared.database.run_until(deadline, async |db| {
-            let lives = Session::record_room_created(db, organization, id, sid).await?;
-            if !lives {
+        let recorded = self.shared.database.run_until(deadline, async |db| {
+            let is_open = Session::record_room_created(db, organization, id, sid).await?;
+            if !is_open {
                 Session::make_due(db, organization, id).await?;
             }
-            Ok(lives)
+            Ok(is_open)
         });
-        match noted.await {
+        match recorded.await {
             Ok(true) => {}
-            // It came to its end while LiveKit opened its room, which must go again.
+            // The session ended while LiveKit opened its room. The keeper deletes the room.
             Ok(false) => {
                 self.shared.due.notify_one();
                 return Err(Error::SessionOver(id));
             }
             Err(error) => {
                 tracing::warn!(session_id = %id, error = &error as &dyn std::error::Error,
-                    "the opened room could not be written down");
+                    "failed to record opened room");
             }
         }
         Ok(())
@@ -242,16 +273,16 @@ impl Greenroom {
 
     async fn record_failure(&self, session: &Session, deadline: Instant) {
         let (organization, id) = (session.organization_id, session.id);
-        let noted = self.shared.database.run_until(deadline, async |db| {
+        let recorded = self.shared.database.run_until(deadline, async |db| {
             Session::end(db, organization, id, EndCause::RoomNotOpened).await
         });
-        if let Err(error) = noted.await {
+        if let Err(error) = recorded.await {
             tracing::warn!(session_id = %id, error = &error as &dyn std::error::Error,
-                "the failed session could not be written down");
+                "failed to record session failure");
         }
     }
 
-    /// The pass to a session's room.
+    /// Issues the join token of a session.
     pub(crate) fn issue_token(&self, started: StartedRow, replayed: bool) -> StartedSession {
         let StartedRow { setup, token_expiry, .. } = started;
         let session = &setup.session;

@@ -1,4 +1,4 @@
-//! Session templates: writing and reading them.
+//! Session templates: creating, reading, changing and archiving them.
 
 mod set;
 
@@ -8,17 +8,23 @@ use greenroom_store::{
     Constraint, SessionTemplate, StoreError, TemplateFilter, TemplateSettings, organization,
 };
 
+pub use self::set::{
+    TemplateChange, TemplateSet, apply_templates, compare_templates, current_templates,
+};
 use crate::page::{CursorScope, Page, PageRequest};
 use crate::{Error, Greenroom, clock};
 
-pub use set::{TemplateChange, TemplateSet, apply_templates, compare_templates, current_templates};
-
 impl Greenroom {
-    /// Writes a template's first version, and the organization's row with its first template.
+    /// Creates a template, and returns its first version.
+    ///
+    /// The first template of an organization also creates the organization's row.
     ///
     /// # Errors
-    /// [`Error::TemplateContradicts`] and [`Error::TemplateNameTaken`], else when the database
-    /// fails.
+    ///
+    /// Returns [`Error::TemplateContradicts`] if fields of `settings` contradict each other, and
+    /// [`Error::TemplateNameTaken`] if another template that is not archived has the name. Returns
+    /// [`Error::Store`] if the database fails, and [`Error::Overloaded`] if no database connection
+    /// becomes free in time.
     pub async fn create_template(
         &self,
         organization: OrganizationId,
@@ -34,13 +40,17 @@ impl Greenroom {
             })
             .await
         });
-        written.await.map_err(|error| name_taken(error, name))
+        written.await.map_err(|error| name_conflict(error, name))
     }
 
-    /// The current version of a template of the organization; another organization's is absent.
+    /// Returns the current version of a template, or the last version of an archived template.
+    ///
+    /// `None` means that the template does not exist or belongs to another organization.
     ///
     /// # Errors
-    /// When the database fails.
+    ///
+    /// Returns [`Error::Store`] if the database fails, and [`Error::Overloaded`] if no database
+    /// connection becomes free in time.
     pub async fn template(
         &self,
         organization: OrganizationId,
@@ -50,10 +60,13 @@ impl Greenroom {
         self.shared.database.run(find).await
     }
 
-    /// A page of the organization's templates, newest first.
+    /// Returns a page of the organization's templates, newest first.
     ///
     /// # Errors
-    /// [`Error::InvalidCursor`] for a cursor of another list, else when the database fails.
+    ///
+    /// Returns [`Error::InvalidCursor`] if the cursor is malformed or belongs to another list.
+    /// Returns [`Error::Store`] if the database fails, and [`Error::Overloaded`] if no database
+    /// connection becomes free in time.
     pub async fn templates(
         &self,
         organization: OrganizationId,
@@ -61,23 +74,26 @@ impl Greenroom {
         page: PageRequest,
     ) -> Result<Page<SessionTemplate>, Error> {
         let archived = filter.include_archived.then(String::new);
-        let scope = CursorScope::of("templates", &[Some(organization.to_string()), archived]);
+        let scope = CursorScope::new("templates", &[Some(organization.to_string()), archived]);
         let start = scope.resolve(page.start, SessionTemplateId)?;
-        let one_more = page.limit + 1;
-        let read = async |db: &mut _| {
-            SessionTemplate::list(db, organization, filter, start, one_more).await
-        };
-        let templates = self.shared.database.run(read).await?;
-        Ok(Page::of(templates, page.limit, &scope, |template: &SessionTemplate| template.id.0))
+        let limit = page.limit + 1;
+        let list =
+            async |db: &mut _| SessionTemplate::list(db, organization, filter, start, limit).await;
+        let templates = self.shared.database.run(list).await?;
+        Ok(Page::new(templates, page.limit, &scope, |template: &SessionTemplate| template.id.0))
     }
 
-    /// Adds a version to a template: what `change` makes of the current one. Changes wait
-    /// for one another, so that none is lost, and `change` must not take long. One
-    /// that changes nothing adds no version.
+    /// Applies `change` to the current settings of a template, and returns the new version.
+    ///
+    /// Concurrent changes of the templates of an organization wait for each other, so that no
+    /// change is lost. `change` runs while the templates are locked and must not take long. If the
+    /// settings do not change, no version is added, and the current version is returned.
     ///
     /// # Errors
-    /// What `change` fails with; [`Error::TemplateNotFound`] when there is none or it is archived,
-    /// and else as [`Self::create_template`].
+    ///
+    /// Returns the error of `change` if it fails, and [`Error::TemplateNotFound`] if the template
+    /// does not exist, belongs to another organization or is archived. Returns the errors of
+    /// [`create_template`](Self::create_template) for the changed settings.
     pub async fn update_template<E: From<Error> + Send>(
         &self,
         organization: OrganizationId,
@@ -107,14 +123,19 @@ impl Greenroom {
             .await
         });
         let written = written.await;
-        written.map_err(|error| E::from(name_taken(error, name)))?
+        written.map_err(|error| E::from(name_conflict(error, name)))?
     }
 
-    /// Archives a template: it starts nothing any more, can still be read, and its name is free.
-    /// To archive one again changes nothing.
+    /// Archives a template.
+    ///
+    /// An archived template can still be read, but it starts no sessions, and its name can be used
+    /// again. Archiving an archived template changes nothing.
     ///
     /// # Errors
-    /// [`Error::TemplateNotFound`], else when the database fails.
+    ///
+    /// Returns [`Error::TemplateNotFound`] if the template does not exist or belongs to another
+    /// organization. Returns [`Error::Store`] if the database fails, and [`Error::Overloaded`] if
+    /// no database connection becomes free in time.
     pub async fn archive_template(
         &self,
         organization: OrganizationId,
@@ -140,8 +161,8 @@ fn check(settings: &TemplateSettings) -> Result<(), Error> {
     if contradictions.is_empty() { Ok(()) } else { Err(Error::TemplateContradicts(contradictions)) }
 }
 
-/// An error of writing a template, with the name that was taken when that is what it tells.
-fn name_taken(error: Error, name: Option<TemplateName>) -> Error {
+/// Converts a conflict of template names to [`Error::TemplateNameTaken`].
+fn name_conflict(error: Error, name: Option<TemplateName>) -> Error {
     match (error, name) {
         (Error::Store(StoreError::Conflict(Constraint::TemplateName)), Some(name)) => {
             Error::TemplateNameTaken(name)

@@ -1,4 +1,4 @@
-//! What happened to a session, in its order.
+//! The timeline of a session: its events in order.
 
 use chrono::{DateTime, Utc};
 use greenroom_domain::lifecycle::TimelineEvent;
@@ -7,23 +7,26 @@ use greenroom_store::SessionEvent;
 
 use crate::{Error, Greenroom};
 
-/// An entry of a session's timeline, as its caller sees it.
+/// An entry of a session's timeline, as the caller may see it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TimelineEntry {
-    /// When Greenroom learned of it.
+    /// When Greenroom recorded the event.
     pub at: DateTime<Utc>,
-    /// What happened.
+    /// The kind of event.
     pub event: TimelineEvent,
-    /// What LiveKit told of it, such as its own time; none for end users.
+    /// Details of the event, such as the time that LiveKit reported. `None` if the caller is an end
+    /// user.
     pub detail: Option<JsonObject>,
 }
 
 impl Greenroom {
-    /// The timeline of a session the caller may see, oldest first. None when there is no such
-    /// session.
+    /// Returns the timeline of a session that the caller may see, oldest event first. `None` means
+    /// that the caller may see no session with this id.
     ///
     /// # Errors
-    /// When the database fails.
+    ///
+    /// Returns [`Error::Store`] if the database fails, and [`Error::Overloaded`] if no database
+    /// connection becomes free in time.
     pub async fn timeline(
         &self,
         caller: &Caller,
@@ -38,11 +41,11 @@ impl Greenroom {
             event: TimelineEvent::Created,
             detail: JsonObject::default(),
         };
-        let shown = |entry: SessionEvent| TimelineEntry {
+        let visible = |entry: SessionEvent| TimelineEntry {
             at: entry.at,
             event: entry.event,
             detail: caller.end_user.is_none().then_some(entry.detail),
         };
-        Ok(Some(std::iter::once(created).chain(events).map(shown).collect()))
+        Ok(Some(std::iter::once(created).chain(events).map(visible).collect()))
     }
 }

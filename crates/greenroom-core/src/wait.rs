@@ -1,4 +1,4 @@
-//! WaiterState for a session to become something: many wait, one query looks.
+//! Waiting for a session to change: one query per process serves all waiting requests.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -11,17 +11,17 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::{Error, Greenroom};
 
-/// The least between two looks: a keeper at work tells of changes hundreds of times a second.
+/// Minimum interval between two queries. A busy keeper reports hundreds of changes per second.
 const MIN_POLL_INTERVAL: Duration = Duration::from_millis(50);
 
-/// How much longer until the next, when nothing in this process says that something has changed.
+/// Additional wait before the next query, unless this process reports a change.
 const POLL_INTERVAL: Duration = Duration::from_millis(200);
 
-/// Everybody who waits in this process.
+/// All waiting requests of this process.
 #[derive(Default)]
 pub(crate) struct Waiters {
     state: Mutex<WaiterState>,
-    /// Something has changed: whoever waits is told without waiting for the tick.
+    /// Notified when this process has changed a session.
     changed: Notify,
 }
 
@@ -29,7 +29,7 @@ pub(crate) struct Waiters {
 struct WaiterState {
     by_number: HashMap<u64, Waiter>,
     next_number: u64,
-    /// Whether a task is looking.
+    /// Whether the polling task is running.
     is_polled: bool,
 }
 
@@ -39,7 +39,7 @@ struct Waiter {
     settled: oneshot::Sender<()>,
 }
 
-/// One's place among those who wait; dropped, it is given up.
+/// Removes a waiter when it is dropped.
 struct WaiterGuard<'a> {
     waiters: &'a Waiters,
     number: u64,
@@ -52,7 +52,7 @@ impl Drop for WaiterGuard<'_> {
 }
 
 impl Waiters {
-    /// Looks at the next opportunity rather than at the next tick.
+    /// Polls the sessions without waiting for the next interval.
     pub(crate) fn wake(&self) {
         self.changed.notify_one();
     }
@@ -63,13 +63,22 @@ impl Waiters {
 }
 
 impl Greenroom {
-    /// A session the caller may see, once it is what they wait for, can no longer become so, or
-    /// `time_limit` has run out. None when there is no such session.
+    /// Waits until a session that the caller may see meets `condition`, and returns the session.
     ///
-    /// However many wait in a process, one query every quarter of a second looks for them all.
+    /// Also returns the session, as it is then, when it can no longer meet the condition or when
+    /// `time_limit` has passed. `None` means that the caller may see no session with this id.
+    ///
+    /// All waiting calls of a process share one query, which runs four times per second, and up to
+    /// twenty times per second while sessions change.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future ends the wait and has no other effect.
     ///
     /// # Errors
-    /// When the database fails.
+    ///
+    /// Returns [`Error::Store`] if the database fails before or after the wait, and
+    /// [`Error::Overloaded`] if no database connection becomes free in time.
     pub async fn wait_for_session(
         &self,
         caller: &Caller,
@@ -77,7 +86,7 @@ impl Greenroom {
         condition: WaitCondition,
         time_limit: Duration,
     ) -> Result<Option<Session>, Error> {
-        let until = Instant::now() + time_limit;
+        let deadline = Instant::now() + time_limit;
         let Some(session) = self.session(caller, id).await? else { return Ok(None) };
         if condition.is_settled(session.status, session.agent_status) {
             return Ok(Some(session));
@@ -88,69 +97,73 @@ impl Greenroom {
             condition,
             settled,
         });
-        // Time that runs out is no failure: the session is told as it is.
-        let _ = timeout_at(until, notified).await;
+        // A time-out is not an error: the session is returned as it is.
+        let _ = timeout_at(deadline, notified).await;
         drop(guard);
         self.session(caller, id).await
     }
 
-    fn register_waiter(&self, wait: Waiter) -> WaiterGuard<'_> {
+    fn register_waiter(&self, waiter: Waiter) -> WaiterGuard<'_> {
         let mut state = self.shared.waiters.state();
         let number = state.next_number;
         state.next_number += 1;
-        state.by_number.insert(number, wait);
+        state.by_number.insert(number, waiter);
         if !std::mem::replace(&mut state.is_polled, true) {
             tokio::spawn(self.clone().poll_waiters());
         }
         WaiterGuard { waiters: &self.shared.waiters, number }
     }
 
-    /// Looks for as long as somebody waits.
+    /// Polls the awaited sessions until no waiter is left.
     async fn poll_waiters(self) {
         loop {
             sleep(MIN_POLL_INTERVAL).await;
             let _ = timeout(POLL_INTERVAL, self.shared.waiters.changed.notified()).await;
-            let (sessions, asked_before): (Vec<_>, u64) = {
+            let (sessions, end_number): (Vec<_>, u64) = {
                 let mut state = self.shared.waiters.state();
                 if state.by_number.is_empty() {
                     state.is_polled = false;
                     return;
                 }
-                let sessions = state.by_number.values().map(|wait| wait.session).collect();
+                let sessions = state.by_number.values().map(|waiter| waiter.session).collect();
                 (sessions, state.next_number)
             };
-            if let Err(error) = self.notify_waiters(&sessions, asked_before).await {
+            if let Err(error) = self.notify_waiters(&sessions, end_number).await {
                 tracing::warn!(
+                    count = sessions.len(),
                     error = &error as &dyn std::error::Error,
-                    "the sessions that are waited for could not be looked at"
+                    "failed to poll awaited sessions"
                 );
             }
         }
     }
 
-    /// Tells those whose wait began before this number: the others were not looked for.
+    /// Notifies each waiter with a settled condition and a number below `end_number`. The query
+    /// does not cover the sessions of later waiters.
     async fn notify_waiters(
         &self,
         sessions: &[(OrganizationId, SessionId)],
-        asked_before: u64,
+        end_number: u64,
     ) -> Result<(), Error> {
-        let look = async |db: &mut _| SessionState::find_all(db, sessions).await;
-        let states = self.shared.database.run(look).await?;
-        let states: HashMap<_, _> = states
+        let find = async |db: &mut _| SessionState::find_all(db, sessions).await;
+        let found = self.shared.database.run(find).await?;
+        let statuses: HashMap<_, _> = found
             .into_iter()
-            .map(|one| ((one.organization_id, one.id), (one.status, one.agent_status)))
+            .map(|session| {
+                ((session.organization_id, session.id), (session.status, session.agent_status))
+            })
             .collect();
         let mut state = self.shared.waiters.state();
-        let settled = state.by_number.extract_if(|number, wait| {
-            // One that is no longer there is nothing to wait for.
-            *number < asked_before
-                && states
-                    .get(&wait.session)
-                    .is_none_or(|(status, agent)| wait.condition.is_settled(*status, *agent))
+        let settled = state.by_number.extract_if(|number, waiter| {
+            // A session that no longer exists settles the wait.
+            *number < end_number
+                && statuses
+                    .get(&waiter.session)
+                    .is_none_or(|(status, agent)| waiter.condition.is_settled(*status, *agent))
         });
-        for (_, wait) in settled {
-            // Whoever no longer waits is not told.
-            let _ = wait.settled.send(());
+        for (_, waiter) in settled {
+            // The receiver is gone if the wait has timed out.
+            let _ = waiter.settled.send(());
         }
         Ok(())
     }

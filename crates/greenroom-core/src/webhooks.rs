@@ -1,4 +1,4 @@
-//! LiveKit's webhooks: each becomes one statement, and decides nothing.
+//! LiveKit's webhooks: each is verified and recorded with one statement. A webhook decides nothing.
 
 use greenroom_domain::lifecycle::ParticipantKind;
 use greenroom_livekit::webhook::{ParticipantEvent, Webhook, WebhookEvent};
@@ -6,30 +6,36 @@ use greenroom_store::Fact;
 
 use crate::{Error, Greenroom};
 
-/// LiveKit's word for a participant that made room for another of its identity: a page that was
-/// reloaded, an agent that connected anew.
+/// The disconnect reason of a participant that was replaced by another with the same identity, such
+/// as a user who reloaded the page or an agent that reconnected.
 const DUPLICATE_IDENTITY: &str = "DUPLICATE_IDENTITY";
 
 impl Greenroom {
-    /// Takes in a webhook, by the value of its `Authorization` header and its raw body. When this
-    /// returns, what it says is committed; what is of no session's room changes nothing.
+    /// Verifies and records a webhook of LiveKit.
+    ///
+    /// `authorization` is the value of the `Authorization` header, and `body` is the raw body. When
+    /// this method returns, the event is committed and the keeper checks the session. An event of a
+    /// room that belongs to no session is ignored.
     ///
     /// # Errors
-    /// [`Error::InvalidWebhook`] when LiveKit did not send this, else when the database fails.
+    ///
+    /// Returns [`Error::InvalidWebhook`] if LiveKit did not send this webhook. Returns
+    /// [`Error::Store`] if the database fails, and [`Error::Overloaded`] if no database connection
+    /// becomes free in time.
     pub async fn receive_webhook(&self, authorization: &str, body: &[u8]) -> Result<(), Error> {
         let verified = self.shared.webhooks.verify(authorization, body);
         let webhook = verified.map_err(Error::InvalidWebhook)?;
         let Webhook { room: Some(room), at: Some(at), event } = webhook else { return Ok(()) };
         let Some(fact) = fact(event) else { return Ok(()) };
-        let tell = async |db: &mut _| fact.record(db, &room, at).await;
-        if self.shared.database.run(tell).await? {
+        let record = async |db: &mut _| fact.record(db, &room, at).await;
+        if self.shared.database.run(record).await? {
             self.shared.due.notify_one();
         }
         Ok(())
     }
 }
 
-/// What of a webhook is written down.
+/// Converts an event to the fact that is recorded. `None` means that nothing is recorded.
 fn fact(event: WebhookEvent) -> Option<Fact> {
     match event {
         WebhookEvent::RoomStarted { sid } => Some(Fact::RoomStarted { sid }),

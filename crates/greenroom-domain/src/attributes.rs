@@ -1,4 +1,4 @@
-//! What the user's participant says about itself in the room.
+//! The attributes of a user's participant in the room.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,15 +9,16 @@ use crate::Invalid;
 
 const MAX_KEYS: usize = 32;
 
-/// The largest set, in bytes of its compact JSON.
+/// Maximum size of all attributes as compact JSON, in bytes.
 const MAX_BYTES: usize = 1024;
 
-/// What LiveKit's agents and SDKs keep for themselves, such as `lk.agent.state`.
-const RESERVED: &str = "lk.";
+/// Prefix of the keys that LiveKit's agents and SDKs use, such as `lk.agent.state`.
+const RESERVED_PREFIX: &str = "lk.";
 
-/// A participant's attributes: up to 32 texts by their keys, 1 KiB of JSON in all.
+/// A participant's attributes: up to 32 keys with text values, at most 1 KiB as JSON.
 ///
-/// They travel in the join token, which its user can read, and everybody in the room sees them.
+/// The join token contains them, so its user can read them. LiveKit shows them to all participants
+/// in the room.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[cfg_attr(
     feature = "diesel",
@@ -33,13 +34,13 @@ impl ParticipantAttributes {
         &self.0
     }
 
-    /// How long they are as JSON, in bytes.
+    /// Returns the size of the attributes as compact JSON, in bytes.
     #[must_use]
     pub fn json_bytes(&self) -> usize {
         serde_json::to_vec(&self.0).map_or(usize::MAX, |json| json.len())
     }
 
-    /// Takes attributes as they were stored: they were checked on their way in.
+    /// Wraps stored attributes without a check; they were checked before they were stored.
     #[cfg(feature = "diesel")]
     pub(crate) fn stored(attributes: BTreeMap<String, String>) -> Self {
         Self(attributes)
@@ -47,7 +48,7 @@ impl ParticipantAttributes {
 }
 
 impl fmt::Display for ParticipantAttributes {
-    /// As JSON, in one order however they came.
+    /// Writes JSON with sorted keys, so equal attributes have equal text.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&serde_json::to_string(&self.0).map_err(|_| fmt::Error)?)
     }
@@ -60,9 +61,9 @@ impl TryFrom<BTreeMap<String, String>> for ParticipantAttributes {
         if attributes.len() > MAX_KEYS {
             return Err(Invalid::new("must have at most 32 keys"));
         }
-        if attributes.keys().any(|key| key.starts_with(RESERVED)) {
+        if attributes.keys().any(|key| key.starts_with(RESERVED_PREFIX)) {
             return Err(Invalid::new(
-                "must not have keys that begin with lk., which are LiveKit's",
+                "must not have keys that begin with lk., which LiveKit reserves",
             ));
         }
         if attributes.iter().any(|(key, text)| key.contains('\0') || text.contains('\0')) {
@@ -81,12 +82,12 @@ mod tests {
     use super::*;
 
     fn attributes(texts: &[(&str, &str)]) -> Result<ParticipantAttributes, Invalid> {
-        let own = |(key, text): &(&str, &str)| ((*key).to_owned(), (*text).to_owned());
-        ParticipantAttributes::try_from(texts.iter().map(own).collect::<BTreeMap<_, _>>())
+        let owned = |(key, text): &(&str, &str)| ((*key).to_owned(), (*text).to_owned());
+        ParticipantAttributes::try_from(texts.iter().map(owned).collect::<BTreeMap<_, _>>())
     }
 
     #[test]
-    fn both_sides_of_every_limit() {
+    fn key_count_and_size_are_limited() {
         let keys: Vec<_> = (0..33).map(|number| format!("k{number}")).collect();
         let texts: Vec<_> = keys.iter().map(|key| (key.as_str(), "x")).collect();
         assert!(attributes(&texts[..32]).is_ok() && attributes(&texts).is_err());
@@ -98,15 +99,15 @@ mod tests {
     }
 
     #[test]
-    fn livekits_own_keys_are_refused() {
+    fn reserved_keys_and_nul_are_refused() {
         assert!(attributes(&[("lk.agent.state", "ready")]).is_err());
         assert!(attributes(&[("lk", "x"), ("LK.a", "x"), ("my.lk.a", "x"), ("", "")]).is_ok());
         assert!(attributes(&[("a\0", "x")]).is_err() && attributes(&[("a", "\0")]).is_err());
     }
 
     #[test]
-    fn their_order_is_one() {
-        let told = attributes(&[("b", "2"), ("a", "1")]).unwrap().to_string();
-        assert_eq!(told, r#"{"a":"1","b":"2"}"#);
+    fn attributes_are_written_in_key_order() {
+        let written = attributes(&[("b", "2"), ("a", "1")]).unwrap().to_string();
+        assert_eq!(written, r#"{"a":"1","b":"2"}"#);
     }
 }

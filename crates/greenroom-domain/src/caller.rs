@@ -1,16 +1,16 @@
-//! On whose behalf something is done, and what that lets them see.
+//! The caller of a use case, and the sessions that the caller may see.
 
 use crate::{OrganizationId, UserId};
 
-/// A caller who is known: a backend of an organization, or one of the organization's end users.
+/// An authenticated caller: a backend of an organization, or an end user of the organization.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Caller {
     pub organization_id: OrganizationId,
-    /// The end user the caller is; none for a backend, which acts for them all.
+    /// The end user. `None` means a backend, which acts for all users of the organization.
     pub end_user: Option<UserId>,
 }
 
-/// Somebody else was named by an end user, who acts for nobody but themselves.
+/// The error if an end user names another user. End users act only for themselves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct UserMismatch;
 
@@ -25,17 +25,18 @@ impl Caller {
         Self { organization_id, end_user: Some(user) }
     }
 
-    /// Whether the sessions of this user, of the caller's own organization, are theirs to see.
+    /// Returns whether the caller may see sessions of `user` in the caller's organization. `None`
+    /// means sessions without a user, which only backends may see.
     #[must_use]
     pub fn may_see(&self, user: Option<&UserId>) -> bool {
         self.end_user.is_none() || self.end_user.as_ref() == user
     }
 
-    /// For whom the caller acts when it names this user: a backend for whom it names, an end user
-    /// for itself.
+    /// Returns the user that the caller acts for: the named user for a backend, the caller itself
+    /// for an end user.
     ///
     /// # Errors
-    /// When an end user names somebody else.
+    /// Returns [`UserMismatch`] if an end user names another user.
     pub fn acts_for(&self, named: Option<UserId>) -> Result<Option<UserId>, UserMismatch> {
         match (&self.end_user, named) {
             (Some(own), Some(named)) if *own != named => Err(UserMismatch),
@@ -60,7 +61,7 @@ mod tests {
     }
 
     #[test]
-    fn a_backend_sees_and_acts_for_everybody() {
+    fn backend_sees_and_acts_for_all_users() {
         let backend = Caller::backend(OrganizationId(Uuid::nil()));
         assert!(backend.may_see(None) && backend.may_see(Some(&user("ann"))));
         assert_eq!(backend.acts_for(None), Ok(None));
@@ -68,9 +69,9 @@ mod tests {
     }
 
     #[test]
-    fn an_end_user_sees_and_acts_for_itself_alone() {
+    fn end_user_sees_and_acts_only_for_itself() {
         assert!(ann().may_see(Some(&user("ann"))));
-        assert!(!ann().may_see(Some(&user("Ann"))) && !ann().may_see(None), "nor a guest's");
+        assert!(!ann().may_see(Some(&user("Ann"))) && !ann().may_see(None), "guests");
         assert_eq!(ann().acts_for(None), Ok(Some(user("ann"))));
         assert_eq!(ann().acts_for(Some(user("ann"))), Ok(Some(user("ann"))));
         assert_eq!(ann().acts_for(Some(user("ben"))), Err(UserMismatch));

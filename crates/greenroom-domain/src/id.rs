@@ -31,9 +31,10 @@ macro_rules! id {
             type Err = Invalid;
 
             fn from_str(text: &str) -> Result<Self, Invalid> {
-                // In its usual form alone (RFC 9562, §4): no braces, no urn, no hyphens left out.
-                let usual = Some(text).filter(|text| text.len() == uuid::fmt::Hyphenated::LENGTH);
-                let id = usual.and_then(|text| Uuid::try_parse(text).ok());
+                // Accept only the hyphenated form (RFC 9562, §4): no braces, no `urn:uuid:`.
+                let length = uuid::fmt::Hyphenated::LENGTH;
+                let hyphenated = Some(text).filter(|text| text.len() == length);
+                let id = hyphenated.and_then(|text| Uuid::try_parse(text).ok());
                 id.map(Self).ok_or_else(|| Invalid::new("must be a UUID"))
             }
         }
@@ -41,46 +42,50 @@ macro_rules! id {
 }
 
 id!(
-    /// The tenant everything belongs to; given by the caller's own identity system.
+    /// The id of an organization, the tenant that owns sessions and templates. The caller's
+    /// identity system assigns it.
     OrganizationId
 );
 id!(
-    /// A session. Version 7, so that the order of ids is the order of creation.
+    /// The id of a session: a version 7 UUID, so ids sort by time of creation.
     SessionId
 );
 id!(
-    /// A session template, the same over all its versions.
+    /// The id of a session template. All versions of a template have the same id.
     SessionTemplateId
 );
 
-/// A version 7 UUID (RFC 9562, §5.7) of that millisecond and these random bytes.
+/// Returns the version 7 UUID (RFC 9562, §5.7) for the millisecond of `at` and the random bytes.
 fn version_7(at: DateTime<Utc>, random: [u8; 10]) -> Uuid {
-    // Before 1970 there is no version 7; such a clock gets the first millisecond.
+    // Version 7 cannot represent times before 1970; use the first millisecond for them.
     let millis = u64::try_from(at.timestamp_millis()).unwrap_or_default();
     uuid::Builder::from_unix_timestamp_millis(millis, &random).into_uuid()
 }
 
 impl SessionId {
-    /// The id of a session created at `at`, to the millisecond.
+    /// Returns the id of a session created at `at`, in milliseconds.
     #[must_use]
     pub fn new(at: DateTime<Utc>, random: [u8; 10]) -> Self {
         Self(version_7(at, random))
     }
 
-    /// The least id of a session created at `at` or later: a bound on the time of creation is one
-    /// on the id. Sessions know their millisecond, so one that has begun at `at` comes before it.
+    /// Returns the smallest id of a session created at `at` or later. A query for a range of
+    /// creation times can therefore use a range of ids.
+    ///
+    /// Ids contain whole milliseconds. If `at` is within a millisecond, the bound is the next
+    /// millisecond.
     #[must_use]
     pub fn first_from(at: DateTime<Utc>) -> Self {
-        let into_the_next = !at.timestamp_subsec_nanos().is_multiple_of(1_000_000);
-        let millis = at.timestamp_millis().saturating_add(i64::from(into_the_next));
-        // 48 bits are all that version 7 has for them; they last until the year 10889.
+        let rounded_up = !at.timestamp_subsec_nanos().is_multiple_of(1_000_000);
+        let millis = at.timestamp_millis().saturating_add(i64::from(rounded_up));
+        // Version 7 has 48 bits for the milliseconds, which last until the year 10889.
         let millis = u64::try_from(millis).unwrap_or_default().min((1 << 48) - 1);
         Self(uuid::Builder::from_unix_timestamp_millis(millis, &[0; 10]).into_uuid())
     }
 }
 
 impl SessionTemplateId {
-    /// The id of a template created at `at`, to the millisecond.
+    /// Returns the id of a template created at `at`, in milliseconds.
     #[must_use]
     pub fn new(at: DateTime<Utc>, random: [u8; 10]) -> Self {
         Self(version_7(at, random))
@@ -96,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn a_session_id_is_version_7_of_its_millisecond() {
+    fn session_id_is_version_7_with_creation_millisecond() {
         let id = SessionId::new(at(1_763_735_422_123), [0xff; 10]);
         assert_eq!(id.0.get_version_num(), 7);
         let (seconds, nanos) = id.0.get_timestamp().unwrap().to_unix();
@@ -104,17 +109,17 @@ mod tests {
     }
 
     #[test]
-    fn ids_sort_by_creation_whatever_their_random_part() {
+    fn ids_sort_by_creation_time_before_random_part() {
         assert!(SessionId::new(at(1_000), [0xff; 10]) < SessionId::new(at(1_001), [0; 10]));
     }
 
     #[test]
-    fn a_bound_holds_to_the_millisecond() {
+    fn creation_time_bound_has_millisecond_precision() {
         let session = |millis| SessionId::new(at(millis), [0; 10]);
         let last = |millis| SessionId::new(at(millis), [0xff; 10]);
         let bound = SessionId::first_from(at(1_000));
         assert!(last(999) < bound && bound <= session(1_000));
-        // Half a millisecond on, what was created in that millisecond came before.
+        // A bound in the middle of a millisecond excludes the ids of that millisecond.
         let half = SessionId::first_from(at(1_000) + chrono::Duration::microseconds(500));
         assert!(last(1_000) < half && half <= session(1_001));
         assert!(SessionId::first_from(at(-1)) <= session(0));
@@ -122,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn text_that_is_no_uuid_is_refused() {
+    fn only_hyphenated_uuids_are_accepted() {
         assert!("0193B8A0-0000-7000-8000-000000000001".parse::<SessionId>().is_ok());
         for text in [
             "42",

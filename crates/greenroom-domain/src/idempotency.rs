@@ -1,12 +1,12 @@
-//! Idempotency keys: what makes a repeated start one start.
+//! Idempotency keys, by which a repeated start returns the session of the first.
 
 use std::fmt;
 
 use crate::Invalid;
 
-/// The caller's own name for one start, however often it is sent.
+/// The caller's key for one start. Every request with this key is the same start.
 ///
-/// It may be guessable or secret, so nothing shows it: not even `Debug`.
+/// A key may be a secret, so `Debug` does not show it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct IdempotencyKey(String);
 
@@ -20,7 +20,7 @@ impl IdempotencyKey {
 impl TryFrom<String> for IdempotencyKey {
     type Error = Invalid;
 
-    /// 1–255 printable ASCII characters.
+    /// Accepts 1 to 255 printable ASCII characters.
     fn try_from(text: String) -> Result<Self, Invalid> {
         let printable = text.bytes().all(|byte| (b' '..=b'~').contains(&byte));
         if text.is_empty() || text.len() > 255 || !printable {
@@ -41,7 +41,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_sides_of_every_limit() {
+    fn length_and_characters_are_limited_and_debug_hides_key() {
         let key = |text: &str| IdempotencyKey::try_from(text.to_owned());
         for text in ["a", " ", "~", &"k".repeat(255)] {
             assert_eq!(key(text).unwrap().as_str(), text);

@@ -1,4 +1,4 @@
-//! Who is in the room: end users' ids and participants' identities.
+//! Ids of end users, and identities and names of participants.
 
 use std::fmt;
 
@@ -7,10 +7,10 @@ use serde::Serialize;
 use crate::Invalid;
 use crate::invalid::check_text;
 
-/// The longest identity LiveKit's server accepts, in bytes.
+/// Maximum length of an identity that LiveKit's server accepts, in bytes.
 const LIVEKIT_IDENTITY_BYTES: usize = 256;
 
-/// An end user as the caller's own system calls them.
+/// The id of an end user in the caller's system: 1 to 128 characters, at most 256 bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
 #[cfg_attr(
     feature = "diesel",
@@ -30,7 +30,7 @@ impl UserId {
 impl TryFrom<String> for UserId {
     type Error = Invalid;
 
-    /// 1–128 characters and at most 256 bytes, without control characters.
+    /// Accepts 1 to 128 characters and at most 256 bytes, without control characters.
     fn try_from(text: String) -> Result<Self, Invalid> {
         check_text(&text, 128)?;
         if text.len() > LIVEKIT_IDENTITY_BYTES {
@@ -40,10 +40,10 @@ impl TryFrom<String> for UserId {
     }
 }
 
-/// The identity under which a session's user joins its room.
+/// The participant identity with which a session's user joins the room.
 ///
-/// Every session has a room of its own, so it is simply the user's id, which is what agent code
-/// expects to find there; a session without one gets a guest's.
+/// It is the user's id, which agent code expects, because each session has a separate room. A
+/// session without a user id gets a guest identity.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[cfg_attr(
     feature = "diesel",
@@ -53,7 +53,7 @@ impl TryFrom<String> for UserId {
 pub struct ParticipantIdentity(String);
 
 impl ParticipantIdentity {
-    /// `guest-` and eight hexadecimal digits.
+    /// Returns a guest identity: `guest-` and eight hexadecimal digits.
     #[must_use]
     pub fn guest(random: u32) -> Self {
         Self(format!("guest-{random:08x}"))
@@ -79,7 +79,7 @@ impl TryFrom<String> for ParticipantIdentity {
     }
 }
 
-/// The name a session's user is shown under in its room, within the limits of a user's id.
+/// The display name of a session's user in the room. It has the same limits as a [`UserId`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[cfg_attr(
     feature = "diesel",
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn both_sides_of_every_limit() {
+    fn lengths_are_limited_in_characters_and_bytes() {
         assert!(user("").is_err());
         assert!(user("a").is_ok());
         assert!(user(&"a".repeat(128)).is_ok());
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn a_guest_has_eight_digits() {
+    fn guest_identity_has_eight_digits() {
         assert_eq!(ParticipantIdentity::guest(0xbeef).as_str(), "guest-0000beef");
     }
 }

@@ -1,14 +1,16 @@
-//! The one error of every parser in this crate.
+//! The error that every parser in this crate returns.
 
 use std::borrow::Cow;
 
-/// Why a value was refused, as a sentence that says what would be right.
+/// The reason why a value was refused, as a sentence that describes a valid value.
+///
+/// The sentence starts with "must". API callers read it next to the name of the field.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{detail}")]
 pub struct Invalid {
-    /// The position of the wrong element, when the value is a list.
+    /// Index of the invalid element if the value is a list. `None` means the whole value.
     pub element: Option<usize>,
-    /// What would be right; it never repeats the value itself.
+    /// Description of a valid value. It never contains the refused value.
     pub detail: Cow<'static, str>,
 }
 
@@ -23,8 +25,8 @@ impl Invalid {
     }
 }
 
-/// Refuses text that is not `1..=max` characters long or holds a control character: neither
-/// PostgreSQL (NUL) nor a person's screen (the others) keeps those.
+/// Checks that `text` has 1 to `max` characters and no control characters. PostgreSQL cannot store
+/// NUL, and other control characters garble a terminal.
 pub(crate) fn check_text(text: &str, max: usize) -> Result<(), Invalid> {
     if !(1..=max).contains(&text.chars().count()) {
         return Err(Invalid::new(format!("must be 1 to {max} characters long")));

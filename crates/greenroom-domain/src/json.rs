@@ -1,4 +1,4 @@
-//! JSON objects of a bounded size: a session's `metadata`, a template's `agent_metadata`.
+//! JSON objects of limited size: a session's `metadata`, a template's `agent_metadata`.
 
 use std::fmt;
 
@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use crate::Invalid;
 
-/// The largest object, in bytes of its compact form.
+/// Maximum size of an object as compact JSON, in bytes.
 const MAX_BYTES: usize = 4096;
 
 /// A JSON object of at most 4 KiB that PostgreSQL's `jsonb` can hold.
@@ -31,7 +31,7 @@ impl JsonObject {
         self.0.is_empty()
     }
 
-    /// Takes an object as it was stored: it was checked on its way in.
+    /// Wraps a stored object without a check; it was checked before it was stored.
     #[cfg(feature = "diesel")]
     pub(crate) fn stored(map: Map<String, Value>) -> Self {
         Self(map)
@@ -39,7 +39,7 @@ impl JsonObject {
 }
 
 impl fmt::Display for JsonObject {
-    /// As JSON, its members in one order however they came.
+    /// Writes JSON with sorted keys, so equal objects have equal text.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&serde_json::to_string(&self.0).map_err(|_| fmt::Error)?)
     }
@@ -49,12 +49,12 @@ impl TryFrom<Map<String, Value>> for JsonObject {
     type Error = Invalid;
 
     fn try_from(map: Map<String, Value>) -> Result<Self, Invalid> {
-        if map.iter().any(|(key, value)| key.contains('\0') || holds_nul(value)) {
+        if map.iter().any(|(key, value)| key.contains('\0') || contains_nul(value)) {
             return Err(Invalid::new("must not contain the character U+0000"));
         }
         let mut object = Self(map);
-        object.0.values_mut().for_each(write_whole_numbers_out);
-        if object.bytes() > MAX_BYTES {
+        object.0.values_mut().for_each(convert_whole_floats);
+        if object.json_bytes() > MAX_BYTES {
             return Err(Invalid::new("must be at most 4 KiB of JSON"));
         }
         Ok(object)
@@ -62,45 +62,49 @@ impl TryFrom<Map<String, Value>> for JsonObject {
 }
 
 impl JsonObject {
-    fn bytes(&self) -> usize {
+    fn json_bytes(&self) -> usize {
         serde_json::to_vec(&self.0).map_or(usize::MAX, |json| json.len())
     }
 }
 
-/// `jsonb` keeps 1e18 as the whole number it is, and gives it back with all its digits. So it is
-/// written that way from the start: what is measured and compared is what comes back.
-#[allow(
+/// Converts floats without a fraction to integers. `jsonb` stores 1e18 as an integer and returns
+/// all of its digits. Converting before the size check makes the checked and compared text the same
+/// as the text that PostgreSQL returns.
+#[expect(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
     clippy::cast_precision_loss,
-    reason = "whole and within the range it is cast to"
+    reason = "the number has no fraction and is within the range of the target type"
 )]
-fn write_whole_numbers_out(value: &mut Value) {
+fn convert_whole_floats(value: &mut Value) {
     match value {
         Value::Number(number) if number.is_f64() => {
             let float = number.as_f64().unwrap_or_default();
             if float.fract() != 0.0 {
                 return;
             }
-            // Both bounds are floats themselves: 2^64, and -2^63.
+            // As floats, the bounds are exactly 2^64 and -2^63.
             if (0.0..u64::MAX as f64).contains(&float) {
                 *value = (float as u64).into();
             } else if (i64::MIN as f64..0.0).contains(&float) {
                 *value = (float as i64).into();
             }
         }
-        Value::Array(values) => values.iter_mut().for_each(write_whole_numbers_out),
-        Value::Object(map) => map.values_mut().for_each(write_whole_numbers_out),
+        Value::Array(values) => values.iter_mut().for_each(convert_whole_floats),
+        Value::Object(map) => map.values_mut().for_each(convert_whole_floats),
         _ => {}
     }
 }
 
-/// `jsonb` has no U+0000. The depth is bounded by the JSON parser's own limit of 128.
-fn holds_nul(value: &Value) -> bool {
+/// Reports whether a key or a text contains U+0000, which `jsonb` cannot store. The recursion is
+/// limited by the JSON parser, which accepts at most 128 levels.
+fn contains_nul(value: &Value) -> bool {
     match value {
         Value::String(text) => text.contains('\0'),
-        Value::Array(values) => values.iter().any(holds_nul),
-        Value::Object(map) => map.iter().any(|(key, value)| key.contains('\0') || holds_nul(value)),
+        Value::Array(values) => values.iter().any(contains_nul),
+        Value::Object(map) => {
+            map.iter().any(|(key, value)| key.contains('\0') || contains_nul(value))
+        }
         Value::Null | Value::Bool(_) | Value::Number(_) => false,
     }
 }
@@ -112,19 +116,19 @@ mod tests {
     use super::*;
 
     fn object(value: Value) -> Result<JsonObject, Invalid> {
-        let Value::Object(map) = value else { panic!("{value} is no object") };
+        let Value::Object(map) = value else { panic!("{value} is not an object") };
         JsonObject::try_from(map)
     }
 
     #[test]
-    fn four_kibibytes_are_the_limit() {
+    fn size_is_limited_to_4_kib() {
         let overhead = json!({"k": ""}).to_string().len();
         assert!(object(json!({"k": "x".repeat(MAX_BYTES - overhead)})).is_ok());
         assert!(object(json!({"k": "x".repeat(MAX_BYTES - overhead + 1)})).is_err());
     }
 
     #[test]
-    fn numbers_are_measured_as_they_come_back() {
+    fn size_counts_numbers_as_postgres_returns_them() {
         let written = |value: Value| Value::Object(object(value).unwrap().into_map()).to_string();
         assert_eq!(
             written(json!({"a": [1e18, {"b": -2.0}]})),
@@ -132,11 +136,11 @@ mod tests {
         );
         assert_eq!(written(json!({"a": [0.5, -0.0, 1e300]})), r#"{"a":[0.5,0,1e+300]}"#);
         assert!(object(json!({"a": vec![1e18; 200]})).is_ok());
-        assert!(object(json!({"a": vec![1e18; 640]})).is_err(), "12 KiB when it comes back");
+        assert!(object(json!({"a": vec![1e18; 640]})).is_err(), "12 KiB as PostgreSQL returns it");
     }
 
     #[test]
-    fn a_nul_is_found_wherever_it_hides() {
+    fn nul_is_refused_in_nested_keys_and_values() {
         for value in [
             json!({"a\0": 1}),
             json!({"a": "\0"}),

@@ -1,8 +1,9 @@
-//! The words and the rules of Greenroom: pure values and functions, without I/O, clock or randomness.
+//! The vocabulary and the rules of Greenroom: pure values and functions, without I/O, clock or
+//! randomness.
 //!
-//! A value of one of these types is a checked value: nothing that holds a [`RoomName`] or a
-//! [`ModalityProfile`] checks it again. What is refused says so in an [`Invalid`], whose text is
-//! written for the person who sent it.
+//! The types are validated when they are created, so code that has a [`RoomName`] or a
+//! [`ModalityProfile`] does not check it again. A parser that refuses a value returns an
+//! [`Invalid`]. API callers read its text.
 
 pub mod attributes;
 pub mod caller;

@@ -1,11 +1,11 @@
-//! The lifecycle decision: what follows for a session from what is known of it and what was seen.
+//! The lifecycle decision: computes the next state of a session and the actions in LiveKit.
 //!
-//! Webhooks are lost, doubled and out of order, so that nothing is decided by what one of them says.
-//! What was told and what was seen become facts, each the earliest or the latest of its kind, and
-//! [`decide`] is a function of the facts, the latest look at LiveKit and the time. It looks at
-//! nothing and does nothing itself: whoever calls it writes down the [`Decision`] first, and acts
-//! then. What it decides again after a crash does no harm: rooms are opened and deleted by name,
-//! and an agent is only asked for when the same look found no other on its way.
+//! Webhooks get lost, arrive twice and out of order, so no decision depends on a single webhook.
+//! Webhooks and observations become facts, each the earliest or the latest time of its kind, and
+//! [`decide`] is a pure function of the facts, the latest observation of LiveKit and the time. The
+//! caller commits the [`Decision`] first and performs its actions afterwards. A decision that is
+//! repeated after a crash does no harm: rooms are opened and deleted by name, and an agent is
+//! dispatched only if the same observation found no pending agent.
 
 mod agent;
 mod closed;
@@ -23,14 +23,14 @@ use crate::{AgentStatus, EndReason, SessionStatus};
 pub use observation::{Dispatch, DispatchOwner, Job, Observation, Participant, ParticipantKind};
 pub use state::{AgentPolicy, Session, SessionPolicy, State};
 
-/// How soon a session is looked at again while something is under way.
+/// Time until the next check of a session that waits for a change.
 const RECHECK_INTERVAL: TimeDelta = TimeDelta::seconds(2);
 
-/// How long before the end of the longest session its participants are told.
+/// Time before the maximum duration at which the participants are notified of the end.
 const END_NOTICE: TimeDelta = TimeDelta::seconds(30);
 
 text_enum! {
-    /// What stands in a session's timeline.
+    /// The kind of an event in a session's timeline.
     TimelineEvent {
         Created = "created",
         RoomCreated = "room_created",
@@ -48,66 +48,72 @@ text_enum! {
     }
 }
 
-/// What follows for a session.
+/// The result of [`decide`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Decision {
-    /// What is known from now on; to be written before anything is done.
+    /// The new state. Commit it before performing the actions.
     pub state: State,
+    /// New events for the timeline.
     pub events: Vec<Event>,
+    /// Actions to perform in LiveKit, in this order.
     pub actions: Vec<Action>,
 }
 
-/// Something that happened, for the timeline.
+/// An event for the timeline.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {
     pub event: TimelineEvent,
-    /// The room or the participant it happened to, by LiveKit's sid, when the look showed it: told
-    /// and seen, it stands in the timeline once.
+    /// LiveKit's sid of the room or the participant, if the observation contains it. A webhook for
+    /// the same event has the same sid, so the timeline contains the event once.
     pub sid: Option<String>,
 }
 
-/// Something to do in LiveKit.
+/// An action to perform in LiveKit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
-    /// Open the room, and ask for the agent with it.
+    /// Open the room and dispatch the agent in the same call.
     OpenRoom,
-    /// Disconnect everybody and delete the room.
+    /// Disconnect all participants and delete the room.
     DeleteRoom,
-    /// Ask for the agent.
+    /// Dispatch the agent.
     Dispatch,
-    /// Take back what was asked for.
+    /// Delete the dispatch with this id, which removes its agent from the room.
     DeleteDispatch(String),
-    /// Tell the participants that the session ends at `end_by`.
+    /// Notify the participants that the session ends at `end_by`.
     AnnounceEnd,
 }
 
-/// Decides what follows for a session.
+/// Decides the next state of a session and the actions in LiveKit.
 ///
-/// `seen` is the latest look at LiveKit; a look that failed is none, and shows nothing. `now` is
-/// PostgreSQL's time, as are all times here.
+/// `observation` is the latest observation of LiveKit. `None` means that the observation failed.
+/// `now` is PostgreSQL's time, so replicas with different clocks decide alike.
 #[must_use]
-pub fn decide(session: &Session, seen: Option<&Observation>, now: DateTime<Utc>) -> Decision {
+pub fn decide(
+    session: &Session,
+    observation: Option<&Observation>,
+    now: DateTime<Utc>,
+) -> Decision {
     let mut builder = DecisionBuilder::new(session, now);
     if session.state.is_over() {
-        builder.delete_room_until_gone(seen);
+        builder.delete_room_until_gone(observation);
         return builder.decision();
     }
-    match seen {
-        Some(seen) => builder.apply_observation(seen),
+    match observation {
+        Some(observation) => builder.apply_observation(observation),
         None => builder.apply_without_observation(),
     }
-    builder.schedule(seen.is_some());
+    builder.schedule(observation.is_some());
     builder.decision()
 }
 
-/// A decision in the making.
+/// A decision while the rules are applied.
 struct DecisionBuilder<'a> {
     session: &'a Session,
     now: DateTime<Utc>,
     state: State,
     events: Vec<Event>,
     actions: Vec<Action>,
-    /// More than one agent is in the room.
+    /// Whether more than one agent is in the room.
     has_several_agents: bool,
 }
 
@@ -124,9 +130,9 @@ impl<'a> DecisionBuilder<'a> {
         }
     }
 
-    /// The rules in their order: first what is there, then the times that have passed, then what is
-    /// missing.
-    fn apply_observation(&mut self, seen: &Observation) {
+    /// Applies the rules in order until the session is over. Presence comes before deadlines, so
+    /// that a user who is present at the deadline has joined in time.
+    fn apply_observation(&mut self, observation: &Observation) {
         let rules: [fn(&mut Self, &Observation); 6] = [
             Self::observe_room,
             Self::observe_user,
@@ -136,14 +142,15 @@ impl<'a> DecisionBuilder<'a> {
             Self::delete_unnamed_dispatches,
         ];
         for rule in rules {
-            rule(self, seen);
+            rule(self, observation);
             if self.state.is_over() {
                 return;
             }
         }
     }
 
-    /// Only what needs no look: the longest a session lasts, and a start that came to nothing.
+    /// Applies the two rules that need no observation: the deadline for opening the room, and the
+    /// maximum duration.
     fn apply_without_observation(&mut self) {
         self.fail_unopened_start();
         if !self.state.is_over() {
@@ -151,34 +158,35 @@ impl<'a> DecisionBuilder<'a> {
         }
     }
 
-    /// When the session has to be looked at again: at its next deadline, and at the next look.
-    fn schedule(&mut self, has_seen: bool) {
+    /// Sets the time of the next check: the next deadline or the next interval, whichever is
+    /// earlier.
+    fn schedule(&mut self, is_observed: bool) {
         let state = &self.state;
         if state.is_over() {
-            // To see that the room is gone.
+            // The next check observes whether the room is gone.
             self.state.next_check_at = Some(self.now + RECHECK_INTERVAL);
             return;
         }
-        let under_way = !has_seen
+        let needs_recheck = !is_observed
             || !self.actions.is_empty()
             || self.has_several_agents
             || state.agent_status == AgentStatus::Dispatched
             || state.room_missing_since.is_some()
             || self.is_departure_unexplained();
-        let look = self.now
-            + if under_way { RECHECK_INTERVAL } else { self.session.policy.reconcile_every };
-        let pending = state.status == SessionStatus::Pending;
+        let next_interval = self.now
+            + if needs_recheck { RECHECK_INTERVAL } else { self.session.policy.reconcile_every };
+        let is_pending = state.status == SessionStatus::Pending;
         let deadlines = [
-            pending.then_some(self.session.join_by),
+            is_pending.then_some(self.session.join_by),
             self.start_deadline(),
             state.end_by.filter(|_| state.ending_notified_at.is_none()).map(|end| end - END_NOTICE),
             state.end_by,
             self.agent_deadline(),
             self.next_dispatch_at(),
         ];
-        // One that has passed waits for a look that succeeds, like everything else.
-        let ahead = deadlines.into_iter().flatten().filter(|deadline| *deadline > self.now);
-        self.state.next_check_at = Some(ahead.fold(look, DateTime::min));
+        // Ignore deadlines that have passed: the rule runs at the next successful observation.
+        let upcoming = deadlines.into_iter().flatten().filter(|deadline| *deadline > self.now);
+        self.state.next_check_at = Some(upcoming.fold(next_interval, DateTime::min));
     }
 
     fn finish(&mut self, status: SessionStatus, reason: EndReason) {
@@ -190,7 +198,7 @@ impl<'a> DecisionBuilder<'a> {
             SessionStatus::Failed => TimelineEvent::Failed,
             _ => TimelineEvent::Ended,
         });
-        // Everything else that was to be done is done by this.
+        // Deleting the room makes the other actions unnecessary.
         self.actions = vec![Action::DeleteRoom];
     }
 

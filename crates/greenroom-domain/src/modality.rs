@@ -1,4 +1,4 @@
-//! Modality profiles, and what each lets a user publish.
+//! Modality profiles, and the tracks that each profile lets a user publish.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,7 +7,7 @@ use serde::{Serialize, Serializer};
 
 use crate::Invalid;
 
-/// One way in which user and agent meet.
+/// A way in which user and agent communicate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Modality {
     Audio,
@@ -17,7 +17,7 @@ pub enum Modality {
 }
 
 impl Modality {
-    /// All of them, in the order in which a profile is written.
+    /// All modalities, in the order in which a profile is written.
     pub const ALL: [Self; 4] = [Self::Audio, Self::Camera, Self::Screen, Self::Text];
 
     #[must_use]
@@ -50,7 +50,7 @@ impl ModalityProfile {
         self.0 & modality.bit() != 0
     }
 
-    /// The modalities of this profile, in their written order.
+    /// Returns the modalities of this profile, in the order of [`Modality::ALL`].
     pub fn modalities(self) -> impl Iterator<Item = Modality> {
         Modality::ALL.into_iter().filter(move |modality| self.has(*modality))
     }
@@ -59,7 +59,7 @@ impl ModalityProfile {
 impl FromStr for ModalityProfile {
     type Err = Invalid;
 
-    /// Reads the modalities in any order, each at most once.
+    /// Parses modalities joined by `+`, in any order, each at most once.
     fn from_str(text: &str) -> Result<Self, Invalid> {
         let mut bits = 0;
         for word in text.split('+') {
@@ -95,7 +95,7 @@ impl Serialize for ModalityProfile {
     }
 }
 
-/// A kind of track, in LiveKit's own words for `canPublishSources`.
+/// A kind of track, named as in LiveKit's `canPublishSources`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TrackSource {
     Microphone,
@@ -116,20 +116,20 @@ impl TrackSource {
     }
 }
 
-/// What a user may publish beside data.
+/// The tracks that a user may publish. Data is always allowed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PublishGrant {
-    /// Every kind of track: a template without a profile restricts nothing.
+    /// Every kind of track. A template without a profile grants this.
     Everything,
-    /// These kinds only.
+    /// Only these kinds.
     Sources(Vec<TrackSource>),
-    /// No track at all. LiveKit reads an empty list of sources as every source, so this is not
-    /// `Sources(vec![])`.
+    /// No track. This is not `Sources(vec![])`, because LiveKit reads an empty list as every
+    /// source.
     Nothing,
 }
 
 impl PublishGrant {
-    /// The grant of a profile; none is no restriction.
+    /// Returns the grant for a profile. `None` means no restriction.
     #[must_use]
     pub fn of(profile: Option<ModalityProfile>) -> Self {
         let Some(profile) = profile else { return Self::Everything };
@@ -158,13 +158,13 @@ mod tests {
     }
 
     #[test]
-    fn a_profile_is_written_in_one_order() {
+    fn profile_is_written_in_fixed_order() {
         assert_eq!(profile("text+screen+camera+audio").to_string(), "audio+camera+screen+text");
         assert_eq!(profile("text+audio").to_string(), "audio+text");
     }
 
     #[test]
-    fn what_is_not_the_grammar_is_refused() {
+    fn malformed_profiles_are_refused() {
         for text in [
             "",
             "+",
@@ -183,28 +183,32 @@ mod tests {
 
     #[test]
     fn grants_follow_the_profile() {
-        use TrackSource::{Camera, Microphone, ScreenShare, ScreenShareAudio};
         assert_eq!(PublishGrant::of(None), PublishGrant::Everything);
         assert_eq!(PublishGrant::of(Some(profile("text"))), PublishGrant::Nothing);
         assert_eq!(
             PublishGrant::of(Some(profile("audio+text"))),
-            PublishGrant::Sources(vec![Microphone])
+            PublishGrant::Sources(vec![TrackSource::Microphone])
         );
         assert_eq!(
             PublishGrant::of(Some(profile("audio+camera+screen"))),
-            PublishGrant::Sources(vec![Microphone, Camera, ScreenShare, ScreenShareAudio])
+            PublishGrant::Sources(vec![
+                TrackSource::Microphone,
+                TrackSource::Camera,
+                TrackSource::ScreenShare,
+                TrackSource::ScreenShareAudio,
+            ])
         );
     }
 
     proptest! {
         #[test]
-        fn what_is_written_is_read_back(bits in 1_u8..16) {
+        fn written_profile_parses_to_same_profile(bits in 1_u8..16) {
             let profile = ModalityProfile(bits);
             prop_assert_eq!(profile.to_string().parse(), Ok(profile));
         }
 
         #[test]
-        fn no_text_panics(text in "\\PC*") {
+        fn parser_never_panics(text in "\\PC*") {
             let _ = text.parse::<ModalityProfile>();
         }
     }

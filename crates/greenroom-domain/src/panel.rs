@@ -1,11 +1,11 @@
-//! The panels a client shows.
+//! The panels that a client shows.
 
 use serde::Serialize;
 
 use crate::Invalid;
 
-/// Up to 32 names of panels, 1 KiB in all. What they mean is between the template's author and
-/// the client.
+/// Up to 32 names of panels, at most 1 KiB in total. The template's author and the client agree on
+/// the meaning of the names; Greenroom does not interpret them.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[cfg_attr(
     feature = "diesel",
@@ -21,7 +21,7 @@ impl EnabledPanels {
         &self.0
     }
 
-    /// Takes the panels as they were stored: they were checked on their way in.
+    /// Wraps stored panels without a check; they were checked before they were stored.
     #[cfg(feature = "diesel")]
     pub(crate) fn stored(panels: Vec<String>) -> Self {
         Self(panels)
@@ -35,20 +35,20 @@ impl TryFrom<Vec<String>> for EnabledPanels {
         if panels.len() > 32 {
             return Err(Invalid::new("must name at most 32 panels"));
         }
-        if let Some(position) = panels.iter().position(|panel| !is_panel(panel)) {
+        if let Some(position) = panels.iter().position(|panel| !is_panel_name(panel)) {
             return Err(Invalid::at(
                 position,
                 "must be 1 to 64 of the characters A-Z a-z 0-9 . _ -",
             ));
         }
         if panels.iter().map(String::len).sum::<usize>() > 1024 {
-            return Err(Invalid::new("must be at most 1 KiB in all"));
+            return Err(Invalid::new("must be at most 1 KiB in total"));
         }
         Ok(Self(panels))
     }
 }
 
-fn is_panel(panel: &str) -> bool {
+fn is_panel_name(panel: &str) -> bool {
     (1..=64).contains(&panel.len())
         && panel
             .bytes()
@@ -64,7 +64,7 @@ mod tests {
     }
 
     #[test]
-    fn both_sides_of_every_limit() {
+    fn count_and_sizes_are_limited() {
         let longest = "x".repeat(64);
         assert!(panels(&[]).is_ok());
         assert!(panels(&["p"; 32]).is_ok());
@@ -76,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn the_wrong_panel_is_pointed_at() {
+    fn error_contains_index_of_invalid_panel() {
         assert_eq!(panels(&["chat", "notes", "a b"]).unwrap_err().element, Some(2));
         assert_eq!(panels(&[""]).unwrap_err().element, Some(0));
     }

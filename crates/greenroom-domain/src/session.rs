@@ -1,62 +1,62 @@
-//! What a session can be: its status, its agent's, and why it is over.
+//! The status of a session, the status of its agent, and the reasons why a session ends.
 
 use crate::text_enum::text_enum;
 
 text_enum! {
-    /// Where a session stands. The last three are for ever.
+    /// The status of a session. `ended`, `expired` and `failed` are final.
     SessionStatus {
-        /// Started; no user in the room yet.
+        /// The session was started, and its user has not joined yet.
         Pending = "pending",
-        /// A user has joined.
+        /// The user has joined.
         Active = "active",
-        /// Over.
+        /// A caller ended the session, or the session was active and is over.
         Ended = "ended",
-        /// Nobody joined by `join_by`.
+        /// The user did not join by `join_by`.
         Expired = "expired",
-        /// It could not happen, or could not go on.
+        /// The room could not be opened, or a required agent was unavailable.
         Failed = "failed",
     }
 }
 
 impl SessionStatus {
-    /// Those of a session that is not over.
+    /// The statuses of a session that is not over.
     pub const OPEN: [Self; 2] = [Self::Pending, Self::Active];
 }
 
 text_enum! {
-    /// Whether the agent is known to be there.
+    /// The status of a session's agent, as far as Greenroom has observed it.
     AgentStatus {
         /// The template names no agent.
         None = "none",
-        /// Named, not yet asked for.
+        /// The agent was not dispatched yet, or it was lost while the user was out of the room.
         Waiting = "waiting",
-        /// Asked for; not seen in the room yet.
+        /// The agent was requested and has not been observed in the room yet.
         Dispatched = "dispatched",
-        /// A participant of kind AGENT is in the room, state ACTIVE.
+        /// The agent is in the room: a participant of kind AGENT in state ACTIVE.
         Ready = "ready",
-        /// It hung up of its own accord.
+        /// The agent hung up.
         Left = "left",
-        /// It was not there by its deadline.
+        /// The agent was not in the room by its deadline.
         Unavailable = "unavailable",
     }
 }
 
 text_enum! {
-    /// Why a session is over.
+    /// The reason why a session is over.
     EndReason {
-        /// Somebody asked for it.
+        /// A caller ended the session.
         Requested = "requested",
         /// The user left and the reconnect window passed.
         UserLeft = "user_left",
-        /// Somebody else closed the room, or LiveKit lost it.
+        /// Another program closed the room, or LiveKit lost it.
         RoomClosed = "room_closed",
         /// `max_duration_seconds` passed.
         MaxDuration = "max_duration",
-        /// Nobody joined by `join_by`.
+        /// The user did not join by `join_by`.
         JoinWindow = "join_window",
-        /// A required agent was not there by its deadline.
+        /// A required agent was not in the room by its deadline.
         AgentUnavailable = "agent_unavailable",
-        /// The agent hung up, and the template says `end`.
+        /// The agent hung up, and the template's `on_agent_hangup` is `end`.
         AgentLeft = "agent_left",
         /// The room could not be opened.
         LiveKitError = "livekit_error",
@@ -64,7 +64,7 @@ text_enum! {
 }
 
 text_enum! {
-    /// What somebody waits for a session to become.
+    /// The condition for which a request with `wait_for` waits.
     WaitCondition {
         AgentReady = "agent_ready",
         Active = "active",
@@ -73,12 +73,14 @@ text_enum! {
 }
 
 impl WaitCondition {
-    /// Whether there is nothing left to wait for: it is so, or it can no longer become so.
+    /// Returns whether the wait is over: the condition is met, or can no longer be met.
     #[must_use]
     pub fn is_settled(self, status: SessionStatus, agent_status: AgentStatus) -> bool {
-        let over = !SessionStatus::OPEN.contains(&status);
-        over || match self {
-            // One that hung up may come again, with its user.
+        if !SessionStatus::OPEN.contains(&status) {
+            return true;
+        }
+        match self {
+            // `Left` is not final: the agent is requested again when its user rejoins.
             Self::AgentReady => matches!(
                 agent_status,
                 AgentStatus::Ready | AgentStatus::None | AgentStatus::Unavailable
@@ -94,27 +96,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_wait_ends_when_it_is_so_or_never_will_be() {
-        let settled = |awaited: WaitCondition| {
-            let mut settled = Vec::new();
+    fn wait_settles_when_condition_is_met_or_impossible() {
+        let settling_statuses = |condition: WaitCondition| {
+            let mut settling = Vec::new();
             for &status in &SessionStatus::OPEN {
                 for &agent in AgentStatus::ALL {
-                    if awaited.is_settled(status, agent) {
-                        settled.push((status.as_str(), agent.as_str()));
+                    if condition.is_settled(status, agent) {
+                        settling.push((status.as_str(), agent.as_str()));
                     }
                 }
             }
-            settled
+            settling
         };
         let agents = ["none", "ready", "unavailable"];
-        let either = ["pending", "active"].map(|status| agents.map(|agent| (status, agent)));
-        assert_eq!(settled(WaitCondition::AgentReady), either.concat());
-        let all: Vec<_> = AgentStatus::ALL.iter().map(|one| ("active", one.as_str())).collect();
-        assert_eq!(settled(WaitCondition::Active), all);
-        assert_eq!(settled(WaitCondition::Ended), []);
-        for over in [SessionStatus::Ended, SessionStatus::Expired, SessionStatus::Failed] {
-            for awaited in WaitCondition::ALL {
-                assert!(awaited.is_settled(over, AgentStatus::Waiting), "{awaited} {over}");
+        let expected = ["pending", "active"].map(|status| agents.map(|agent| (status, agent)));
+        assert_eq!(settling_statuses(WaitCondition::AgentReady), expected.concat());
+        let all: Vec<_> = AgentStatus::ALL.iter().map(|agent| ("active", agent.as_str())).collect();
+        assert_eq!(settling_statuses(WaitCondition::Active), all);
+        assert_eq!(settling_statuses(WaitCondition::Ended), []);
+        for status in [SessionStatus::Ended, SessionStatus::Expired, SessionStatus::Failed] {
+            for condition in WaitCondition::ALL {
+                assert!(condition.is_settled(status, AgentStatus::Waiting), "{condition} {status}");
             }
         }
     }

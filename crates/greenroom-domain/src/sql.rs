@@ -1,11 +1,12 @@
-//! The SQL form of this crate's types: text, uuid, integer, `text[]`, `jsonb`.
+//! Conversions between this crate's types and SQL: `text`, `uuid`, `integer`, `text[]`, `jsonb`.
 
 use std::io::Write;
 
-use diesel::deserialize::{self, FromSql};
+use diesel::deserialize::FromSql;
 use diesel::pg::{Pg, PgValue};
-use diesel::serialize::{self, IsNull, Output, ToSql};
+use diesel::serialize::{IsNull, Output, ToSql};
 use diesel::sql_types::{Array, Integer, Jsonb, Text, Uuid};
+use diesel::{deserialize, serialize};
 
 use crate::lifecycle::TimelineEvent;
 use crate::{
@@ -108,7 +109,7 @@ macro_rules! json {
     ($($name:ident)+) => { $(
         impl ToSql<Jsonb, Pg> for $name {
             fn to_sql<'b>(&'b self, out: &mut Output<'b, '_, Pg>) -> serialize::Result {
-                // The version byte that opens jsonb's binary form.
+                // The binary form of jsonb starts with a version byte.
                 out.write_all(&[1])?;
                 serde_json::to_writer(out, self)?;
                 Ok(IsNull::No)

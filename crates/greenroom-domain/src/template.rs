@@ -1,4 +1,4 @@
-//! What a session template may say.
+//! The fields of a session template, and the rules between them.
 
 use std::fmt;
 
@@ -9,24 +9,25 @@ use crate::text_enum::text_enum;
 use crate::{Invalid, JsonObject};
 
 text_enum! {
-    /// When the room is opened.
+    /// The event that opens the room.
     RoomCreation {
-        /// By the start, with the agent asked for in the same call.
+        /// The start opens the room and dispatches the agent in the same call.
         OnStart = "on_start",
-        /// By the user's joining: LiveKit reads agent and time-outs from the token.
+        /// The user's join opens the room. LiveKit reads the agent and the timeouts from the token.
         OnJoin = "on_join",
     }
 }
 
 text_enum! {
-    /// What the agent's own leaving, with a user there, does to the session.
+    /// The effect on the session if the agent hangs up while the user is in the room: `keep` leaves
+    /// the session open, `end` ends it.
     OnAgentHangup {
         Keep = "keep",
         End = "end",
     }
 }
 
-/// A template's name: 1–100 characters, unique in its organization without regard to case.
+/// The name of a template: 1 to 100 characters. Names are unique in an organization, ignoring case.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[cfg_attr(
     feature = "diesel",
@@ -52,7 +53,8 @@ impl TryFrom<String> for TemplateName {
     }
 }
 
-/// The name under which an agent's workers are registered with LiveKit: 1–64 characters.
+/// The name with which an agent's workers register at LiveKit: 1 to 64 characters. Names that start
+/// with `greenroom.` are reserved.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[cfg_attr(
     feature = "diesel",
@@ -63,8 +65,9 @@ impl TryFrom<String> for TemplateName {
 pub struct AgentName(String);
 
 impl AgentName {
-    /// A name nobody serves. A room or a token that names no agent at all gets LiveKit's unnamed
-    /// default dispatch, so that any unnamed worker walks in; one that names this gets nobody.
+    /// A reserved name that no worker serves. LiveKit adds an unnamed default dispatch to a room or
+    /// a token without an agent, and any unnamed worker accepts it. Naming this agent prevents
+    /// that.
     pub const UNSERVED: &'static str = "greenroom.none";
 
     #[must_use]
@@ -96,7 +99,7 @@ impl TryFrom<String> for AgentName {
 pub struct Seconds<const MIN: i32, const MAX: i32>(i32);
 
 impl<const MIN: i32, const MAX: i32> Seconds<MIN, MAX> {
-    /// A value known when the program is compiled; one out of range does not compile.
+    /// Returns the constant `N`. A constant out of range does not compile.
     #[must_use]
     pub const fn constant<const N: i32>() -> Self {
         const { assert!(MIN <= N && N <= MAX, "the constant is out of range") }
@@ -129,21 +132,21 @@ impl<const MIN: i32, const MAX: i32> fmt::Display for Seconds<MIN, MAX> {
     }
 }
 
-/// How long a session waits for its agent before it is given up.
+/// Time that an agent has to join after it was requested, before it counts as unavailable.
 pub type AgentDeadline = Seconds<5, 300>;
-/// How long after the start somebody must have joined.
+/// Time after the start within which the user must join.
 pub type JoinWindow = Seconds<30, 86_400>;
-/// How long the room waits for a user who dropped out: LiveKit's departure time-out.
+/// Time that the room waits for a user who left: LiveKit's `departure_timeout`.
 pub type ReconnectWindow = Seconds<5, 3_600>;
-/// The longest a session lasts, counted from the user's joining.
+/// Maximum duration of a session, counted from the user's join.
 pub type MaxDuration = Seconds<60, 86_400>;
-/// How long a token lets its holder connect.
+/// Time within which the user can connect with a token.
 pub type TokenTtl = Seconds<60, 86_400>;
 
-/// The field that contradicts the rest of its template, and why.
+/// The name of a field that contradicts other fields of its template, and the reason.
 pub type Contradiction = (&'static str, Invalid);
 
-/// The rules between a template's fields that no single field's type can hold.
+/// Returns the fields that violate a rule between several fields of a template.
 #[must_use]
 pub fn contradictions(
     agent_name: Option<&AgentName>,
@@ -155,11 +158,11 @@ pub fn contradictions(
     if agent_required && agent_name.is_none() {
         found.push(("agent_required", Invalid::new("must be false without an agent_name")));
     }
-    // An on_join agent is named in the token's room_config, and the user can read a token.
+    // With on_join the dispatch is part of the token, which the user can read.
     if room_creation == RoomCreation::OnJoin && !agent_metadata.is_empty() {
         found.push((
             "agent_metadata",
-            Invalid::new("must be {} with room_creation on_join, where the user could read it"),
+            Invalid::new("must be {} with room_creation on_join, because the user could read it"),
         ));
     }
     found
@@ -172,7 +175,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_have_limits() {
+    fn name_lengths_are_limited() {
         let name = |text: &str| TemplateName::try_from(text.to_owned()).is_ok();
         assert!(!name("") && name("a") && name(&"ü".repeat(100)) && !name(&"a".repeat(101)));
         let agent = |text: &str| AgentName::try_from(text.to_owned()).is_ok();
@@ -182,26 +185,26 @@ mod tests {
     }
 
     #[test]
-    fn greenrooms_own_agent_names_are_reserved() {
+    fn reserved_agent_names_are_refused() {
         assert!(AgentName::try_from(AgentName::UNSERVED.to_owned()).is_err());
         assert!(AgentName::try_from("greenroom".to_owned()).is_ok());
     }
 
     #[test]
-    fn seconds_know_their_range() {
+    fn seconds_out_of_range_are_refused() {
         assert!(JoinWindow::try_from(29).is_err() && JoinWindow::try_from(30).is_ok());
         assert!(JoinWindow::try_from(86_400).is_ok() && JoinWindow::try_from(86_401).is_err());
         assert!(JoinWindow::try_from(i64::from(u32::MAX) + 61).is_err(), "wraps to 60 in 32 bits");
     }
 
     #[test]
-    fn an_enumeration_says_what_would_be_right() {
+    fn enumeration_error_lists_valid_values() {
         let refused = "later".parse::<RoomCreation>().unwrap_err();
         assert_eq!(refused.to_string(), "must be one of on_start on_join");
     }
 
     #[test]
-    fn contradictions_are_all_named() {
+    fn all_contradictions_are_returned() {
         let metadata = JsonObject::try_from(json!({"a": 1}).as_object().unwrap().clone()).unwrap();
         let found = contradictions(None, true, &metadata, RoomCreation::OnJoin);
         let fields: Vec<_> = found.iter().map(|(field, _)| *field).collect();

@@ -1,6 +1,7 @@
-//! The macro behind every enumeration that has one word in PostgreSQL and on the wire.
+//! The macro that defines enumerations with one text form for PostgreSQL and the wire.
 
-/// An enumeration that is `text` with a check in PostgreSQL and the same word on the wire.
+/// Defines an enumeration that PostgreSQL stores as `text` with a check constraint, and that has
+/// the same text on the wire.
 macro_rules! text_enum {
     ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $text:literal,)+ }) => {
         $(#[$doc])*

@@ -1,4 +1,4 @@
-//! Where LiveKit is, and the key to it.
+//! The addresses and the API keys of a LiveKit deployment.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,39 +7,42 @@ use greenroom_domain::Invalid;
 use reqwest::Url;
 use secrecy::SecretString;
 
-/// A LiveKit deployment.
+/// The configuration of a LiveKit deployment.
 #[derive(Debug, Clone)]
 pub struct LiveKitConfig {
-    /// Where clients connect.
+    /// The address that clients connect to.
     pub url: ServerUrl,
-    /// Where Greenroom calls its API; most often the same.
+    /// The address of LiveKit's API, usually the same as `url`.
     pub api_url: ServerUrl,
+    /// Signs join tokens and API calls, and verifies webhooks.
     pub key: KeyPair,
-    /// The pair before it: while keys rotate, LiveKit may still sign its webhooks with it.
+    /// The previous pair, accepted for webhooks only. During a key rotation LiveKit may still sign
+    /// webhooks with it.
     pub previous_key: Option<KeyPair>,
 }
 
-/// A key to LiveKit's API, and its secret.
+/// A key of LiveKit's API with its secret.
 #[derive(Debug, Clone)]
 pub struct KeyPair {
-    /// Names the secret in every token; no secret itself, and still kept out of logs.
+    /// The `iss` of every token. It is not secret, but is kept out of logs.
     pub api_key: SecretString,
-    /// Signs every token; at least 32 bytes.
+    /// The secret that signs every token, at least 32 bytes.
     pub api_secret: SecretString,
 }
 
-/// A LiveKit server's address. One address serves WebSocket and HTTP, and is written either way.
+/// The address of a LiveKit server. The same address serves WebSocket and HTTP, so it may be given
+/// with either scheme.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServerUrl(Url);
 
 impl ServerUrl {
-    /// The `ws` or `wss` form, for clients.
+    /// Returns the address with scheme `ws` or `wss`, for clients.
     #[must_use]
     pub fn websocket(&self) -> String {
         self.with_scheme("ws", "wss")
     }
 
-    /// The `http` or `https` form, for API calls.
+    /// Returns the address with scheme `http` or `https`, for API calls.
     #[must_use]
     pub fn http(&self) -> String {
         self.with_scheme("http", "https")
@@ -47,7 +50,7 @@ impl ServerUrl {
 
     fn with_scheme(&self, plain: &str, secure: &str) -> String {
         let scheme = if matches!(self.0.scheme(), "wss" | "https") { secure } else { plain };
-        // Url::set_scheme refuses to go from ws to http, so the text is put together again.
+        // Url::set_scheme refuses to change ws to http, so replace the scheme in the text.
         let rest = &self.0.as_str()[self.0.scheme().len()..];
         format!("{scheme}{}", rest.trim_end_matches('/'))
     }
@@ -57,16 +60,16 @@ impl FromStr for ServerUrl {
     type Err = Invalid;
 
     fn from_str(text: &str) -> Result<Self, Invalid> {
-        let wrong = || Invalid::new("must be a ws://, wss://, http:// or https:// URL");
-        let url = Url::parse(text).map_err(|_| wrong())?;
+        let invalid_scheme = || Invalid::new("must be a ws://, wss://, http:// or https:// URL");
+        let url = Url::parse(text).map_err(|_| invalid_scheme())?;
         if !matches!(url.scheme(), "ws" | "wss" | "http" | "https") || !url.has_host() {
-            return Err(wrong());
+            return Err(invalid_scheme());
         }
         if !url.username().is_empty() || url.password().is_some() {
-            return Err(Invalid::new("must not hold a user name or password"));
+            return Err(Invalid::new("must not contain a user name or a password"));
         }
         if url.query().is_some() || url.fragment().is_some() {
-            return Err(Invalid::new("must not hold a query or a fragment"));
+            return Err(Invalid::new("must not contain a query or a fragment"));
         }
         Ok(Self(url))
     }
@@ -83,7 +86,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_has_two_forms() {
+    fn address_converts_between_websocket_and_http() {
         for (text, websocket, http) in [
             ("ws://localhost:7880", "ws://localhost:7880", "http://localhost:7880"),
             ("https://a.livekit.cloud/", "wss://a.livekit.cloud", "https://a.livekit.cloud"),
@@ -95,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_address_of_a_server_is_refused() {
+    fn invalid_addresses_are_refused() {
         for text in ["", "localhost:7880", "ftp://a", "wss://", "wss://u:p@a", "wss://a?b=c"] {
             assert!(text.parse::<ServerUrl>().is_err(), "{text:?}");
         }

@@ -1,4 +1,4 @@
-//! Asking for an agent: its name, and what it is told with the job.
+//! The dispatch of an agent: its name and the metadata of its job.
 
 use greenroom_domain::{
     AgentName, EnabledPanels, JsonObject, ModalityProfile, OrganizationId, SessionId,
@@ -7,7 +7,7 @@ use greenroom_domain::{
 use livekit_protocol::RoomAgentDispatch;
 use serde::Serialize;
 
-/// One agent asked for.
+/// The dispatch of one agent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Dispatch {
     agent_name: String,
@@ -15,13 +15,14 @@ pub struct Dispatch {
 }
 
 impl Dispatch {
-    /// Asks for the agent of that name, and hands it `metadata`.
+    /// Dispatches the agent with that name. The agent receives `metadata` with its job.
     #[must_use]
     pub fn new(agent: &AgentName, metadata: &JobMetadata<'_>) -> Self {
         Self { agent_name: agent.as_str().to_owned(), metadata: metadata.to_json() }
     }
 
-    /// Asks for nobody: a room that names no agent at all would be given to any unnamed worker.
+    /// Dispatches the reserved agent that no worker serves. LiveKit would assign a room without a
+    /// named agent to any unnamed worker.
     #[must_use]
     pub fn unserved() -> Self {
         Self { agent_name: AgentName::UNSERVED.to_owned(), metadata: String::new() }
@@ -32,7 +33,7 @@ impl Dispatch {
         &self.agent_name
     }
 
-    /// What the agent is told, as JSON.
+    /// The job's metadata as JSON.
     #[must_use]
     pub fn metadata(&self) -> &str {
         &self.metadata
@@ -47,19 +48,19 @@ impl Dispatch {
     }
 }
 
-/// What an agent finds in its job's metadata.
+/// The metadata of an agent's job.
 #[derive(Debug, Clone, Serialize)]
 pub struct JobMetadata<'a> {
     pub session_id: SessionId,
     pub organization_id: OrganizationId,
     pub session_template_id: SessionTemplateId,
     pub user_id: Option<&'a UserId>,
-    /// What a user must not read; absent where the dispatch travels in the user's own token.
+    /// Data that the user must not read. `None` if the dispatch is part of the user's token.
     #[serde(flatten)]
     pub private: Option<PrivateMetadata<'a>>,
 }
 
-/// The part of a job's metadata that no user sees.
+/// The part of a job's metadata that users cannot read.
 #[derive(Debug, Clone, Serialize)]
 pub struct PrivateMetadata<'a> {
     pub modality_profile: Option<ModalityProfile>,

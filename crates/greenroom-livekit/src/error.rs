@@ -1,55 +1,57 @@
-//! What can go wrong with LiveKit, by what the caller can do about it.
+//! Errors of calls to LiveKit, classified by what the caller can do.
 
 use std::error::Error;
 
-/// A call to LiveKit that did not succeed.
+/// The failure of a call to LiveKit.
 #[derive(Debug, thiserror::Error)]
 pub enum LiveKitError {
-    /// Nobody answers there: later it may go.
+    /// LiveKit is unreachable or overloaded. A later call may succeed.
     #[error("LiveKit is unavailable: {0}")]
     Unavailable(String),
-    /// LiveKit answers, and none of its nodes does for the room: it is not there, or its node is gone.
-    #[error("none of LiveKit's nodes answers for the room: {0}")]
+    /// LiveKit answered that no node has the room: the room does not exist, or its node is gone.
+    #[error("no LiveKit node answers for the room: {0}")]
     NoNode(String),
-    /// No answer in time; what was asked for may have happened or not.
+    /// LiveKit did not answer in time. The call may have taken effect.
     #[error("LiveKit did not answer in time")]
     Timeout,
-    /// The room, or what was in it, is not there.
-    #[error("LiveKit knows no such room")]
+    /// The room, or the dispatch in it, does not exist.
+    #[error("the room or the dispatch does not exist in LiveKit")]
     NotFound,
-    /// It answered with a refusal, such as of a bad key, or with something that makes no sense.
-    #[error("LiveKit answered with an error: {0}")]
+    /// LiveKit refused the request, for example because of a wrong key, or the response is invalid.
+    #[error("LiveKit refused the request or sent an invalid response: {0}")]
     Refused(String),
 }
 
 impl LiveKitError {
-    /// Of a request that found no answer. The URL is left out: it is in the configuration.
+    /// Converts the error of a request without a response. Omits the URL, which the configuration
+    /// contains. A response that is not HTTP is [`Self::Refused`].
     pub(crate) fn transport(error: reqwest::Error) -> Self {
         if error.is_timeout() {
             return Self::Timeout;
         }
         let error = error.without_url();
-        let (mut told, mut is_http) = (error.to_string(), true);
+        let (mut message, mut is_http) = (error.to_string(), true);
         let mut cause = error.source();
         while let Some(error) = cause {
-            told = format!("{told}: {error}");
+            message = format!("{message}: {error}");
             is_http &= !error.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_parse);
             cause = error.source();
         }
-        if is_http { Self::Unavailable(told) } else { Self::Refused(told) }
+        if is_http { Self::Unavailable(message) } else { Self::Refused(message) }
     }
 
-    /// Of an answer that ended before its end.
-    pub(crate) fn broken_off(error: reqwest::Error) -> Self {
+    /// Converts the error of a response body that is incomplete.
+    pub(crate) fn incomplete_response(error: reqwest::Error) -> Self {
         if error.is_timeout() {
             return Self::Timeout;
         }
-        Self::Unavailable(format!("it broke off its answer: {}", error.without_url()))
+        Self::Unavailable(format!("the response is incomplete: {}", error.without_url()))
     }
 
-    /// Of a Twirp error: its HTTP status, and its code and message when the body had them.
+    /// Converts the HTTP status of a failed call. `message` contains the Twirp code and message, if
+    /// the body has them.
     ///
-    /// 502 and 504 come from proxies before LiveKit; 429 from LiveKit Cloud.
+    /// Proxies in front of LiveKit send 502 and 504, and LiveKit Cloud sends 429.
     pub(crate) fn status(status: u16, message: String) -> Self {
         match status {
             429 | 502..=504 => Self::Unavailable(message),

@@ -1,7 +1,7 @@
-//! Greenroom's LiveKit: the token a user joins with, and the rooms it opens.
+//! LiveKit for Greenroom: join tokens, rooms and webhooks.
 //!
-//! LiveKit's own crate does what it can; what it cannot (a room opened with its agent in one call,
-//! a token whose `nbf` lies in the past) is here, over its own types.
+//! This crate uses the types of livekit-api and livekit-protocol. It replaces livekit-api's client
+//! and token encoder, which cannot open a room with its agent in one call, or set a past `nbf`.
 
 pub mod config;
 pub mod dispatch;

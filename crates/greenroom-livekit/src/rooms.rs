@@ -1,11 +1,11 @@
-//! The port to LiveKit's rooms, with its real form and its twin in memory.
+//! The `Rooms` trait for LiveKit's rooms, with a real and an in-memory implementation.
 
 use std::collections::HashMap;
 
 use async_trait::async_trait;
-use greenroom_domain::lifecycle::{self, Participant};
+use greenroom_domain::lifecycle::Participant;
 use greenroom_domain::template::ReconnectWindow;
-use greenroom_domain::{AgentName, RoomName};
+use greenroom_domain::{AgentName, RoomName, lifecycle};
 use livekit_protocol::{CreateRoomRequest, RoomConfiguration};
 
 use crate::{Dispatch, LiveKitError};
@@ -14,72 +14,75 @@ pub mod livekit;
 pub mod memory;
 mod twirp;
 
-/// The attribute of a participant that publishes for another.
+/// The attribute of a participant that publishes on behalf of another, such as an agent's avatar.
 pub(crate) const ON_BEHALF: &str = "lk.publish_on_behalf";
 
-/// LiveKit's rooms, as far as Greenroom opens and watches them.
+/// The calls to LiveKit with which Greenroom opens, observes and deletes rooms.
 #[async_trait]
 pub trait Rooms: Send + Sync + 'static {
-    /// Opens the room and asks for its agent, in one call that is idempotent by name.
+    /// Opens the room and dispatches its agent in one call, and returns LiveKit's sid of the room.
+    /// The call is idempotent by the room's name.
     ///
-    /// That the agent was asked for does not mean that it comes: LiveKit answers the same when no
-    /// worker took the job. The answer is LiveKit's own name for the room, its sid.
+    /// Success does not mean that an agent joins: LiveKit gives the same answer if no worker
+    /// accepted the job.
     async fn create(
         &self,
         name: &RoomName,
         settings: &RoomSettings,
     ) -> Result<String, LiveKitError>;
 
-    /// Whether LiveKit answers, and accepts our key.
+    /// Checks that LiveKit answers and accepts the API key.
     async fn check(&self) -> Result<(), LiveKitError>;
 
-    /// Which of these rooms are there, by one call for hundreds, each with its sid.
+    /// Returns the existing rooms among `names`, each with its sid. One call can list hundreds of
+    /// rooms.
     async fn list(&self, names: &[RoomName]) -> Result<HashMap<RoomName, String>, LiveKitError>;
 
-    /// Who is in the room: nobody when it is not there.
+    /// Returns the participants in the room. A room that does not exist has no participants.
     async fn participants(&self, name: &RoomName) -> Result<Vec<Participant>, LiveKitError>;
 
-    /// Every agent asked for in the room, with what workers have made of it. The session's own is
-    /// the one of this name.
+    /// Returns all dispatches in the room with their jobs. Dispatches of `agent` are marked as the
+    /// session's.
     ///
-    /// A room that is not there, or whose node is gone, is [`LiveKitError::NoNode`], after three
-    /// seconds.
+    /// Returns [`LiveKitError::NoNode`] after three seconds if the room does not exist or its node
+    /// is gone.
     async fn dispatches(
         &self,
         name: &RoomName,
         agent: Option<&AgentName>,
     ) -> Result<Vec<lifecycle::Dispatch>, LiveKitError>;
 
-    /// Asks for an agent in a room that is there. It is not idempotent: two are two agents.
+    /// Dispatches an agent to an existing room. This is not idempotent: two calls bring two agents.
     async fn dispatch(&self, name: &RoomName, dispatch: &Dispatch) -> Result<(), LiveKitError>;
 
-    /// Takes back what was asked for, and with it the agent that came. One that is not there is
-    /// deleted already.
+    /// Deletes a dispatch and removes its agent from the room. Succeeds if the dispatch does not
+    /// exist.
     async fn delete_dispatch(&self, name: &RoomName, id: &str) -> Result<(), LiveKitError>;
 
-    /// Disconnects everybody and deletes the room. One that is not there is deleted already.
+    /// Disconnects all participants and deletes the room. Succeeds if the room does not exist.
     async fn delete(&self, name: &RoomName) -> Result<(), LiveKitError>;
 
-    /// Sends everybody in the room a reliable data packet of this topic.
+    /// Sends all participants in the room a reliable data packet with this topic. Succeeds if the
+    /// room does not exist.
     async fn send(&self, name: &RoomName, topic: &str, data: Vec<u8>) -> Result<(), LiveKitError>;
 }
 
-/// What a room is opened with, by a call or by the token of the user who opens it.
+/// The settings with which a call or the user's token opens a room.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RoomSettings {
-    /// How long the room stays while nobody has come, in seconds.
+    /// Time in seconds after which LiveKit closes the room if no user has joined.
     pub empty_timeout: u32,
-    /// How long it stays after the last user left, in seconds.
+    /// Time in seconds after which LiveKit closes the room when its last user has left.
     pub departure_timeout: u32,
     pub dispatch: Dispatch,
 }
 
 impl RoomSettings {
-    /// The settings of a room that somebody must join within `join_within` seconds.
+    /// Returns the settings of a room that the user must join within `join_within` seconds.
     #[must_use]
     pub fn new(join_within: u32, reconnect_window: ReconnectWindow, dispatch: Dispatch) -> Self {
-        // Ten seconds more: LiveKit counts from a truncated second, and our own expiry, which
-        // knows why the room goes, shall come first.
+        // Add ten seconds, because LiveKit counts from a truncated second, and Greenroom must
+        // expire the session before LiveKit closes the room.
         Self {
             empty_timeout: join_within.saturating_add(10),
             departure_timeout: reconnect_window.get().unsigned_abs(),
@@ -87,7 +90,7 @@ impl RoomSettings {
         }
     }
 
-    /// The settings of a room that is opened to be deleted.
+    /// Returns the settings of a room that is opened only to be deleted.
     #[must_use]
     pub fn closing() -> Self {
         Self { empty_timeout: 1, departure_timeout: 1, dispatch: Dispatch::unserved() }

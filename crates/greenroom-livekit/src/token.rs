@@ -1,7 +1,8 @@
-//! The token a user joins with.
+//! Join tokens: the tokens with which users join their rooms.
 //!
-//! The claims are livekit-api's own; they are encoded here because its `AccessToken` sets `nbf` to
-//! now and has no setter, and clients refuse an `nbf` that lies in their future by a second.
+//! The claims are livekit-api's type. They are encoded here, because livekit-api's `AccessToken`
+//! sets `nbf` to the current time without a setter, and a client with a slow clock refuses a future
+//! `nbf`.
 
 use std::collections::HashMap;
 
@@ -23,26 +24,26 @@ use crate::{KeyPair, RoomSettings};
 /// `{"alg":"HS256","typ":"JWT"}`
 const HEADER: &str = "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9";
 
-/// How far a client's clock may lag behind ours.
+/// Maximum time by which a client's clock may be slow.
 const CLOCK_SKEW: Duration = Duration::seconds(10);
 
-/// Everything a join token says.
+/// The content of a join token.
 #[derive(Debug, Clone)]
 pub struct JoinToken<'a> {
     pub room: &'a RoomName,
     pub identity: &'a ParticipantIdentity,
-    /// The display name.
+    /// The display name of the participant.
     pub name: Option<&'a str>,
     pub attributes: Option<&'a ParticipantAttributes>,
     pub issued_at: DateTime<Utc>,
-    /// Until when it lets its holder connect; who is connected stays.
+    /// Time until which the user can connect. A connected user stays connected after it.
     pub expires_at: DateTime<Utc>,
     pub metadata: TokenMetadata<'a>,
-    /// How LiveKit opens the room if this join is what opens it.
+    /// The settings with which LiveKit opens the room, if this join opens it.
     pub room_settings: &'a RoomSettings,
 }
 
-/// The participant's metadata: what the client and the agent may know of the session.
+/// The participant's metadata: the session's data for the client and the agent.
 #[derive(Debug, Clone, Serialize)]
 pub struct TokenMetadata<'a> {
     pub session_id: SessionId,
@@ -52,7 +53,7 @@ pub struct TokenMetadata<'a> {
     pub enabled_panels: Option<&'a EnabledPanels>,
 }
 
-/// Signs join tokens, with the key's schedule made once.
+/// Signs join tokens. The HMAC key is prepared once.
 #[derive(Clone)]
 pub struct TokenSigner {
     api_key: SecretString,
@@ -62,16 +63,16 @@ pub struct TokenSigner {
 impl TokenSigner {
     #[must_use]
     pub fn new(key: &KeyPair) -> Self {
-        // HMAC takes a key of any length, so that this cannot fail.
+        // HMAC accepts a key of any length, so this cannot fail.
         let mac = Hmac::new_from_slice(key.api_secret.expose_secret().as_bytes())
             .unwrap_or_else(|_| Hmac::new(&hmac::digest::Key::<Hmac<Sha256>>::default()));
         Self { api_key: key.api_key.clone(), mac }
     }
 
-    /// The token as a JWT: HS256 under the API secret.
+    /// Returns the token as a JWT, signed with HS256 and the API secret.
     #[must_use]
     pub fn sign(&self, token: &JoinToken<'_>) -> String {
-        // Strings, numbers and maps of strings: their serialization has no way to fail.
+        // The claims contain only strings, numbers and maps of strings, so this cannot fail.
         let claims = serde_json::to_vec(&self.claims(token)).unwrap_or_default();
         let mut jwt = String::with_capacity(HEADER.len() + claims.len() * 4 / 3 + 50);
         jwt.push_str(HEADER);
@@ -119,8 +120,8 @@ fn grants(room: &RoomName, profile: Option<ModalityProfile>) -> VideoGrants {
 }
 
 fn attributes(attributes: Option<&ParticipantAttributes>) -> HashMap<String, String> {
-    let all = attributes.into_iter().flat_map(ParticipantAttributes::as_map);
-    all.map(|(key, text)| (key.clone(), text.clone())).collect()
+    let entries = attributes.into_iter().flat_map(ParticipantAttributes::as_map);
+    entries.map(|(key, text)| (key.clone(), text.clone())).collect()
 }
 
 fn unix_seconds(at: DateTime<Utc>) -> usize {
@@ -131,6 +132,7 @@ fn unix_seconds(at: DateTime<Utc>) -> usize {
 mod tests {
     use std::collections::BTreeMap;
 
+    use greenroom_domain::template::ReconnectWindow;
     use greenroom_domain::{AgentName, OrganizationId};
     use livekit_api::access_token::TokenVerifier;
     use serde_json::{Value, json};
@@ -140,14 +142,14 @@ mod tests {
 
     const SECRET: &str = "a secret of at least thirty-two bytes";
 
-    /// Verifies a token of this profile by LiveKit's own verifier, against the real clock.
-    #[allow(clippy::disallowed_methods, reason = "LiveKit's verifier reads the real clock too")]
+    /// Signs a token with this profile and verifies it with livekit-api's `TokenVerifier`.
+    #[expect(clippy::disallowed_methods, reason = "livekit-api's verifier reads the system clock")]
     fn verified(profile: Option<&str>, dispatch: Dispatch) -> (Claims, DateTime<Utc>) {
         let now = Utc::now();
         let session = SessionId::new(now, [7; 10]);
         let room = RoomName::new(now, 1);
         let user = UserId::try_from("ann".to_owned()).unwrap();
-        let window = greenroom_domain::template::ReconnectWindow::try_from(60).unwrap();
+        let window = ReconnectWindow::try_from(60).unwrap();
         let settings = RoomSettings::new(600, window, dispatch);
         let attributes = BTreeMap::from([("plan".to_owned(), "gold".to_owned())]);
         let attributes = ParticipantAttributes::try_from(attributes).unwrap();
@@ -174,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn livekit_accepts_the_token() {
+    fn token_passes_livekit_verifier_with_expected_claims() {
         let (claims, now) = verified(None, Dispatch::unserved());
         assert_eq!(
             (claims.iss.as_str(), claims.sub.as_str(), claims.name.as_str()),
@@ -218,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn a_room_reopened_by_the_token_admits_no_stranger() {
+    fn room_reopened_by_token_dispatches_unserved_agent() {
         let (claims, _) = verified(None, Dispatch::unserved());
         let config = claims.room_config.unwrap();
         assert_eq!(config.agents.len(), 1);
@@ -227,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_hands_the_agent_nothing_private() {
+    fn dispatch_in_token_contains_no_private_metadata() {
         let agent = AgentName::try_from("greeter".to_owned()).unwrap();
         let session = SessionId(uuid_of(1));
         let metadata = JobMetadata {
@@ -239,9 +241,9 @@ mod tests {
         };
         let (claims, _) = verified(None, Dispatch::new(&agent, &metadata));
         let dispatch = &claims.room_config.unwrap().agents[0];
-        let told: Value = serde_json::from_str(&dispatch.metadata).unwrap();
+        let metadata: Value = serde_json::from_str(&dispatch.metadata).unwrap();
         assert_eq!(
-            told,
+            metadata,
             json!({"session_id": uuid_of(1).to_string(), "organization_id": uuid_of(2).to_string(),
                    "session_template_id": uuid_of(3).to_string(), "user_id": null})
         );

@@ -1,7 +1,7 @@
-//! LiveKit's webhooks: whether it was LiveKit that sent one, and what it says.
+//! Verification and parsing of LiveKit's webhooks.
 //!
-//! Best effort on LiveKit's side: they are lost, doubled and late. So nothing is decided by one;
-//! what it tells becomes facts.
+//! LiveKit may lose, repeat or delay webhooks. They therefore only add facts, and no decision
+//! depends on a single webhook.
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -16,62 +16,66 @@ use sha2::{Digest, Sha256};
 use crate::rooms::ON_BEHALF;
 use crate::{KeyPair, LiveKitConfig};
 
-/// Verifies webhooks by the API key's secret, and by the pair before it while keys rotate.
+/// Verifies webhooks with the secret of the API key, and with the previous key during a key
+/// rotation.
 pub struct WebhookVerifier {
     verifiers: Vec<TokenVerifier>,
 }
 
-/// A webhook that LiveKit sent.
+/// A verified webhook.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Webhook {
-    /// The room it is about; none when its name is not one that a session's room has.
+    /// The room of the event. `None` means that the event has no room, or that its name cannot be
+    /// the name of a session's room.
     pub room: Option<RoomName>,
-    /// When it happened, in LiveKit's whole seconds.
+    /// LiveKit's time of the event, in whole seconds. `None` means that it is absent or invalid.
     pub at: Option<DateTime<Utc>>,
     pub event: WebhookEvent,
 }
 
-/// What a webhook tells.
+/// The event that a webhook reports.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum WebhookEvent {
-    /// With LiveKit's own name for the room.
+    /// The room was opened. `sid` is LiveKit's sid of the room.
     RoomStarted {
         sid: String,
     },
     RoomFinished,
     Joined(ParticipantEvent),
     Left(ParticipantEvent),
-    /// Anything else, such as of tracks and egress, and what newer servers have to say.
+    /// Any other event, such as those for tracks and egress, and events of newer servers.
     Other,
 }
 
-/// Somebody's stay in the room.
+/// The join or the departure of a participant.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ParticipantEvent {
     pub identity: String,
-    /// LiveKit's own name for this stay.
+    /// LiveKit's sid of the participant. A participant who rejoins gets a new sid.
     pub sid: String,
     pub kind: ParticipantKind,
-    /// Why it ended, in LiveKit's word.
+    /// LiveKit's disconnect reason. `None` for a join.
     pub reason: Option<String>,
 }
 
-/// A webhook that LiveKit did not send, or not like this.
+/// The reason why a webhook was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidWebhook {
-    /// No key of ours signed it, or its five minutes are over.
-    #[error("the webhook's token does not hold")]
+    /// The token is malformed, expired (after five minutes), or not signed with a configured key.
+    #[error(
+        "the webhook's token is malformed, expired, or not signed with a configured LiveKit key"
+    )]
     Token,
-    /// The token is for another body.
-    #[error("the webhook's body is not the one that was signed")]
+    /// The token's hash is that of another body, or is missing.
+    #[error("the webhook's body does not match the hash in its token")]
     Body,
-    /// It is signed, and no event.
-    #[error("the webhook's body is not an event")]
+    /// The body is signed, but is not a JSON object.
+    #[error("the webhook's body is not a JSON object")]
     Event,
 }
 
 impl WebhookVerifier {
-    /// Verifies by the key, and by the one before it while keys rotate.
+    /// Creates a verifier for the current key and the previous key, if there is one.
     #[must_use]
     pub fn new(config: &LiveKitConfig) -> Self {
         let verifier = |KeyPair { api_key, api_secret }: &KeyPair| {
@@ -81,15 +85,15 @@ impl WebhookVerifier {
         Self { verifiers: pairs.map(verifier).collect() }
     }
 
-    /// What a webhook says, by the value of its `Authorization` header and its raw body.
+    /// Verifies the value of the `Authorization` header against the raw body, and parses the event.
     ///
     /// # Errors
-    /// When LiveKit did not send this.
+    /// Returns [`InvalidWebhook`] if LiveKit did not sign this body, or if it is not a JSON object.
     pub fn verify(&self, authorization: &str, body: &[u8]) -> Result<Webhook, InvalidWebhook> {
-        let signed = self.verifiers.iter().find_map(|one| one.verify(authorization).ok());
+        let signed = self.verifiers.iter().find_map(|verifier| verifier.verify(authorization).ok());
         let signed = signed.ok_or(InvalidWebhook::Token)?;
         let digest = BASE64_STANDARD.encode(Sha256::digest(body));
-        // A token without a hash is one for joining a room, which users have.
+        // A token without a hash is a join token, which users have.
         if signed.sha256 != digest {
             return Err(InvalidWebhook::Body);
         }
@@ -97,13 +101,13 @@ impl WebhookVerifier {
         if !event.is_object() {
             return Err(InvalidWebhook::Event);
         }
-        Ok(read(&event))
+        Ok(parse(&event))
     }
 }
 
-/// Reads what is known of an event, and lets the rest be: livekit-protocol's own types refuse an
-/// event whole for one word they do not know.
-fn read(json: &Value) -> Webhook {
+/// Parses the known fields of an event and ignores all others. livekit-protocol's types would
+/// refuse the whole event because of one unknown enum value.
+fn parse(json: &Value) -> Webhook {
     let event = match json["event"].as_str().unwrap_or_default() {
         "room_started" => text(&json["room"]["sid"])
             .map_or(WebhookEvent::Other, |sid| WebhookEvent::RoomStarted { sid }),
@@ -130,7 +134,7 @@ fn participant_event(json: &Value) -> Option<ParticipantEvent> {
     let participant = &json["participant"];
     let text = |name: &str| text(&participant[name]);
     let kind = match participant["kind"].as_str() {
-        // Protobuf's JSON leaves out what is the default.
+        // Protobuf's JSON omits default values.
         None | Some("STANDARD") => ParticipantKind::User,
         Some("AGENT") if participant["attributes"].get(ON_BEHALF).is_none() => {
             ParticipantKind::Agent
@@ -145,12 +149,12 @@ fn participant_event(json: &Value) -> Option<ParticipantEvent> {
     })
 }
 
-/// A text that can be kept: PostgreSQL's have no NUL.
+/// Returns a text without NUL, which PostgreSQL cannot store.
 fn text(value: &Value) -> Option<String> {
     value.as_str().filter(|text| !text.contains('\0')).map(str::to_owned)
 }
 
-/// Protobuf's JSON writes 64 bits as text.
+/// Returns an integer that may be given as text: protobuf's JSON writes 64-bit integers as text.
 fn whole_number(value: &Value) -> Option<i64> {
     value.as_i64().or_else(|| value.as_str()?.parse().ok())
 }
@@ -165,7 +169,7 @@ mod tests {
 
     const KEY: &str = "key";
     const SECRET: &str = "a secret of at least thirty-two bytes";
-    const BEFORE: &str = "the secret before, thirty-two bytes long";
+    const PREVIOUS: &str = "the previous secret, also thirty-two bytes";
 
     fn verifier() -> WebhookVerifier {
         let pair = |api_key: &str, api_secret: &str| KeyPair {
@@ -177,7 +181,7 @@ mod tests {
             url: url.clone(),
             api_url: url,
             key: pair(KEY, SECRET),
-            previous_key: Some(pair("old", BEFORE)),
+            previous_key: Some(pair("old", PREVIOUS)),
         })
     }
 
@@ -192,18 +196,18 @@ mod tests {
     }
 
     #[test]
-    fn only_livekits_own_is_taken() {
+    fn only_webhooks_signed_by_livekit_are_accepted() {
         let (body, swapped) = (br#"{"event": "room_started"}"#, br#"{"event": "room_finished"}"#);
         let verify = |token: &str, body: &[u8]| verifier().verify(token, body).map(drop);
         assert_eq!(verify(&signed(KEY, SECRET, body), body), Ok(()));
-        assert_eq!(verify(&signed("old", BEFORE, body), body), Ok(()), "while keys rotate");
+        assert_eq!(verify(&signed("old", PREVIOUS, body), body), Ok(()), "the previous key");
         assert_eq!(verify(&signed(KEY, SECRET, body), swapped), Err(InvalidWebhook::Body));
-        assert_eq!(verify(&signed(KEY, BEFORE, body), body), Err(InvalidWebhook::Token));
+        assert_eq!(verify(&signed(KEY, PREVIOUS, body), body), Err(InvalidWebhook::Token));
         assert_eq!(verify(&signed("other", SECRET, body), body), Err(InvalidWebhook::Token));
         for token in ["", "x", "Bearer x", "eyJhbGciOiJub25lIn0.e30."] {
             assert_eq!(verify(token, body), Err(InvalidWebhook::Token), "{token}");
         }
-        // A user's own token is signed by the same key, and is for no body at all.
+        // A join token is signed with the same key, but contains no hash.
         let join = AccessToken::with_api_key(KEY, SECRET).to_jwt().unwrap();
         assert_eq!(verify(&join, b""), Err(InvalidWebhook::Body));
         assert_eq!(verify(&signed(KEY, SECRET, b"[]"), b"[]"), Err(InvalidWebhook::Event));
@@ -211,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stay_is_read_with_why_it_ended() {
+    fn departure_is_parsed_with_its_reason() {
         let left = received(&json!({
             "event": "participant_left", "id": "EV_1", "createdAt": "1800000000",
             "room": {"name": "session_20261122_143022_a7b3c9", "sid": "RM_1"},
@@ -233,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_known_tells_nothing_and_breaks_nothing() {
+    fn unknown_events_and_values_are_tolerated() {
         for event in [
             json!({}),
             json!({"event": 7}),
@@ -244,7 +248,7 @@ mod tests {
             assert_eq!(received(&event).event, WebhookEvent::Other, "{event}");
         }
         let recorder = json!({"event": "participant_joined", "createdAt": 1,
-                              "room": {"name": "not one of ours/.."},
+                              "room": {"name": "not a session room/.."},
                               "participant": {"identity": "EG_1", "sid": "PA_3", "kind": "EGRESS"}});
         let event = received(&recorder);
         assert!(

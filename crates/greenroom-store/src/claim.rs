@@ -1,4 +1,4 @@
-//! The keeper's claims: sessions that are due, each leased to one process at a time.
+//! The keeper's claims: due sessions, each leased to one process at a time.
 
 use chrono::{DateTime, Utc};
 use diesel::dsl::SqlTypeOf;
@@ -18,7 +18,7 @@ use crate::StoreError;
 use crate::commit::{STATE_COLUMNS, StateColumns};
 use crate::schema::{session_templates, sessions};
 
-/// A due session, which nobody else looks at until `lease_until`.
+/// A due session that one process has leased until `lease_until`.
 #[derive(Debug, Clone, Queryable)]
 pub struct Claim {
     pub organization_id: OrganizationId,
@@ -29,8 +29,9 @@ pub struct Claim {
     pub created_at: DateTime<Utc>,
     pub join_by: DateTime<Utc>,
     pub token_expiry: DateTime<Utc>,
-    /// Every writer adds one, so that a look at what has changed since is noticed.
+    /// Incremented by each write, so that a commit detects a change since the claim.
     pub revision: i64,
+    /// When the lease expires. Never `None` in a new claim; the column is nullable.
     pub lease_until: Option<DateTime<Utc>>,
     pub agent_name: Option<AgentName>,
     pub agent_deadline: Option<AgentDeadline>,
@@ -41,16 +42,17 @@ pub struct Claim {
     pub state: State,
 }
 
-/// Which of them come first.
+/// The order in which due sessions are claimed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ClaimOrder {
-    /// Those that have been due for longest.
+    /// Start with the sessions that have been due for longest.
     OldestFirst,
-    /// Those that became due last.
+    /// Start with the sessions that became due last.
     NewestFirst,
 }
 
 impl ClaimOrder {
+    /// The opposite order.
     #[must_use]
     pub fn toggled(self) -> Self {
         match self {
@@ -60,10 +62,10 @@ impl ClaimOrder {
     }
 }
 
-/// What was claimed at once.
+/// The sessions of one claim.
 #[derive(Debug, Clone, Default)]
 pub struct ClaimBatch {
-    /// When, by PostgreSQL's clock.
+    /// When the sessions were claimed, by PostgreSQL's clock. The Unix epoch if the batch is empty.
     pub at: DateTime<Utc>,
     pub sessions: Vec<Claim>,
 }
@@ -71,30 +73,32 @@ pub struct ClaimBatch {
 /// Which due sessions are claimed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Urgency {
+    /// All due sessions.
     Any,
-    /// Only those with something under way: what is merely held against what LiveKit shows waits.
+    /// All except idle sessions, which are checked only to reconcile them with LiveKit.
     InProgress,
 }
 
 impl Claim {
-    /// ClaimBatch up to `limit` sessions that are due, for fifteen seconds.
+    /// Claims up to `limit` due sessions for fifteen seconds. Skips sessions that another process
+    /// has leased.
     ///
     /// # Errors
-    /// When the database fails.
+    /// Returns a [`StoreError`] if the query fails.
     pub async fn due(
         connection: &mut AsyncPgConnection,
         limit: i64,
         urgency: Urgency,
         order: ClaimOrder,
     ) -> Result<ClaimBatch, StoreError> {
-        let taken: Vec<(Self, DateTime<Utc>)> =
-            ClaimDue { limit, urgency, order }.load(connection).await?;
-        let at = taken.iter().map(|(_, at)| *at).next().unwrap_or_default();
-        Ok(ClaimBatch { at, sessions: taken.into_iter().map(|(claim, _)| claim).collect() })
+        let claimed: Vec<(Self, DateTime<Utc>)> =
+            ClaimDueSessions { limit, urgency, order }.load(connection).await?;
+        let at = claimed.iter().map(|(_, at)| *at).next().unwrap_or_default();
+        Ok(ClaimBatch { at, sessions: claimed.into_iter().map(|(claim, _)| claim).collect() })
     }
 }
 
-/// The columns of a [`Claim`], in its order, named once for their type and their value.
+/// Defines the columns of a [`Claim`], in the order of its fields, as a type and as a value.
 macro_rules! claim {
     ($($table:ident.$column:ident)+) => {
         type ClaimColumns = ($($table::$column,)+ StateColumns);
@@ -122,8 +126,8 @@ claim! {
     session_templates.max_duration_seconds
 }
 
-/// What waits when there is no room for every look: a session in whose course nothing is under way,
-/// and which its webhooks tell of.
+/// SQL condition of an idle session: nothing is in progress and no deadline is near, so webhooks
+/// report any change. Its check can wait while the budget of LiveKit calls is low.
 const IDLE: &str = "room_missing_since is null and room_finished_at is null
     and (agent_status <> 'ready' or agent_left_identity is distinct from agent_identity)
     and (status = 'pending' and join_by > now() and user_joined_at is null and agent_status <> 'dispatched'
@@ -131,23 +135,23 @@ const IDLE: &str = "room_missing_since is null and room_finished_at is null
       or status = 'active' and end_by > now() + interval '30 seconds'
          and agent_status in ('none', 'unavailable', 'ready'))";
 
-struct ClaimDue {
+struct ClaimDueSessions {
     limit: i64,
     urgency: Urgency,
     order: ClaimOrder,
 }
 
-impl QueryId for ClaimDue {
+impl QueryId for ClaimDueSessions {
     type QueryId = ();
-    // The text differs by the urgency and the order, and is what the prepared statement is found by.
+    // The text depends on urgency and order, so diesel caches the prepared statement by its text.
     const HAS_STATIC_QUERY_ID: bool = false;
 }
 
-impl Query for ClaimDue {
+impl Query for ClaimDueSessions {
     type SqlType = (SqlTypeOf<ClaimColumns>, Timestamptz);
 }
 
-impl QueryFragment<Pg> for ClaimDue {
+impl QueryFragment<Pg> for ClaimDueSessions {
     fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
         out.push_sql(
             "with due as materialized (
@@ -164,7 +168,7 @@ impl QueryFragment<Pg> for ClaimDue {
             ClaimOrder::NewestFirst => " order by next_check_at desc limit ",
         });
         out.push_bind_param::<BigInt, _>(&self.limit)?;
-        // Outside, `sessions` is what was written of the table inside.
+        // The CTE has the table's name, so that `CLAIM_COLUMNS` resolve to the updated rows.
         out.push_sql(
             " for update skip locked),
              sessions as (

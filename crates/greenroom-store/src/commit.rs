@@ -1,4 +1,4 @@
-//! What the keeper writes of a claim: what was decided, or that there is nothing to do.
+//! The keeper's writes to a claimed session: a decision, the time of the next check, or a release.
 
 use std::collections::HashSet;
 
@@ -17,24 +17,25 @@ use serde_json::{Value, json};
 use crate::schema::{session_events, sessions};
 use crate::{Claim, StoreError};
 
-/// How long the actions of a decision may take before somebody else looks: seconds.
+/// Time for the actions of a decision, in seconds. Then another process may claim the session.
 const ACTION_LEASE_SECONDS: i32 = 6;
 
 macro_rules! state {
     ($($column:ident)+) => {
         pub(crate) type StateColumns = ($(sessions::$column,)+);
 
-        /// The columns of a [`State`], in its order.
+        /// The columns of a [`State`], in the order of its fields.
         pub(crate) const STATE_COLUMNS: StateColumns = ($(sessions::$column,)+);
 
-        /// Writes a [`State`], where nobody has written since; the lease as of then, if so.
+        /// Writes a [`State`] unless the revision has changed since the claim. Returns the new
+        /// `lease_until`, or `None` if the revision has changed.
         async fn write_state(
             connection: &mut AsyncPgConnection,
             claim: &Claim,
             state: &State,
-            acting: bool,
+            has_actions: bool,
         ) -> QueryResult<Option<Option<DateTime<Utc>>>> {
-            let lease = if acting { ACTION_LEASE_SECONDS } else { 0 };
+            let lease = if has_actions { ACTION_LEASE_SECONDS } else { 0 };
             let unchanged = sessions::table
                 .find((claim.organization_id, claim.id))
                 .filter(sessions::revision.eq(claim.revision));
@@ -62,29 +63,31 @@ state! {
 }
 
 impl Claim {
-    /// Writes down a decision before any of its actions is done. The lease ends with it when there
-    /// are none, else six seconds later. False when somebody has written meanwhile: the decision is
-    /// of what is no longer so.
+    /// Writes a decision, before any of its actions is performed.
+    ///
+    /// The lease expires at once if the decision has no actions, and otherwise after six seconds.
+    /// Returns false and writes nothing if the revision has changed since the claim, because the
+    /// decision is then based on outdated facts.
     ///
     /// # Errors
-    /// When the database fails.
+    /// Returns a [`StoreError`] if the query fails.
     pub async fn commit(
         &mut self,
         connection: &mut AsyncPgConnection,
         decision: &Decision,
     ) -> Result<bool, StoreError> {
-        let acting = !decision.actions.is_empty();
+        let has_actions = !decision.actions.is_empty();
         let this = &*self;
-        let asks = requests_agent(decision);
-        let lease = if decision.events.is_empty() && !asks {
-            write_state(connection, this, &decision.state, acting).await?
+        let dispatches_agent = dispatches_agent(decision);
+        let lease = if decision.events.is_empty() && !dispatches_agent {
+            write_state(connection, this, &decision.state, has_actions).await?
         } else {
             let write = async |connection: &mut AsyncPgConnection| {
-                let lease = write_state(connection, this, &decision.state, acting).await?;
+                let lease = write_state(connection, this, &decision.state, has_actions).await?;
                 if lease.is_some() {
                     this.insert_events(connection, decision).await?;
                 }
-                if lease.is_some() && asks {
+                if lease.is_some() && dispatches_agent {
                     this.stamp_dispatch(connection).await?;
                 }
                 Ok::<_, DieselError>(lease)
@@ -97,8 +100,9 @@ impl Claim {
         Ok(lease.is_some())
     }
 
-    /// The agent is asked for from now, not from when it was looked at: a look may take seconds, and
-    /// what is asked for too late would count as lost too soon.
+    /// Sets `last_dispatch_at` to the time of the commit. The decision has the time of the
+    /// observation, which may be seconds earlier; the dispatch would count as lost that much too
+    /// soon.
     async fn stamp_dispatch(&self, connection: &mut AsyncPgConnection) -> QueryResult<()> {
         diesel::update(sessions::table.find((self.organization_id, self.id)))
             .set(sessions::last_dispatch_at.eq(now.into_sql::<Timestamptz>().nullable()))
@@ -152,37 +156,39 @@ impl Claim {
         Ok(())
     }
 
-    /// The name of a leaving that was seen, not told: a look shows nobody, so that the stay that has
-    /// ended is the one that was told of last; of several agents, this one's.
+    /// The source id of a departure that the keeper observed.
+    ///
+    /// An observation does not show the sid of a participant who has left, so this takes the sid of
+    /// the latest recorded join. `identity` selects one of several agents; `None` means any.
     async fn departure_source_id(
         &self,
         connection: &mut AsyncPgConnection,
-        joined: TimelineEvent,
+        join_event: TimelineEvent,
         identity: Option<&str>,
-        left: TimelineEvent,
+        leave_event: TimelineEvent,
     ) -> QueryResult<Option<String>> {
-        let mut stays = session_events::table
+        let mut joins = session_events::table
             .filter(session_events::organization_id.eq(self.organization_id))
             .filter(session_events::session_id.eq(self.id))
-            .filter(session_events::event.eq(joined))
+            .filter(session_events::event.eq(join_event))
             .order(session_events::seq.desc())
             .select(session_events::source_id)
             .into_boxed();
         if let Some(identity) = identity {
-            let told = session_events::detail.retrieve_as_text("identity");
-            stays = stays.filter(told.eq(identity));
+            let joined = session_events::detail.retrieve_as_text("identity");
+            joins = joins.filter(joined.eq(identity));
         }
-        let last: Option<Option<String>> = stays.first(connection).await.optional()?;
+        let last: Option<Option<String>> = joins.first(connection).await.optional()?;
         let sid = last.flatten().and_then(|id| Some(id.split_once('/')?.1.to_owned()));
-        Ok(sid.map(|sid| format!("{left}/{sid}")))
+        Ok(sid.map(|sid| format!("{leave_event}/{sid}")))
     }
 
-    /// Lets others look, now that everything is done, or that a look has come to nothing.
+    /// Releases the lease, so that any process may claim the session again.
     ///
     /// # Errors
-    /// When the database fails.
+    /// Returns a [`StoreError`] if the query fails.
     pub async fn release(&self, connection: &mut AsyncPgConnection) -> Result<(), StoreError> {
-        // Only one's own lease: one that ran out may be somebody else's by now.
+        // Compare the lease: after it expired, another process may have claimed the session.
         let held = sessions::table
             .find((self.organization_id, self.id))
             .filter(sessions::lease_until.eq(self.lease_until));
@@ -193,17 +199,19 @@ impl Claim {
         Ok(())
     }
 
-    /// Puts off the next look at sessions of which nothing else is to be written, all in one
-    /// statement, and frees them. Those that somebody has written meanwhile stay as they are; which
-    /// were put off is the answer.
+    /// Sets the next check of many sessions and releases their leases, in one statement.
+    ///
+    /// Each claim comes with its `next_check_at`; `None` means that nothing is left to check. Skips
+    /// a session if its revision has changed since the claim. Returns the ids of the other
+    /// sessions.
     ///
     /// # Errors
-    /// When the database fails.
+    /// Returns a [`StoreError`] if the query fails.
     pub async fn reschedule(
         connection: &mut AsyncPgConnection,
         claims: &[(Self, Option<DateTime<Utc>>)],
     ) -> Result<HashSet<SessionId>, StoreError> {
-        let reschedule = Reschedule {
+        let reschedule = RescheduleSessions {
             organizations: claims.iter().map(|(claim, _)| claim.organization_id).collect(),
             ids: claims.iter().map(|(claim, _)| claim.id).collect(),
             revisions: claims.iter().map(|(claim, _)| claim.revision).collect(),
@@ -214,13 +222,14 @@ impl Claim {
     }
 }
 
-/// Whether an agent is asked for by what was decided.
-fn requests_agent(decision: &Decision) -> bool {
-    let asks = |action: &Action| matches!(action, Action::Dispatch | Action::OpenRoom);
-    decision.state.last_dispatch_at.is_some() && decision.actions.iter().any(asks)
+/// Whether an action of the decision dispatches an agent. Opening the room dispatches it as well,
+/// if the session has one.
+fn dispatches_agent(decision: &Decision) -> bool {
+    let dispatches = |action: &Action| matches!(action, Action::Dispatch | Action::OpenRoom);
+    decision.state.last_dispatch_at.is_some() && decision.actions.iter().any(dispatches)
 }
 
-/// What the timeline says of an event that was seen or decided.
+/// The `detail` of a timeline event that the keeper observed or decided.
 fn detail(event: TimelineEvent, state: &State) -> Value {
     match event {
         TimelineEvent::AgentJoined => json!({"identity": state.agent_identity}),
@@ -232,27 +241,27 @@ fn detail(event: TimelineEvent, state: &State) -> Value {
     }
 }
 
-struct Reschedule {
+struct RescheduleSessions {
     organizations: Vec<OrganizationId>,
     ids: Vec<SessionId>,
     revisions: Vec<i64>,
     next_check_at: Vec<Option<DateTime<Utc>>>,
 }
 
-impl QueryId for Reschedule {
+impl QueryId for RescheduleSessions {
     type QueryId = Self;
     const HAS_STATIC_QUERY_ID: bool = true;
 }
 
-impl Query for Reschedule {
+impl Query for RescheduleSessions {
     type SqlType = Uuid;
 }
 
-impl QueryFragment<Pg> for Reschedule {
+impl QueryFragment<Pg> for RescheduleSessions {
     fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
         out.push_sql(
             "update sessions
-             set next_check_at = look.next_check_at, lease_until = null, revision = sessions.revision + 1
+             set next_check_at = checked.next_check_at, lease_until = null, revision = sessions.revision + 1
              from unnest(",
         );
         out.push_bind_param::<Array<Uuid>, _>(&self.organizations)?;
@@ -263,9 +272,9 @@ impl QueryFragment<Pg> for Reschedule {
         out.push_sql(", ");
         out.push_bind_param::<Array<Nullable<Timestamptz>>, _>(&self.next_check_at)?;
         out.push_sql(
-            ") as look (organization_id, id, revision, next_check_at)
-             where sessions.organization_id = look.organization_id and sessions.id = look.id
-               and sessions.revision = look.revision
+            ") as checked (organization_id, id, revision, next_check_at)
+             where sessions.organization_id = checked.organization_id and sessions.id = checked.id
+               and sessions.revision = checked.revision
              returning sessions.id",
         );
         Ok(())

@@ -1,4 +1,4 @@
-//! SessionSetup one connection, with the settings that decide how fast a dead server is noticed.
+//! Opening a PostgreSQL connection, with settings that detect a dead server within seconds.
 
 use std::str::FromStr;
 use std::time::Duration;
@@ -14,13 +14,14 @@ use tokio_postgres::{Config, NoTls};
 
 use crate::StoreError;
 
-/// How long opening a connection may take.
+/// Maximum time to open a connection, including authentication.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Whether this is the URL of a PostgreSQL that can be connected to.
+/// Checks that Greenroom can use this URL to connect to PostgreSQL. Does not connect.
 ///
 /// # Errors
-/// With what would be right, and nothing of the URL, which holds a password.
+/// Returns [`Invalid`] if the URL is malformed or requires TLS. The message contains no part of the
+/// URL, because the URL contains a password.
 pub fn check(url: &str) -> Result<(), Invalid> {
     let scheme = ["postgres://", "postgresql://"].iter().any(|scheme| url.starts_with(scheme));
     let config = Config::from_str(url).ok().filter(|_| scheme);
@@ -30,7 +31,7 @@ pub fn check(url: &str) -> Result<(), Invalid> {
         ));
     };
     if config.get_ssl_mode() == SslMode::Require {
-        let detail = "must not ask for sslmode=require: TLS to PostgreSQL is not supported yet";
+        let detail = "must not set sslmode=require, because TLS to PostgreSQL is not supported";
         return Err(Invalid::new(detail));
     }
     Ok(())
@@ -38,22 +39,24 @@ pub fn check(url: &str) -> Result<(), Invalid> {
 
 /// Opens a connection for the request path.
 ///
-/// No statement on it runs longer than 5 s; of several hosts in the URL the one that can write is
-/// taken; a server that vanished without a word is noticed within 5 s.
+/// PostgreSQL cancels a statement on this connection after 5 s. If the URL names several hosts, the
+/// connection goes to one that accepts writes. A statement that is sent to a server that has
+/// disappeared without closing the connection fails within 5 s.
 ///
 /// # Errors
-/// When the URL is wrong, or no server there accepts the connection within 3 s.
+/// Returns [`ConnectionError::InvalidConnectionUrl`] if the URL is malformed, and
+/// [`ConnectionError::BadConnection`] if no server accepts the connection within 3 s.
 pub async fn connect(url: &str) -> ConnectionResult<AsyncPgConnection> {
     let mut config = parse(url)?;
     let options = config.get_options().unwrap_or_default();
-    // A transaction whose client has gone without a word keeps its locks no longer than a statement.
+    // If this process disappears, its idle transaction holds locks no longer than a statement may.
     let options =
         format!("{options} -c statement_timeout=5000 -c idle_in_transaction_session_timeout=5000");
     config.options(options.trim());
     open(&config).await
 }
 
-/// Opens a connection for migrations, whose statements may take as long as they need.
+/// Opens a connection for migrations. Its statements have no time-out.
 pub(crate) async fn connect_without_timeout(url: &str) -> ConnectionResult<AsyncPgConnection> {
     open(&parse(url)?).await
 }
@@ -72,16 +75,18 @@ fn parse(url: &str) -> ConnectionResult<Config> {
 }
 
 async fn open(config: &Config) -> ConnectionResult<AsyncPgConnection> {
-    let bad = |reason: String| ConnectionError::BadConnection(reason);
-    // The configuration's own time-out is over when TCP connects; a server that hangs does that.
+    // `Config::connect_timeout` covers only the TCP connection, which a stopped server still
+    // accepts.
     let (client, connection) = timeout(CONNECT_TIMEOUT, config.connect(NoTls))
         .await
-        .map_err(|_| bad(format!("no answer within {CONNECT_TIMEOUT:?}")))?
-        .map_err(|error| bad(chain(&error)))?;
+        .map_err(|_| {
+            ConnectionError::BadConnection(format!("no answer within {CONNECT_TIMEOUT:?}"))
+        })?
+        .map_err(|error| ConnectionError::BadConnection(chain(&error)))?;
     AsyncPgConnection::try_from_client_and_connection(client, connection).await
 }
 
-/// An error with its causes: tokio-postgres says `db error`, and leaves the reason to its source.
+/// The error with its causes. tokio-postgres displays only `db error` and has the reason as source.
 fn chain(error: &dyn std::error::Error) -> String {
     match error.source() {
         Some(cause) => format!("{error}: {}", chain(cause)),
@@ -89,10 +94,10 @@ fn chain(error: &dyn std::error::Error) -> String {
     }
 }
 
-/// The server's version as PostgreSQL counts it: 150018 is 15.18.
+/// The server's `server_version_num`, such as 150018 for version 15.18.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns a [`StoreError`] if the query fails.
 pub async fn server_version(connection: &mut AsyncPgConnection) -> Result<i32, StoreError> {
     let version = sql::<Integer>("current_setting('server_version_num')::integer");
     Ok(diesel::select(version).get_result(connection).await?)

@@ -1,4 +1,4 @@
-//! Ends that nothing in LiveKit tells of: somebody asked for it, or its room was never opened.
+//! The statement that ends a session on request, or because its room was not opened.
 
 use diesel::dsl::{AsSelect, SqlTypeOf};
 use diesel::pg::Pg;
@@ -10,12 +10,12 @@ use greenroom_domain::{EndReason, OrganizationId, SessionId, SessionStatus};
 
 use crate::{Session, StoreError};
 
-/// How a session comes to its end other than by what LiveKit shows.
+/// Why a session ends without an observation of its room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EndCause {
-    /// Somebody asked for it.
+    /// A caller ended it. The session becomes `ended`.
     Requested,
-    /// LiveKit did not open its room.
+    /// LiveKit did not open its room. The session becomes `failed`.
     RoomNotOpened,
 }
 
@@ -27,7 +27,7 @@ impl EndCause {
         }
     }
 
-    /// A replay may have opened the room that this start did not.
+    /// A replay of the start may have opened the room meanwhile; then the session must not fail.
     fn condition(self) -> &'static str {
         match self {
             Self::Requested => "",
@@ -35,6 +35,7 @@ impl EndCause {
         }
     }
 
+    /// The timeline events as rows of a `values` list.
     fn events(self) -> &'static str {
         match self {
             Self::Requested => {
@@ -46,20 +47,21 @@ impl EndCause {
 }
 
 impl Session {
-    /// Ends a living session, which is then due at once, so that whatever room it has is deleted.
-    /// None when it is over already, not there,
-    /// or what it should come to its end by is not so.
+    /// Ends a pending or active session and makes it due, so that the keeper deletes its room.
+    ///
+    /// Returns `None` if the session does not exist or is already over, or if the cause is
+    /// [`EndCause::RoomNotOpened`] and the room has been opened.
     ///
     /// # Errors
-    /// When the database fails.
+    /// Returns a [`StoreError`] if the query fails.
     pub async fn end(
         connection: &mut AsyncPgConnection,
         organization: OrganizationId,
         id: SessionId,
         cause: EndCause,
     ) -> Result<Option<Self>, StoreError> {
-        let shown = Self::as_select();
-        let end = EndSession { organization, id, cause, shown };
+        let columns = Self::as_select();
+        let end = EndSession { organization, id, cause, columns };
         Ok(end.get_result(connection).await.optional()?)
     }
 }
@@ -68,12 +70,12 @@ struct EndSession {
     organization: OrganizationId,
     id: SessionId,
     cause: EndCause,
-    shown: AsSelect<Session, Pg>,
+    columns: AsSelect<Session, Pg>,
 }
 
 impl QueryId for EndSession {
     type QueryId = ();
-    // The text differs by the end, and is what the prepared statement is found by.
+    // The text depends on the cause, so diesel caches the prepared statement by its text.
     const HAS_STATIC_QUERY_ID: bool = false;
 }
 
@@ -84,7 +86,8 @@ impl Query for EndSession {
 impl QueryFragment<Pg> for EndSession {
     fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
         let (status, reason) = self.cause.outcome();
-        // Outside, `sessions` is what was written of the table inside.
+        // The CTE has the table's name, so that the columns of `Session` resolve to the updated
+        // row.
         out.push_sql("with sessions as (update sessions set ended_at = now(), next_check_at = now(), revision = revision + 1, status = '");
         out.push_sql(status.as_str());
         out.push_sql("', end_reason = '");
@@ -96,13 +99,13 @@ impl QueryFragment<Pg> for EndSession {
         out.push_sql(" and id = ");
         out.push_bind_param::<sql_types::Uuid, _>(&self.id)?;
         out.push_sql(
-            " returning *), told as (
+            " returning *), new_events as (
                insert into session_events (organization_id, session_id, at, event, detail)
                select organization_id, id, now(), event, detail::jsonb from sessions, (values ",
         );
         out.push_sql(self.cause.events());
         out.push_sql(") as events (event, detail)) select ");
-        self.shown.walk_ast(out.reborrow())?;
+        self.columns.walk_ast(out.reborrow())?;
         out.push_sql(" from sessions");
         Ok(())
     }

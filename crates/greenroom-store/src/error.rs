@@ -1,31 +1,31 @@
-//! What can go wrong with the database, by what the caller can do about it.
+//! Errors of the database, distinguished by what the caller can do about them.
 
 use diesel::ConnectionError;
 use diesel::result::{DatabaseErrorKind, Error as DieselError};
 
-/// A uniqueness that a write ran into.
+/// A unique constraint that a write violated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Constraint {
-    /// Another session has this room name: take the next one.
+    /// Another session has this room name. Retry with a new name.
     RoomName,
-    /// Another living template of the organization has this name.
+    /// Another template of the organization that is not archived has this name.
     TemplateName,
 }
 
-/// A query that did not succeed. That a row is absent is no error but an `Option`.
+/// A failed query. An absent row is not an error; functions return `None` for it.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// The write would break a uniqueness.
+    /// The write violates a unique constraint.
     #[error("the write conflicts with an existing row ({0:?})")]
     Conflict(Constraint),
-    /// There is no server to talk to, or not one that can write: later it may go.
+    /// No server accepts connections and writes. A later attempt may succeed.
     #[error("the database is unavailable")]
     Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// The statement ran into its time-out.
+    /// PostgreSQL canceled the statement, usually because of `statement_timeout`.
     #[error("the database did not answer in time")]
     Timeout(#[source] DieselError),
-    /// Anything else: a fault of Greenroom's.
-    #[error("the database refused a query")]
+    /// Any other failure, which is a bug in Greenroom.
+    #[error("the database rejected a query")]
     Query(#[source] DieselError),
 }
 
@@ -43,7 +43,7 @@ impl From<DieselError> for StoreError {
                 Some("session_templates_living_name") => Self::Conflict(Constraint::TemplateName),
                 _ => Self::Query(error),
             },
-            // ReadOnlyTransaction: this server was demoted, and another is primary by now.
+            // ReadOnlyTransaction: the server was demoted to a standby after a failover.
             DatabaseErrorKind::UnableToSendCommand
             | DatabaseErrorKind::ClosedConnection
             | DatabaseErrorKind::ReadOnlyTransaction => Self::Unavailable(error.into()),
@@ -59,20 +59,21 @@ impl From<ConnectionError> for StoreError {
 }
 
 impl StoreError {
-    /// diesel keeps the message of these errors, but not their SQLSTATE. A server whose messages
-    /// are translated has them told as [`StoreError::Query`].
+    /// Classifies an error by its English message, because diesel does not keep the SQLSTATE. If
+    /// the server's messages are translated, these errors become [`StoreError::Query`].
     fn by_message(error: DieselError) -> Self {
-        // SQLSTATE 57P01, 57P02 and 57P03, 53300, 57014
-        const SHUTDOWN_MESSAGES: [&str; 4] = [
+        // SQLSTATE 57P01 or 57P02, 57P03, 53300 and 53300.
+        const UNAVAILABLE_MESSAGES: [&str; 4] = [
             "terminating connection",
             "the database system is",
             "remaining connection slots",
             "sorry, too many clients",
         ];
         let message = error.to_string();
-        if SHUTDOWN_MESSAGES.iter().any(|known| message.starts_with(known)) {
+        if UNAVAILABLE_MESSAGES.iter().any(|known| message.starts_with(known)) {
             Self::Unavailable(error.into())
         } else if message.starts_with("canceling statement due to") {
+            // SQLSTATE 57014.
             Self::Timeout(error)
         } else {
             Self::Query(error)

@@ -1,4 +1,4 @@
-//! A session's timeline.
+//! The timeline of a session.
 
 use chrono::{DateTime, Utc};
 use diesel::prelude::*;
@@ -9,20 +9,22 @@ use greenroom_domain::{JsonObject, OrganizationId, SessionId};
 use crate::StoreError;
 use crate::schema::session_events;
 
-/// Something that happened to a session.
+/// An event in the timeline of a session.
 #[derive(Debug, Clone, PartialEq, Queryable)]
 pub struct SessionEvent {
-    /// When Greenroom learned of it.
+    /// When Greenroom learned of the event, by PostgreSQL's clock.
     pub at: DateTime<Utc>,
     pub event: TimelineEvent,
+    /// Further facts, such as `livekit_at`, `identity` or `end_reason`. May be empty.
     pub detail: JsonObject,
 }
 
 impl SessionEvent {
-    /// What has been written of a session, oldest first. That it was created stands in its row.
+    /// Lists the recorded events of a session, oldest first. `created` is not among them: it
+    /// follows from [`Session::created_at`](crate::Session::created_at).
     ///
     /// # Errors
-    /// When the database fails.
+    /// Returns a [`StoreError`] if the query fails.
     pub async fn list(
         connection: &mut AsyncPgConnection,
         organization: OrganizationId,

@@ -1,7 +1,4 @@
-//! What LiveKit told of a room, as one statement: facts merged, the event told, the session due.
-//!
-//! Nothing here sets a status. Facts are each the earliest or the latest of their kind, so that their
-//! order does not matter, nor how often they come.
+//! Facts that LiveKit's webhooks report, and the statement that records a fact.
 
 use chrono::{DateTime, Utc};
 use diesel::pg::Pg;
@@ -14,15 +11,18 @@ use serde_json::{Value, json};
 
 use crate::StoreError;
 
-/// Something that LiveKit told of a session's room. Sids are LiveKit's own names for a room and for
-/// somebody's stay in it.
+/// An event in a session's room that a LiveKit webhook reported.
+///
+/// A `sid` is LiveKit's id of a room, or of one stay of a participant in a room. A `reason` is
+/// LiveKit's disconnect reason, such as `CLIENT_INITIATED`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fact {
     RoomStarted {
         sid: String,
     },
     RoomFinished,
-    /// Of anybody who is no agent: whether it is the session's user shows by its identity.
+    /// A participant who is not an agent joined. Recorded only if `identity` is that of the
+    /// session's user; the same applies to [`Fact::UserLeft`].
     UserJoined {
         identity: String,
         sid: String,
@@ -44,11 +44,15 @@ pub enum Fact {
 }
 
 impl Fact {
-    /// Writes it down, and tells whether it is of a session's room. `at` is LiveKit's time, of which
-    /// it tells whole seconds.
+    /// Merges the fact into its session, appends the timeline event and makes the session due, in
+    /// one statement. Never sets a status.
+    ///
+    /// Each recorded time is the earliest or the latest of its kind, so facts may arrive in any
+    /// order and more than once. `at` is LiveKit's time of the event, in whole seconds. Returns
+    /// false if the fact does not belong to a session's room or user.
     ///
     /// # Errors
-    /// When the database fails.
+    /// Returns a [`StoreError`] if the query fails.
     pub async fn record(
         &self,
         connection: &mut AsyncPgConnection,
@@ -64,11 +68,11 @@ impl Fact {
             source_id: event.zip(sid).map(|(event, sid)| format!("{event}/{sid}")),
             detail: self.detail(at),
         };
-        let told: i64 = record.get_result(connection).await?;
-        Ok(told > 0)
+        let sessions: i64 = record.get_result(connection).await?;
+        Ok(sessions > 0)
     }
 
-    /// What the timeline says of it.
+    /// The name and the LiveKit sid of the timeline event, if the fact has one.
     fn event(&self) -> (Option<&'static str>, Option<&str>) {
         match self {
             Self::RoomStarted { sid } => (Some("room_created"), Some(sid)),
@@ -80,6 +84,7 @@ impl Fact {
         }
     }
 
+    /// The `detail` of the timeline event.
     fn detail(&self, at: DateTime<Utc>) -> Value {
         let at = at.to_rfc3339_opts(chrono::SecondsFormat::Secs, true);
         match self {
@@ -93,7 +98,7 @@ impl Fact {
         }
     }
 
-    /// A room that is open, or somebody in one, has to be looked at even when its session is over.
+    /// Whether the keeper must also check a session that is over, because its room is open again.
     fn wakes_closed_session(&self) -> bool {
         matches!(
             self,
@@ -113,7 +118,7 @@ struct RecordFact<'a> {
 
 impl QueryId for RecordFact<'_> {
     type QueryId = ();
-    // The text differs by the fact, and is what the prepared statement is found by.
+    // The text depends on the fact, so diesel caches the prepared statement by its text.
     const HAS_STATIC_QUERY_ID: bool = false;
 }
 
@@ -122,8 +127,8 @@ impl Query for RecordFact<'_> {
 }
 
 impl RecordFact<'_> {
-    /// When it was: a whole second is over at its end, and nothing happens later than now, however
-    /// LiveKit's clock goes.
+    /// LiveKit reports whole seconds. Takes the end of that second, capped at `now()` to tolerate
+    /// clock skew.
     fn push_at<'b>(&'b self, out: &mut AstPass<'_, 'b, Pg>) -> QueryResult<()> {
         out.push_sql("least(now(), ");
         out.push_bind_param::<Timestamptz, _>(&self.at)?;
@@ -141,6 +146,7 @@ impl RecordFact<'_> {
         Ok(())
     }
 
+    /// Pushes the assignments to the columns of the fact, each with a trailing comma.
     fn push_facts<'b>(&'b self, out: &mut AstPass<'_, 'b, Pg>) -> QueryResult<()> {
         match self.fact {
             Fact::RoomStarted { .. } => {
@@ -151,7 +157,7 @@ impl RecordFact<'_> {
             Fact::UserJoined { .. } => self.push_latest("user_joined_at", out),
             Fact::UserLeft { .. } => self.push_latest("user_left_at", out),
             Fact::AgentJoined { identity, .. } => {
-                // One that is back has not left.
+                // Clear the recorded departure of an agent that has come back.
                 out.push_sql(
                     "(agent_left_at, agent_left_identity, agent_left_reason) = (
                        select agent_left_at, agent_left_identity, agent_left_reason
@@ -167,13 +173,14 @@ impl RecordFact<'_> {
         }
     }
 
-    /// The three that tell of one leaving change together: by a later one, and by the reason of one
-    /// that a look had only missed.
+    /// Sets the three `agent_left_*` columns together, so that they describe one departure. They
+    /// change if this departure is later, or if it adds the reason to a departure that the keeper
+    /// observed; the latter keeps the observed time.
     fn push_agent_left<'b>(&'b self, out: &mut AstPass<'_, 'b, Pg>) -> QueryResult<()> {
         let Fact::AgentLeft { identity, reason, .. } = self.fact else { return Ok(()) };
         out.push_sql(
             "(agent_left_at, agent_left_identity, agent_left_reason) = (
-               select case when explained then agent_left_at else at end, identity, reason
+               select case when is_observed then agent_left_at else at end, identity, reason
                from (select ",
         );
         self.push_at(out)?;
@@ -182,9 +189,9 @@ impl RecordFact<'_> {
         out.push_sql("::text as identity, ");
         out.push_bind_param::<Nullable<Text>, _>(reason)?;
         out.push_sql(
-            "::text as reason) told,
-               lateral (select agent_left_reason is null and agent_left_identity = told.identity as explained) missed
-               where explained or agent_left_at is null or at > agent_left_at
+            "::text as reason) reported,
+               lateral (select agent_left_reason is null and agent_left_identity = reported.identity as is_observed) known
+               where is_observed or agent_left_at is null or at > agent_left_at
              union all
                select agent_left_at, agent_left_identity, agent_left_reason
              limit 1), ",
@@ -212,7 +219,7 @@ impl QueryFragment<Pg> for RecordFact<'_> {
         out.push_sql(" returning organization_id, id)");
         if self.event.is_some() {
             out.push_sql(
-                ", told as (
+                ", new_event as (
                    insert into session_events (organization_id, session_id, at, event, source_id, detail)
                    select organization_id, id, now(), ",
             );

@@ -1,4 +1,4 @@
-//! Idempotency keys: which session a key is of, and when it is forgotten.
+//! Idempotency keys: the session that holds a key, and the release of keys.
 
 use diesel::dsl::{IntervalDsl, now, sql};
 use diesel::pg::Pg;
@@ -11,48 +11,51 @@ use greenroom_domain::{OrganizationId, SessionId, SessionStatus};
 use crate::StoreError;
 use crate::schema::sessions;
 
-/// What makes a start that comes again the same session: a key, and the request it came with, both as
-/// hashes. Neither is stored itself.
+/// The idempotency key of a start and the request that came with it, both as hashes. Two starts
+/// with equal hashes return the same session. The key itself is never stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KeyClaim {
     pub kind: KeyKind,
-    /// SHA-256 over the key, and the end user who sent it, if one did.
+    /// SHA-256 over the key and over the end user who sent it, if the caller is an end user. For an
+    /// implicit key: over the request and the end user.
     pub hash: [u8; 32],
-    /// SHA-256 over what the request asks for.
+    /// SHA-256 over the effective request.
     pub fingerprint: [u8; 32],
 }
 
-/// Where a key comes from.
+/// The origin of a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KeyKind {
-    /// The caller sent it: the session is the key's for a day, whatever becomes of it.
+    /// The caller sent the key. The session holds it for 24 hours, even after the session is over.
     Explicit,
-    /// It is an end user's request itself: the session is the key's while the user may come back to
-    /// it, and then a new one is.
+    /// The key was derived from an end user's request. The session holds it while the user may come
+    /// back to the session; then a new start takes it.
     Implicit,
 }
 
-/// Whether the user of a session may come back to it: it waits for them, or they are out of its room.
+/// SQL condition: the user of a session may come back to it, because the session is pending or the
+/// user is out of its room.
 ///
-/// Not when its time is up, even where the keeper has not come to it yet: whoever joined it then would
-/// be put out again.
+/// Checks the deadlines because the keeper may not have applied them yet: a user who joined after a
+/// deadline would be removed at once.
 pub(crate) const RESUMABLE: &str = "(sessions.status = 'pending' and sessions.join_by > now()
     or sessions.status = 'active' and sessions.end_by > now()
       and sessions.user_left_at > sessions.user_joined_at)";
 
-/// The session that has a key.
+/// The session that holds a key.
 #[derive(Debug, Clone, PartialEq, Eq, Queryable)]
 pub struct KeyHolder {
     pub id: SessionId,
     pub status: SessionStatus,
+    /// The fingerprint of the request that started the session.
     pub fingerprint: Option<Vec<u8>>,
 }
 
 impl KeyClaim {
-    /// Who has the key.
+    /// Finds the session that holds the key. Returns `None` if no session does.
     ///
     /// # Errors
-    /// When the database fails.
+    /// Returns a [`StoreError`] if the query fails.
     pub async fn find_holder(
         &self,
         connection: &mut AsyncPgConnection,
@@ -68,20 +71,20 @@ impl KeyClaim {
         Ok(holder)
     }
 
-    /// Forgets the key when its day is over, and tells whether it was.
+    /// Releases the key if its session was created at least 24 hours ago. Returns whether it did.
     ///
     /// # Errors
-    /// When the database fails.
+    /// Returns a [`StoreError`] if the query fails.
     pub async fn release_if_expired(
         &self,
         connection: &mut AsyncPgConnection,
         organization: OrganizationId,
     ) -> Result<bool, StoreError> {
-        let old = sessions::table
+        let expired = sessions::table
             .filter(sessions::organization_id.eq(organization))
             .filter(sessions::idempotency_key.eq(self.hash.as_slice()))
             .filter(sessions::created_at.le(now.into_sql::<Timestamptz>() - 24.hours()));
-        let forgotten = diesel::update(old)
+        let released = diesel::update(expired)
             .set((
                 sessions::idempotency_key.eq(None::<Vec<u8>>),
                 sessions::idempotency_fingerprint.eq(None::<Vec<u8>>),
@@ -89,13 +92,13 @@ impl KeyClaim {
             ))
             .execute(connection)
             .await?;
-        Ok(forgotten > 0)
+        Ok(released > 0)
     }
 
-    /// Takes a refetch's key from a session that its user cannot come back to, if one has it.
+    /// Releases an implicit key if its user cannot come back to the session that holds it.
     ///
     /// # Errors
-    /// When the database fails.
+    /// Returns a [`StoreError`] if the query fails.
     pub async fn release(
         &self,
         connection: &mut AsyncPgConnection,
@@ -104,7 +107,7 @@ impl KeyClaim {
         let held = sessions::table
             .filter(sessions::organization_id.eq(organization))
             .filter(sessions::idempotency_key.eq(self.hash.as_slice()))
-            // Not just `not`: of a user who has never left it is neither true nor false.
+            // `not` would not match a user who has never left: the condition is null then.
             .filter(sql::<Bool>(RESUMABLE).sql(" is not true"));
         diesel::update(held)
             .set((
@@ -117,8 +120,12 @@ impl KeyClaim {
         Ok(())
     }
 
-    /// The two columns of a key, or of none.
-    pub(crate) fn push<'b>(key: Option<&'b Self>, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
+    /// Pushes the values of `idempotency_key` and `idempotency_fingerprint`, which are null without
+    /// a key.
+    pub(crate) fn push_columns<'b>(
+        key: Option<&'b Self>,
+        mut out: AstPass<'_, 'b, Pg>,
+    ) -> QueryResult<()> {
         const NONE: &Option<Vec<u8>> = &None;
         match key {
             Some(key) => {
@@ -135,32 +142,37 @@ impl KeyClaim {
     }
 }
 
-/// How far a walk over all keys has come.
+/// The position of [`purge_expired_keys`] among all keys.
 #[derive(Debug, Clone, PartialEq, Eq, Queryable)]
 pub struct KeyCursor {
     organization_id: OrganizationId,
     key: Vec<u8>,
 }
 
-/// Forgets the keys whose day is over among the thousand behind `position`, or among the first.
-/// None when the walk has come to its end.
+/// Releases the expired keys among the 1,000 keys after `cursor`, or among the first 1,000 if
+/// `cursor` is `None`. Returns the cursor for the next call, or `None` if there were no keys after
+/// `cursor`.
 ///
-/// In the order of their index, so that no batch looks at a key twice and none needs another index.
+/// The keys are read in the order of their index, so that successive calls read each key once and
+/// need no index on the creation time.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns a [`StoreError`] if the query fails.
 pub async fn purge_expired_keys(
     connection: &mut AsyncPgConnection,
-    position: Option<&KeyCursor>,
+    cursor: Option<&KeyCursor>,
 ) -> Result<Option<KeyCursor>, StoreError> {
     let first = KeyCursor { organization_id: OrganizationId(uuid::Uuid::nil()), key: Vec::new() };
-    let forget = PurgeExpiredKeys(position.unwrap_or(&first));
-    Ok(forget.get_result(connection).await.optional()?)
+    let purge = PurgeExpiredKeys { after: cursor.unwrap_or(&first) };
+    Ok(purge.get_result(connection).await.optional()?)
 }
 
-const BATCH: i64 = 1_000;
+/// Number of keys that one statement reads.
+const BATCH_SIZE: i64 = 1_000;
 
-struct PurgeExpiredKeys<'a>(&'a KeyCursor);
+struct PurgeExpiredKeys<'a> {
+    after: &'a KeyCursor,
+}
 
 impl QueryId for PurgeExpiredKeys<'_> {
     type QueryId = PurgeExpiredKeys<'static>;
@@ -178,13 +190,13 @@ impl QueryFragment<Pg> for PurgeExpiredKeys<'_> {
                select organization_id, id, idempotency_key, created_at from sessions
                where idempotency_key is not null and (organization_id, idempotency_key) > (",
         );
-        out.push_bind_param::<Uuid, _>(&self.0.organization_id)?;
+        out.push_bind_param::<Uuid, _>(&self.after.organization_id)?;
         out.push_sql(", ");
-        out.push_bind_param::<Binary, _>(&self.0.key)?;
+        out.push_bind_param::<Binary, _>(&self.after.key)?;
         out.push_sql(") order by organization_id, idempotency_key limit ");
-        out.push_bind_param::<BigInt, _>(&BATCH)?;
+        out.push_bind_param::<BigInt, _>(&BATCH_SIZE)?;
         out.push_sql(
-            "), forgotten as (
+            "), released as (
                update sessions set idempotency_key = null, idempotency_fingerprint = null, revision = revision + 1
                from batch where sessions.organization_id = batch.organization_id and sessions.id = batch.id
                  and batch.created_at <= now() - interval '24 hours')

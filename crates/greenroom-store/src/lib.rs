@@ -1,7 +1,7 @@
-//! Greenroom's PostgreSQL: rows, queries, migrations.
+//! Greenroom's PostgreSQL: rows, queries and migrations.
 //!
-//! Every function takes a connection, never a pool: the use case owns the transaction. Every query
-//! of the request path carries the organization.
+//! Every function takes a connection, never a pool, because the use case owns the transaction.
+//! Every query on the request path filters by organization.
 
 pub mod claim;
 pub mod commit;
@@ -17,18 +17,19 @@ mod page_start;
 pub mod reissue;
 mod resume;
 pub mod retention;
-pub mod session_setup;
 #[rustfmt::skip]
 mod schema;
 pub mod session;
+pub mod session_setup;
 pub mod session_state;
 pub mod start;
 pub mod template;
 
-pub use claim::{Claim, ClaimBatch, ClaimOrder, Urgency};
-pub use connection::connect;
 pub use diesel::{ConnectionError, ConnectionResult};
 pub use diesel_async::AsyncPgConnection;
+
+pub use claim::{Claim, ClaimBatch, ClaimOrder, Urgency};
+pub use connection::connect;
 pub use end::EndCause;
 pub use error::{Constraint, StoreError};
 pub use event::SessionEvent;

@@ -1,10 +1,11 @@
-//! The schema's migrations, embedded in the program.
+//! The migrations of the schema, embedded in the binary.
 
 use diesel::connection::SimpleConnection;
 use diesel::migration::{Migration, MigrationSource};
 use diesel::pg::Pg;
 use diesel::prelude::*;
 use diesel::result::Error as DieselError;
+use diesel::sql_types::Bool;
 use diesel_async::async_connection_wrapper::AsyncConnectionWrapper;
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
@@ -14,23 +15,27 @@ use crate::connection::connect_without_timeout;
 
 const MIGRATIONS: EmbeddedMigrations = embed_migrations!("../../migrations");
 
-/// Taken, within the transaction, by whoever migrates; a number nobody else uses.
+/// Key of the advisory lock that each migrating transaction takes: "greenrom" in ASCII.
 const ADVISORY_LOCK: i64 = 0x6772_6565_6e72_6f6d;
 
 type Sync = AsyncConnectionWrapper<AsyncPgConnection>;
 
-/// A migration, and whether the database has it.
+/// A migration, and whether it has been applied to the database.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MigrationState {
+    /// Version and name, such as `2026-11-22-000001_create_organizations`.
     pub name: String,
     pub applied: bool,
 }
 
-/// Applies what is missing, all or nothing, and names what it applied. Any number of processes may
-/// do so at once: the others wait, and find nothing left to do.
+/// Applies the pending migrations in one transaction and returns their names, oldest first.
+///
+/// Several processes may call this at once: one applies the migrations, the others wait for it and
+/// then find none pending.
 ///
 /// # Errors
-/// When the database cannot be reached or refuses a statement; then nothing has changed.
+/// Returns a [`StoreError`] if the database cannot be reached or a migration fails. No migration
+/// is applied then.
 pub async fn run(url: &str) -> Result<Vec<String>, StoreError> {
     let names = names();
     let applied = under_lock(url, |connection| {
@@ -41,15 +46,17 @@ pub async fn run(url: &str) -> Result<Vec<String>, StoreError> {
     Ok(named(&names, &applied))
 }
 
-/// Takes back the newest `count` migrations, all or nothing, and names them.
+/// Reverts the newest `count` migrations in one transaction and returns their names, newest first.
+/// If fewer are applied, reverts all of them.
 ///
 /// # Errors
-/// As [`run`].
+/// Returns a [`StoreError`] if the database cannot be reached or a migration fails. No migration
+/// is reverted then.
 pub async fn revert(url: &str, count: usize) -> Result<Vec<String>, StoreError> {
     let names = names();
     let reverted = under_lock(url, move |connection| {
-        let there = connection.applied_migrations()?.len().min(count);
-        (0..there)
+        let reverts = connection.applied_migrations()?.len().min(count);
+        (0..reverts)
             .map(|_| Ok(connection.revert_last_migration(MIGRATIONS)?.to_string()))
             .collect::<diesel::migration::Result<Vec<_>>>()
     })
@@ -57,18 +64,18 @@ pub async fn revert(url: &str, count: usize) -> Result<Vec<String>, StoreError> 
     Ok(named(&names, &reverted))
 }
 
-/// Every migration of this program, oldest first.
+/// The state of each embedded migration, oldest first.
 ///
 /// # Errors
-/// When the database cannot be reached.
+/// Returns a [`StoreError`] if the database cannot be reached or the query fails.
 pub async fn status(url: &str) -> Result<Vec<MigrationState>, StoreError> {
     state(&mut connect_without_timeout(url).await?).await
 }
 
-/// As [`status`], on a connection one has.
+/// Like [`status`], on an existing connection.
 ///
 /// # Errors
-/// When the database cannot be reached.
+/// Returns a [`StoreError`] if the query fails.
 pub async fn state(connection: &mut AsyncPgConnection) -> Result<Vec<MigrationState>, StoreError> {
     let applied = applied(connection).await?;
     Ok(names()
@@ -77,9 +84,9 @@ pub async fn state(connection: &mut AsyncPgConnection) -> Result<Vec<MigrationSt
         .collect())
 }
 
+/// The versions of the applied migrations. Empty before the first migration, which creates the
+/// table.
 async fn applied(connection: &mut AsyncPgConnection) -> Result<Vec<String>, StoreError> {
-    use diesel::sql_types::Bool;
-
     diesel::table! {
         __diesel_schema_migrations (version) {
             version -> Text,
@@ -104,6 +111,7 @@ fn names() -> Vec<(String, String)> {
     names
 }
 
+/// Replaces each version with the name of its migration.
 fn named(names: &[(String, String)], versions: &[String]) -> Vec<String> {
     let name = |version: &String| {
         names.iter().find(|(known, _)| known == version).map_or(version, |(_, name)| name).clone()
@@ -111,10 +119,10 @@ fn named(names: &[(String, String)], versions: &[String]) -> Vec<String> {
     versions.iter().map(name).collect()
 }
 
-/// Runs `migrate` in one transaction that holds the lock.
+/// Runs `migrate` in one transaction that holds the advisory lock.
 ///
-/// diesel's migrations are synchronous, and its own bridge panics on a current-thread runtime,
-/// which is what actix-web's handlers run on; a blocking thread is at home in both.
+/// diesel's migrations are synchronous. `AsyncMigrationHarness` of diesel-async panics on a
+/// current-thread runtime, such as the one of an actix-web handler, hence the blocking thread.
 async fn under_lock<T: Send + 'static>(
     url: &str,
     migrate: impl FnOnce(&mut Sync) -> diesel::migration::Result<T> + Send + 'static,

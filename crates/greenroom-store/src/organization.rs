@@ -1,4 +1,4 @@
-//! Organizations: the tenants. Their rows carry limits, and come into being with the first template.
+//! Organizations, the tenants: their rows, locks and limits of active sessions.
 
 use diesel::dsl::sql;
 use diesel::prelude::*;
@@ -9,10 +9,10 @@ use greenroom_domain::OrganizationId;
 use crate::StoreError;
 use crate::schema::{organizations, sessions};
 
-/// Sees to it that the organization's row is there.
+/// Inserts the row of an organization if it has none.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns a [`StoreError`] if the query fails.
 pub async fn ensure(
     connection: &mut AsyncPgConnection,
     organization: OrganizationId,
@@ -25,18 +25,18 @@ pub async fn ensure(
     Ok(())
 }
 
-/// Holds off every other change of the organization's templates until the end of the transaction.
+/// Blocks other changes to the organization's templates until the transaction ends.
 ///
-/// One lock for all of them, and before any of their rows: two that exchange their names would
-/// each wait for the other.
+/// Locks the organization's row instead of the templates' rows, because two transactions that
+/// exchange the names of two templates would otherwise wait for each other.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns a [`StoreError`] if the query fails.
 pub async fn lock_templates(
     connection: &mut AsyncPgConnection,
     organization: OrganizationId,
 ) -> Result<(), StoreError> {
-    // Templates refer to the row, and `no key` lets new ones.
+    // `no key`, so that inserts of referencing rows, which take a key-share lock, need not wait.
     organizations::table
         .find(organization)
         .select(organizations::id)
@@ -47,13 +47,14 @@ pub async fn lock_templates(
     Ok(())
 }
 
-/// Holds off every other start of an organization with a limit until the end of the transaction, and
-/// tells how many of its sessions may live at once; none is any number.
+/// Blocks other starts in an organization with a limit until the transaction ends. Returns the
+/// maximum number of pending and active sessions, or `None` if the organization has no limit.
 ///
-/// In a statement of its own: one that waited for the lock would count what it saw before it waited.
+/// `default` is the server's default limit. Call this in a separate statement before the insert:
+/// an insert that waited for the lock itself would count the sessions as of before the wait.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns a [`StoreError`] if the query fails.
 pub async fn lock_sessions(
     connection: &mut AsyncPgConnection,
     organization: OrganizationId,
@@ -66,13 +67,14 @@ pub async fn lock_sessions(
         .first(connection)
         .await
         .optional()?;
-    Ok(SessionLimit::of_row(row).at_most(default))
+    Ok(SessionLimit::from_row(row).maximum(default))
 }
 
-/// How many sessions of an organization may live at once (none is any number), and how many do.
+/// Returns the maximum number of pending and active sessions of an organization, and their current
+/// number. A maximum of `None` means no limit. `default` is the server's default limit.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns a [`StoreError`] if the query fails.
 pub async fn usage(
     connection: &mut AsyncPgConnection,
     organization: OrganizationId,
@@ -84,30 +86,32 @@ pub async fn usage(
         .first(connection)
         .await
         .optional()?;
-    let living = sessions::table
+    let open_sessions = sessions::table
         .filter(sessions::organization_id.eq(organization))
-        // Literally: behind a parameter the planner does not see the index of the living.
+        // A literal: with a bind parameter the planner cannot use the partial index
+        // `sessions_live`.
         .filter(sql::<Bool>("status in ('pending', 'active')"))
         .count()
         .get_result(connection)
         .await?;
-    Ok((SessionLimit::of_row(row).at_most(default), living))
+    Ok((SessionLimit::from_row(row).maximum(default), open_sessions))
 }
 
-/// How many sessions of an organization may live at once.
+/// The maximum number of pending and active sessions of an organization.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SessionLimit {
     /// The server's default.
     Default,
-    /// At most so many; with zero none starts.
+    /// At most this number. With zero, no session starts.
     AtMost(i32),
-    /// Any number, whatever the server's default.
+    /// No limit, even if the server has a default.
     Unlimited,
 }
 
 impl SessionLimit {
-    /// Of the two columns; an organization without a row has the server's default.
-    fn of_row(row: Option<(Option<i32>, bool)>) -> Self {
+    /// Converts the columns `max_active_sessions` and `unlimited`. An organization without a row
+    /// has the server's default.
+    fn from_row(row: Option<(Option<i32>, bool)>) -> Self {
         match row {
             Some((_, true)) => Self::Unlimited,
             Some((Some(sessions), false)) => Self::AtMost(sessions),
@@ -115,8 +119,8 @@ impl SessionLimit {
         }
     }
 
-    /// How many that are, where the server's default is this; none is any number.
-    fn at_most(self, default: Option<i32>) -> Option<i32> {
+    /// The limit as a number, given the server's default. `None` means no limit.
+    fn maximum(self, default: Option<i32>) -> Option<i32> {
         match self {
             Self::Default => default,
             Self::AtMost(sessions) => Some(sessions),
@@ -125,10 +129,10 @@ impl SessionLimit {
     }
 }
 
-/// Sets an organization's limit, and its row when it has none.
+/// Sets the limit of an organization, and inserts the organization's row if it has none.
 ///
 /// # Errors
-/// When the database fails, or the limit is negative.
+/// Returns a [`StoreError`] if the limit is negative or the query fails.
 pub async fn set_limit(
     connection: &mut AsyncPgConnection,
     organization: OrganizationId,

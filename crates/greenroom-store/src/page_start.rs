@@ -1,10 +1,10 @@
-//! Where a part of a list begins.
+//! The position in a list at which a page starts.
 
-/// Which part of a list, newest first.
+/// Where a page of a list starts. Lists are ordered newest first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PageStart<Id> {
-    /// After so many items, each of which is read and thrown away.
+    /// After this number of items, which PostgreSQL reads and discards.
     Offset(i64),
-    /// After this one, wherever in the list it is: as fast as the first page.
+    /// After the item with this id. As fast as the first page, however far into the list.
     After(Id),
 }

@@ -1,4 +1,4 @@
-//! A further token for a session that lives: a start that is sent again, and a refresh.
+//! The statement that issues a further token for a session, on a replayed start or on a refresh.
 
 use diesel::pg::Pg;
 use diesel::prelude::*;
@@ -12,31 +12,33 @@ use crate::idempotency::KeyClaim;
 use crate::session_setup::{SessionSetupColumns, TEMPLATE_JOIN};
 use crate::start::{StartedRow, StartedRowSql, TokenLifetime};
 
-/// Which session gets the token.
+/// The session that a further token is issued for.
 #[derive(Debug, Clone, Copy)]
 pub enum TokenReissue<'a> {
-    /// By its id; the timeline tells of it.
+    /// The session with this id. The reissue is recorded in its timeline as `token_refreshed`.
     Session(SessionId),
-    /// By the key it was started with, when the request is the same.
+    /// The session that was started with this key and the same request, within the last 24 hours.
     Key(&'a KeyClaim),
 }
 
 impl TokenReissue<'_> {
-    /// Puts the session's `token_expiry` off, which is what settles a refresh against an end, and
-    /// makes an acknowledged replay as durable as a start. None when the session is over, or not
-    /// there.
+    /// Extends the `token_expiry` of a pending or active session to that of the new token. Returns
+    /// `None` if no such session exists or the session is over.
+    ///
+    /// The write orders a refresh against a concurrent end of the session, and makes a replay as
+    /// durable as a start.
     ///
     /// # Errors
-    /// When the database fails.
+    /// Returns a [`StoreError`] if the query fails.
     pub async fn execute(
         self,
         connection: &mut AsyncPgConnection,
         organization: OrganizationId,
         token: TokenLifetime,
     ) -> Result<Option<StartedRow>, StoreError> {
-        let renew =
+        let reissue =
             ReissueToken { organization, target: self, token, columns: SessionSetupColumns::new() };
-        Ok(renew.get_result(connection).await.optional()?)
+        Ok(reissue.get_result(connection).await.optional()?)
     }
 }
 
@@ -49,7 +51,7 @@ struct ReissueToken<'a> {
 
 impl QueryId for ReissueToken<'_> {
     type QueryId = ();
-    // The text differs by what is renewed, and is what the prepared statement is found by.
+    // The text depends on the target, so diesel caches the prepared statement by its text.
     const HAS_STATIC_QUERY_ID: bool = false;
 }
 
@@ -59,9 +61,12 @@ impl Query for ReissueToken<'_> {
 
 impl QueryFragment<Pg> for ReissueToken<'_> {
     fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
-        // `sessions` is the table inside, and what was written of it outside. The one writer that adds
-        // nothing to `revision`: of a session that lives nobody decides by this column, and whoever
-        // refreshes all the time shall not keep the keeper from it.
+        // The CTE has the table's name, so that the columns of `Session` resolve to the updated
+        // row.
+        //
+        // Unlike other writes, this one leaves `revision` unchanged. The keeper decides nothing
+        // about an open session by `token_expiry`, and a client that refreshes constantly must not
+        // invalidate the keeper's claims.
         out.push_sql(
             "with sessions as (update sessions set token_expiry = greatest(token_expiry, ",
         );
@@ -88,7 +93,7 @@ impl QueryFragment<Pg> for ReissueToken<'_> {
         out.push_sql(" returning sessions.*)");
         if let TokenReissue::Session(_) = self.target {
             out.push_sql(
-                ", told as (insert into session_events (organization_id, session_id, at, event)
+                ", new_event as (insert into session_events (organization_id, session_id, at, event)
                    select organization_id, id, now(), 'token_refreshed' from sessions)",
             );
         }

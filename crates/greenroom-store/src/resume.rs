@@ -1,4 +1,4 @@
-//! The statement of an end user's start: the session they may come back to, or else a new one.
+//! The statement of a start with an implicit key, which resumes the user's session or inserts one.
 
 use diesel::pg::Pg;
 use diesel::prelude::*;
@@ -9,27 +9,28 @@ use crate::idempotency::{KeyClaim, RESUMABLE};
 use crate::session_setup::{SessionSetupColumns, TEMPLATE_JOIN};
 use crate::start::{NewSession, StartedRowSql};
 
-/// A start whose key is the request itself.
-pub(crate) struct ResumeOrInsert<'a, const LOCKED: bool> {
+/// Extends the `token_expiry` of the session that holds the key if its user may come back to it.
+/// Otherwise inserts a new session.
+pub(crate) struct ResumeOrInsertSession<'a, const LOCKED: bool> {
     pub(crate) new: &'a NewSession,
     pub(crate) key: &'a KeyClaim,
     pub(crate) columns: SessionSetupColumns,
 }
 
-impl<const LOCKED: bool> QueryId for ResumeOrInsert<'_, LOCKED> {
-    type QueryId = ResumeOrInsert<'static, LOCKED>;
+impl<const LOCKED: bool> QueryId for ResumeOrInsertSession<'_, LOCKED> {
+    type QueryId = ResumeOrInsertSession<'static, LOCKED>;
     const HAS_STATIC_QUERY_ID: bool = true;
 }
 
-impl<const LOCKED: bool> Query for ResumeOrInsert<'_, LOCKED> {
+impl<const LOCKED: bool> Query for ResumeOrInsertSession<'_, LOCKED> {
     type SqlType = StartedRowSql;
 }
 
-impl<const LOCKED: bool> QueryFragment<Pg> for ResumeOrInsert<'_, LOCKED> {
+impl<const LOCKED: bool> QueryFragment<Pg> for ResumeOrInsertSession<'_, LOCKED> {
     fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
         let new = self.new;
-        // Like any further token it adds nothing to `revision`: see `renewal.rs`.
-        out.push_sql("with again as (update sessions set token_expiry = greatest(token_expiry, ");
+        // Leaves `revision` unchanged, like `ReissueToken` and for the same reason.
+        out.push_sql("with resumed as (update sessions set token_expiry = greatest(token_expiry, ");
         new.token.push_expiry("template", out.reborrow())?;
         out.push_sql(") from session_templates template where ");
         out.push_sql(TEMPLATE_JOIN);
@@ -41,7 +42,7 @@ impl<const LOCKED: bool> QueryFragment<Pg> for ResumeOrInsert<'_, LOCKED> {
         out.push_sql(RESUMABLE);
         out.push_sql(" returning sessions.*), template as (");
         new.push_template::<LOCKED>(out.reborrow())?;
-        out.push_sql(" and not exists (select from again)), ");
+        out.push_sql(" and not exists (select from resumed)), ");
         new.push_insert(out.reborrow())?;
         self.columns.push_started(out.reborrow())?;
         out.push_sql(" union all select ");
@@ -50,7 +51,7 @@ impl<const LOCKED: bool> QueryFragment<Pg> for ResumeOrInsert<'_, LOCKED> {
         new.token.push_expiry("template", out.reborrow())?;
         out.push_sql(
             ", sessions.room_created_at is not null
-               from again as sessions join session_templates template on ",
+               from resumed as sessions join session_templates template on ",
         );
         out.push_sql(TEMPLATE_JOIN);
         Ok(())

@@ -1,4 +1,4 @@
-//! Forgetting sessions that have been over for long enough.
+//! Deletion of old sessions.
 
 use diesel::pg::Pg;
 use diesel::prelude::*;
@@ -8,19 +8,21 @@ use diesel_async::{AsyncPgConnection, RunQueryDsl};
 
 use crate::StoreError;
 
-const BATCH: i64 = 1_000;
+/// Maximum number of sessions that one statement deletes.
+const BATCH_SIZE: i64 = 1_000;
 
-/// Deletes up to a thousand sessions that have been over for so many days, with their timelines, and
-/// tells whether there may be more. One whose room may still come back stays.
+/// Deletes up to 1,000 sessions that ended more than `days` days ago, with their timelines. Returns
+/// whether more such sessions may exist. Keeps sessions that the keeper must still check, because
+/// their rooms may be re-opened.
 ///
 /// # Errors
-/// When the database fails.
+/// Returns a [`StoreError`] if the query fails.
 pub async fn delete_old_sessions(
     connection: &mut AsyncPgConnection,
     days: i32,
 ) -> Result<bool, StoreError> {
     let deleted = DeleteOldSessions { days }.execute(connection).await?;
-    Ok(i64::try_from(deleted).is_ok_and(|deleted| deleted == BATCH))
+    Ok(i64::try_from(deleted).is_ok_and(|deleted| deleted == BATCH_SIZE))
 }
 
 #[derive(QueryId)]
@@ -30,8 +32,8 @@ struct DeleteOldSessions {
 
 impl QueryFragment<Pg> for DeleteOldSessions {
     fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
-        // What was created later cannot have ended before: by that the blocks are found, for the
-        // end has no index.
+        // `ended_at` has no index. The condition on `created_at` follows from the one on `ended_at`
+        // and lets PostgreSQL use the BRIN index.
         out.push_sql(
             "with old as (
                select organization_id, id from sessions
@@ -41,7 +43,7 @@ impl QueryFragment<Pg> for DeleteOldSessions {
         out.push_sql(") and ended_at < now() - make_interval(days => ");
         out.push_bind_param::<Integer, _>(&self.days)?;
         out.push_sql(") and next_check_at is null limit ");
-        out.push_bind_param::<BigInt, _>(&BATCH)?;
+        out.push_bind_param::<BigInt, _>(&BATCH_SIZE)?;
         out.push_sql(
             " for update skip locked)
              delete from sessions using old

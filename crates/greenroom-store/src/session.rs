@@ -1,4 +1,4 @@
-//! Sessions: reading them, and what a start writes after LiveKit has answered.
+//! Sessions: reads, and the writes of a start after LiveKit has answered.
 
 use chrono::{DateTime, Utc};
 use diesel::dsl::{now, sql};
@@ -17,50 +17,58 @@ use greenroom_domain::{
 use crate::schema::sessions;
 use crate::{PageStart, StoreError};
 
-/// What a session shows.
+/// The columns of a session that the API shows.
 #[derive(Debug, Clone, PartialEq, Queryable, Selectable)]
 #[diesel(table_name = sessions, check_for_backend(Pg))]
 pub struct Session {
     pub organization_id: OrganizationId,
     pub id: SessionId,
     pub session_template_id: SessionTemplateId,
-    /// The version it was started from, which it keeps.
+    /// The version of the template that the session was started from. Never changes.
     pub session_template_version: i32,
+    /// `None` means that the user is a guest.
     pub user_id: Option<UserId>,
+    /// The tracks that the user may publish. `None` means all.
     pub modality_profile: Option<ModalityProfile>,
+    /// `None` leaves the choice to the client.
     pub enabled_panels: Option<EnabledPanels>,
     pub metadata: Option<JsonObject>,
     pub room_name: RoomName,
+    /// The LiveKit identity of the user.
     pub participant_identity: ParticipantIdentity,
+    /// The template's value, or `on_join` if the start continued without LiveKit.
     pub room_creation: RoomCreation,
     pub status: SessionStatus,
     pub agent_status: AgentStatus,
     pub end_reason: Option<EndReason>,
-    /// The latest of the tokens handed out.
+    /// The latest expiry of the issued tokens.
     pub token_expiry: DateTime<Utc>,
     pub created_at: DateTime<Utc>,
+    /// When the session became active.
     pub started_at: Option<DateTime<Utc>>,
     pub ended_at: Option<DateTime<Utc>>,
-    /// Until when somebody must have joined.
+    /// The session expires if the user has not joined by this time.
     pub join_by: DateTime<Utc>,
 }
 
-/// Which sessions a list shows. Empty shows all.
+/// Conditions on the sessions of a list. The default lists all sessions.
 #[derive(Debug, Clone, Default)]
 pub struct SessionFilter {
-    /// Any of these; none is no condition.
+    /// Sessions with one of these statuses. If empty, sessions with any status.
     pub status: Vec<SessionStatus>,
     pub user_id: Option<UserId>,
     pub session_template_id: Option<SessionTemplateId>,
-    /// Created then or later, to the millisecond.
+    /// Sessions that were created at this time or later, in milliseconds.
     pub created_after: Option<DateTime<Utc>>,
-    /// Created earlier, to the millisecond.
+    /// Sessions that were created before this time, in milliseconds.
     pub created_before: Option<DateTime<Utc>>,
 }
 
 impl Session {
+    /// Reads a session. Returns `None` if the organization has no such session.
+    ///
     /// # Errors
-    /// When the database fails.
+    /// Returns a [`StoreError`] if the query fails.
     pub async fn find(
         connection: &mut AsyncPgConnection,
         organization: OrganizationId,
@@ -75,13 +83,13 @@ impl Session {
         Ok(found)
     }
 
-    /// A part of the organization's sessions, newest first.
+    /// Lists up to `limit` sessions of an organization, newest first.
     ///
-    /// A filter on a template or on terminal statuses has no index and may scan; PostgreSQL ends a
-    /// statement after 5 s.
+    /// No index supports a filter on a template or on final statuses. Such a query may scan all
+    /// sessions of the organization until PostgreSQL cancels it after 5 s.
     ///
     /// # Errors
-    /// When the database fails.
+    /// Returns a [`StoreError`] if the query fails.
     pub async fn list(
         connection: &mut AsyncPgConnection,
         organization: OrganizationId,
@@ -103,7 +111,8 @@ impl Session {
         if !filter.status.is_empty() {
             query = query.filter(sessions::status.eq_any(&filter.status));
             if filter.status.iter().all(|status| SessionStatus::OPEN.contains(status)) {
-                // Literally: behind a parameter the planner does not see the index of the living.
+                // A literal: with a bind parameter the planner cannot use the index
+                // `sessions_live`.
                 query = query.filter(sql::<sql_types::Bool>("status in ('pending', 'active')"));
             }
         }
@@ -122,11 +131,11 @@ impl Session {
         Ok(query.load(connection).await?)
     }
 
-    /// Writes that the room is there and its agent asked for, and tells whether the session still
-    /// lives. `sid` is LiveKit's own name for the room.
+    /// Records that LiveKit opened the room and dispatched the agent with it. `sid` is LiveKit's id
+    /// of the room. Returns false and records nothing if the session is over or does not exist.
     ///
     /// # Errors
-    /// When the database fails.
+    /// Returns a [`StoreError`] if the query fails.
     pub async fn record_room_created(
         connection: &mut AsyncPgConnection,
         organization: OrganizationId,
@@ -139,11 +148,12 @@ impl Session {
         Ok(written > 0)
     }
 
-    /// Leaves the opening of the room, which LiveKit did not do, to the user's joining. False when
-    /// that is too late: the session is over, or its room was opened after all.
+    /// Changes a session to `on_join` after LiveKit failed to open its room, so that the user's
+    /// join opens the room. Returns false if the session is no longer pending, or if its room was
+    /// opened meanwhile.
     ///
     /// # Errors
-    /// When the database fails.
+    /// Returns a [`StoreError`] if the query fails.
     pub async fn defer_room_to_join(
         connection: &mut AsyncPgConnection,
         organization: OrganizationId,
@@ -153,20 +163,20 @@ impl Session {
             .find((organization, id))
             .filter(sessions::status.eq(SessionStatus::Pending))
             .filter(sessions::room_created_at.is_null());
-        let left = diesel::update(unopened)
+        let deferred = diesel::update(unopened)
             .set((
                 sessions::room_creation.eq(RoomCreation::OnJoin),
                 sessions::revision.eq(sessions::revision + 1),
             ))
             .execute(connection)
             .await?;
-        Ok(left > 0)
+        Ok(deferred > 0)
     }
 
-    /// Has the keeper look at a session now.
+    /// Makes a session due, so that the keeper checks it next.
     ///
     /// # Errors
-    /// When the database fails.
+    /// Returns a [`StoreError`] if the query fails.
     pub async fn make_due(
         connection: &mut AsyncPgConnection,
         organization: OrganizationId,
@@ -180,7 +190,7 @@ impl Session {
     }
 }
 
-/// A fragment of its own, so that it is prepared once a connection.
+/// Handwritten, so that diesel prepares it once per connection, unlike a `sql_query`.
 #[derive(QueryId)]
 struct RecordRoomCreated {
     organization: OrganizationId,
@@ -202,8 +212,8 @@ impl QueryFragment<Pg> for RecordRoomCreated {
         out.push_bind_param::<sql_types::Uuid, _>(&self.organization)?;
         out.push_sql(" and id = ");
         out.push_bind_param::<sql_types::Uuid, _>(&self.id)?;
-        // Facts are kept by coalesce, and only `waiting` becomes `dispatched`: whoever saw more in
-        // the meantime is not overwritten.
+        // Overwrites no fact that a webhook or the keeper recorded meanwhile: `coalesce` keeps set
+        // times, and only the agent status `waiting` becomes `dispatched`.
         out.push_sql(
             " for update), session as (
                update sessions set
@@ -219,15 +229,15 @@ impl QueryFragment<Pg> for RecordRoomCreated {
         out.push_sql(" and sessions.id = ");
         out.push_bind_param::<sql_types::Uuid, _>(&self.id)?;
         out.push_sql(
-            " returning sessions.organization_id, sessions.id, before.agent_status = 'waiting' as asks),
-             told as (
+            " returning sessions.organization_id, sessions.id, before.agent_status = 'waiting' as is_dispatched),
+             new_events as (
                insert into session_events (organization_id, session_id, at, event, source_id)
                select organization_id, id, now(), 'room_created', ",
         );
         out.push_bind_param::<sql_types::Text, _>(&self.source_id)?;
         out.push_sql(
             " from session
-               union all select organization_id, id, now(), 'agent_dispatched', null from session where asks
+               union all select organization_id, id, now(), 'agent_dispatched', null from session where is_dispatched
                on conflict do nothing)
              select count(*) from session",
         );

@@ -1,4 +1,4 @@
-//! A session with what its room is opened with, and its agent is asked for with.
+//! A session together with the settings that open its room and dispatch its agent.
 
 use diesel::dsl::SqlTypeOf;
 use diesel::pg::Pg;
@@ -13,39 +13,42 @@ use greenroom_domain::{
 
 use crate::{Session, StoreError};
 
-/// A session with what else its token says, and what of its template opens its room.
+/// A session with the values that its join token and its room need.
 #[derive(Debug, Clone, Queryable)]
 pub struct SessionSetup {
     pub session: Session,
     pub participant_name: Option<ParticipantName>,
     pub participant_attributes: Option<ParticipantAttributes>,
+    /// `None` means that the template has no agent.
     pub agent_name: Option<AgentName>,
     pub agent_metadata: JsonObject,
     pub reconnect_window: ReconnectWindow,
-    /// How many seconds are left until `join_by`, by PostgreSQL's clock; never less than none.
+    /// Seconds left until `join_by` by PostgreSQL's clock, at least 0.
     pub join_within: i32,
 }
 
 impl SessionSetup {
+    /// Reads the setup of a session. Returns `None` if the organization has no such session.
+    ///
     /// # Errors
-    /// When the database fails.
+    /// Returns a [`StoreError`] if the query fails.
     pub async fn find(
         connection: &mut AsyncPgConnection,
         organization: OrganizationId,
         id: SessionId,
     ) -> Result<Option<Self>, StoreError> {
-        let find = Find { organization, id, columns: SessionSetupColumns::new() };
-        Ok(find.get_result(connection).await.optional()?)
+        let select = SelectSessionSetup { organization, id, columns: SessionSetupColumns::new() };
+        Ok(select.get_result(connection).await.optional()?)
     }
 }
 
-/// The columns of an [`SessionSetup`]: of a row named `sessions`, beside one of `session_templates` named
-/// `template`.
+/// The columns of a [`SessionSetup`]. The statement must name the row of the session `sessions`,
+/// and the row of its template `template`.
 pub(crate) struct SessionSetupColumns {
     session: <Session as Selectable<Pg>>::SelectExpression,
 }
 
-/// Their types.
+/// The SQL types of a [`SessionSetup`].
 pub(crate) type SessionSetupSql =
     (SessionSql, Nullable<Text>, Nullable<Jsonb>, Nullable<Text>, Jsonb, Integer, Integer);
 
@@ -67,26 +70,26 @@ impl SessionSetupColumns {
     }
 }
 
-/// The condition that joins a session to its version of its template.
+/// The join condition of a session and the version of its template that it was started from.
 pub(crate) const TEMPLATE_JOIN: &str = "template.organization_id = sessions.organization_id
     and template.id = sessions.session_template_id and template.version = sessions.session_template_version";
 
-struct Find {
+struct SelectSessionSetup {
     organization: OrganizationId,
     id: SessionId,
     columns: SessionSetupColumns,
 }
 
-impl QueryId for Find {
+impl QueryId for SelectSessionSetup {
     type QueryId = Self;
     const HAS_STATIC_QUERY_ID: bool = true;
 }
 
-impl Query for Find {
+impl Query for SelectSessionSetup {
     type SqlType = SessionSetupSql;
 }
 
-impl QueryFragment<Pg> for Find {
+impl QueryFragment<Pg> for SelectSessionSetup {
     fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
         out.push_sql("select ");
         self.columns.push(out.reborrow())?;

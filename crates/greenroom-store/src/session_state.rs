@@ -1,4 +1,4 @@
-//! How sessions stand that somebody waits for, all by one statement.
+//! The statuses of many sessions, read in one statement for requests that wait for a change.
 
 use diesel::pg::Pg;
 use diesel::prelude::*;
@@ -9,7 +9,7 @@ use greenroom_domain::{AgentStatus, OrganizationId, SessionId, SessionStatus};
 
 use crate::StoreError;
 
-/// How a session stands.
+/// The status of a session and of its agent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Queryable)]
 pub struct SessionState {
     pub organization_id: OrganizationId,
@@ -19,34 +19,35 @@ pub struct SessionState {
 }
 
 impl SessionState {
-    /// How these sessions stand, those that are there.
+    /// Reads the states of the sessions, in no particular order. Sessions that do not exist are
+    /// missing from the result.
     ///
     /// # Errors
-    /// When the database fails.
+    /// Returns a [`StoreError`] if the query fails.
     pub async fn find_all(
         connection: &mut AsyncPgConnection,
         sessions: &[(OrganizationId, SessionId)],
     ) -> Result<Vec<Self>, StoreError> {
         let (organizations, ids) = sessions.iter().copied().unzip();
-        Ok(SelectStates { organizations, ids }.load(connection).await?)
+        Ok(SelectSessionStates { organizations, ids }.load(connection).await?)
     }
 }
 
-struct SelectStates {
+struct SelectSessionStates {
     organizations: Vec<OrganizationId>,
     ids: Vec<SessionId>,
 }
 
-impl QueryId for SelectStates {
+impl QueryId for SelectSessionStates {
     type QueryId = Self;
     const HAS_STATIC_QUERY_ID: bool = true;
 }
 
-impl Query for SelectStates {
+impl Query for SelectSessionStates {
     type SqlType = (Uuid, Uuid, Text, Text);
 }
 
-impl QueryFragment<Pg> for SelectStates {
+impl QueryFragment<Pg> for SelectSessionStates {
     fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
         out.push_sql(
             "select organization_id, id, status, agent_status from sessions
@@ -55,7 +56,7 @@ impl QueryFragment<Pg> for SelectStates {
         out.push_bind_param::<Array<Uuid>, _>(&self.organizations)?;
         out.push_sql(", ");
         out.push_bind_param::<Array<Uuid>, _>(&self.ids)?;
-        out.push_sql(") as awaited (organization_id, id) using (organization_id, id)");
+        out.push_sql(") as requested (organization_id, id) using (organization_id, id)");
         Ok(())
     }
 }

@@ -1,4 +1,4 @@
-//! The statement of a start: one round trip writes the session from its template's current version.
+//! The statement of a start, which inserts a session from the current version of its template.
 
 use chrono::{DateTime, Utc};
 use diesel::pg::Pg;
@@ -14,94 +14,111 @@ use greenroom_domain::{
 
 use crate::StoreError;
 use crate::idempotency::{KeyClaim, KeyKind};
-use crate::resume::ResumeOrInsert;
+use crate::resume::ResumeOrInsertSession;
 use crate::session_setup::{SessionSetup, SessionSetupColumns, SessionSetupSql};
 
-/// What a start brings; the rest comes from the template.
+/// The values of a session that the start provides. The others come from the template.
 #[derive(Debug, Clone)]
 pub struct NewSession {
     pub organization_id: OrganizationId,
     pub id: SessionId,
     pub session_template_id: SessionTemplateId,
+    /// `None` means that the user is a guest.
     pub user_id: Option<UserId>,
     pub metadata: Option<JsonObject>,
     pub room_name: RoomName,
     pub participant_identity: ParticipantIdentity,
     pub participant_name: Option<ParticipantName>,
     pub participant_attributes: Option<ParticipantAttributes>,
-    /// The agent that the template has to name; none is any, or nobody.
+    /// The agent that the template must name. `None` accepts any template, with or without an
+    /// agent.
     pub agent_name: Option<AgentName>,
-    /// The id's millisecond.
+    /// The timestamp in `id`, in milliseconds.
     pub created_at: DateTime<Utc>,
     pub token: TokenLifetime,
-    /// How soon a session whose room its user opens is looked at.
-    pub first_look_within: Seconds<1, 3_600>,
-    /// Of one that may come again.
+    /// Maximum time until the keeper first checks an `on_join` session.
+    pub first_check_within: Seconds<1, 3_600>,
+    /// `None` means that the start is not idempotent.
     pub key: Option<KeyClaim>,
-    /// How many of an organization's sessions may live at once where its own row says nothing; none
-    /// is any number.
+    /// The server's default limit of pending and active sessions, used if the organization's row
+    /// sets none. `None` means no limit.
     pub max_active_sessions: Option<i32>,
-    /// Whether [`lock_sessions`](crate::organization::lock_sessions) came before, in the same
-    /// transaction. Without it an organization with a limit starts nothing: its sessions could not
-    /// be counted.
+    /// Whether [`lock_sessions`](crate::organization::lock_sessions) was called before, in the same
+    /// transaction. If false, the insert writes nothing for an organization with a limit.
     pub sessions_locked: bool,
 }
 
-/// From when a token's life counts, by the clock that mints it, and how long that is where the
-/// template names no life.
+/// When a token is issued, and how long it is valid.
 #[derive(Debug, Clone, Copy)]
 pub struct TokenLifetime {
+    /// By the clock of the process that signs the token.
     pub issued_at: DateTime<Utc>,
+    /// Used if the template sets no token lifetime.
     pub default_ttl: TokenTtl,
 }
 
-/// A session that a token is to be handed out for.
+/// A committed session, with the values that its join token needs.
 #[derive(Debug, Clone, Queryable)]
 pub struct StartedRow {
     pub setup: SessionSetup,
-    /// Of this token; the session's own is that of the latest.
+    /// Expiry of the token of this start. [`Session::token_expiry`](crate::Session::token_expiry)
+    /// is the latest expiry of all tokens.
     pub token_expiry: DateTime<Utc>,
-    /// Whether its room is known to have been opened.
+    /// Whether the room is known to have been opened.
     pub room_created: bool,
 }
 
-/// The types of a [`StartedRow`].
+/// The SQL types of a [`StartedRow`].
 pub(crate) type StartedRowSql = (SessionSetupSql, Timestamptz, Bool);
 
 impl NewSession {
-    /// Writes the session; or finds the one that its user may come back to, when the key is a
-    /// refetch's, and puts its `token_expiry` off. Or nothing: when the organization has no such
-    /// living template, when that names another agent, when the key is another session's, and when
-    /// as many sessions live as may, or nobody made sure of that.
+    /// Inserts the session. If the key is [`KeyKind::Implicit`] and its session may be resumed,
+    /// extends the `token_expiry` of that session and returns it instead.
+    ///
+    /// Returns `None` if
+    /// - the organization has no such template, or the template is archived,
+    /// - the template names another agent,
+    /// - another session holds the key,
+    /// - the organization has reached its limit, or has a limit and was not locked.
     ///
     /// # Errors
-    /// [`Constraint::RoomName`](crate::Constraint::RoomName) when the room's name is taken, else
-    /// when the database fails.
+    /// Returns [`Constraint::RoomName`](crate::Constraint::RoomName) if another session has the
+    /// room name, and another [`StoreError`] if the query fails.
     pub async fn insert(
         &self,
         connection: &mut AsyncPgConnection,
     ) -> Result<Option<StartedRow>, StoreError> {
         let columns = SessionSetupColumns::new();
-        let refetch = self.key.as_ref().filter(|key| key.kind == KeyKind::Implicit);
-        let started = match (refetch, self.sessions_locked) {
+        let implicit_key = self.key.as_ref().filter(|key| key.kind == KeyKind::Implicit);
+        let started = match (implicit_key, self.sessions_locked) {
             (Some(key), false) => {
-                ResumeOrInsert::<false> { new: self, key, columns }.get_result(connection).await
+                ResumeOrInsertSession::<false> { new: self, key, columns }
+                    .get_result(connection)
+                    .await
             }
             (Some(key), true) => {
-                ResumeOrInsert::<true> { new: self, key, columns }.get_result(connection).await
+                ResumeOrInsertSession::<true> { new: self, key, columns }
+                    .get_result(connection)
+                    .await
             }
-            (None, false) => Start::<false> { new: self, columns }.get_result(connection).await,
-            (None, true) => Start::<true> { new: self, columns }.get_result(connection).await,
+            (None, false) => {
+                InsertSession::<false> { new: self, columns }.get_result(connection).await
+            }
+            (None, true) => {
+                InsertSession::<true> { new: self, columns }.get_result(connection).await
+            }
         };
         Ok(started.optional()?)
     }
 }
 
 impl NewSession {
-    /// The template's current version, unless the organization may not start it now.
+    /// Pushes a query for the current version of the template, which is empty if the organization
+    /// may not start a session now.
     ///
-    /// Sessions are counted in the text for those that are locked alone: were it a parameter that
-    /// says so, PostgreSQL would plan each statement anew, for a plan without the count is cheaper.
+    /// `LOCKED` selects one of two texts instead of being a bind parameter: with a parameter,
+    /// PostgreSQL would plan each execution anew, because the plan without the count of sessions is
+    /// cheaper.
     pub(crate) fn push_template<'b, const LOCKED: bool>(
         &'b self,
         mut out: AstPass<'_, 'b, Pg>,
@@ -114,7 +131,7 @@ impl NewSession {
         );
         out.push_bind_param::<Nullable<Integer>, _>(&self.max_active_sessions)?;
         out.push_sql(
-            ") end as sessions) as most
+            ") end as max_sessions) as session_limit
              where superseded_at is null and archived_at is null and session_templates.organization_id = ",
         );
         out.push_bind_param::<Uuid, _>(&self.organization_id)?;
@@ -122,10 +139,10 @@ impl NewSession {
         out.push_bind_param::<Uuid, _>(&self.session_template_id)?;
         out.push_sql(" and agent_name is not distinct from coalesce(");
         out.push_bind_param::<Nullable<Text>, _>(&self.agent_name)?;
-        out.push_sql(", agent_name) and (most.sessions is null");
+        out.push_sql(", agent_name) and (session_limit.max_sessions is null");
         if LOCKED {
             out.push_sql(
-                " or most.sessions > (
+                " or session_limit.max_sessions > (
                     select count(*) from sessions
                     where status in ('pending', 'active') and organization_id = ",
             );
@@ -136,8 +153,8 @@ impl NewSession {
         Ok(())
     }
 
-    /// The session as a row named like the table, so that the columns of [`Session`](crate::Session)
-    /// are found in it.
+    /// Pushes a CTE that inserts the session from the CTE `template`. The CTE has the table's name,
+    /// so that the columns of [`Session`](crate::Session) resolve to the inserted row.
     pub(crate) fn push_insert<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
         out.push_sql(
             "sessions as (
@@ -156,7 +173,7 @@ impl NewSession {
                    when 'on_start' then now() + interval '6 seconds'
                    else now() + make_interval(secs => least(join_window_seconds, ",
         );
-        out.push_bind_param::<Integer, _>(&self.first_look_within)?;
+        out.push_bind_param::<Integer, _>(&self.first_check_within)?;
         out.push_sql(")) end, ");
         out.push_bind_param::<Uuid, _>(&self.id)?;
         out.push_sql(", ");
@@ -174,7 +191,7 @@ impl NewSession {
         out.push_sql(", ");
         out.push_bind_param::<Timestamptz, _>(&self.created_at)?;
         out.push_sql(", ");
-        KeyClaim::push(self.key.as_ref(), out.reborrow())?;
+        KeyClaim::push_columns(self.key.as_ref(), out.reborrow())?;
         out.push_sql(", ");
         self.token.push_expiry("template", out.reborrow())?;
         out.push_sql(
@@ -187,7 +204,8 @@ impl NewSession {
 }
 
 impl TokenLifetime {
-    /// When the token ends, of a row of `session_templates` with this name.
+    /// Pushes the expiry of the token. `template` is the statement's name for the row of
+    /// `session_templates`.
     pub(crate) fn push_expiry<'b>(
         &'b self,
         template: &str,
@@ -203,24 +221,25 @@ impl TokenLifetime {
     }
 }
 
-/// A fragment of its own: an `insert … select` that also returns what it selected from is beyond
-/// diesel's builder, and a `sql_query` would be prepared anew each time.
-struct Start<'a, const LOCKED: bool> {
+/// Handwritten, because diesel's query builder cannot express an `insert … select` that also
+/// returns columns of the selected table, and diesel prepares a `sql_query` anew for each
+/// execution.
+struct InsertSession<'a, const LOCKED: bool> {
     new: &'a NewSession,
     columns: SessionSetupColumns,
 }
 
-impl<const LOCKED: bool> QueryId for Start<'_, LOCKED> {
-    type QueryId = Start<'static, LOCKED>;
+impl<const LOCKED: bool> QueryId for InsertSession<'_, LOCKED> {
+    type QueryId = InsertSession<'static, LOCKED>;
     const HAS_STATIC_QUERY_ID: bool = true;
 }
 
-impl<const LOCKED: bool> Query for Start<'_, LOCKED> {
+impl<const LOCKED: bool> Query for InsertSession<'_, LOCKED> {
     type SqlType = StartedRowSql;
 }
 
 impl SessionSetupColumns {
-    /// What is selected of a session that was just written, and its template.
+    /// Pushes the columns of a [`StartedRow`] for a session that this statement inserted.
     pub(crate) fn push_started<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
         out.push_sql(" select ");
         self.push(out.reborrow())?;
@@ -229,7 +248,7 @@ impl SessionSetupColumns {
     }
 }
 
-impl<const LOCKED: bool> QueryFragment<Pg> for Start<'_, LOCKED> {
+impl<const LOCKED: bool> QueryFragment<Pg> for InsertSession<'_, LOCKED> {
     fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
         out.push_sql("with template as (");
         self.new.push_template::<LOCKED>(out.reborrow())?;

@@ -1,4 +1,4 @@
-//! Session templates: one row is one version of one template.
+//! Session templates. A row is one version of a template.
 
 mod current;
 
@@ -22,31 +22,34 @@ pub use current::FoldedName;
 
 const FIRST_VERSION: i32 = 1;
 
-/// What the template's author decides.
+/// The settings of a template that its author chooses.
 #[derive(Debug, Clone, PartialEq, Queryable, Selectable, Insertable)]
 #[diesel(table_name = session_templates, check_for_backend(Pg))]
 #[diesel(treat_none_as_default_value = false)]
 pub struct TemplateSettings {
     pub name: TemplateName,
+    /// The tracks that the user may publish. `None` means all.
     pub modality_profile: Option<ModalityProfile>,
-    /// None leaves the choice to the client.
+    /// `None` leaves the choice to the client. An empty list enables no panel.
     pub enabled_panels: Option<EnabledPanels>,
+    /// `None` means that sessions have no agent.
     pub agent_name: Option<AgentName>,
     pub agent_metadata: JsonObject,
+    /// Whether a session fails if its agent does not join in time.
     pub agent_required: bool,
-    /// None is the server's default.
+    /// `None` means the server's default.
     pub agent_deadline_seconds: Option<AgentDeadline>,
     pub on_agent_hangup: OnAgentHangup,
     pub room_creation: RoomCreation,
     pub join_window_seconds: JoinWindow,
     pub reconnect_window_seconds: ReconnectWindow,
     pub max_duration_seconds: MaxDuration,
-    /// None is the server's default.
+    /// `None` means the server's default.
     pub token_ttl_seconds: Option<TokenTtl>,
 }
 
 impl TemplateSettings {
-    /// The settings of a template that says nothing but its name.
+    /// The default settings, with this name.
     #[must_use]
     pub fn new(name: TemplateName) -> Self {
         Self {
@@ -66,7 +69,7 @@ impl TemplateSettings {
         }
     }
 
-    /// The fields that contradict one another.
+    /// The combinations of settings that contradict each other.
     #[must_use]
     pub fn contradictions(&self) -> Vec<Contradiction> {
         contradictions(
@@ -87,7 +90,9 @@ pub struct SessionTemplate {
     pub version: i32,
     #[diesel(embed)]
     pub settings: TemplateSettings,
+    /// When the first version was inserted.
     pub created_at: DateTime<Utc>,
+    /// When this version was inserted.
     pub updated_at: DateTime<Utc>,
     pub archived_at: Option<DateTime<Utc>>,
 }
@@ -98,40 +103,38 @@ pub struct TemplateFilter {
     pub include_archived: bool,
 }
 
-/// How a template stands to an organization that cannot start it.
+/// Whether an organization can start sessions from a template, and the reason if it cannot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TemplateAvailability {
-    /// It is the organization's own and living.
+    /// The organization has the template, and it is not archived.
     Startable,
-    /// It is the organization's own, and archived.
+    /// The organization has the template, but it is archived.
     Archived,
-    /// It is another organization's.
+    /// The template belongs to another organization.
     Foreign,
-    /// There is none.
+    /// No organization has the template.
     Absent,
 }
 
 impl SessionTemplate {
-    /// Writes the first version of a template.
+    /// Inserts the first version of a template.
     ///
     /// # Errors
-    /// [`Constraint::TemplateName`](crate::Constraint::TemplateName) when the name is taken, else
-    /// when the database fails.
+    /// Returns [`Constraint::TemplateName`](crate::Constraint::TemplateName) if the name is taken,
+    /// and another [`StoreError`] if the query fails.
     pub async fn insert(
         connection: &mut AsyncPgConnection,
         organization: OrganizationId,
         id: SessionTemplateId,
         settings: TemplateSettings,
     ) -> Result<Self, StoreError> {
-        use session_templates as columns;
-
         let row = (
-            columns::organization_id.eq(organization),
-            columns::id.eq(id),
-            columns::version.eq(FIRST_VERSION),
+            session_templates::organization_id.eq(organization),
+            session_templates::id.eq(id),
+            session_templates::version.eq(FIRST_VERSION),
             settings,
-            columns::created_at.eq(diesel::dsl::now),
-            columns::updated_at.eq(diesel::dsl::now),
+            session_templates::created_at.eq(diesel::dsl::now),
+            session_templates::updated_at.eq(diesel::dsl::now),
         );
         let inserted = diesel::insert_into(session_templates::table)
             .values(row)
@@ -141,10 +144,11 @@ impl SessionTemplate {
         Ok(inserted)
     }
 
-    /// The current version, archived or not.
+    /// Reads the current version of a template, archived or not. Returns `None` if the organization
+    /// has no such template.
     ///
     /// # Errors
-    /// When the database fails.
+    /// Returns a [`StoreError`] if the query fails.
     pub async fn find(
         connection: &mut AsyncPgConnection,
         organization: OrganizationId,
@@ -161,33 +165,37 @@ impl SessionTemplate {
         Ok(found)
     }
 
-    /// Adds the version that comes after this one, which must be the current one for as long as
-    /// [`lock_templates`](crate::organization::lock_templates) holds.
+    /// Inserts the version that follows this one.
+    ///
+    /// `self` must be the current version, read in the same transaction after
+    /// [`lock_templates`](crate::organization::lock_templates).
     ///
     /// # Errors
-    /// [`Constraint::TemplateName`](crate::Constraint::TemplateName) when the name is taken, else
-    /// when the database fails.
+    /// Returns [`Constraint::TemplateName`](crate::Constraint::TemplateName) if the name is taken,
+    /// and another [`StoreError`] if a query fails.
     pub async fn supersede(
         &self,
         connection: &mut AsyncPgConnection,
         settings: TemplateSettings,
     ) -> Result<Self, StoreError> {
-        use session_templates as columns;
-
-        // Before the next is written: an id has one current version.
-        diesel::update(columns::table.find((self.organization_id, self.id, self.version)))
-            .set(columns::superseded_at.eq(diesel::dsl::now))
-            .execute(connection)
-            .await?;
+        // Before the insert, because a unique index allows one current version per id.
+        diesel::update(session_templates::table.find((
+            self.organization_id,
+            self.id,
+            self.version,
+        )))
+        .set(session_templates::superseded_at.eq(diesel::dsl::now))
+        .execute(connection)
+        .await?;
         let row = (
-            columns::organization_id.eq(self.organization_id),
-            columns::id.eq(self.id),
-            columns::version.eq(self.version + 1),
+            session_templates::organization_id.eq(self.organization_id),
+            session_templates::id.eq(self.id),
+            session_templates::version.eq(self.version + 1),
             settings,
-            columns::created_at.eq(self.created_at),
-            columns::updated_at.eq(diesel::dsl::now),
+            session_templates::created_at.eq(self.created_at),
+            session_templates::updated_at.eq(diesel::dsl::now),
         );
-        let inserted = diesel::insert_into(columns::table)
+        let inserted = diesel::insert_into(session_templates::table)
             .values(row)
             .returning(Self::as_returning())
             .get_result(connection)
@@ -195,25 +203,25 @@ impl SessionTemplate {
         Ok(inserted)
     }
 
-    /// Archives this version, on the same condition. One that is archived keeps its time.
+    /// Archives the template. If it is already archived, its `archived_at` stays unchanged.
+    ///
+    /// `self` must be the current version, as for [`Self::supersede`].
     ///
     /// # Errors
-    /// When the database fails.
+    /// Returns a [`StoreError`] if the query fails.
     pub async fn archive(&self, connection: &mut AsyncPgConnection) -> Result<(), StoreError> {
-        use session_templates as columns;
-
-        let this = columns::table.find((self.organization_id, self.id, self.version));
-        diesel::update(this.filter(columns::archived_at.is_null()))
-            .set(columns::archived_at.eq(diesel::dsl::now))
+        let this = session_templates::table.find((self.organization_id, self.id, self.version));
+        diesel::update(this.filter(session_templates::archived_at.is_null()))
+            .set(session_templates::archived_at.eq(diesel::dsl::now))
             .execute(connection)
             .await?;
         Ok(())
     }
 
-    /// The current versions of an organization's templates, newest template first.
+    /// Lists the current versions of an organization's templates, newest template first.
     ///
     /// # Errors
-    /// When the database fails.
+    /// Returns a [`StoreError`] if the query fails.
     pub async fn list(
         connection: &mut AsyncPgConnection,
         organization: OrganizationId,
@@ -239,11 +247,13 @@ impl SessionTemplate {
         Ok(query.load(connection).await?)
     }
 
-    /// Why a start found nothing to start: the one query that looks past its organization, so that
-    /// a template of another one can be told from none.
+    /// Finds out whether an organization can start sessions from a template.
+    ///
+    /// This is the only query on the request path that reads rows of other organizations, because
+    /// it distinguishes a foreign template from an absent one.
     ///
     /// # Errors
-    /// When the database fails.
+    /// Returns a [`StoreError`] if the query fails.
     pub async fn availability(
         connection: &mut AsyncPgConnection,
         organization: OrganizationId,

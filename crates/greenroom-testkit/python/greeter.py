@@ -1,6 +1,7 @@
-"""The demo agent: joins the rooms it is sent to and greets their users with a text stream that names the session.
+"""The demo agent. It joins the rooms of its dispatches and greets each user with a text stream that names the session.
 
-GREETER_AGENT_NAME, LIVEKIT_URL, LIVEKIT_API_KEY and LIVEKIT_API_SECRET say who and where. It needs no other keys.
+GREETER_AGENT_NAME is the agent name. LIVEKIT_URL, LIVEKIT_API_KEY and LIVEKIT_API_SECRET name the server. The agent
+needs no API key of another service.
 """
 
 import asyncio
@@ -18,7 +19,7 @@ async def greet(ctx, session, participant):
     )
 
 
-def session_of(metadata):
+def session_id(metadata):
     try:
         return json.loads(metadata)["session_id"]
     except (ValueError, KeyError, TypeError):
@@ -26,7 +27,7 @@ def session_of(metadata):
 
 
 async def entrypoint(ctx: agents.JobContext):
-    session = session_of(ctx.job.metadata)
+    session = session_id(ctx.job.metadata)
 
     async def on_user(ctx, participant):
         await greet(ctx, session, participant)
@@ -41,11 +42,11 @@ if __name__ == "__main__":
             entrypoint_fnc=entrypoint,
             agent_name=os.environ["GREETER_AGENT_NAME"],
             num_idle_processes=0,
-            # When it is stopped, its jobs leave their rooms at once.
+            # The jobs leave their rooms as soon as the worker is stopped.
             drain_timeout=0,
-            # Any free port for its health check: with the default a second worker on the machine dies.
+            # Any free port for the health check. With the default port, a second worker on the machine fails to start.
             port=0,
-            # A busy machine must not make it refuse jobs.
+            # The worker must not reject jobs because the machine is busy.
             load_threshold=float("inf"),
         )
     )

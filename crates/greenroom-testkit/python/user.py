@@ -1,7 +1,8 @@
-"""Joins a room as a user would, waits for the agent's greeting, and writes a JSON document saying what happened.
+"""Joins a room as a user, waits for the agent's greeting, leaves, and writes a report as a JSON document.
 
-LIVEKIT_URL and LIVEKIT_TOKEN say where and with what, USER_REPORT where the document goes: not to standard output,
-where the SDK's native threads write, too. Exits 0 when it could tell, also of a refusal.
+LIVEKIT_URL and LIVEKIT_TOKEN name the server and the token. USER_REPORT is the file for the report. The report does not
+go to standard output, because the SDK's native threads write there. The program exits with status 0 if it could write
+the report, even if LiveKit refused the user.
 """
 
 import argparse
@@ -12,8 +13,8 @@ import time
 
 from livekit import rtc
 
-CONNECT_WITHIN = 15
-PUBLISH_WITHIN = 5
+CONNECT_TIMEOUT_SECONDS = 15
+PUBLISH_TIMEOUT_SECONDS = 5
 
 
 def audio_track():
@@ -30,10 +31,10 @@ TRACKS = {
 }
 
 
-async def publish(room, what):
-    make, source = TRACKS[what]
-    publishing = room.local_participant.publish_track(make(), rtc.TrackPublishOptions(source=source))
-    await asyncio.wait_for(publishing, PUBLISH_WITHIN)
+async def publish(room, name):
+    create_track, source = TRACKS[name]
+    publishing = room.local_participant.publish_track(create_track(), rtc.TrackPublishOptions(source=source))
+    await asyncio.wait_for(publishing, PUBLISH_TIMEOUT_SECONDS)
 
 
 async def main(arguments):
@@ -44,48 +45,48 @@ async def main(arguments):
     room = rtc.Room()
     greeted = asyncio.Event()
     started = time.monotonic()
-    reading = set()
+    read_tasks = set()
 
-    def elapsed():
+    def elapsed_ms():
         return round((time.monotonic() - started) * 1000)
 
     async def read(reader, identity):
         greeting = await reader.read_all()
-        report.update(greeting=greeting, greeting_ms=elapsed(), agent_identity=identity)
+        report.update(greeting=greeting, greeting_ms=elapsed_ms(), agent_identity=identity)
         greeted.set()
 
     def on_greeting(reader, identity):
         task = asyncio.create_task(read(reader, identity))
-        reading.add(task)
-        task.add_done_callback(reading.discard)
+        read_tasks.add(task)
+        task.add_done_callback(read_tasks.discard)
 
-    # Before connecting: the agent may be in the room already, and greets whom it sees coming.
+    # Register before connecting: an agent that is already in the room sends its greeting as soon as the user joins.
     room.register_text_stream_handler("lk.chat", on_greeting)
     try:
-        joining = room.connect(os.environ["LIVEKIT_URL"], os.environ["LIVEKIT_TOKEN"])
-        await asyncio.wait_for(joining, CONNECT_WITHIN)
-        me = room.local_participant
-        report.update(connected=True, connected_ms=elapsed(), room=room.name, identity=me.identity)
-        report.update(metadata=me.metadata, can_publish=me.permissions.can_publish if me.permissions else None)
-        # First of all: LiveKit tells the others at once of who publishes, and of a listener up to three seconds later.
+        connecting = room.connect(os.environ["LIVEKIT_URL"], os.environ["LIVEKIT_TOKEN"])
+        await asyncio.wait_for(connecting, CONNECT_TIMEOUT_SECONDS)
+        user = room.local_participant
+        report.update(connected=True, connected_ms=elapsed_ms(), room=room.name, identity=user.identity)
+        report.update(metadata=user.metadata, can_publish=user.permissions.can_publish if user.permissions else None)
+        # Publish first: LiveKit announces a publisher to the others at once, and a listener up to three seconds later.
         if arguments.publish:
             report["published"] = False
             await publish(room, arguments.publish)
             report["published"] = True
-        if arguments.greeting_within:
-            await asyncio.wait_for(greeted.wait(), arguments.greeting_within)
+        if arguments.greeting_timeout:
+            await asyncio.wait_for(greeted.wait(), arguments.greeting_timeout)
     except Exception as error:
         report["error"] = f"{type(error).__name__}: {error}"
     finally:
         await room.disconnect()
     with open(os.environ["USER_REPORT"], "w") as file:
         json.dump(report, file)
-    # Not an ordinary exit: the SDK's native threads now and then call into an interpreter that is going, and abort.
+    # Skip Python's normal exit: a native thread of the SDK may call into the exiting interpreter and abort.
     os._exit(0)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--greeting-within", type=float, default=10, help="seconds; 0 does not wait for one")
-    parser.add_argument("--publish", choices=TRACKS, help="publish a track of this kind, too")
+    parser.add_argument("--greeting-timeout", type=float, default=10, help="seconds; 0 means do not wait")
+    parser.add_argument("--publish", choices=TRACKS, help="also publish a track of this kind")
     asyncio.run(main(parser.parse_args()))

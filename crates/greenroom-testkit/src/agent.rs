@@ -1,99 +1,101 @@
-//! Real agent workers on livekit-agents: the demo, `python/greeter.py`, and actors.
+//! Real agent workers that use livekit-agents: the demo (`python/greeter.py`) and scripted agents.
 
-mod actor;
+mod scripted_agent;
 
-pub use actor::{Actor, Job};
+pub use scripted_agent::{Job, ScriptedAgent};
 
-use std::{ffi::OsString, path::PathBuf, time::Duration};
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use crate::{
-    livekit::Server,
-    place,
-    process::{Guarded, Process},
-    tools, wait_until,
-};
+use crate::livekit::Server;
+use crate::process::{GuardedCommand, Process};
+use crate::{paths, tools, wait_until};
 
-/// Importing livekit-agents takes a busy machine a while.
-const PATIENCE: Duration = Duration::from_mins(1);
+/// Maximum time until a worker has registered. Importing livekit-agents is slow on a busy machine.
+const REGISTER_TIMEOUT: Duration = Duration::from_mins(1);
 
-/// What its jobs get to say goodbye to LiveKit in; closing them all can take it ten seconds.
-const TO_LEAVE: Duration = Duration::from_secs(2);
+/// Time between SIGTERM and SIGKILL, in which the jobs leave their rooms. A complete shutdown can
+/// take ten seconds, and the tests do not wait for it.
+const STOP_GRACE_PERIOD: Duration = Duration::from_secs(2);
 
-/// What the worker says once LiveKit knows it. A dispatch before that is lost.
-const REGISTERED: &str = "registered worker";
+/// The message that a worker logs after LiveKit has registered it. LiveKit drops a dispatch that
+/// is created earlier.
+const REGISTERED_MESSAGE: &str = "registered worker";
 
-/// A worker. Dropping it stops it: its agents leave their rooms.
+/// A running agent worker. Dropping it stops the worker, and its agents leave their rooms.
 #[derive(Debug)]
 pub struct Worker {
     process: Process,
-    home: PathBuf,
+    directory: PathBuf,
 }
 
 impl Worker {
-    /// Starts a worker of this name, which sends every user of its rooms a greeting that names the
-    /// session, and waits until LiveKit knows it.
+    /// Starts a worker with this agent name and waits until it has registered with LiveKit. Its
+    /// agents send each user a greeting that contains the session id.
     ///
     /// # Errors
-    /// When Python is missing, or the worker does not register.
+    /// Returns an error if Python is missing or the worker does not register within a minute.
     pub async fn start(server: &Server, agent_name: &str) -> Result<Self> {
-        let name = [("GREETER_AGENT_NAME", agent_name.into())];
-        let home = place::temporary("agent", None)?;
-        let mut worker = Self::launch(server, "greeter.py", &name, home).await?;
-        worker.registered().await?;
+        let environment = [("GREETER_AGENT_NAME", agent_name.into())];
+        let directory = paths::create_temp_dir("agent", None)?;
+        let mut worker = Self::spawn(server, "greeter.py", &environment, directory).await?;
+        worker.wait_until_registered().await?;
         Ok(worker)
     }
 
-    async fn launch(
+    async fn spawn(
         server: &Server,
         script: &str,
         environment: &[(&str, OsString)],
-        home: PathBuf,
+        directory: PathBuf,
     ) -> Result<Self> {
         let python = tokio::task::spawn_blocking(|| tools::python::LIVEKIT.interpreter()).await??;
-        let mut worker = Guarded::new("agent-worker", python, home.join("agent.log"))
+        let mut command = GuardedCommand::new("agent-worker", python, directory.join("agent.log"))
             .args([tools::python::script(script).as_os_str(), "start".as_ref()])
             .env("LIVEKIT_URL", server.url())
             .env("LIVEKIT_API_KEY", server.api_key())
             .env("LIVEKIT_API_SECRET", server.api_secret())
-            .stopped_by("TERM", TO_LEAVE)
-            .removing(&home);
+            .stop_signal("TERM", STOP_GRACE_PERIOD)
+            .remove_on_stop(&directory);
         for (name, value) in environment {
-            worker = worker.env(name, value);
+            command = command.env(name, value);
         }
-        Ok(Self { process: worker.start()?, home })
+        Ok(Self { process: command.start()?, directory })
     }
 
-    /// Waits until LiveKit knows it.
+    /// Waits until the worker has registered with LiveKit.
     ///
     /// # Errors
-    /// When it does not register in time.
-    pub async fn registered(&mut self) -> Result<()> {
-        let registered = wait_until("the agent worker to register", PATIENCE, || {
-            let done = self.process.has_ended() || self.registrations() > 0;
+    /// Returns an error if the worker exits or does not register within a minute.
+    pub async fn wait_until_registered(&mut self) -> Result<()> {
+        let registered = wait_until("the agent worker to register", REGISTER_TIMEOUT, || {
+            let done = self.process.has_exited() || self.registration_count() > 0;
             async move { Ok(done.then_some(())) }
         })
         .await;
-        self.process.check()?;
+        self.process.ensure_running()?;
         registered.with_context(|| self.output())
     }
 
-    /// How often it has registered: again whenever its LiveKit was gone and came back.
+    /// Returns how often the worker has registered. It registers again whenever it has lost its
+    /// connection to LiveKit and reconnects.
     #[must_use]
-    pub fn registrations(&self) -> usize {
-        self.output().matches(REGISTERED).count()
+    pub fn registration_count(&self) -> usize {
+        self.output().matches(REGISTERED_MESSAGE).count()
     }
 
-    /// Kills the worker and its jobs at once, without any farewell to LiveKit.
+    /// Kills the worker and its jobs. They disconnect from LiveKit without a message.
     ///
     /// # Errors
-    /// When it is not running.
+    /// Returns an error if waiting for the processes fails.
     pub async fn kill(self) -> Result<()> {
         tokio::task::spawn_blocking(move || self.process.kill()).await?
     }
 
-    /// What it has logged so far.
+    /// Returns the worker's log so far.
     #[must_use]
     pub fn output(&self) -> String {
         self.process.output()

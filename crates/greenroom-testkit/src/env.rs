@@ -1,15 +1,15 @@
-//! The one file of the testkit that reads the environment.
+//! The only file of the testkit that reads environment variables.
 
-#![allow(clippy::disallowed_methods, reason = "this is the file the ban points to")]
+#![expect(clippy::disallowed_methods, reason = "clippy.toml allows these methods only here")]
 
 use std::path::PathBuf;
 
-/// A variable that is set and not empty.
+/// Returns the value of a variable that is set and not empty.
 pub(crate) fn text(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
-/// The directories of `PATH`, in its order.
+/// Returns the directories of `PATH` in their order.
 pub(crate) fn search_path() -> Vec<PathBuf> {
     std::env::var_os("PATH").map(|path| std::env::split_paths(&path).collect()).unwrap_or_default()
 }

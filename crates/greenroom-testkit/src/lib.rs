@@ -1,4 +1,4 @@
-//! Real databases, LiveKit servers, agent workers and callers, for tests and `cargo xtask` alone.
+//! Real databases, LiveKit servers, agent workers and users, for tests and `cargo xtask` only.
 
 #[cfg(feature = "livekit")]
 pub mod agent;
@@ -7,20 +7,24 @@ mod env;
 #[cfg(feature = "livekit")]
 pub mod http;
 #[cfg(feature = "livekit")]
-mod lines;
+mod json_lines;
 #[cfg(feature = "livekit")]
 pub mod livekit;
 #[cfg(feature = "livekit")]
 pub mod page;
+pub mod paths;
 #[cfg(feature = "pg")]
 pub mod pg;
-pub mod place;
+pub mod ports;
 pub mod process;
+mod random;
 #[cfg(feature = "livekit")]
-pub mod tap;
+pub mod recording_proxy;
 pub mod tools;
+pub mod unix_user;
 #[cfg(feature = "livekit")]
 pub mod user;
 mod wait;
 
-pub use wait::{pass, wait_until};
+pub use random::random_hex;
+pub use wait::{sleep_for, wait_until};

@@ -1,4 +1,4 @@
-//! A real LiveKit server.
+//! Real LiveKit servers, alone or as a cluster of two nodes.
 
 mod cluster;
 mod redis;
@@ -7,54 +7,58 @@ mod webhook;
 
 pub use cluster::Cluster;
 pub use livekit_protocol::AgentDispatch;
-pub use rooms::View;
+pub use rooms::RoomInspector;
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use serde_json::json;
 use tokio::sync::OnceCell;
 
-use crate::{
-    env, place,
-    process::{Guarded, Process},
-    tools, wait_until,
-};
+use crate::process::{GuardedCommand, Process};
+use crate::{env, paths, ports, random_hex, tools, wait_until};
 
-const PATIENCE: Duration = Duration::from_secs(20);
+/// Maximum time until a server answers after its start.
+const START_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// LiveKit's own [`Options::target_load`].
-pub const USUAL_TARGET_LOAD: f32 = 0.7;
+/// The value that LiveKit itself uses for [`Options::target_load`] by default.
+pub const LIVEKIT_DEFAULT_TARGET_LOAD: f32 = 0.7;
 
-/// The server of this process, when nobody gave us one. Its guard stops it when the process ends.
+/// The server that all tests of this process share. Its guard stops it when the process ends.
 static SHARED: OnceCell<Server> = OnceCell::const_new();
 
-/// How a server of a test's own differs from the usual one.
+/// Settings of a server for one test.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
-    /// Where it sends its webhooks.
+    /// The URLs to which the server sends its webhooks.
     pub webhook_urls: Vec<String>,
-    /// The load of a worker from which it gets no more jobs. None means never: a busy machine would
-    /// lose dispatches at random. LiveKit's own is [`USUAL_TARGET_LOAD`].
+    /// The load of a worker at which LiveKit stops assigning jobs to it. `None` means 100, which no
+    /// worker reaches, because a busy machine would otherwise lose dispatches at random. LiveKit's
+    /// own default is [`LIVEKIT_DEFAULT_TARGET_LOAD`].
     pub target_load: Option<f32>,
-    /// The `host:port` of the Redis it shares with other nodes: None makes it one of its own.
+    /// The `host:port` of a Redis that the server shares with the other nodes of its cluster.
+    /// `None` starts a server without a cluster.
     pub redis: Option<String>,
 }
 
-/// A running LiveKit server, ours or somebody's. Dropping ours stops it at once.
+/// A running LiveKit server: a local server that this process has started, or an external server.
+/// Dropping a local server stops it at once.
 #[derive(Debug)]
 pub struct Server {
     url: String,
     api_key: String,
     api_secret: String,
-    ours: Option<Ours>,
+    /// `None` for an external server.
+    local: Option<LocalServer>,
 }
 
 #[derive(Debug)]
-struct Ours {
-    program: std::path::PathBuf,
+struct LocalServer {
+    program: PathBuf,
     ports: Ports,
     options: Options,
+    /// `None` while the server is stopped.
     process: Option<Process>,
 }
 
@@ -66,28 +70,27 @@ struct Ports {
 }
 
 impl Server {
-    /// A new server for one test.
+    /// Starts a server for one test.
     ///
     /// # Errors
-    /// When LiveKit is missing or does not start.
+    /// Returns an error if LiveKit is missing or does not start.
     pub async fn start() -> Result<Self> {
         Self::start_with(Options::default()).await
     }
 
-    /// A new server that differs from the usual one.
+    /// Starts a server with these options.
     ///
     /// # Errors
-    /// When LiveKit is missing or does not start.
+    /// Returns an error if LiveKit is missing or does not start.
     pub async fn start_with(options: Options) -> Result<Self> {
-        let secret = format!("{}{}", place::random_hex()?, place::random_hex()?);
+        let secret = format!("{}{}", random_hex()?, random_hex()?);
         Self::start_with_secret(&secret, options).await
     }
 
     async fn start_with_secret(secret: &str, options: Options) -> Result<Self> {
         let program = tokio::task::spawn_blocking(tools::livekit::server).await??;
         for _ in 0..2 {
-            // Another process may take a port between our finding it free and the server's binding
-            // it.
+            // Retry, because another process may take a free port before the server binds it.
             if let Ok(server) = Self::start_once(program.clone(), secret, options.clone()).await {
                 return Ok(server);
             }
@@ -95,98 +98,95 @@ impl Server {
         Self::start_once(program, secret, options).await
     }
 
-    /// A server that runs already.
+    /// Connects to an external server, which this process cannot stop or pause.
     #[must_use]
-    pub fn at(url: String, api_key: String, api_secret: String) -> Self {
-        Self { url, api_key, api_secret, ours: None }
+    pub fn external(url: String, api_key: String, api_secret: String) -> Self {
+        Self { url, api_key, api_secret, local: None }
     }
 
-    /// The server of `GREENROOM_TEST_LIVEKIT_URL`, `…_API_KEY` and `…_API_SECRET`, or else one per
-    /// test process.
+    /// Returns the server of `GREENROOM_TEST_LIVEKIT_URL`, `…_API_KEY` and `…_API_SECRET`. If one
+    /// of them is not set, returns a server that is started once per test process.
     ///
     /// # Errors
-    /// When LiveKit is missing or does not start.
+    /// Returns an error if LiveKit is missing or does not start.
     pub async fn shared() -> Result<&'static Self> {
-        let given = |name: &str| env::text(&format!("GREENROOM_TEST_LIVEKIT_{name}"));
+        let variable = |name: &str| env::text(&format!("GREENROOM_TEST_LIVEKIT_{name}"));
         SHARED
             .get_or_try_init(|| async {
-                match (given("URL"), given("API_KEY"), given("API_SECRET")) {
-                    (Some(url), Some(key), Some(secret)) => Ok(Self::at(url, key, secret)),
+                match (variable("URL"), variable("API_KEY"), variable("API_SECRET")) {
+                    (Some(url), Some(key), Some(secret)) => Ok(Self::external(url, key, secret)),
                     _ => Self::start().await,
                 }
             })
             .await
     }
 
-    async fn start_once(
-        program: std::path::PathBuf,
-        secret: &str,
-        options: Options,
-    ) -> Result<Self> {
+    async fn start_once(program: PathBuf, secret: &str, options: Options) -> Result<Self> {
         let ports = Ports {
-            http: place::free_tcp_port()?,
-            tcp: place::free_tcp_port()?,
-            udp: place::free_udp_port()?,
+            http: ports::free_tcp_port()?,
+            tcp: ports::free_tcp_port()?,
+            udp: ports::free_udp_port()?,
         };
         let mut server = Self {
             url: format!("ws://127.0.0.1:{}", ports.http),
             api_key: "devkey".to_owned(),
             api_secret: secret.to_owned(),
-            ours: Some(Ours { program, ports, options, process: None }),
+            local: Some(LocalServer { program, ports, options, process: None }),
         };
         server.restart().await?;
         Ok(server)
     }
 
-    /// The address for clients, `ws://…`.
+    /// Returns the URL for clients, `ws://…`.
     #[must_use]
     pub fn url(&self) -> &str {
         &self.url
     }
 
-    /// The address for calls, `http://…`.
+    /// Returns the URL of the server API, `http://…`.
     #[must_use]
     pub fn api_url(&self) -> String {
         self.url.replacen("ws", "http", 1)
     }
 
-    /// The API key.
+    /// Returns the API key.
     #[must_use]
     pub fn api_key(&self) -> &str {
         &self.api_key
     }
 
-    /// The API secret, at least 32 characters long.
+    /// Returns the API secret, which has at least 32 characters.
     #[must_use]
     pub fn api_secret(&self) -> &str {
         &self.api_secret
     }
 
-    /// Kills the server (on SIGTERM it would wait for its rooms to empty) and waits until it is
-    /// gone.
+    /// Kills the server and waits until it has exited. After SIGTERM, LiveKit would wait until its
+    /// rooms are empty.
     ///
     /// # Errors
-    /// When it is not ours, or not running.
+    /// Returns an error if the server is external or not running.
     pub async fn stop(&mut self) -> Result<()> {
-        let ours = self.ours.as_mut().context("this server is not ours to stop")?;
-        let process = ours.process.take().context("the server is stopped")?;
+        let local = self.local.as_mut().context("an external LiveKit server cannot be stopped")?;
+        let process = local.process.take().context("the LiveKit server is not running")?;
         tokio::task::spawn_blocking(move || process.kill()).await?
     }
 
-    /// Starts it again after [`Self::stop`], on the same ports, with the same keys and no rooms.
+    /// Starts the server again after [`Self::stop`], with the same ports and keys and without
+    /// rooms.
     ///
     /// # Errors
-    /// When it is not ours, or does not come up.
+    /// Returns an error if the server is external or does not start.
     pub async fn restart(&mut self) -> Result<()> {
         let keys = (self.api_key.clone(), self.api_secret.clone());
-        let ours = self.ours.as_mut().context("this server is not ours to start")?;
-        let mut process = ours.launch(&keys)?;
+        let local = self.local.as_mut().context("an external LiveKit server cannot be started")?;
+        let mut process = local.launch(&keys)?;
         let rooms = self.room_client();
-        let up = wait_until("LiveKit to answer", PATIENCE, || {
-            let dead = process.has_ended();
+        let ready = wait_until("LiveKit to answer", START_TIMEOUT, || {
+            let has_exited = process.has_exited();
             let rooms = &rooms;
             async move {
-                if dead {
+                if has_exited {
                     Ok(Some(()))
                 } else {
                     rooms.list_rooms(Vec::new()).await.map(|_| Some(())).map_err(Into::into)
@@ -194,44 +194,44 @@ impl Server {
             }
         })
         .await;
-        process.check()?;
-        up?;
-        self.ours.as_mut().context("it was ours above")?.process = Some(process);
+        process.ensure_running()?;
+        ready?;
+        self.local.as_mut().context("the server was local above")?.process = Some(process);
         Ok(())
     }
 
-    /// Makes it hang (it accepts connections and answers nothing) until [`Self::resume`].
+    /// Makes the server hang until [`Self::resume`]: it accepts connections but does not answer.
     ///
     /// # Errors
-    /// When it is not ours, or not running.
+    /// Returns an error if the server is external or not running.
     pub fn pause(&self) -> Result<()> {
         self.signal("STOP")
     }
 
-    /// Lets a hanging server go on.
+    /// Makes the server continue after [`Self::pause`].
     ///
     /// # Errors
-    /// When it is not ours, or not running.
+    /// Returns an error if the server is external or not running.
     pub fn resume(&self) -> Result<()> {
         self.signal("CONT")
     }
 
-    /// What it has logged since it was started last.
+    /// Returns the server's log since its last start.
     ///
     /// # Errors
-    /// When it is not ours, or not running.
+    /// Returns an error if the server is external or not running.
     pub fn output(&self) -> Result<String> {
         self.process().map(Process::output)
     }
 
-    /// What it is called in its cluster since it was started last. It says so only in its log.
+    /// Returns the server's node id since its last start. LiveKit reports the id only in its log.
     fn node_id(&self) -> Result<String> {
         let output = self.output()?;
-        let started = output.lines().find(|line| line.contains("starting LiveKit server"));
-        let id = started
+        let start_line = output.lines().find(|line| line.contains("starting LiveKit server"));
+        let id = start_line
             .and_then(|line| line.split_once(r#""nodeID": ""#)?.1.split_once('"'))
             .map(|(id, _)| id.to_owned());
-        id.context("the server has not said what it is called")
+        id.context("LiveKit's log contains no node id")
     }
 
     fn signal(&self, signal: &str) -> Result<()> {
@@ -239,16 +239,16 @@ impl Server {
     }
 
     fn process(&self) -> Result<&Process> {
-        let process = self.ours.as_ref().and_then(|ours| ours.process.as_ref());
-        process.context("no server of ours is running")
+        let process = self.local.as_ref().and_then(|local| local.process.as_ref());
+        process.context("the LiveKit server is external or not running")
     }
 }
 
-impl Ours {
+impl LocalServer {
     fn launch(&self, (api_key, api_secret): &(String, String)) -> Result<Process> {
-        let home = place::temporary("livekit", None)?;
-        // JSON is YAML. By the environment, because arguments can be read by everybody on the
-        // machine.
+        let directory = paths::create_temp_dir("livekit", None)?;
+        // LiveKit parses YAML, and JSON is YAML. Pass it in an environment variable, because all
+        // users of the machine can read the arguments.
         let mut configuration = json!({
             "port": self.ports.http,
             "bind_addresses": ["127.0.0.1"],
@@ -261,11 +261,11 @@ impl Ours {
         if let Some(redis) = &self.options.redis {
             configuration["redis"] = json!({ "address": redis });
         }
-        Guarded::new("livekit-server", &self.program, home.join("livekit.log"))
+        GuardedCommand::new("livekit-server", &self.program, directory.join("livekit.log"))
             .args(["--node-ip", "127.0.0.1"])
             .env("LIVEKIT_CONFIG", configuration.to_string())
-            .stopped_by("KILL", Duration::ZERO)
-            .removing(home)
+            .stop_signal("KILL", Duration::ZERO)
+            .remove_on_stop(directory)
             .start()
     }
 }

@@ -1,4 +1,4 @@
-//! A page in a browser without a screen, which has LiveKit's SDK and tells what it sees.
+//! A page with LiveKit's SDK in a headless browser, which reports what happens to the test.
 
 mod site;
 
@@ -10,40 +10,37 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-use crate::{
-    place,
-    process::{Guarded, Process},
-    tools, wait_until,
-};
+use crate::process::{GuardedCommand, Process};
+use crate::{paths, tools, wait_until};
 
-/// What a browser takes to start, and a page to do what it is there for, on a busy machine.
-const PATIENCE: Duration = Duration::from_mins(1);
+/// Maximum time until a page sends a report, including the start of the browser on a busy machine.
+const REPORT_TIMEOUT: Duration = Duration::from_mins(1);
 
-/// A browser is many processes: several that start at once keep a small machine from doing anything
-/// else.
-static ONE_AT_A_TIME: Semaphore = Semaphore::const_new(1);
+/// Allows one browser at a time. A browser has many processes, and several starting browsers would
+/// overload a small machine.
+static BROWSER_LIMIT: Semaphore = Semaphore::const_new(1);
 
-/// An open page. Dropping it closes its browser.
+/// An open page. Dropping it closes the browser.
 #[derive(Debug)]
 pub struct Page {
     site: Site,
     browser: Option<Process>,
-    _turn: SemaphorePermit<'static>,
+    _permit: SemaphorePermit<'static>,
 }
 
 impl Site {
-    /// Opens its page, in a browser of its own whose microphone and camera are faked, and tells it
-    /// these settings. Waits for the page before to be closed.
+    /// Opens the page in a separate browser with a fake microphone and camera. The page's script
+    /// can read `settings`. Waits until any other page of this process is closed.
     ///
     /// # Errors
-    /// When the browser is missing.
+    /// Returns an error if the browser is missing.
     pub async fn open(self, settings: Value) -> Result<Page> {
-        self.settle(settings);
+        self.set_settings(settings);
         let program = tokio::task::spawn_blocking(tools::browser::program).await??;
-        let turn = ONE_AT_A_TIME.acquire().await?;
-        let home = place::temporary("browser", None)?;
-        let browser = Guarded::new("browser", program, home.join("browser.log"))
-            // Root is refused with a sandbox; what is opened here is ours.
+        let permit = BROWSER_LIMIT.acquire().await?;
+        let directory = paths::create_temp_dir("browser", None)?;
+        let browser = GuardedCommand::new("browser", program, directory.join("browser.log"))
+            // Chromium refuses to run as root with a sandbox. The pages are trusted.
             .args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"])
             .args(["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"])
             .args([
@@ -52,35 +49,39 @@ impl Site {
                 "--disable-background-networking",
             ])
             .args(["--disable-component-update", "--disable-sync", "--disable-breakpad"])
-            .args([format!("--user-data-dir={}", home.join("profile").display())])
+            .args([format!("--user-data-dir={}", directory.join("profile").display())])
             .args([self.origin()])
-            .env("HOME", &home)
-            .removing(home)
+            .env("HOME", &directory)
+            .remove_on_stop(directory)
             .start()?;
-        Ok(Page { site: self, browser: Some(browser), _turn: turn })
+        Ok(Page { site: self, browser: Some(browser), _permit: permit })
     }
 }
 
 impl Page {
-    /// What it told of this event the `nth` time, counted from zero, as soon as it did.
+    /// Waits for the page's report number `index` (from zero) of this event and returns it.
     ///
     /// # Errors
-    /// When it told of an error instead, its browser died, or it told nothing in time.
-    pub async fn tells(&mut self, event: &str, nth: usize) -> Result<Value> {
-        let what = format!("the page to tell that it has {event}");
-        let heard = wait_until(&what, PATIENCE, async || {
-            let told = self.site.told();
-            if let Some(error) = told.iter().find(|one| one["event"] == "error") {
+    /// Returns an error if the page reports an error, the browser exits, or the report does not
+    /// arrive within a minute.
+    pub async fn wait_for_report(&mut self, event: &str, index: usize) -> Result<Value> {
+        let what = format!("the page to report {event}");
+        let result = wait_until(&what, REPORT_TIMEOUT, async || {
+            let reports = self.site.reports();
+            if let Some(error) = reports.iter().find(|report| report["event"] == "error") {
                 return Ok(Some(Err(error["message"].as_str().unwrap_or_default().to_owned())));
             }
-            if let Some(Err(died)) = self.browser.as_mut().map(Process::check) {
-                return Ok(Some(Err(died.to_string())));
+            if let Some(Err(exited)) = self.browser.as_mut().map(Process::ensure_running) {
+                return Ok(Some(Err(exited.to_string())));
             }
-            let found = told.into_iter().filter(|one| one["event"] == event).nth(nth);
+            let found = reports.into_iter().filter(|report| report["event"] == event).nth(index);
             Ok(found.map(Ok))
         });
-        match heard.await.with_context(|| format!("it told {:?}", self.site.told()))? {
-            Ok(told) => Ok(told),
+        match result
+            .await
+            .with_context(|| format!("the page has reported {:?}", self.site.reports()))?
+        {
+            Ok(report) => Ok(report),
             Err(error) => bail!("the page failed: {error}"),
         }
     }
@@ -88,8 +89,8 @@ impl Page {
 
 impl Drop for Page {
     fn drop(&mut self) {
-        // Its processes write into their profile until the last of them is gone: only then it can be
-        // removed.
+        // `kill` waits until all processes of the browser have exited. Until then they write into
+        // the profile, and it cannot be removed.
         if let Some(browser) = self.browser.take() {
             browser.kill().ok();
         }

@@ -1,4 +1,4 @@
-//! PostgreSQL for tests: clusters, and databases of their own on them.
+//! PostgreSQL clusters for tests, and databases on them.
 
 mod cluster;
 mod database;
@@ -11,11 +11,11 @@ pub use database::Database;
 use anyhow::{Context, Result};
 use tokio_postgres::{Client, NoTls};
 
-/// Runs this on a thread and a runtime of its own, blocking.
+/// Runs `work` on a separate thread with its own runtime, and blocks until it is done.
 ///
-/// So it can be called in destructors, and the migrations get the multi-threaded runtime they need
-/// whatever the test's is.
-fn apart<F, T>(work: F) -> Result<T>
+/// Destructors can therefore call this, and the migrations get the multi-threaded runtime that they
+/// need even if the test uses a single-threaded one.
+fn block_on_new_runtime<F, T>(work: F) -> Result<T>
 where
     F: Future<Output = Result<T>> + Send + 'static,
     T: Send + 'static,
@@ -28,24 +28,24 @@ where
     thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
-/// The same without blocking the caller's runtime.
-async fn aside<F, T>(work: F) -> Result<T>
+/// Does the same as [`block_on_new_runtime`] without blocking the caller's runtime.
+async fn run_on_new_runtime<F, T>(work: F) -> Result<T>
 where
     F: Future<Output = Result<T>> + Send + 'static,
     T: Send + 'static,
 {
-    blocking(move || apart(work)).await
+    spawn_blocking(move || block_on_new_runtime(work)).await
 }
 
-async fn blocking<T: Send + 'static>(
+async fn spawn_blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Result<T> {
-    tokio::task::spawn_blocking(work).await.context("a blocking task was cut off")?
+    tokio::task::spawn_blocking(work).await.context("a blocking task was cancelled or panicked")?
 }
 
 async fn connect(url: &str) -> Result<Client> {
     let (client, connection) =
-        tokio_postgres::connect(url, NoTls).await.context("cannot connect to PostgreSQL")?;
+        tokio_postgres::connect(url, NoTls).await.context("failed to connect to PostgreSQL")?;
     tokio::spawn(connection);
     Ok(client)
 }

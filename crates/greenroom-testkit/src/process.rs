@@ -1,145 +1,146 @@
-//! Child processes that cannot outlive us, not even when we are killed.
+//! Child processes that stop when this process ends, even if it is killed.
 
-mod guarded;
+mod guarded_command;
 
-pub use guarded::Guarded;
+pub use guarded_command::GuardedCommand;
 
-use std::{
-    io::Write,
-    path::{Path, PathBuf},
-    process::{Child, ExitStatus},
-    thread::sleep,
-    time::{Duration, Instant},
-};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ExitStatus};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-/// How the last line begins that the guard writes.
-const ENDED: &str = "[ended with status ";
+/// Start of the last line of the log, which the guard writes when the command has exited.
+const EXIT_LINE_PREFIX: &str = "[exited with status ";
 
-/// How many lines of a log are shown when its process died.
-const LAST_WORDS: usize = 12;
+/// Number of log lines that an error message about a failed process contains.
+const LOG_TAIL_LINES: usize = 12;
 
-/// A running command. Dropping it stops it and waits until it is gone.
+/// A running command. Dropping it stops the command and waits until it has exited.
 #[derive(Debug)]
 pub struct Process {
     name: String,
     log: PathBuf,
-    home: Option<PathBuf>,
+    temp_dir: Option<PathBuf>,
+    /// The shell that runs `guard.sh`, the parent of the command.
     guard: Child,
 }
 
 impl Process {
-    /// Where its output goes.
+    /// Returns the file to which the output is appended.
     #[must_use]
     pub fn log(&self) -> &Path {
         &self.log
     }
 
-    /// What it has written so far, with what was in the log before.
+    /// Returns the output so far, after everything that was in the log file before the start.
     #[must_use]
     pub fn output(&self) -> String {
-        let mut output = self.whole_log();
+        let mut output = self.log_text();
         let last_line = output.trim_end().rfind('\n').map_or(0, |newline| newline + 1);
-        if let Some(at) = output[last_line..].find(ENDED) {
+        if let Some(at) = output[last_line..].find(EXIT_LINE_PREFIX) {
             output.truncate(last_line + at);
         }
         output
     }
 
-    /// The output, with what the guard adds to it.
-    fn whole_log(&self) -> String {
+    /// Returns the output and the lines that the guard adds.
+    fn log_text(&self) -> String {
         let bytes = std::fs::read(&self.log).unwrap_or_default();
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
-    /// Whether it has ended, by itself or by a signal.
+    /// Whether the process has exited, by itself or because of a signal.
     #[must_use]
-    pub fn has_ended(&mut self) -> bool {
+    pub fn has_exited(&mut self) -> bool {
         !matches!(self.guard.try_wait(), Ok(None))
     }
 
-    /// Whether it has ended with status zero.
+    /// Whether the process has exited with status 0.
     #[must_use]
     pub fn succeeded(&mut self) -> bool {
-        // The guard tells it: its own status is that of the signal with which it ends its group.
-        self.has_ended() && self.whole_log().trim_end().ends_with(&format!("{ENDED}0]"))
+        // The guard's own status is useless: the guard kills itself together with its process
+        // group. It writes the command's status to the log instead.
+        self.has_exited() && self.log_text().trim_end().ends_with(&format!("{EXIT_LINE_PREFIX}0]"))
     }
 
-    /// Fails with its last lines when it has ended.
+    /// Checks that the process is running.
     ///
     /// # Errors
-    /// When it is not running.
-    pub fn check(&mut self) -> Result<()> {
-        if self.has_ended() {
-            bail!(self.epitaph("ended early"));
+    /// Returns an error with the last lines of the log if the process has exited.
+    pub fn ensure_running(&mut self) -> Result<()> {
+        if self.has_exited() {
+            bail!(self.failure_message("exited early"));
         }
         Ok(())
     }
 
-    /// Sends it a signal by name, and returns when that is done: `STOP` and `CONT` make it hang and
-    /// go on.
+    /// Sends a signal by its name and waits up to five seconds until it was sent. `STOP` makes the
+    /// process hang, and `CONT` makes it continue.
     ///
     /// # Errors
-    /// When it is not running.
+    /// Returns an error if the process is not running.
     pub fn signal(&self, signal: &str) -> Result<()> {
-        let sent = format!("[sent {signal}]");
-        let sent_before = self.whole_log().matches(&sent).count();
-        self.ask_for(signal)?;
+        let sent_line = format!("[sent {signal}]");
+        let sent_before = self.log_text().matches(&sent_line).count();
+        self.request_signal(signal)?;
         let deadline = Instant::now() + Duration::from_secs(5);
-        while self.whole_log().matches(&sent).count() == sent_before {
+        while self.log_text().matches(&sent_line).count() == sent_before {
             if Instant::now() > deadline {
-                bail!("{} could not be sent {signal}", self.name);
+                bail!("failed to send the signal {signal} to {}", self.name);
             }
             sleep(Duration::from_millis(5));
         }
         Ok(())
     }
 
-    fn ask_for(&self, signal: &str) -> Result<()> {
-        let mut pipe = self.guard.stdin.as_ref().context("it was stopped before")?;
+    fn request_signal(&self, signal: &str) -> Result<()> {
+        let mut pipe =
+            self.guard.stdin.as_ref().with_context(|| format!("{} was stopped", self.name))?;
         writeln!(pipe, "{signal}").with_context(|| format!("{} is not running", self.name))
     }
 
-    /// Sends it a signal that ends it and waits, blocking, until it and all it had started are
-    /// gone. Nothing is removed.
+    /// Sends a signal that ends the process, and blocks until the process and its children have
+    /// exited. The directory of [`GuardedCommand::remove_on_stop`] is kept.
     ///
     /// # Errors
-    /// When waiting fails.
-    pub fn end_by(mut self, signal: &str) -> Result<()> {
-        // It may have ended before: then the pipe is broken, and there is nothing to signal.
-        let _ = self.ask_for(signal);
-        self.guard_ended_by_itself().map(drop)
+    /// Returns an error if waiting fails.
+    pub fn terminate_with(mut self, signal: &str) -> Result<()> {
+        // Writing fails if the process has already exited. Then no signal is needed.
+        let _ = self.request_signal(signal);
+        self.wait_for_guard().map(drop)
     }
 
-    /// Kills it and all it had started, waits, blocking, until they are gone, and clears away what
-    /// it leaves.
+    /// Kills the process and its children, blocks until they have exited, and removes the directory
+    /// of [`GuardedCommand::remove_on_stop`].
     ///
     /// # Errors
-    /// When waiting fails.
+    /// Returns an error if waiting fails.
     pub fn kill(mut self) -> Result<()> {
-        let home = self.home.take();
-        self.end_by("KILL")?;
-        if let Some(home) = home {
-            std::fs::remove_dir_all(home).ok();
+        let temp_dir = self.temp_dir.take();
+        self.terminate_with("KILL")?;
+        if let Some(temp_dir) = temp_dir {
+            std::fs::remove_dir_all(temp_dir).ok();
         }
         Ok(())
     }
 
-    /// Waits without closing the guard's standard input, which `Child::wait` would do: the end of
-    /// input means "stop".
-    fn guard_ended_by_itself(&mut self) -> Result<ExitStatus> {
+    /// Waits until the guard exits by itself. `Child::wait` closes the guard's standard input
+    /// first, and the guard would then stop the command, so the pipe is kept open meanwhile.
+    fn wait_for_guard(&mut self) -> Result<ExitStatus> {
         let pipe = self.guard.stdin.take();
         let status = self.guard.wait();
         drop(pipe);
-        status.with_context(|| format!("cannot wait for {}", self.name))
+        status.with_context(|| format!("failed to wait for {}", self.name))
     }
 
-    fn epitaph(&self, fate: &str) -> String {
-        let output = self.whole_log();
-        let lines: Vec<&str> = output.lines().collect();
-        let last = lines[lines.len().saturating_sub(LAST_WORDS)..].join("\n    ");
-        format!("{} {fate}; {} says:\n    {last}", self.name, self.log.display())
+    fn failure_message(&self, failure: &str) -> String {
+        let log = self.log_text();
+        let lines: Vec<&str> = log.lines().collect();
+        let tail = lines[lines.len().saturating_sub(LOG_TAIL_LINES)..].join("\n    ");
+        format!("{} {failure}; the end of {}:\n    {tail}", self.name, self.log.display())
     }
 }
 

@@ -1,4 +1,4 @@
-//! Finding the real parts on this machine, or fetching them into `target/tools`.
+//! Finds the external programs on this machine, or installs them into `target/tools`.
 
 mod apt;
 pub mod browser;
@@ -8,76 +8,78 @@ pub mod postgres;
 pub mod python;
 pub mod redis;
 
-use std::{
-    fs::File,
-    os::unix::fs::PermissionsExt,
-    path::{Path, PathBuf},
-};
+use std::fs::File;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use crate::{env, place};
+use crate::{env, paths};
 
-/// Where fetched tools live.
+/// File in a tool's directory that contains the stamp of the installation.
+const STAMP_FILE: &str = ".installed";
+
+/// Returns the directory of the installed tools.
 #[must_use]
-pub fn directory() -> PathBuf {
-    place::target().join("tools")
+pub fn tools_dir() -> PathBuf {
+    paths::target_dir().join("tools")
 }
 
-/// The program of this name on PATH, with symbolic links resolved: its neighbours are beside the
-/// real file.
+/// Returns the program with this name on `PATH`. Symbolic links are resolved, so that the parent
+/// directory contains the related programs.
 #[must_use]
-pub fn on_path(program: &str) -> Option<PathBuf> {
-    unresolved_on_path(program)?.canonicalize().ok()
+pub fn find_on_path(program: &str) -> Option<PathBuf> {
+    find_unresolved_on_path(program)?.canonicalize().ok()
 }
 
-/// The same as it is called on PATH, for what behaves by the name it is called by.
-fn unresolved_on_path(program: &str) -> Option<PathBuf> {
+/// Returns the program with this name on `PATH` without resolving symbolic links, because some
+/// programs behave differently if they are called by another name.
+fn find_unresolved_on_path(program: &str) -> Option<PathBuf> {
     env::search_path()
         .into_iter()
         .map(|directory| directory.join(program))
         .find(|file| is_program(file))
 }
 
-/// Installs a tool once, however many processes want it at the same time.
+/// Installs a tool into `directory` unless it is already there. A file lock makes other processes
+/// wait meanwhile.
 ///
-/// `stamp` says what exactly is installed in `home`; it is written last, so a half installation is
-/// never taken for one.
+/// `stamp` identifies the exact version. It is written last, so that an incomplete installation is
+/// never used.
 ///
 /// # Errors
-/// When `install` fails; whatever it left is removed at the next attempt.
+/// Returns an error if `install` fails. The next attempt removes the incomplete installation.
 pub fn install_once(
-    home: &Path,
+    directory: &Path,
     stamp: &str,
     install: impl FnOnce(&Path) -> Result<()>,
 ) -> Result<()> {
-    if is_installed(home, stamp) {
+    if is_installed(directory, stamp) {
         return Ok(());
     }
-    let parent = home.parent().context("a tool is installed below some directory")?;
-    std::fs::create_dir_all(parent).with_context(|| format!("cannot make {}", parent.display()))?;
-    let lock = File::create(home.with_extension("lock"))?;
-    lock.lock().with_context(|| format!("cannot lock {}", home.display()))?;
-    if is_installed(home, stamp) {
+    let parent = directory.parent().context("the directory of a tool has no parent")?;
+    std::fs::create_dir_all(parent)
+        .with_context(|| format!("failed to create {}", parent.display()))?;
+    let lock = File::create(directory.with_extension("lock"))?;
+    lock.lock().with_context(|| format!("failed to lock {}", directory.display()))?;
+    if is_installed(directory, stamp) {
         return Ok(());
     }
-    if home.exists() {
-        std::fs::remove_dir_all(home)
-            .with_context(|| format!("cannot clear {}", home.display()))?;
+    if directory.exists() {
+        std::fs::remove_dir_all(directory)
+            .with_context(|| format!("failed to remove {}", directory.display()))?;
     }
-    std::fs::create_dir_all(home)?;
-    install(home)?;
-    std::fs::write(home.join(STAMP), stamp)?;
+    std::fs::create_dir_all(directory)?;
+    install(directory)?;
+    std::fs::write(directory.join(STAMP_FILE), stamp)?;
     Ok(())
 }
 
-/// Whether exactly this is installed in `home`.
+/// Whether `directory` contains a complete installation with this stamp.
 #[must_use]
-pub fn is_installed(home: &Path, stamp: &str) -> bool {
-    std::fs::read_to_string(home.join(STAMP)).is_ok_and(|found| found == stamp)
+pub fn is_installed(directory: &Path, stamp: &str) -> bool {
+    std::fs::read_to_string(directory.join(STAMP_FILE)).is_ok_and(|found| found == stamp)
 }
-
-const STAMP: &str = ".installed";
 
 fn is_program(file: &Path) -> bool {
     file.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
@@ -90,20 +92,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_half_installation_is_made_again_and_a_whole_one_is_not() {
-        let home = place::temporary("install", None).unwrap().join("tool");
-        install_once(&home, "1", |home| {
-            std::fs::write(home.join("half"), "").unwrap();
-            bail!("cut off")
+    fn incomplete_installation_is_repeated_and_complete_installation_is_not() {
+        let directory = paths::create_temp_dir("install", None).unwrap().join("tool");
+        install_once(&directory, "1", |directory| {
+            std::fs::write(directory.join("incomplete"), "").unwrap();
+            bail!("interrupted")
         })
         .unwrap_err();
-        install_once(&home, "1", |home| {
-            assert!(!home.join("half").exists());
+        install_once(&directory, "1", |directory| {
+            assert!(!directory.join("incomplete").exists());
             Ok(())
         })
         .unwrap();
-        install_once(&home, "1", |_| bail!("not again")).unwrap();
-        install_once(&home, "2", |_| Ok(())).unwrap();
-        std::fs::remove_dir_all(home.parent().unwrap()).unwrap();
+        install_once(&directory, "1", |_| bail!("installed a second time")).unwrap();
+        install_once(&directory, "2", |_| Ok(())).unwrap();
+        std::fs::remove_dir_all(directory.parent().unwrap()).unwrap();
     }
 }

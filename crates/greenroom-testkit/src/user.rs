@@ -1,110 +1,111 @@
-//! Real users on LiveKit's Python SDK, who join with a token: `python/user.py`, and those who stay.
+//! Real users that join rooms with LiveKit's Python SDK: for one visit, or until a test ends them.
 
-mod present;
+mod live_participant;
 
-pub use present::{Event, Present, Seen};
+pub use live_participant::{Event, LiveParticipant, TimedEvent};
 
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use serde::Deserialize;
 
-use crate::{place, process::Guarded, tools};
+use crate::process::GuardedCommand;
+use crate::{paths, tools};
 
-/// Somebody about to join a room.
+/// A user that has not joined a room yet.
 #[derive(Debug, Clone)]
 pub struct User {
     url: String,
     token: String,
     publish: Option<&'static str>,
-    greeting_within: Duration,
+    greeting_timeout: Duration,
 }
 
-/// What the user saw. Times are milliseconds since it began to connect.
+/// The result of [`User::join_and_report`]. Times are milliseconds since the user began to connect.
+/// A field is `None` if the user did not get that far.
 #[derive(Debug, Clone, Deserialize, PartialEq)]
-#[allow(clippy::struct_excessive_bools, reason = "each answers a question of its own")]
 pub struct Report {
-    /// Whether it got into the room.
+    /// Whether the user joined the room.
     pub connected: bool,
-    /// When it was in.
+    /// Time at which the user had joined.
     pub connected_ms: Option<u64>,
-    /// The room's name, as LiveKit tells it.
+    /// The room's name as LiveKit reports it.
     pub room: Option<String>,
-    /// Who it is, as LiveKit tells it.
+    /// The user's identity as LiveKit reports it.
     pub identity: Option<String>,
-    /// The metadata of its token, as LiveKit tells it.
+    /// The metadata of the token as LiveKit reports it.
     pub metadata: Option<String>,
-    /// The agent it met.
+    /// The identity of the agent that sent the greeting.
     pub agent_identity: Option<String>,
-    /// What the agent said.
+    /// The text of the greeting.
     pub greeting: Option<String>,
-    /// When the agent said it.
+    /// Time at which the greeting was complete.
     pub greeting_ms: Option<u64>,
-    /// Whether it may publish tracks at all.
+    /// Whether the token allows the user to publish tracks.
     pub can_publish: Option<bool>,
-    /// Whether the track it was told to publish was taken; none when it was not told to.
+    /// Whether LiveKit accepted the user's track. `None` if the user had no track to publish.
     pub published: Option<bool>,
-    /// Why something did not work.
+    /// The first failure.
     pub error: Option<String>,
 }
 
 impl User {
-    /// Somebody with this token, who waits ten seconds for a greeting.
+    /// Describes a user with this token that waits ten seconds for a greeting.
     #[must_use]
     pub fn new(url: &str, token: &str) -> Self {
         Self {
             url: url.to_owned(),
             token: token.to_owned(),
             publish: None,
-            greeting_within: Duration::from_secs(10),
+            greeting_timeout: Duration::from_secs(10),
         }
     }
 
-    /// Also publishes a track from its microphone. LiveKit then tells the agent of it at once; of
-    /// somebody who only listens it tells within three seconds.
+    /// Makes the user publish a microphone track. LiveKit announces a user that publishes to the
+    /// agent at once, and a user that only listens within three seconds.
     #[must_use]
     pub fn publishing_microphone(mut self) -> Self {
         self.publish = Some("microphone");
         self
     }
 
-    /// Also publishes a track from its camera.
+    /// Makes the user publish a camera track.
     #[must_use]
     pub fn publishing_camera(mut self) -> Self {
         self.publish = Some("camera");
         self
     }
 
-    /// Waits this long for the greeting: zero when no agent is expected.
+    /// Sets how long the user waits for a greeting. Zero means that the user does not wait.
     #[must_use]
-    pub fn greeting_within(mut self, time: Duration) -> Self {
-        self.greeting_within = time;
+    pub fn greeting_timeout(mut self, timeout: Duration) -> Self {
+        self.greeting_timeout = timeout;
         self
     }
 
-    /// Joins, does all that, leaves, and reports. A refused token is a report, too, with its
-    /// `error`.
+    /// Joins, publishes, waits for the greeting, leaves, and reports. If LiveKit refuses the token,
+    /// the report says so in `error`.
     ///
     /// # Errors
-    /// When Python is missing, or the program breaks.
-    pub async fn join(self) -> Result<Report> {
-        tokio::task::spawn_blocking(move || self.join_blocking()).await?
+    /// Returns an error if Python is missing or the program fails without a report.
+    pub async fn join_and_report(self) -> Result<Report> {
+        tokio::task::spawn_blocking(move || self.join_and_report_blocking()).await?
     }
 
-    fn join_blocking(self) -> Result<Report> {
+    fn join_and_report_blocking(self) -> Result<Report> {
         let python = tools::python::LIVEKIT.interpreter()?;
-        let home = place::temporary("user", None)?;
-        let report = home.join("report.json");
-        Guarded::new("user", python, home.join("user.log"))
+        let directory = paths::create_temp_dir("user", None)?;
+        let report_file = directory.join("report.json");
+        GuardedCommand::new("user", python, directory.join("user.log"))
             .args([tools::python::script("user.py")])
-            .args(["--greeting-within", &self.greeting_within.as_secs_f32().to_string()])
+            .args(["--greeting-timeout", &self.greeting_timeout.as_secs_f32().to_string()])
             .args(self.publish.iter().flat_map(|source| ["--publish", source]))
             .env("LIVEKIT_URL", self.url)
             .env("LIVEKIT_TOKEN", self.token)
-            .env("USER_REPORT", &report)
+            .env("USER_REPORT", &report_file)
             .run()?;
-        let told = std::fs::read(report).context("the user reported nothing")?;
-        std::fs::remove_dir_all(home).ok();
-        serde_json::from_slice(&told).context("the user reported what is no report")
+        let report = std::fs::read(report_file).context("the user wrote no report")?;
+        std::fs::remove_dir_all(directory).ok();
+        serde_json::from_slice(&report).context("the user's report has unexpected fields")
     }
 }

@@ -1,49 +1,49 @@
-//! The bounded wait for a condition, the only place where a test may sleep.
+//! Bounded waiting for a condition. Tests sleep only through this file.
 
 use std::time::Duration;
 
 use anyhow::{Result, bail};
 use tokio::time::{Instant, sleep, timeout_at};
 
-const BETWEEN_LOOKS: Duration = Duration::from_millis(50);
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
-/// Looks again and again until `look` finds something, and fails naming `what` when that took
-/// longer than `timeout`.
+/// Calls `poll`, with 50 ms between the calls, until it returns `Some`, and returns that value.
 ///
-/// An error of `look` means "not yet"; the last one is part of the failure's message.
+/// An error from `poll` counts as "not yet". The message of a timeout contains `what` and the
+/// error of the last poll.
 ///
 /// # Errors
-/// When nothing was found in time.
+/// Returns an error if `poll` has returned no value within `timeout`.
 pub async fn wait_until<T>(
     what: &str,
     timeout: Duration,
-    mut look: impl AsyncFnMut() -> Result<Option<T>>,
+    mut poll: impl AsyncFnMut() -> Result<Option<T>>,
 ) -> Result<T> {
     let deadline = Instant::now() + timeout;
     let mut last_error = None;
     while Instant::now() < deadline {
-        match timeout_at(deadline, look()).await {
-            Ok(Ok(Some(found))) => return Ok(found),
+        match timeout_at(deadline, poll()).await {
+            Ok(Ok(Some(value))) => return Ok(value),
             Ok(Ok(None)) => last_error = None,
             Ok(Err(error)) => last_error = Some(error),
             Err(_) => break,
         }
-        sleep(BETWEEN_LOOKS).await;
+        sleep(POLL_INTERVAL).await;
     }
     match last_error {
-        Some(error) => bail!("waited {timeout:?} for {what} in vain: {error:#}"),
-        None => bail!("waited {timeout:?} for {what} in vain"),
+        Some(error) => bail!("timed out after {timeout:?} waiting for {what}: {error:#}"),
+        None => bail!("timed out after {timeout:?} waiting for {what}"),
     }
 }
 
-/// Lets time pass in which a fault would show.
+/// Sleeps for `duration`. Tests use this to give a fault time to show.
 ///
 /// # Errors
-/// When the machine is so busy that it takes five seconds more.
-pub async fn pass(time: Duration) -> Result<()> {
-    let begun = Instant::now();
-    wait_until("time to pass", time + Duration::from_secs(5), || async {
-        Ok((begun.elapsed() >= time).then_some(()))
+/// Returns an error if the sleep takes five seconds longer, because the machine is too busy.
+pub async fn sleep_for(duration: Duration) -> Result<()> {
+    let started = Instant::now();
+    wait_until("time to pass", duration + Duration::from_secs(5), || async {
+        Ok((started.elapsed() >= duration).then_some(()))
     })
     .await
 }
@@ -55,22 +55,22 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn what_is_found_at_a_later_look_is_returned() {
-        let mut looks = 0;
-        let found = wait_until("three looks", Duration::from_secs(5), || {
-            looks += 1;
-            let found = (looks == 3).then_some(looks);
-            async move { Ok(found) }
+    async fn value_of_later_poll_is_returned() {
+        let mut polls = 0;
+        let value = wait_until("three polls", Duration::from_secs(5), || {
+            polls += 1;
+            let value = (polls == 3).then_some(polls);
+            async move { Ok(value) }
         });
-        assert_eq!(found.await.unwrap(), 3);
+        assert_eq!(value.await.unwrap(), 3);
     }
 
     #[tokio::test]
-    async fn a_wait_in_vain_says_what_for_and_why() {
-        let waited: Result<()> =
+    async fn timeout_message_contains_condition_and_last_error() {
+        let result: Result<()> =
             wait_until("rain", Duration::from_millis(120), || async { Err(anyhow!("clear sky")) })
                 .await;
-        let message = waited.unwrap_err().to_string();
+        let message = result.unwrap_err().to_string();
         assert!(message.contains("rain") && message.contains("clear sky"), "{message}");
     }
 }

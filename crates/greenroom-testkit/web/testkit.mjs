@@ -1,14 +1,14 @@
-// What a page of the tests is told, and how it tells what it sees.
+// Gives a test page its settings, and sends its reports to the test.
 
 export const settings = await (await fetch("/settings.json")).json();
 
-export async function tell(event, what = {}) {
-  await fetch("/told", { method: "POST", body: JSON.stringify({ event, ...what }) });
+export async function report(event, fields = {}) {
+  await fetch("/reports", { method: "POST", body: JSON.stringify({ event, ...fields }) });
 }
 
-function fail(error) {
-  tell("error", { message: String(error?.stack ?? error) });
+function sendError(error) {
+  report("error", { message: String(error?.stack ?? error) });
 }
 
-addEventListener("error", ({ error, message }) => fail(error ?? message));
-addEventListener("unhandledrejection", ({ reason }) => fail(reason));
+addEventListener("error", ({ error, message }) => sendError(error ?? message));
+addEventListener("unhandledrejection", ({ reason }) => sendError(reason));

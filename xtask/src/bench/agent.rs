@@ -1,126 +1,138 @@
-//! How long it takes from a start to the agent in the room, and from a dispatch by hand.
+//! Time until the agent is in the room, after a start and after a direct call to LiveKit.
 
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use greenroom_testkit::agent::Actor;
-use greenroom_testkit::livekit::View;
-use greenroom_testkit::{caller, pass};
+use greenroom_testkit::agent::ScriptedAgent;
+use greenroom_testkit::livekit::RoomInspector;
+use greenroom_testkit::{caller, sleep_for};
 use serde_json::json;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
-use super::figure::{Finding, Reach, Unit};
-use super::stage::{Ground, Stage};
+use super::deployment::{BenchEnv, Deployment};
+use super::figure::{Measurement, Threshold, Unit};
 use super::starts;
 
-const AGENT: &str = "actor";
+const AGENT: &str = "scripted-agent";
 
-/// How often each way is gone, the first time of both for warmth alone.
+/// Number of measured pairs of a start and a direct call, plus one pair to warm up.
 const PAIRS: usize = 41;
 
-/// Processes that the worker keeps ready, so that none begins cold.
-const IDLE: usize = 3;
+/// Number of processes that the worker keeps ready, so that no job waits for a process to start.
+const IDLE_PROCESSES: usize = 3;
 
-/// In which the worker makes up for the process that the last job took.
-const TO_RECOVER: Duration = Duration::from_secs(1);
+/// Pause in which the worker starts a new process in place of the one that the last job used.
+const WORKER_RECOVERY: Duration = Duration::from_secs(1);
 
-const BETWEEN_LOOKS: Duration = Duration::from_millis(4);
+const POLL_INTERVAL: Duration = Duration::from_millis(4);
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const AGENT_TIMEOUT: Duration = Duration::from_secs(20);
 
-const RATIO: f64 = 1.05;
-const OVER: f64 = 50.0;
+/// Maximum ratio of the time after a start to the time after a direct call.
+const MAX_RATIO: f64 = 1.05;
 
-pub async fn measure(ground: &Ground) -> Result<Vec<Finding>> {
-    let stage = Stage::set(ground, "agent", &[]).await?;
-    let worker = Actor::named(AGENT).idle_processes(IDLE).start(&stage.livekit).await?;
-    let template = json!({ "name": "Actor", "agent_name": AGENT });
-    let template = stage.api.template(&template).await?;
-    let mut view = stage.livekit.view("");
-    let (mut started, mut by_hand) = (Vec::new(), Vec::new());
+const MAX_OVERHEAD_MILLISECONDS: f64 = 50.0;
+
+pub async fn measure(env: &BenchEnv) -> Result<Vec<Measurement>> {
+    let deployment = Deployment::start(env, "agent", &[]).await?;
+    let agent = ScriptedAgent::named(AGENT).idle_processes(IDLE_PROCESSES);
+    let worker = agent.start(&deployment.livekit).await?;
+    let template = json!({ "name": "Agent", "agent_name": AGENT });
+    let template = deployment.api.create_template(&template).await?;
+    let mut inspector = deployment.livekit.inspect_room("");
+    let (mut starts, mut direct_calls) = (Vec::new(), Vec::new());
     for pair in 0..PAIRS {
-        // Who goes second may find what the first has warmed, or used up.
-        for way in [pair, pair + 1] {
-            pass(TO_RECOVER).await?;
-            if way % 2 == 0 {
-                started.push(start(&stage, &mut view, &template).await?);
+        // The order alternates, because the first one may warm caches or use up a ready process.
+        for turn in [pair, pair + 1] {
+            sleep_for(WORKER_RECOVERY).await?;
+            if turn % 2 == 0 {
+                starts.push(start(&deployment, &mut inspector, &template).await?);
             } else {
-                by_hand.push(dispatch(&stage, &mut view, ground, pair).await?);
+                direct_calls.push(call_livekit(&deployment, &mut inspector, env, pair).await?);
             }
         }
     }
     let jobs = worker.jobs()?.len();
-    ensure!(jobs == 2 * PAIRS, "{jobs} jobs were begun for {} agents", 2 * PAIRS);
-    let (started, by_hand) = (median(&started[1..]), median(&by_hand[1..]));
-    let says =
-        format!("a start {started:.0} ms, by hand {by_hand:.0} ms: medians of {}", PAIRS - 1);
+    ensure!(jobs == 2 * PAIRS, "{jobs} jobs were started for {} agents", 2 * PAIRS);
+    let (start, direct) = (median(&starts[1..]), median(&direct_calls[1..]));
+    let description =
+        format!("start {start:.0} ms, direct call {direct:.0} ms: medians of {}", PAIRS - 1);
     Ok(vec![
-        Finding {
-            measured: started / by_hand,
-            reach: Reach::AtMost(RATIO),
+        Measurement {
+            measured: start / direct,
+            threshold: Threshold::AtMost(MAX_RATIO),
             unit: Unit::Times,
-            says,
+            description,
         },
-        Finding {
-            measured: started - by_hand,
-            reach: Reach::AtMost(OVER),
+        Measurement {
+            measured: start - direct,
+            threshold: Threshold::AtMost(MAX_OVERHEAD_MILLISECONDS),
             unit: Unit::Milliseconds,
-            says: "from POST to the agent in the room, more than by hand".to_owned(),
+            description: "longer than the direct call, from request to agent in the room"
+                .to_owned(),
         },
     ])
 }
 
-async fn start(stage: &Stage, view: &mut View, template: &str) -> Result<Duration> {
-    let session = starts::one(&stage.api, template).await?;
-    let took = seen(view, &session.room, session.begun).await?;
-    stage.api.end(&session.id).await?;
+async fn start(
+    deployment: &Deployment,
+    inspector: &mut RoomInspector,
+    template: &str,
+) -> Result<Duration> {
+    let session = starts::start_session(&deployment.api, template).await?;
+    let took = wait_for_agent(inspector, &session.room, session.begun).await?;
+    deployment.api.end(&session.id).await?;
     Ok(took)
 }
 
-/// The control: the one call that somebody makes who asks LiveKit alone.
-async fn dispatch(
-    stage: &Stage,
-    view: &mut View,
-    ground: &Ground,
+/// The control: the single call to LiveKit that does the same without Greenroom.
+async fn call_livekit(
+    deployment: &Deployment,
+    inspector: &mut RoomInspector,
+    env: &BenchEnv,
     number: usize,
 ) -> Result<Duration> {
-    let livekit = &stage.livekit;
-    let room = format!("by-hand-{number}");
+    let livekit = &deployment.livekit;
+    let room = format!("direct-{number}");
     let claims = json!({
-        "iss": livekit.api_key(), "exp": caller::in_seconds(60), "video": { "roomCreate": true },
+        "iss": livekit.api_key(), "exp": caller::seconds_from_now(60), "video": { "roomCreate": true },
     });
     let token = caller::token(livekit.api_secret(), &claims);
     let begun = Instant::now();
-    let opened = ground
+    let response = env
         .client
         .post(format!("{}/twirp/livekit.RoomService/CreateRoom", livekit.api_url()))
         .bearer_auth(token)
         .json(&json!({ "name": room, "agents": [{ "agent_name": AGENT, "metadata": "{}" }] }))
         .send()
         .await?;
-    opened.error_for_status()?;
-    let took = seen(view, &room, begun).await?;
+    response.error_for_status()?;
+    let took = wait_for_agent(inspector, &room, begun).await?;
     livekit.delete_room(&room).await?;
     Ok(took)
 }
 
-/// Looks until an agent is in the room and active, and says how long ago it was begun.
-async fn seen(view: &mut View, room: &str, begun: Instant) -> Result<Duration> {
-    view.turn_to(room);
-    let mut looks = interval(BETWEEN_LOOKS);
-    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let look = async {
+/// Polls the room until it has an active agent, and returns the time since `begun`.
+async fn wait_for_agent(
+    inspector: &mut RoomInspector,
+    room: &str,
+    begun: Instant,
+) -> Result<Duration> {
+    inspector.set_room(room);
+    let mut ticks = interval(POLL_INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let poll = async {
         loop {
-            looks.tick().await;
-            if !view.agents().await?.is_empty() {
+            ticks.tick().await;
+            if !inspector.active_agents().await?.is_empty() {
                 return anyhow::Ok(begun.elapsed());
             }
         }
     };
-    timeout(PATIENCE, look).await.context("no agent came")?
+    timeout(AGENT_TIMEOUT, poll).await.context("no agent joined the room")?
 }
 
-/// In milliseconds.
+/// Returns the median in milliseconds.
 fn median(times: &[Duration]) -> f64 {
     let mut times = times.to_vec();
     times.sort_unstable();

@@ -1,190 +1,217 @@
-//! Whether the keeper is in time with ten thousand sessions, and what of a core it takes.
+//! The keeper with 10,000 sessions: how late it enforces deadlines, and its CPU time.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use chrono::DateTime;
-use greenroom_testkit::{caller, pass};
+use greenroom_testkit::{caller, sleep_for};
 use serde_json::{Value, json};
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::figure::{Finding, Reach, Unit};
-use super::stage::{Ground, Stage};
-use super::starts::Started;
-use super::{process, starts, told};
+use super::deployment::{BenchEnv, Deployment};
+use super::figure::{Measurement, Threshold, Unit};
+use super::starts::StartedSession;
+use super::{process, starts, webhook_load};
 use crate::api::{Api, text};
 
-const LIVE: usize = 10_000;
+/// Number of sessions that stay alive during the measurement.
+const SESSIONS: usize = 10_000;
 
-/// How many of them have a user, for all that is told: LiveKit is asked for more of those. They are
-/// told of in one go, and so are all due in the same second from then on.
-const ACTIVE: usize = LIVE / 2;
+/// Number of sessions with a user, according to webhooks. The keeper makes more calls to LiveKit for
+/// an active session. The webhooks arrive in one burst, so all active sessions are checked in the
+/// same second from then on.
+const ACTIVE_SESSIONS: usize = SESSIONS / 2;
 
-/// The shortest that a template can have.
+/// The shortest join window that a template can have.
 const JOIN_WINDOW: Duration = Duration::from_secs(30);
 
-/// As long as sessions of this window are started. Their deadlines pass in the same time later: that
-/// is when the keeper is measured, and everything else has settled.
-const MEASURED: Duration = Duration::from_mins(1);
+/// Time in which sessions with [`JOIN_WINDOW`] are started. The keeper's CPU time is measured for
+/// the same time, one join window later: then the deadlines pass, and the load of the setup is over.
+const MEASUREMENT: Duration = Duration::from_mins(1);
 
-const BETWEEN_STARTS: Duration = Duration::from_millis(200);
+const START_INTERVAL: Duration = Duration::from_millis(200);
 
-const BETWEEN_LOOKS: Duration = Duration::from_millis(500);
+const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
-/// How often a keeper looks at what rests, in seconds.
-const RECONCILE: u32 = 30;
+/// `GREENROOM_RECONCILE_SECONDS`: how often a keeper checks an idle session.
+const RECONCILE_SECONDS: u32 = 30;
 
-/// In which the last deadline is kept, or is too late.
-const TO_BE_SEEN: Duration = Duration::from_secs(3);
+/// Time after the last deadline in which polling continues, so that a late expiry is seen.
+const LAST_POLLS: Duration = Duration::from_secs(3);
 
-/// How many deadlines have to pass: on a quiet machine it is three hundred.
-const ENOUGH: usize = 200;
+/// Minimum number of deadlines. An idle machine reaches 300.
+const MIN_DEADLINES: usize = 200;
 
-const OF_A_CORE: f64 = 15.0;
-const LATE: f64 = 2.0;
+const MAX_CPU_PERCENT: f64 = 15.0;
 
-/// What the service used, and how often it looked, while deadlines passed.
-struct Used {
-    percent: f64,
-    looks: i64,
-    /// How often LiveKit did not answer the service.
-    silent: usize,
+const MAX_SECONDS_LATE: f64 = 2.0;
+
+/// Log messages of the keeper about calls to LiveKit that failed.
+const FAILURE_MESSAGES: [&str; 4] = [
+    "failed to list rooms",
+    "failed to observe room",
+    "failed to execute action",
+    "failed to finish actions in time",
+];
+
+/// The work of the service while deadlines pass.
+struct Usage {
+    cpu_percent: f64,
+    /// Number of sessions that were checked, each check counted.
+    checks: i64,
+    /// Number of [`FAILURE_MESSAGES`] in the log.
+    failures: usize,
 }
 
-pub async fn measure(ground: &Ground) -> Result<Vec<Finding>> {
-    let reconcile = RECONCILE.to_string();
+pub async fn measure(env: &BenchEnv) -> Result<Vec<Measurement>> {
+    let reconcile = RECONCILE_SECONDS.to_string();
     let settings = [("GREENROOM_RECONCILE_SECONDS", reconcile.as_str())];
-    let stage = Stage::set(ground, "deadlines", &settings).await?;
+    let deployment = Deployment::start(env, "deadlines", &settings).await?;
+    let api = &deployment.api;
     let long = json!({
         "name": "Long", "join_window_seconds": 3_600, "reconnect_window_seconds": 3_600,
     });
+    let long = api.create_template(&long).await?;
     let short = json!({ "name": "Short", "join_window_seconds": JOIN_WINDOW.as_secs() });
-    let (long, short) = (stage.api.template(&long).await?, stage.api.template(&short).await?);
-    let live = starts::many(&stage.api, &long, LIVE).await?;
-    users_come(&stage, &live[..ACTIVE]).await?;
-    let (latest, used) =
-        tokio::try_join!(deadlines(&stage.api, &short), use_while_they_pass(&stage, &long))?;
-    all_live_on(&stage, &long).await?;
-    let Used { percent, looks, silent } = used;
-    let seconds = MEASURED.as_secs();
-    let silent =
-        if silent == 0 { String::new() } else { format!(", LiveKit silent {silent} times") };
+    let short = api.create_template(&short).await?;
+    let sessions = starts::start_sessions(api, &long, SESSIONS).await?;
+    send_users_joined(&deployment, &sessions[..ACTIVE_SESSIONS]).await?;
+    let (lateness, usage) =
+        tokio::try_join!(measure_lateness(api, &short), measure_usage(&deployment, &long))?;
+    check_sessions_alive(&deployment, &long).await?;
+    let Usage { cpu_percent, checks, failures } = usage;
+    let seconds = MEASUREMENT.as_secs();
+    let failures = if failures == 0 {
+        String::new()
+    } else {
+        format!(", {failures} failed observations or actions")
+    };
     Ok(vec![
-        Finding {
-            measured: percent,
-            reach: Reach::AtMost(OF_A_CORE),
+        Measurement {
+            measured: cpu_percent,
+            threshold: Threshold::AtMost(MAX_CPU_PERCENT),
             unit: Unit::PercentOfACore,
-            says: format!("of a core: {LIVE} sessions, {looks} looks in {seconds} s{silent}"),
+            description: format!(
+                "of a core: {SESSIONS} sessions, {checks} checks in {seconds} s{failures}"
+            ),
         },
-        latest,
+        lateness,
     ])
 }
 
-async fn users_come(stage: &Stage, sessions: &[Started]) -> Result<()> {
-    let at = caller::in_seconds(0);
-    let joined = sessions.iter().enumerate().map(|(number, session)| {
-        let event = told::event("participant_joined", &session.room, number, number, at);
-        told::request(&stage.livekit, &event)
+async fn send_users_joined(deployment: &Deployment, sessions: &[StartedSession]) -> Result<()> {
+    let at = caller::seconds_from_now(0);
+    let requests = sessions.iter().enumerate().map(|(number, session)| {
+        let event = webhook_load::event("participant_joined", &session.room, number, number, at);
+        webhook_load::request(&deployment.livekit, &event)
     });
-    told::send(stage.service.address(), joined.collect()).await?;
+    webhook_load::send(deployment.service.address(), requests.collect()).await?;
     Ok(())
 }
 
-/// The control: sessions that are over cost nothing.
-async fn all_live_on(stage: &Stage, template: &str) -> Result<()> {
-    for (status, count) in [("active", ACTIVE), ("pending", LIVE - ACTIVE)] {
-        let of_status = format!(
+/// The control: all sessions are still alive. Ended sessions would cost nothing.
+async fn check_sessions_alive(deployment: &Deployment, template: &str) -> Result<()> {
+    for (status, count) in [("active", ACTIVE_SESSIONS), ("pending", SESSIONS - ACTIVE_SESSIONS)] {
+        let with_status = format!(
             "select count(*) from sessions
              where session_template_id = '{template}' and status = '{status}'"
         );
-        let found = usize::try_from(stage.number(&of_status).await?)?;
-        ensure!(found == count, "{found} sessions are {status}, and {count} should be");
+        let found = usize::try_from(deployment.number(&with_status).await?)?;
+        ensure!(found == count, "{found} sessions are {status} instead of {count}");
     }
     Ok(())
 }
 
-/// What the service uses while deadlines pass.
-async fn use_while_they_pass(stage: &Stage, template: &str) -> Result<Used> {
-    // A claim and a look that is written are one each.
-    let revisions = format!(
+async fn measure_usage(deployment: &Deployment, template: &str) -> Result<Usage> {
+    // A check increments the revision twice: when it claims the session and when it writes back.
+    let checks = format!(
         "select (sum(revision) / 2)::bigint from sessions where session_template_id = '{template}'"
     );
-    let pid = stage.service.pid()?;
-    let silent = || stage.service.log_lines("LiveKit did not");
-    pass(JOIN_WINDOW).await?;
-    let silent_before = silent();
-    let (begun, looked, used) =
-        (Instant::now(), stage.number(&revisions).await?, process::processor_time(pid)?);
-    pass(MEASURED).await?;
-    let used = process::processor_time(pid)?.saturating_sub(used);
+    let pid = deployment.service.pid()?;
+    let count_failures = || deployment.service.count_log_lines(&FAILURE_MESSAGES);
+    sleep_for(JOIN_WINDOW).await?;
+    let failures_before = count_failures();
+    let (begun, checks_before, cpu_before) =
+        (Instant::now(), deployment.number(&checks).await?, process::processor_time(pid)?);
+    sleep_for(MEASUREMENT).await?;
+    let cpu_time = process::processor_time(pid)?.saturating_sub(cpu_before);
     let took = begun.elapsed();
-    let looks = stage.number(&revisions).await? - looked;
-    // The control: a keeper that looks less often than it is told to is cheap.
-    let due = took.as_secs_f64() / f64::from(RECONCILE) * f64::from(u32::try_from(LIVE)?);
-    let made = f64::from(i32::try_from(looks)?);
-    ensure!(made >= 0.95 * due, "{looks} looks were made, and {due:.0} were due");
-    let percent = used.as_secs_f64() / took.as_secs_f64() * 100.0;
-    Ok(Used { percent, looks, silent: silent() - silent_before })
+    let checks = deployment.number(&checks).await? - checks_before;
+    // The control: a keeper that checks less often than configured would be cheaper.
+    let due =
+        took.as_secs_f64() / f64::from(RECONCILE_SECONDS) * f64::from(u32::try_from(SESSIONS)?);
+    ensure!(
+        f64::from(i32::try_from(checks)?) >= 0.95 * due,
+        "the keeper made {checks} checks, but {due:.0} were due"
+    );
+    let cpu_percent = cpu_time.as_secs_f64() / took.as_secs_f64() * 100.0;
+    Ok(Usage { cpu_percent, checks, failures: count_failures() - failures_before })
 }
 
-/// Starts sessions that nobody joins, and sees when each is expired: by what it says itself, and by
-/// when the API no longer shows it as pending.
-async fn deadlines(api: &Api, template: &str) -> Result<Finding> {
-    let (due, seen) = start_and_watch(api, template).await?;
-    let mut said = Vec::new();
-    for id in due.keys() {
-        said.push(lateness(&api.session(id).await?)?);
+/// Starts sessions that no user joins, and measures how late each expires: by its own timestamps,
+/// and by when the API no longer lists it as pending.
+async fn measure_lateness(api: &Api, template: &str) -> Result<Measurement> {
+    let (deadlines, latest_seen) = start_and_poll(api, template).await?;
+    let mut lateness = Vec::new();
+    for id in deadlines.keys() {
+        lateness.push(recorded_lateness(&api.session(id).await?)?);
     }
-    said.sort_by(f64::total_cmp);
-    let (count, half) = (said.len(), said.get(said.len() / 2).copied().unwrap_or_default());
-    ensure!(count >= ENOUGH, "only {count} sessions could be started whose deadline was to pass");
-    Ok(Finding {
-        measured: said.last().copied().unwrap_or_default().max(seen),
-        reach: Reach::AtMost(LATE),
+    lateness.sort_by(f64::total_cmp);
+    let count = lateness.len();
+    let median = lateness.get(count / 2).copied().unwrap_or_default();
+    ensure!(
+        count >= MIN_DEADLINES,
+        "only {count} sessions could be started in time instead of at least {MIN_DEADLINES}"
+    );
+    Ok(Measurement {
+        measured: lateness.last().copied().unwrap_or_default().max(latest_seen),
+        threshold: Threshold::AtMost(MAX_SECONDS_LATE),
         unit: Unit::Seconds,
-        says: format!(
-            "late at most, of {count} deadlines that passed meanwhile; half within {half:.2} s"
-        ),
+        description: format!("late at most, over {count} deadlines; median {median:.2} s"),
     })
 }
 
-/// When each session is to expire, and how late one was still seen as pending, in seconds.
-async fn start_and_watch(api: &Api, template: &str) -> Result<(HashMap<String, Instant>, f64)> {
-    let (begun, mut due, mut seen) = (Instant::now(), HashMap::new(), 0.0_f64);
-    let (mut starts, mut looks) = (interval(BETWEEN_STARTS), interval(BETWEEN_LOOKS));
-    for ticks in [&mut starts, &mut looks] {
+/// Returns the deadline of each started session, and how late a session was still listed as
+/// pending, in seconds.
+async fn start_and_poll(api: &Api, template: &str) -> Result<(HashMap<String, Instant>, f64)> {
+    let (begun, mut deadlines, mut latest) = (Instant::now(), HashMap::new(), 0.0_f64);
+    let (mut starts, mut polls) = (interval(START_INTERVAL), interval(POLL_INTERVAL));
+    for ticks in [&mut starts, &mut polls] {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     }
-    while begun.elapsed() < MEASURED + JOIN_WINDOW + TO_BE_SEEN {
+    while begun.elapsed() < MEASUREMENT + JOIN_WINDOW + LAST_POLLS {
         tokio::select! {
-            _ = starts.tick(), if begun.elapsed() < MEASURED => {
-                let session = starts::one(api, template).await?;
-                due.insert(session.id, session.begun + JOIN_WINDOW);
+            _ = starts.tick(), if begun.elapsed() < MEASUREMENT => {
+                let session = starts::start_session(api, template).await?;
+                deadlines.insert(session.id, session.begun + JOIN_WINDOW);
             }
-            _ = looks.tick() => seen = seen.max(overdue(&api.pending(template).await?, &due)?),
+            _ = polls.tick() => {
+                let pending = api.pending_sessions(template).await?;
+                latest = latest.max(longest_overdue(&pending, &deadlines)?);
+            }
         }
     }
-    Ok((due, seen))
+    Ok((deadlines, latest))
 }
 
-/// How late the latest of these is that are still pending, in seconds.
-fn overdue(pending: &Value, due: &HashMap<String, Instant>) -> Result<f64> {
+/// Returns by how much the most overdue pending session is overdue, in seconds.
+fn longest_overdue(pending: &Value, deadlines: &HashMap<String, Instant>) -> Result<f64> {
     let now = Instant::now();
-    let mut latest = 0.0_f64;
-    for session in pending.as_array().context("the list is none")? {
-        if let Some(by) = due.get(&text(session, "id")?) {
-            latest = latest.max(now.saturating_duration_since(*by).as_secs_f64());
+    let mut longest = 0.0_f64;
+    for session in pending.as_array().context("the list of sessions is not an array")? {
+        if let Some(deadline) = deadlines.get(&text(session, "id")?) {
+            longest = longest.max(now.saturating_duration_since(*deadline).as_secs_f64());
         }
     }
-    Ok(latest)
+    Ok(longest)
 }
 
-/// By how much it ended after its deadline, in seconds.
-fn lateness(session: &Value) -> Result<f64> {
-    ensure!(session["status"] == "expired", "it should have expired: {session}");
-    let at = |field| -> Result<_> { Ok(DateTime::parse_from_rfc3339(&text(session, field)?)?) };
-    let late = (at("ended_at")? - at("join_by")?).as_seconds_f64();
-    ensure!(late >= 0.0, "it expired before its time: {session}");
+/// Returns how long after its deadline the session ended, in seconds.
+fn recorded_lateness(session: &Value) -> Result<f64> {
+    ensure!(session["status"] == "expired", "the session has not expired: {session}");
+    let time = |field| -> Result<_> { Ok(DateTime::parse_from_rfc3339(&text(session, field)?)?) };
+    let late = (time("ended_at")? - time("join_by")?).as_seconds_f64();
+    ensure!(late >= 0.0, "the session expired before its deadline: {session}");
     Ok(late)
 }

@@ -1,35 +1,36 @@
-//! What is measured, and what it has to reach.
+//! Figures: what is measured, in which unit, and the threshold it must pass.
 
 use std::fmt;
 use std::pin::Pin;
 
 use anyhow::Result;
 
-use super::stage::Ground;
-use super::{agent, deadlines, limits, waits, webhooks};
+use super::deployment::BenchEnv;
+use super::{agent, callers, comparison, deadlines, limits, memory, names, pages, waits, webhooks};
 
-/// Something to measure.
+/// A named measurement with its thresholds.
 pub struct Figure {
     pub name: &'static str,
-    /// What is under way while it is measured.
-    pub says: &'static str,
+    /// Shown while the measurement runs.
+    pub description: &'static str,
     pub measure: Measure,
 }
 
-type Measure = for<'a> fn(&'a Ground) -> Pin<Box<dyn Future<Output = Result<Vec<Finding>>> + 'a>>;
+type Measure =
+    for<'a> fn(&'a BenchEnv) -> Pin<Box<dyn Future<Output = Result<Vec<Measurement>>> + 'a>>;
 
 /// One measured number.
 #[derive(Debug)]
-pub struct Finding {
+pub struct Measurement {
     pub measured: f64,
-    pub reach: Reach,
+    pub threshold: Threshold,
     pub unit: Unit,
-    /// Of what it is the measure.
-    pub says: String,
+    /// What was measured, and the numbers behind it.
+    pub description: String,
 }
 
 #[derive(Debug, Clone, Copy)]
-pub enum Reach {
+pub enum Threshold {
     AtMost(f64),
     AtLeast(f64),
 }
@@ -37,6 +38,7 @@ pub enum Reach {
 #[derive(Debug, Clone, Copy)]
 pub enum Unit {
     Times,
+    Microseconds,
     Milliseconds,
     Seconds,
     PercentOfACore,
@@ -44,57 +46,63 @@ pub enum Unit {
     Megabytes,
 }
 
-/// Every figure of the keeper's.
-pub fn of_keeper() -> Vec<Figure> {
+/// The figures of `cargo xtask bench keeper`.
+pub fn keeper() -> Vec<Figure> {
     vec![
-        figure("agent", "sending for agents, by a start and by hand", |ground| {
-            Box::pin(agent::measure(ground))
+        figure("agent", "dispatching agents, by starts and by hand", |env| {
+            Box::pin(agent::measure(env))
         }),
-        figure("deadlines", "keeping ten thousand sessions", |ground| {
-            Box::pin(deadlines::measure(ground))
-        }),
-        figure("webhooks", "telling of users who come and go", |ground| {
-            Box::pin(webhooks::measure(ground))
-        }),
-        figure("waits", "holding a thousand requests", |ground| Box::pin(waits::measure(ground))),
+        figure("deadlines", "reconciling 10,000 sessions", |env| Box::pin(deadlines::measure(env))),
+        figure("webhooks", "sending webhooks", |env| Box::pin(webhooks::measure(env))),
+        figure("waits", "holding 1,000 requests", |env| Box::pin(waits::measure(env))),
     ]
 }
 
-/// Every figure of a start's.
-pub fn of_starts() -> Vec<Figure> {
-    vec![figure("limits", "starting in turns, with limits and without", |ground| {
-        Box::pin(limits::measure(ground))
-    })]
+/// The figures of `cargo xtask bench starts`.
+pub fn starts() -> Vec<Figure> {
+    vec![
+        figure("limits", "starting with and without limits", |env| Box::pin(limits::measure(env))),
+        figure("memory", "starting 100,000 sessions", |env| Box::pin(memory::measure(env))),
+        figure("callers", "verifying tokens", |env| Box::pin(callers::measure(env))),
+        figure("pages", "listing 1,000,000 sessions", |env| Box::pin(pages::measure(env))),
+        figure("names", "generating room names", |env| Box::pin(names::measure(env))),
+    ]
 }
 
-fn figure(name: &'static str, says: &'static str, measure: Measure) -> Figure {
-    Figure { name, says, measure }
+/// The figure of `cargo xtask bench starts --against`.
+pub fn against() -> Vec<Figure> {
+    vec![figure("against", "alternating both builds", |env| Box::pin(comparison::measure(env)))]
 }
 
-impl Finding {
-    pub fn reaches(&self) -> bool {
-        match self.reach {
-            Reach::AtMost(bound) => self.measured <= bound,
-            Reach::AtLeast(bound) => self.measured >= bound,
+fn figure(name: &'static str, description: &'static str, measure: Measure) -> Figure {
+    Figure { name, description, measure }
+}
+
+impl Measurement {
+    pub fn passes(&self) -> bool {
+        match self.threshold {
+            Threshold::AtMost(bound) => self.measured <= bound,
+            Threshold::AtLeast(bound) => self.measured >= bound,
         }
     }
 }
 
-impl fmt::Display for Finding {
-    /// Columns, as wide as their heads.
+impl fmt::Display for Measurement {
+    /// Columns as wide as the table's head.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let reach = match self.reach {
-            Reach::AtMost(bound) => format!("at most {}", self.unit.tell(bound)),
-            Reach::AtLeast(bound) => format!("at least {}", self.unit.tell(bound)),
+        let threshold = match self.threshold {
+            Threshold::AtMost(bound) => format!("at most {}", self.unit.format(bound)),
+            Threshold::AtLeast(bound) => format!("at least {}", self.unit.format(bound)),
         };
-        write!(f, "{:>12}   {reach:<18} {}", self.unit.tell(self.measured), self.says)
+        write!(f, "{:>12}   {threshold:<18} {}", self.unit.format(self.measured), self.description)
     }
 }
 
 impl Unit {
-    fn tell(self, value: f64) -> String {
+    fn format(self, value: f64) -> String {
         match self {
             Self::Times => format!("{value:.2} ×"),
+            Self::Microseconds => format!("{value:.1} µs"),
             Self::Milliseconds => format!("{value:.0} ms"),
             Self::Seconds => format!("{value:.2} s"),
             Self::PercentOfACore => format!("{value:.1} %"),
@@ -109,14 +117,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_bound_holds_on_its_own_side_only() {
-        let reaches = |measured, reach| {
-            Finding { measured, reach, unit: Unit::PerSecond, says: String::new() }.reaches()
+    fn threshold_bounds_one_side() {
+        let passes = |measured, threshold| {
+            Measurement { measured, threshold, unit: Unit::PerSecond, description: String::new() }
+                .passes()
         };
-        assert!(reaches(2_000.0, Reach::AtLeast(2_000.0)));
-        assert!(!reaches(1_999.9, Reach::AtLeast(2_000.0)));
-        assert!(reaches(60.0, Reach::AtMost(60.0)));
-        assert!(!reaches(60.1, Reach::AtMost(60.0)));
-        assert!(!reaches(f64::NAN, Reach::AtMost(60.0)), "what is no number reaches nothing");
+        assert!(passes(2_000.0, Threshold::AtLeast(2_000.0)));
+        assert!(!passes(1_999.9, Threshold::AtLeast(2_000.0)));
+        assert!(passes(60.0, Threshold::AtMost(60.0)));
+        assert!(!passes(60.1, Threshold::AtMost(60.0)));
+        assert!(!passes(f64::NAN, Threshold::AtMost(60.0)), "what is no number passes nothing");
     }
 }

@@ -1,4 +1,4 @@
-//! Many sessions, started as fast as it goes.
+//! Starts of single sessions, and of many sessions concurrently.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,61 +13,67 @@ use crate::api::{Api, text};
 /// The user of every session.
 pub const USER: &str = "ann";
 
-const AT_ONCE: usize = 8;
+/// Number of concurrent starts.
+const CONCURRENCY: usize = 8;
 
-/// A LiveKit that opens thousands of rooms at once on a machine it shares is out of breath at times,
-/// and a start then fails.
-const ATTEMPTS: usize = 5;
+/// Maximum number of attempts per session. A start can fail while LiveKit is overloaded by thousands
+/// of new rooms on a shared machine.
+const MAX_ATTEMPTS: usize = 5;
 
-const TO_BREATHE: Duration = Duration::from_secs(1);
+const RETRY_DELAY: Duration = Duration::from_secs(1);
 
-/// A session that was started.
+/// A started session.
 #[derive(Debug, Clone)]
-pub struct Started {
+pub struct StartedSession {
     pub id: String,
     pub room: String,
-    /// When it was asked for.
+    /// When the successful start was requested.
     pub begun: Instant,
 }
 
-/// Starts a session of a template.
-pub async fn one(api: &Api, template: &str) -> Result<Started> {
+/// Starts a session of a template. Retries a failed start.
+pub async fn start_session(api: &Api, template: &str) -> Result<StartedSession> {
     let mut attempts = 0;
     loop {
         attempts += 1;
         let begun = Instant::now();
         match api.start(template, USER, None).await {
-            Err(error) if attempts == ATTEMPTS => return Err(error),
-            Err(_) => sleep(TO_BREATHE).await,
-            Ok(answer) => {
-                let (id, room) = (text(&answer, "session_id")?, text(&answer, "room_name")?);
-                return Ok(Started { id, room, begun });
+            Err(error) if attempts == MAX_ATTEMPTS => return Err(error),
+            Err(_) => sleep(RETRY_DELAY).await,
+            Ok(response) => {
+                let (id, room) = (text(&response, "session_id")?, text(&response, "room_name")?);
+                return Ok(StartedSession { id, room, begun });
             }
         }
     }
 }
 
-/// Starts so many sessions of a template.
-pub async fn many(api: &Api, template: &str, count: usize) -> Result<Vec<Started>> {
-    let left = Arc::new(AtomicUsize::new(count));
+/// Starts this number of sessions of a template.
+pub async fn start_sessions(
+    api: &Api,
+    template: &str,
+    count: usize,
+) -> Result<Vec<StartedSession>> {
+    let remaining = Arc::new(AtomicUsize::new(count));
     let mut starters = JoinSet::new();
-    for _ in 0..AT_ONCE {
-        starters.spawn(start_while_any(api.clone(), template.to_owned(), left.clone()));
+    for _ in 0..CONCURRENCY {
+        starters.spawn(start_remaining(api.clone(), template.to_owned(), remaining.clone()));
     }
     let started: Result<Vec<_>> = starters.join_all().await.into_iter().collect();
     Ok(started?.concat())
 }
 
-async fn start_while_any(
+async fn start_remaining(
     api: Api,
     template: String,
-    left: Arc<AtomicUsize>,
-) -> Result<Vec<Started>> {
-    let take =
-        || left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
+    remaining: Arc<AtomicUsize>,
+) -> Result<Vec<StartedSession>> {
+    let take_one = || {
+        remaining.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |count| count.checked_sub(1))
+    };
     let mut started = Vec::new();
-    while take().is_ok() {
-        started.push(one(&api, &template).await?);
+    while take_one().is_ok() {
+        started.push(start_session(&api, &template).await?);
     }
     Ok(started)
 }

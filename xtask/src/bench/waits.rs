@@ -1,98 +1,105 @@
-//! What a thousand requests cost that are held until an agent is there.
+//! Memory and database load of 1,000 requests that are held until their agents are ready.
 
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use greenroom_testkit::pass;
+use greenroom_testkit::sleep_for;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
-use super::figure::{Finding, Reach, Unit};
-use super::stage::{Ground, Stage};
-use super::starts::Started;
+use super::deployment::{BenchEnv, Deployment};
+use super::figure::{Measurement, Threshold, Unit};
+use super::starts::StartedSession;
 use super::{process, starts};
 
+/// Number of held requests.
 const HELD: usize = 1_000;
 
-const MEMORY: f64 = 60.0;
+const MAX_MEGABYTES: f64 = 60.0;
 
-/// One query looks for all who wait, four times a second; a little is for what is not theirs.
-const QUERIES: f64 = 5.0;
+/// One query polls the sessions of all held requests four times per second. The fifth transaction
+/// is a tolerance for other work.
+const MAX_TRANSACTIONS_PER_SECOND: f64 = 5.0;
 
-/// How long transactions are counted: a wait is thirty seconds.
-const COUNTED: u32 = 15;
+/// Time in which transactions are counted. A request is held for 30 s.
+const COUNT_SECONDS: u32 = 15;
 
-/// PostgreSQL tells of transactions a second late, and where a connection rests, ten.
-const TO_BE_COUNTED: Duration = Duration::from_secs(11);
+/// PostgreSQL reports the transactions of a busy connection up to 1 s late, and those of an idle
+/// connection up to 10 s late.
+const STATISTICS_DELAY: Duration = Duration::from_secs(11);
 
-pub async fn measure(ground: &Ground) -> Result<Vec<Finding>> {
-    // Nothing but the requests is to change within the time.
-    let stage = Stage::set(ground, "waits", &[("GREENROOM_RECONCILE_SECONDS", "3600")]).await?;
+pub async fn measure(env: &BenchEnv) -> Result<Vec<Measurement>> {
+    // The keeper checks these sessions only after the measurement.
+    let settings = [("GREENROOM_RECONCILE_SECONDS", "3600")];
+    let deployment = Deployment::start(env, "waits", &settings).await?;
     let template = json!({
-        "name": "Waited for", "agent_name": "nobody-here", "room_creation": "on_join",
+        "name": "Waited for", "agent_name": "unserved-agent", "room_creation": "on_join",
         "join_window_seconds": 3_600,
     });
-    let template = stage.api.template(&template).await?;
-    let sessions = starts::many(&stage.api, &template, HELD).await?;
-    let pid = stage.service.pid()?;
-    pass(TO_BE_COUNTED).await?;
-    let (idle_queries, idle_memory) = used(&stage, pid).await?;
-    let mut held = hold(&stage, sessions);
-    // Each asks once for itself, at first.
-    pass(Duration::from_secs(4)).await?;
-    let (queries, memory) = used(&stage, pid).await?;
-    ensure!(held.try_join_next().is_none(), "a request was not held");
-    all_are_answered(held).await?;
+    let template = deployment.api.create_template(&template).await?;
+    let sessions = starts::start_sessions(&deployment.api, &template, HELD).await?;
+    let pid = deployment.service.pid()?;
+    sleep_for(STATISTICS_DELAY).await?;
+    let (idle_rate, idle_memory) = measure_usage(&deployment, pid).await?;
+    let mut held = hold(&deployment, sessions);
+    // Each request reads its own session once before it is held.
+    sleep_for(Duration::from_secs(4)).await?;
+    let (rate, memory) = measure_usage(&deployment, pid).await?;
+    ensure!(held.try_join_next().is_none(), "a request returned before the measurement ended");
+    check_responses(held).await?;
     Ok(vec![
-        Finding {
+        Measurement {
             measured: memory,
-            reach: Reach::AtMost(MEMORY),
+            threshold: Threshold::AtMost(MAX_MEGABYTES),
             unit: Unit::Megabytes,
-            says: format!("resident with {HELD} held, {idle_memory:.1} MB with none"),
+            description: format!("resident with {HELD} held requests, {idle_memory:.1} MB without"),
         },
-        Finding {
-            measured: queries - idle_queries,
-            reach: Reach::AtMost(QUERIES),
+        Measurement {
+            measured: rate - idle_rate,
+            threshold: Threshold::AtMost(MAX_TRANSACTIONS_PER_SECOND),
             unit: Unit::PerSecond,
-            says: format!("transactions more: {queries:.1} /s with, {idle_queries:.1} /s without"),
+            description: format!(
+                "additional transactions: {rate:.1} /s with held requests, {idle_rate:.1} /s without"
+            ),
         },
     ])
 }
 
-/// Transactions a second, and the most memory there was, over the next seconds.
-async fn used(stage: &Stage, pid: u32) -> Result<(f64, f64)> {
-    let before = transactions(stage).await?;
+/// Returns transactions per second and the maximum memory in megabytes, over [`COUNT_SECONDS`].
+async fn measure_usage(deployment: &Deployment, pid: u32) -> Result<(f64, f64)> {
+    let before = transactions(deployment).await?;
     let mut memory = 0.0_f64;
-    for _ in 0..COUNTED {
-        pass(Duration::from_secs(1)).await?;
+    for _ in 0..COUNT_SECONDS {
+        sleep_for(Duration::from_secs(1)).await?;
         memory = memory.max(process::resident(pid)?);
     }
-    let done = u32::try_from(transactions(stage).await? - before)?;
-    Ok((f64::from(done) / f64::from(COUNTED), memory))
+    let count = u32::try_from(transactions(deployment).await? - before)?;
+    Ok((f64::from(count) / f64::from(COUNT_SECONDS), memory))
 }
 
-async fn transactions(stage: &Stage) -> Result<i64> {
-    stage
+async fn transactions(deployment: &Deployment) -> Result<i64> {
+    deployment
         .number("select xact_commit + xact_rollback from pg_stat_database where datname = current_database()")
         .await
 }
 
-fn hold(stage: &Stage, sessions: Vec<Started>) -> JoinSet<Result<Value>> {
+fn hold(deployment: &Deployment, sessions: Vec<StartedSession>) -> JoinSet<Result<Value>> {
     let mut held = JoinSet::new();
     for session in sessions {
-        let api = stage.api.clone();
-        held.spawn(async move { api.agent_ready(&session.id).await });
+        let api = deployment.api.clone();
+        held.spawn(async move { api.wait_for_agent(&session.id).await });
     }
     held
 }
 
-async fn all_are_answered(held: JoinSet<Result<Value>>) -> Result<()> {
-    let answers = held.join_all().await;
-    let answered = answers.len();
-    ensure!(answered == HELD, "{answered} of {HELD} requests were answered");
-    for answer in answers {
-        let answer = answer.context("a held request was not answered")?;
-        ensure!(answer["agent_status"] == "waiting", "it was answered {answer}");
+/// The control: all requests were held until their timeout, and no request failed.
+async fn check_responses(held: JoinSet<Result<Value>>) -> Result<()> {
+    let responses = held.join_all().await;
+    let count = responses.len();
+    ensure!(count == HELD, "{count} of {HELD} requests returned");
+    for response in responses {
+        let session = response.context("a held request failed")?;
+        ensure!(session["agent_status"] == "waiting", "the agent is not awaited: {session}");
     }
     Ok(())
 }

@@ -1,112 +1,127 @@
-//! What users, agents and the clock do to a call.
+//! Scenarios in which a user or an agent leaves a call, or a time limit passes.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use greenroom_testkit::agent::Actor;
+use greenroom_testkit::agent::ScriptedAgent;
 use greenroom_testkit::user::Event;
-use greenroom_testkit::{pass, wait_until};
+use greenroom_testkit::{sleep_for, wait_until};
 use serde_json::{Value, json};
 
-use super::stage::{AGENT, Session, Stage};
+use super::deployment::{AGENT, AGENT_TIMEOUT, Deployment, Session};
 
-const AGENT_WITHIN: Duration = Duration::from_secs(35);
+/// Maximum time until Greenroom has reacted to a change in LiveKit.
+const REACTION_TIMEOUT: Duration = Duration::from_secs(6);
 
-/// A fact is told, and acted on.
-const GRACE: Duration = Duration::from_secs(6);
-
-pub async fn hang_up(stage: &mut Stage) -> Result<()> {
-    stage.worker(&Actor::named(AGENT)).await?;
-    let keep = stage.start(&stage.template(json!({})).await?).await?;
-    let end = json!({ "on_agent_hangup": "end" });
-    let end = stage.start(&stage.template(end).await?).await?;
+pub async fn hang_up(deployment: &mut Deployment) -> Result<()> {
+    deployment.start_worker(&ScriptedAgent::named(AGENT)).await?;
+    let keep = deployment.create_template(json!({})).await?;
+    let keep = deployment.start_session(&keep).await?;
+    let end = deployment.create_template(json!({ "on_agent_hangup": "end" })).await?;
+    let end = deployment.start_session(&end).await?;
     let mut users = Vec::new();
     for session in [&keep, &end] {
-        stage.agent_came(session, AGENT_WITHIN).await?;
-        let user = session.user_enters().await?;
-        stage.until(session, &[("status", "active")], GRACE).await?;
-        user.send("hangup", "")?;
+        deployment.wait_for_agent(session, AGENT_TIMEOUT).await?;
+        let user = session.join_user().await?;
+        deployment.wait_for_fields(session, &[("status", "active")], REACTION_TIMEOUT).await?;
+        user.send_data("hangup", "")?;
         users.push(user);
     }
     let left = [("status", "active"), ("agent_status", "left")];
-    stage.until(&keep, &left, GRACE).await?;
-    stage.until(&end, &[("status", "ended"), ("end_reason", "agent_left")], GRACE).await?;
-    stage.room_gone(&end, GRACE).await?;
-    // Nobody sends for the agent again.
-    pass(Duration::from_secs(8)).await?;
-    keep.watch.no_agent(GRACE).await?;
-    ensure!(keep.watch.ever() == 1, "{} agents came to a call", keep.watch.ever());
-    stage.shows(&keep, &left).await
+    deployment.wait_for_fields(&keep, &left, REACTION_TIMEOUT).await?;
+    let ended = [("status", "ended"), ("end_reason", "agent_left")];
+    deployment.wait_for_fields(&end, &ended, REACTION_TIMEOUT).await?;
+    deployment.wait_until_room_closed(&end, REACTION_TIMEOUT).await?;
+    // The agent must not be dispatched again within this time.
+    sleep_for(Duration::from_secs(8)).await?;
+    keep.watch.wait_for_no_agent(REACTION_TIMEOUT).await?;
+    let agents = keep.watch.seen_agent_count();
+    ensure!(agents == 1, "{agents} agents joined the call instead of one");
+    deployment.check_fields(&keep, &left).await
 }
 
-pub async fn reload(stage: &mut Stage) -> Result<()> {
+pub async fn reload(deployment: &mut Deployment) -> Result<()> {
     let window = Duration::from_secs(5);
-    stage.worker(&Actor::named(AGENT)).await?;
-    let template = stage.template(json!({ "reconnect_window_seconds": 5 })).await?;
-    let session = stage.start(&template).await?;
-    stage.agent_came(&session, AGENT_WITHIN).await?;
-    let mut user = session.user_enters().await?;
-    stage.until(&session, &[("status", "active")], GRACE).await?;
+    deployment.start_worker(&ScriptedAgent::named(AGENT)).await?;
+    let template = json!({ "reconnect_window_seconds": 5 });
+    let template = deployment.create_template(template).await?;
+    let session = deployment.start_session(&template).await?;
+    deployment.wait_for_agent(&session, AGENT_TIMEOUT).await?;
+    let mut user = session.join_user().await?;
+    deployment.wait_for_fields(&session, &[("status", "active")], REACTION_TIMEOUT).await?;
     user.reload().await?;
-    goes_on(stage, &session, window).await?;
-    let second_tab = session.user_enters().await?;
-    let put_out = Event::Disconnected { reason: "DUPLICATE_IDENTITY".to_owned() };
-    wait_until("the first tab to be put out", GRACE, || async {
-        Ok(user.seen()?.iter().any(|seen| seen.event == put_out).then_some(()))
+    check_call_continues(deployment, &session, window).await?;
+    let second_tab = session.join_user().await?;
+    let replaced = Event::Disconnected { reason: "DUPLICATE_IDENTITY".to_owned() };
+    wait_until("the first tab to be disconnected", REACTION_TIMEOUT, || async {
+        Ok(user.events()?.iter().any(|timed| timed.event == replaced).then_some(()))
     })
     .await?;
-    goes_on(stage, &session, window).await?;
+    check_call_continues(deployment, &session, window).await?;
     second_tab.leave().await?;
     let ended = [("status", "ended"), ("end_reason", "user_left")];
-    stage.until(&session, &ended, window + GRACE).await?;
-    stage.room_gone(&session, GRACE).await
+    deployment.wait_for_fields(&session, &ended, window + REACTION_TIMEOUT).await?;
+    deployment.wait_until_room_closed(&session, REACTION_TIMEOUT).await
 }
 
-pub async fn nobody_joins(stage: &mut Stage) -> Result<()> {
+pub async fn nobody_joins(deployment: &mut Deployment) -> Result<()> {
     let window = Duration::from_secs(30);
-    stage.worker(&Actor::named(AGENT)).await?;
-    let template = stage.template(json!({ "join_window_seconds": 30 })).await?;
-    let session = stage.start(&template).await?;
-    stage.agent_came(&session, AGENT_WITHIN).await?;
-    session.watch.one_agent(GRACE).await?;
+    deployment.start_worker(&ScriptedAgent::named(AGENT)).await?;
+    let template = json!({ "join_window_seconds": 30 });
+    let template = deployment.create_template(template).await?;
+    let session = deployment.start_session(&template).await?;
+    deployment.wait_for_agent(&session, AGENT_TIMEOUT).await?;
+    session.watch.settle_on_one_agent(REACTION_TIMEOUT).await?;
     let expired = [("status", "expired"), ("end_reason", "join_window")];
-    stage.until(&session, &expired, window + GRACE).await?;
+    deployment.wait_for_fields(&session, &expired, window + REACTION_TIMEOUT).await?;
     let took = session.begun.elapsed();
-    ensure!(took >= window, "it expired after {took:?}, before its window closed");
-    stage.room_gone(&session, GRACE).await
+    ensure!(took >= window, "the session expired after {took:?}, before its join window closed");
+    deployment.wait_until_room_closed(&session, REACTION_TIMEOUT).await
 }
 
-pub async fn max_duration(stage: &mut Stage) -> Result<()> {
+pub async fn max_duration(deployment: &mut Deployment) -> Result<()> {
     const TOPIC: &str = "greenroom.ending";
-    stage.worker(&Actor::named(AGENT)).await?;
-    let template = stage.template(json!({ "max_duration_seconds": 60 })).await?;
-    let session = stage.start(&template).await?;
-    stage.agent_came(&session, AGENT_WITHIN).await?;
-    let mut user = session.user_enters().await?;
-    stage.until(&session, &[("status", "active")], GRACE).await?;
-    let active = std::time::Instant::now();
-    let warning = user.receive(TOPIC, Duration::from_secs(30) + GRACE).await?;
-    let warned = active.elapsed();
-    ensure!(warned >= Duration::from_secs(25), "the warning came after {warned:?}, too early");
-    let warning: Value = serde_json::from_str(&warning).context("the warning is no JSON")?;
+    deployment.start_worker(&ScriptedAgent::named(AGENT)).await?;
+    let template = json!({ "max_duration_seconds": 60 });
+    let template = deployment.create_template(template).await?;
+    let session = deployment.start_session(&template).await?;
+    deployment.wait_for_agent(&session, AGENT_TIMEOUT).await?;
+    let mut user = session.join_user().await?;
+    deployment.wait_for_fields(&session, &[("status", "active")], REACTION_TIMEOUT).await?;
+    let active_since = Instant::now();
+    let warning = user.wait_for_data(TOPIC, Duration::from_secs(30) + REACTION_TIMEOUT).await?;
+    let warned_after = active_since.elapsed();
+    ensure!(
+        warned_after >= Duration::from_secs(25),
+        "the warning came after {warned_after:?} instead of 30 s, which is too early"
+    );
+    let warning: Value = serde_json::from_str(&warning).context("the warning is not JSON")?;
     ensure!(
         warning["session_id"] == session.id && warning["reason"] == "max_duration",
-        "the warning says {warning}"
+        "the warning names another session or reason: {warning}"
     );
-    session.watch.one_agent(GRACE).await?;
+    session.watch.settle_on_one_agent(REACTION_TIMEOUT).await?;
     let ended = [("status", "ended"), ("end_reason", "max_duration")];
-    stage.until(&session, &ended, Duration::from_secs(35)).await?;
-    let lasted = active.elapsed();
-    ensure!(lasted >= Duration::from_secs(55), "it was over after {lasted:?}, too early");
-    user.disconnected(GRACE).await?;
-    let warnings = user.received(TOPIC)?.len();
-    ensure!(warnings == 1, "the user was warned {warnings} times");
-    stage.room_gone(&session, GRACE).await
+    deployment.wait_for_fields(&session, &ended, Duration::from_secs(35)).await?;
+    let ended_after = active_since.elapsed();
+    ensure!(
+        ended_after >= Duration::from_secs(55),
+        "the session ended after {ended_after:?} instead of 60 s, which is too early"
+    );
+    user.wait_for_disconnect(REACTION_TIMEOUT).await?;
+    let warnings = user.received_data(TOPIC)?.len();
+    ensure!(warnings == 1, "the user received {warnings} warnings instead of one");
+    deployment.wait_until_room_closed(&session, REACTION_TIMEOUT).await
 }
 
-/// The call outlives the time after which it would be over if the user had left it.
-async fn goes_on(stage: &Stage, session: &Session, window: Duration) -> Result<()> {
-    pass(window + Duration::from_secs(2)).await?;
-    stage.shows(session, &[("status", "active"), ("agent_status", "ready")]).await?;
-    session.watch.one_agent(GRACE).await
+/// Checks that the call is still active after the reconnect window, when it would have ended if
+/// Greenroom believed that the user was gone.
+async fn check_call_continues(
+    deployment: &Deployment,
+    session: &Session,
+    window: Duration,
+) -> Result<()> {
+    sleep_for(window + Duration::from_secs(2)).await?;
+    deployment.check_fields(session, &[("status", "active"), ("agent_status", "ready")]).await?;
+    session.watch.settle_on_one_agent(REACTION_TIMEOUT).await
 }

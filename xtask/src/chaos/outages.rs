@@ -1,99 +1,114 @@
-//! LiveKit restarted, one of its nodes killed, its webhooks lost.
+//! Scenarios in which LiveKit restarts, loses a node, or loses its webhooks.
 
 use std::time::Duration;
 
 use anyhow::{Result, bail, ensure};
-use greenroom_testkit::agent::Actor;
-use greenroom_testkit::pass;
-use greenroom_testkit::user::Present;
+use greenroom_testkit::agent::ScriptedAgent;
+use greenroom_testkit::sleep_for;
+use greenroom_testkit::user::LiveParticipant;
 use serde_json::json;
 
-use super::stage::{AGENT, LiveKit, Session, Stage};
+use super::deployment::{AGENT, AGENT_TIMEOUT, Deployment, LiveKit, Session};
 
-const AGENT_WITHIN: Duration = Duration::from_secs(35);
-const GRACE: Duration = Duration::from_secs(6);
+/// Maximum time until Greenroom has reacted to a change in LiveKit.
+const REACTION_TIMEOUT: Duration = Duration::from_secs(6);
 
-/// How long calls here wait for their users.
-const WINDOW: Duration = Duration::from_secs(20);
+/// The reconnect window of the sessions that lose their LiveKit server or node.
+const RECONNECT_WINDOW: Duration = Duration::from_secs(20);
 
-pub async fn livekit_killed(stage: &mut Stage) -> Result<()> {
-    stage.worker(&Actor::named(AGENT)).await?;
-    let template = stage.template(json!({ "reconnect_window_seconds": 20 })).await?;
-    let session = stage.start(&template).await?;
-    stage.agent_came(&session, AGENT_WITHIN).await?;
-    let user = in_call(stage, &session).await?;
-    stage.livekit.node_mut().stop().await?;
-    stage.livekit.node_mut().restart().await?;
-    by_the_table(stage, &session, user).await
+pub async fn livekit_killed(deployment: &mut Deployment) -> Result<()> {
+    deployment.start_worker(&ScriptedAgent::named(AGENT)).await?;
+    let template = json!({ "reconnect_window_seconds": 20 });
+    let template = deployment.create_template(template).await?;
+    let session = deployment.start_session(&template).await?;
+    deployment.wait_for_agent(&session, AGENT_TIMEOUT).await?;
+    let user = start_call(deployment, &session).await?;
+    deployment.livekit.node_mut().stop().await?;
+    deployment.livekit.node_mut().restart().await?;
+    check_recovery(deployment, &session, user).await
 }
 
-pub async fn node_killed(stage: &mut Stage) -> Result<()> {
-    stage.worker(&Actor::named(AGENT)).await?;
-    let template = stage.template(json!({ "reconnect_window_seconds": 20 })).await?;
-    let session = on_the_other_node(stage, &template).await?;
-    stage.agent_came(&session, AGENT_WITHIN).await?;
-    let user = in_call(stage, &session).await?;
-    let LiveKit::Two(cluster) = &mut stage.livekit else { bail!("this needs two nodes") };
+pub async fn node_killed(deployment: &mut Deployment) -> Result<()> {
+    deployment.start_worker(&ScriptedAgent::named(AGENT)).await?;
+    let template = json!({ "reconnect_window_seconds": 20 });
+    let template = deployment.create_template(template).await?;
+    let session = start_on_second_node(deployment, &template).await?;
+    deployment.wait_for_agent(&session, AGENT_TIMEOUT).await?;
+    let user = start_call(deployment, &session).await?;
+    let LiveKit::Two(cluster) = &mut deployment.livekit else {
+        bail!("this scenario needs two LiveKit nodes")
+    };
     cluster.nodes_mut()[1].stop().await?;
-    by_the_table(stage, &session, user).await
+    check_recovery(deployment, &session, user).await
 }
 
-pub async fn no_webhooks(stage: &mut Stage) -> Result<()> {
+pub async fn no_webhooks(deployment: &mut Deployment) -> Result<()> {
     let (reconcile, window) = (Duration::from_secs(2), Duration::from_secs(5));
-    stage.worker(&Actor::named(AGENT)).await?;
-    let template = stage.template(json!({ "reconnect_window_seconds": 5 })).await?;
-    let session = stage.start(&template).await?;
-    stage.agent_came(&session, AGENT_WITHIN).await?;
-    let user = session.user_enters().await?;
-    stage.until(&session, &[("status", "active")], 2 * reconcile + GRACE).await?;
-    session.watch.one_agent(GRACE).await?;
+    deployment.start_worker(&ScriptedAgent::named(AGENT)).await?;
+    let template = json!({ "reconnect_window_seconds": 5 });
+    let template = deployment.create_template(template).await?;
+    let session = deployment.start_session(&template).await?;
+    deployment.wait_for_agent(&session, AGENT_TIMEOUT).await?;
+    let user = session.join_user().await?;
+    let timeout = 2 * reconcile + REACTION_TIMEOUT;
+    deployment.wait_for_fields(&session, &[("status", "active")], timeout).await?;
+    session.watch.settle_on_one_agent(REACTION_TIMEOUT).await?;
     user.leave().await?;
     let ended = [("status", "ended"), ("end_reason", "user_left")];
-    stage.until(&session, &ended, 2 * reconcile + window + Duration::from_secs(2)).await?;
-    stage.room_gone(&session, GRACE).await
+    let timeout = 2 * reconcile + window + Duration::from_secs(2);
+    deployment.wait_for_fields(&session, &ended, timeout).await?;
+    deployment.wait_until_room_closed(&session, REACTION_TIMEOUT).await
 }
 
-/// LiveKit chooses the node of a room: starts sessions until it is not the one everybody talks to.
-async fn on_the_other_node(stage: &Stage, template: &str) -> Result<Session> {
-    let LiveKit::Two(cluster) = &stage.livekit else { bail!("this needs two nodes") };
+/// Starts sessions until one has its room on the second node, which the clients do not use. LiveKit
+/// chooses the node of each room.
+async fn start_on_second_node(deployment: &Deployment, template: &str) -> Result<Session> {
+    let LiveKit::Two(cluster) = &deployment.livekit else {
+        bail!("this scenario needs two LiveKit nodes")
+    };
     for _ in 0..20 {
-        let session = stage.start(template).await?;
-        if cluster.holder(&session.room).await? == 1 {
+        let session = deployment.start_session(template).await?;
+        if cluster.node_of_room(&session.room).await? == 1 {
             return Ok(session);
         }
-        stage.api()?.end(&session.id).await?;
+        deployment.api()?.end(&session.id).await?;
     }
-    bail!("LiveKit put twenty rooms on the same node")
+    bail!("LiveKit created 20 rooms, but all on the first node")
 }
 
-async fn in_call(stage: &Stage, session: &Session) -> Result<Present> {
-    let user = session.user_enters().await?;
-    stage.until(session, &[("status", "active"), ("agent_status", "ready")], GRACE).await?;
-    session.watch.one_agent(GRACE).await?;
+async fn start_call(deployment: &Deployment, session: &Session) -> Result<LiveParticipant> {
+    let user = session.join_user().await?;
+    let active = [("status", "active"), ("agent_status", "ready")];
+    deployment.wait_for_fields(session, &active, REACTION_TIMEOUT).await?;
+    session.watch.settle_on_one_agent(REACTION_TIMEOUT).await?;
     Ok(user)
 }
 
-/// A user whose SDK comes back within the reconnect window keeps the call, with one agent; else the
-/// call is over, because LiveKit lost its room.
-async fn by_the_table(stage: &Stage, session: &Session, mut user: Present) -> Result<()> {
-    let back = user.reconnected(WINDOW).await.is_ok();
-    let goes_on = [("status", "active"), ("agent_status", "ready")];
-    if !back {
+/// Checks that the call continues with one agent if the user's SDK reconnects within the window.
+/// Otherwise checks that the call has ended, because LiveKit lost its room.
+async fn check_recovery(
+    deployment: &Deployment,
+    session: &Session,
+    mut user: LiveParticipant,
+) -> Result<()> {
+    if user.wait_for_reconnect(RECONNECT_WINDOW).await.is_err() {
         let ended = [("status", "ended"), ("end_reason", "room_closed")];
-        stage.until(session, &ended, WINDOW + GRACE).await?;
-        return session.watch.no_agent(GRACE).await;
+        let timeout = RECONNECT_WINDOW + REACTION_TIMEOUT;
+        deployment.wait_for_fields(session, &ended, timeout).await?;
+        return session.watch.wait_for_no_agent(REACTION_TIMEOUT).await;
     }
-    // If the agent did not come back, it is missed, and another one sent for.
-    session.watch.alone(AGENT_WITHIN).await?;
-    // The window passes, so that a user who is taken for gone would show.
-    pass(WINDOW).await?;
-    session.watch.still_alone()?;
-    stage.until(session, &goes_on, GRACE).await?;
-    let present = stage.livekit.node().participants(&session.room).await?;
-    let present: Vec<&str> = present.iter().map(|one| one.identity.as_str()).collect();
+    // Long enough for a replacement, in case the agent itself does not reconnect.
+    session.watch.wait_for_one_agent(AGENT_TIMEOUT).await?;
+    // The call would end within this time if Greenroom believed that the user was gone.
+    sleep_for(RECONNECT_WINDOW).await?;
+    session.watch.check_one_agent()?;
+    let active = [("status", "active"), ("agent_status", "ready")];
+    deployment.wait_for_fields(session, &active, REACTION_TIMEOUT).await?;
+    let participants = deployment.livekit.node().participants(&session.room).await?;
+    let participants: Vec<&str> = participants.iter().map(|one| one.identity.as_str()).collect();
     ensure!(
-        present.len() == 2 && present.contains(&"ann"),
-        "in the room are {present:?}, instead of the user and one agent"
+        participants.len() == 2 && participants.contains(&"ann"),
+        "the room contains {participants:?} instead of the user and one agent"
     );
     Ok(())
 }

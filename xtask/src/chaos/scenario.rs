@@ -1,93 +1,96 @@
-//! What is played, and on which stage. The longest come first, so that none is left for the end.
+//! The scenarios. The longest come first, so that no long scenario runs alone at the end.
 
 use std::pin::Pin;
 
 use anyhow::Result;
 
-use super::stage::{Setting, Stage};
+use super::deployment::{Deployment, Setup};
 use super::{agents, calls, outages, replicas, workers};
 
-/// A kind of trouble.
+/// A fault and the expected reaction to it.
 pub struct Scenario {
     pub name: &'static str,
-    /// The trouble, in a few words.
-    pub says: &'static str,
-    pub setting: Setting,
-    pub play: Play,
+    /// The fault in a few words.
+    pub description: &'static str,
+    pub setup: Setup,
+    pub run: Run,
 }
 
-/// One round of it, which fails when something is not as it must be.
-type Play = for<'a> fn(&'a mut Stage) -> Pin<Box<dyn Future<Output = Result<()>> + 'a>>;
+/// Runs one round. Returns an error if a session does not end as expected.
+type Run = for<'a> fn(&'a mut Deployment) -> Pin<Box<dyn Future<Output = Result<()>> + 'a>>;
 
-/// Every scenario.
+/// Returns all scenarios.
 pub fn all() -> Vec<Scenario> {
-    let usual = Setting::default;
-    let brisk = || Setting { reconcile_seconds: Some(5), ..usual() };
-    let two = || Setting { replicas: 2, ..usual() };
-    let loaded = || Setting { usual_target_load: true, ..usual() };
-    let deaf = Setting { reconcile_seconds: Some(2), no_webhooks: true, ..usual() };
-    let cluster = Setting { cluster: true, ..brisk() };
+    let default = Setup::default;
+    let fast_keeper = || Setup { reconcile_seconds: Some(5), ..default() };
+    let two_replicas = || Setup { replicas: 2, ..default() };
+    let load_limit = || Setup { default_target_load: true, ..default() };
+    let no_webhooks = Setup { reconcile_seconds: Some(2), no_webhooks: true, ..default() };
+    let two_nodes = Setup { two_livekit_nodes: true, ..fast_keeper() };
     vec![
-        scenario("max-duration", "a minute is over", usual(), |stage| {
-            Box::pin(calls::max_duration(stage))
+        scenario("max-duration", "the maximum duration of 60 s passes", default(), |deployment| {
+            Box::pin(calls::max_duration(deployment))
         }),
-        scenario("node-killed", "the room's LiveKit node of two dies", cluster, |stage| {
-            Box::pin(outages::node_killed(stage))
+        scenario("node-killed", "the room's LiveKit node is killed", two_nodes, |deployment| {
+            Box::pin(outages::node_killed(deployment))
         }),
-        scenario("worker-killed", "a worker dies in a call", usual(), |stage| {
-            Box::pin(workers::killed(stage))
+        scenario("worker-killed", "a worker is killed during a call", default(), |deployment| {
+            Box::pin(workers::killed(deployment))
         }),
-        scenario("livekit-killed", "LiveKit restarts in a call", brisk(), |stage| {
-            Box::pin(outages::livekit_killed(stage))
+        scenario("livekit-killed", "LiveKit restarts during a call", fast_keeper(), |deployment| {
+            Box::pin(outages::livekit_killed(deployment))
         }),
-        scenario("nobody-joins", "the join window closes", usual(), |stage| {
-            Box::pin(calls::nobody_joins(stage))
+        scenario("nobody-joins", "no user joins within 30 s", default(), |deployment| {
+            Box::pin(calls::nobody_joins(deployment))
         }),
-        scenario("burst", "more starts than places", usual(), |stage| {
-            Box::pin(workers::burst(stage))
+        scenario("burst", "more starts than the workers accept", default(), |deployment| {
+            Box::pin(workers::burst(deployment))
         }),
-        scenario("reload", "a reload, a second tab, a farewell", usual(), |stage| {
-            Box::pin(calls::reload(stage))
+        scenario("reload", "the page is reloaded and duplicated", default(), |deployment| {
+            Box::pin(calls::reload(deployment))
         }),
-        scenario("slow-boot", "an agent boots for ten seconds", usual(), |stage| {
-            Box::pin(workers::slow_boot(stage))
+        scenario("slow-boot", "the agent takes 10 s to join", default(), |deployment| {
+            Box::pin(workers::slow_boot(deployment))
         }),
-        scenario("overloaded", "the worker is overloaded for 8 s", loaded(), |stage| {
-            Box::pin(workers::overloaded(stage))
+        scenario("overloaded", "the worker is overloaded for 8 s", load_limit(), |deployment| {
+            Box::pin(workers::overloaded(deployment))
         }),
-        scenario("no-worker", "nobody serves the name", usual(), |stage| {
-            Box::pin(workers::none(stage))
+        scenario("no-worker", "no worker serves the agent's name", default(), |deployment| {
+            Box::pin(workers::none(deployment))
         }),
-        scenario("no-webhooks", "LiveKit's webhooks reach nobody", deaf, |stage| {
-            Box::pin(outages::no_webhooks(stage))
+        scenario("no-webhooks", "LiveKit's webhooks do not arrive", no_webhooks, |deployment| {
+            Box::pin(outages::no_webhooks(deployment))
         }),
-        scenario("leaves-at-once", "the agent leaves as soon as it is in", usual(), |stage| {
-            Box::pin(agents::leaves_at_once(stage))
+        scenario("leaves-at-once", "the agent joins and leaves at once", default(), |deployment| {
+            Box::pin(agents::leaves_at_once(deployment))
         }),
-        scenario("never-joins", "the agent's job never joins", usual(), |stage| {
-            Box::pin(agents::never_joins(stage))
+        scenario("never-joins", "the agent's job never joins", default(), |deployment| {
+            Box::pin(agents::never_joins(deployment))
         }),
-        scenario("asked-twice", "somebody else asks for the agent, too", usual(), |stage| {
-            Box::pin(agents::asked_for_twice(stage))
+        scenario("asked-twice", "another client dispatches the agent", default(), |deployment| {
+            Box::pin(agents::asked_for_twice(deployment))
         }),
-        scenario("hang-up", "the agent leaves of its own accord", usual(), |stage| {
-            Box::pin(calls::hang_up(stage))
+        scenario("hang-up", "the agent hangs up", default(), |deployment| {
+            Box::pin(calls::hang_up(deployment))
         }),
-        scenario("late-worker", "the worker registers 6 s late", usual(), |stage| {
-            Box::pin(workers::late(stage))
+        scenario("late-worker", "the worker registers 6 s late", default(), |deployment| {
+            Box::pin(workers::late(deployment))
         }),
-        scenario("replica-killed", "a replica dies after its reply", two(), |stage| {
-            Box::pin(replicas::killed(stage))
+        scenario(
+            "replica-killed",
+            "the replica dies after a start",
+            two_replicas(),
+            |deployment| Box::pin(replicas::killed(deployment)),
+        ),
+        scenario("replays", "16 replays race on two replicas", two_replicas(), |deployment| {
+            Box::pin(replicas::replays(deployment))
         }),
-        scenario("replays", "sixteen replays race on two replicas", two(), |stage| {
-            Box::pin(replicas::replays(stage))
-        }),
-        scenario("early-worker", "no trouble at all", usual(), |stage| {
-            Box::pin(workers::early(stage))
+        scenario("early-worker", "no fault", default(), |deployment| {
+            Box::pin(workers::early(deployment))
         }),
     ]
 }
 
-fn scenario(name: &'static str, says: &'static str, setting: Setting, play: Play) -> Scenario {
-    Scenario { name, says, setting, play }
+fn scenario(name: &'static str, description: &'static str, setup: Setup, run: Run) -> Scenario {
+    Scenario { name, description, setup, run }
 }

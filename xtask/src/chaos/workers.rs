@@ -1,143 +1,164 @@
-//! Workers that come late, never, full, overloaded, slow, or die.
+//! Scenarios in which workers are late, absent, busy, overloaded or slow, or are killed.
 
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use greenroom_testkit::agent::Actor;
-use greenroom_testkit::pass;
+use greenroom_testkit::agent::ScriptedAgent;
+use greenroom_testkit::sleep_for;
 use serde_json::json;
 
-use super::stage::{AGENT, Session, Stage};
-use super::watch::{SETTLED, Watch};
+use super::deployment::{AGENT, AGENT_TIMEOUT, Deployment, Session};
+use super::watch::{SETTLE_TIME, Watch};
 
-/// The default deadline of an agent and a look of the keeper.
-const DEADLINE: Duration = Duration::from_secs(35);
+/// Maximum time until Greenroom has reacted to a change in LiveKit or to a deadline.
+const REACTION_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A deadline passes, is seen, and is acted on.
-const GRACE: Duration = Duration::from_secs(5);
+/// Maximum time from the end of a session until its room is closed.
+const ROOM_CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How soon a room is closed once its session is over.
-const TO_CLOSE: Duration = Duration::from_secs(5);
-
-pub async fn early(stage: &mut Stage) -> Result<()> {
-    stage.worker(&Actor::named(AGENT)).await?;
-    let session = stage.start(&stage.template(json!({})).await?).await?;
-    stage.agent_came(&session, DEADLINE).await?;
-    one_job(stage, &session).await
+pub async fn early(deployment: &mut Deployment) -> Result<()> {
+    deployment.start_worker(&ScriptedAgent::named(AGENT)).await?;
+    let template = deployment.create_template(json!({})).await?;
+    let session = deployment.start_session(&template).await?;
+    deployment.wait_for_agent(&session, AGENT_TIMEOUT).await?;
+    check_one_job(deployment, &session).await
 }
 
-pub async fn late(stage: &mut Stage) -> Result<()> {
-    let template = stage.template(json!({})).await?;
-    let control = bare_dispatch(stage).await?;
-    let session = stage.start(&template).await?;
-    // The worker needs two seconds of its own to register.
-    pass(Duration::from_secs(4)).await?;
-    stage.worker(&Actor::named(AGENT)).await?;
-    stage.agent_came(&session, DEADLINE).await?;
-    one_job(stage, &session).await?;
-    lost(&control)
+pub async fn late(deployment: &mut Deployment) -> Result<()> {
+    let template = deployment.create_template(json!({})).await?;
+    let control = dispatch_control(deployment).await?;
+    let session = deployment.start_session(&template).await?;
+    // Starting and registering the worker takes another 2 s.
+    sleep_for(Duration::from_secs(4)).await?;
+    deployment.start_worker(&ScriptedAgent::named(AGENT)).await?;
+    deployment.wait_for_agent(&session, AGENT_TIMEOUT).await?;
+    check_one_job(deployment, &session).await?;
+    check_control_lost(&control)
 }
 
-pub async fn none(stage: &mut Stage) -> Result<()> {
+pub async fn none(deployment: &mut Deployment) -> Result<()> {
     let required = json!({ "agent_deadline_seconds": 8 });
     let optional = json!({ "agent_deadline_seconds": 8, "agent_required": false });
-    let required = stage.start(&stage.template(required).await?).await?;
-    let optional = stage.start(&stage.template(optional).await?).await?;
+    let required = deployment.create_template(required).await?;
+    let required = deployment.start_session(&required).await?;
+    let optional = deployment.create_template(optional).await?;
+    let optional = deployment.start_session(&optional).await?;
     let failed = [("status", "failed"), ("end_reason", "agent_unavailable")];
     let deadline = Duration::from_secs(8);
-    stage.until(&required, &failed, deadline + GRACE).await?;
+    deployment.wait_for_fields(&required, &failed, deadline + REACTION_TIMEOUT).await?;
     let took = required.begun.elapsed();
-    ensure!(took >= deadline, "it gave up after {took:?}, before the deadline");
-    stage.room_gone(&required, TO_CLOSE).await?;
-    stage.until(&optional, &[("agent_status", "unavailable")], GRACE).await?;
-    let _user = optional.user_enters().await?;
-    let goes_on = [("status", "active"), ("agent_status", "unavailable")];
-    stage.until(&optional, &goes_on, GRACE).await.map(drop)
+    ensure!(took >= deadline, "the session failed after {took:?}, before the agent's deadline");
+    deployment.wait_until_room_closed(&required, ROOM_CLOSE_TIMEOUT).await?;
+    let unavailable = [("agent_status", "unavailable")];
+    deployment.wait_for_fields(&optional, &unavailable, REACTION_TIMEOUT).await?;
+    let _user = optional.join_user().await?;
+    let active = [("status", "active"), ("agent_status", "unavailable")];
+    deployment.wait_for_fields(&optional, &active, REACTION_TIMEOUT).await
 }
 
-pub async fn overloaded(stage: &mut Stage) -> Result<()> {
-    let worker = stage.worker(&Actor::named(AGENT).loaded(0.95)).await?;
-    // LiveKit learns of the load with the worker's next report.
-    pass(Duration::from_secs(3)).await?;
-    let template = stage.template(json!({})).await?;
-    let control = bare_dispatch(stage).await?;
-    let session = stage.start(&template).await?;
-    pass(Duration::from_secs(8)).await?;
-    ensure!(session.watch.ever() == 0, "an overloaded worker took the job: nothing was tried");
-    stage.set_load(worker, 0.0)?;
-    stage.agent_came(&session, DEADLINE).await?;
-    one_job(stage, &session).await?;
-    lost(&control)
+pub async fn overloaded(deployment: &mut Deployment) -> Result<()> {
+    let agent = ScriptedAgent::named(AGENT).initial_load(0.95);
+    let worker = deployment.start_worker(&agent).await?;
+    // LiveKit receives the load with the next status report of the worker.
+    sleep_for(Duration::from_secs(3)).await?;
+    let template = deployment.create_template(json!({})).await?;
+    let control = dispatch_control(deployment).await?;
+    let session = deployment.start_session(&template).await?;
+    sleep_for(Duration::from_secs(8)).await?;
+    ensure!(
+        session.watch.seen_agent_count() == 0,
+        "the overloaded worker accepted the job, so the scenario has tested nothing"
+    );
+    deployment.set_worker_load(worker, 0.0)?;
+    deployment.wait_for_agent(&session, AGENT_TIMEOUT).await?;
+    check_one_job(deployment, &session).await?;
+    check_control_lost(&control)
 }
 
-pub async fn slow_boot(stage: &mut Stage) -> Result<()> {
-    stage.worker(&Actor::named(AGENT).booting(Duration::from_secs(10))).await?;
-    let session = stage.start(&stage.template(json!({})).await?).await?;
-    stage.agent_came(&session, DEADLINE).await?;
-    one_job(stage, &session).await
+pub async fn slow_boot(deployment: &mut Deployment) -> Result<()> {
+    let agent = ScriptedAgent::named(AGENT).join_delay(Duration::from_secs(10));
+    deployment.start_worker(&agent).await?;
+    let template = deployment.create_template(json!({})).await?;
+    let session = deployment.start_session(&template).await?;
+    deployment.wait_for_agent(&session, AGENT_TIMEOUT).await?;
+    check_one_job(deployment, &session).await
 }
 
-pub async fn killed(stage: &mut Stage) -> Result<()> {
-    let first = stage.worker(&Actor::named(AGENT)).await?;
-    let session = stage.start(&stage.template(json!({})).await?).await?;
-    stage.agent_came(&session, DEADLINE).await?;
-    let before = session.watch.agents();
-    let _user = session.user_enters().await?;
-    stage.until(&session, &[("status", "active")], GRACE).await?;
-    stage.worker(&Actor::named(AGENT)).await?;
-    stage.kill_worker(first).await?;
-    // LiveKit takes more than twenty seconds to notice.
-    session.watch.agent_other_than(&before, Duration::from_secs(45)).await?;
-    session.watch.one_agent(GRACE).await?;
-    stage.until(&session, &[("status", "active"), ("agent_status", "ready")], GRACE).await.map(drop)
+pub async fn killed(deployment: &mut Deployment) -> Result<()> {
+    let first_worker = deployment.start_worker(&ScriptedAgent::named(AGENT)).await?;
+    let template = deployment.create_template(json!({})).await?;
+    let session = deployment.start_session(&template).await?;
+    deployment.wait_for_agent(&session, AGENT_TIMEOUT).await?;
+    let lost_agents = session.watch.agents();
+    let _user = session.join_user().await?;
+    deployment.wait_for_fields(&session, &[("status", "active")], REACTION_TIMEOUT).await?;
+    deployment.start_worker(&ScriptedAgent::named(AGENT)).await?;
+    deployment.kill_worker(first_worker).await?;
+    // LiveKit takes more than 20 s to notice that the agent is gone.
+    session.watch.wait_for_new_agent(&lost_agents, Duration::from_secs(45)).await?;
+    session.watch.settle_on_one_agent(REACTION_TIMEOUT).await?;
+    let active = [("status", "active"), ("agent_status", "ready")];
+    deployment.wait_for_fields(&session, &active, REACTION_TIMEOUT).await
 }
 
-pub async fn burst(stage: &mut Stage) -> Result<()> {
-    const PLACES: usize = 5;
-    let (starts, workers) = if stage.long { (30, 4) } else { (12, 2) };
+pub async fn burst(deployment: &mut Deployment) -> Result<()> {
+    /// Maximum number of concurrent jobs per worker.
+    const MAX_JOBS: usize = 5;
+    let (starts, workers) = if deployment.large_bursts { (30, 4) } else { (12, 2) };
+    let agent = ScriptedAgent::named(AGENT).max_jobs(MAX_JOBS);
     for _ in 0..workers {
-        stage.worker(&Actor::named(AGENT).at_most(PLACES)).await?;
+        deployment.start_worker(&agent).await?;
     }
-    let template = stage.template(json!({ "agent_deadline_seconds": 120 })).await?;
+    let template = json!({ "agent_deadline_seconds": 120 });
+    let template = deployment.create_template(template).await?;
     let mut sessions = Vec::new();
     for _ in 0..starts {
-        sessions.push(stage.start(&template).await?);
+        sessions.push(deployment.start_session(&template).await?);
     }
-    pass(Duration::from_secs(8)).await?;
-    let without = sessions.iter().filter(|session| session.watch.ever() == 0).count();
-    ensure!(without >= starts - workers * PLACES, "more jobs were taken than there are places");
-    for _ in 0..without.div_ceil(PLACES) {
-        stage.worker(&Actor::named(AGENT).at_most(PLACES)).await?;
+    sleep_for(Duration::from_secs(8)).await?;
+    let without_agent =
+        sessions.iter().filter(|session| session.watch.seen_agent_count() == 0).count();
+    ensure!(
+        without_agent >= starts - workers * MAX_JOBS,
+        "only {without_agent} of {starts} sessions lack an agent, so the workers exceeded their limit"
+    );
+    for _ in 0..without_agent.div_ceil(MAX_JOBS) {
+        deployment.start_worker(&agent).await?;
     }
-    let by = Instant::now() + Duration::from_mins(1);
+    let deadline = Instant::now() + Duration::from_mins(1);
     for session in &sessions {
-        stage.agent_came(session, by.saturating_duration_since(Instant::now()) + GRACE).await?;
+        let remaining = deadline.saturating_duration_since(Instant::now());
+        deployment.wait_for_agent(session, remaining + REACTION_TIMEOUT).await?;
     }
-    pass(SETTLED).await?;
+    sleep_for(SETTLE_TIME).await?;
+    let pending = [("status", "pending"), ("agent_status", "ready")];
     for session in &sessions {
-        session.watch.still_alone()?;
-        stage.shows(session, &[("status", "pending"), ("agent_status", "ready")]).await?;
+        session.watch.check_one_agent()?;
+        deployment.check_fields(session, &pending).await?;
     }
     Ok(())
 }
 
-/// Exactly one job was ever begun for it, its agent is there, and nobody has joined.
-async fn one_job(stage: &Stage, session: &Session) -> Result<()> {
-    session.watch.one_agent(GRACE).await?;
-    let jobs = stage.jobs_of(&session.room)?;
-    ensure!(jobs == 1, "{jobs} jobs were begun for one session");
-    stage.shows(session, &[("status", "pending"), ("agent_status", "ready")]).await
+/// Checks that exactly one job was started, its agent is in the room, and no user has joined.
+async fn check_one_job(deployment: &Deployment, session: &Session) -> Result<()> {
+    session.watch.settle_on_one_agent(REACTION_TIMEOUT).await?;
+    let jobs = deployment.job_count(&session.room)?;
+    ensure!(jobs == 1, "{jobs} jobs were started for one session");
+    deployment.check_fields(session, &[("status", "pending"), ("agent_status", "ready")]).await
 }
 
-/// The control: what LiveKit alone makes of the same trouble.
-async fn bare_dispatch(stage: &Stage) -> Result<Watch> {
+/// Makes the control of a scenario: a dispatch without Greenroom under the same fault.
+async fn dispatch_control(deployment: &Deployment) -> Result<Watch> {
     let room = "control";
-    stage.livekit.node().dispatch(room, AGENT, "").await?;
-    Ok(stage.watch(room))
+    deployment.livekit.node().dispatch(room, AGENT, "").await?;
+    Ok(deployment.watch_room(room))
 }
 
-/// Without a loss there, the scenario would have shown nothing.
-fn lost(control: &Watch) -> Result<()> {
-    ensure!(control.ever() == 0, "the control got its agent without Greenroom");
+/// Checks that LiveKit lost the control's dispatch. Otherwise the fault had no effect.
+fn check_control_lost(control: &Watch) -> Result<()> {
+    ensure!(
+        control.seen_agent_count() == 0,
+        "the control got its agent without Greenroom, so the scenario has tested nothing"
+    );
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! A session from the first POST to the agent's greeting, as a backend and its user would have it.
+//! The demo: one session from the first POST to the agent's greeting, with a backend and a user.
 
 use std::time::Instant;
 
@@ -13,8 +13,8 @@ use super::AGENT;
 use crate::service::Service;
 use crate::steps::Steps;
 
-/// The organization of everything `dev` makes: the one of the examples in README and docs, whose
-/// tokens so find the demo's template and session.
+/// The organization that the README and the documentation use in their examples, so that a token
+/// from an example can read the demo's template and session.
 const ORGANIZATION: Uuid = Uuid::from_u128(0x0193_b8a0_0000_7000_8000_0000_0000_0001);
 
 const TEMPLATE: &str = "Greeter demo";
@@ -25,98 +25,103 @@ const START: &str = "/api/v1/sessions/start";
 
 const USER: &str = "ann";
 
-/// The session that was started.
+/// The demo's session.
 pub struct Session {
     id: String,
-    template: String,
+    template_id: String,
 }
 
 impl Session {
-    /// A start that can be pasted into a shell.
+    /// Returns a shell command that starts another session.
     pub fn curl(&self, service: &Service) -> String {
         format!(
             "  curl -X POST {} \\\n    -H 'Authorization: Bearer {}' \\\n    \
              -H 'Content-Type: application/json' \\\n    -d '{}'",
             service.url(START),
             service.token_of(ORGANIZATION),
-            json!({ "session_template_id": self.template, "user_id": USER }),
+            json!({ "session_template_id": self.template_id, "user_id": USER }),
         )
     }
 
-    /// Ends the demo's session, and with it closes its room.
+    /// Ends the session, which closes its room.
     pub async fn end(&self, service: &Service) {
-        // The service may be what has failed.
+        // Ignore an error: the service may have exited.
         let _ = Api::of(service).end(&self.id).await;
     }
 }
 
-/// Starts a session and sees that it really happens, telling each step with the time since the
-/// start. It is ended when that comes to nothing, or is broken off.
+/// Starts a session, verifies it, and prints each step with the time since the start. Ends the
+/// session if the verification fails or `shutdown` completes.
 pub async fn run(
     service: &Service,
     with_agent: bool,
-    asked_to_stop: impl Future<Output = ()>,
+    shutdown: impl Future<Output = ()>,
 ) -> Result<Session> {
-    println!("\nA session, through the public API\n");
+    println!("\nDemo session\n");
     let api = Api::of(service);
-    let template = api.template().await?;
-    let begun = Instant::now();
-    let started = api.start(&template).await?;
-    let session = Session { id: text(&started, "session_id")?, template };
-    tell(begun, &format!("POST {START} answered 201: session {}", session.id));
-    let happened = async {
+    let template_id = api.find_or_create_template().await?;
+    let started_at = Instant::now();
+    let response = api.start(&template_id).await?;
+    let session = Session { id: text(&response, "session_id")?, template_id };
+    print_step(started_at, &format!("POST {START} returned 201: session {}", session.id));
+    let verification = async {
         if with_agent {
-            meet(&api, &started, &session, begun).await?;
+            verify_call(&api, &response, &session, started_at).await?;
         }
-        timeline(&api.timeline(&session.id).await?)
+        print_timeline(&api.timeline(&session.id).await?)
     };
-    let happened = tokio::select! {
-        happened = happened => happened,
-        () = asked_to_stop => Err(anyhow!("stopped before the session was verified")),
+    let verified = tokio::select! {
+        verified = verification => verified,
+        () = shutdown => Err(anyhow!("stopped before the session was verified")),
     };
-    if happened.is_err() {
+    if verified.is_err() {
         session.end(service).await;
     }
-    happened.map(|()| session)
+    verified.map(|()| session)
 }
 
-/// Sees the agent come, joins as the user, and hears the greeting.
-async fn meet(api: &Api<'_>, started: &Value, session: &Session, begun: Instant) -> Result<()> {
+/// Waits for the agent, joins as the user, and checks the greeting.
+async fn verify_call(
+    api: &Api<'_>,
+    response: &Value,
+    session: &Session,
+    started_at: Instant,
+) -> Result<()> {
     let ready = api.wait_for("agent_ready", &session.id);
-    let ready = Steps::new().watch("The agent", "on its way", ready).await?;
-    ensure!(ready["agent_status"] == "ready", "the agent did not come: {ready}");
-    tell(begun, "GET …?wait_for=agent_ready answered: the agent is in the room");
-    let user = User::new(&text(started, "livekit_url")?, &text(started, "access_token")?);
-    let joining = user.publishing_microphone().join();
-    let report = Steps::new().watch("The user", "joining, to be greeted", joining).await?;
+    let ready = Steps::new().watch("Agent", "joining the room", ready).await?;
+    ensure!(ready["agent_status"] == "ready", "the agent did not join the room: {ready}");
+    print_step(started_at, "GET …?wait_for=agent_ready returned: the agent is in the room");
+    let user = User::new(&text(response, "livekit_url")?, &text(response, "access_token")?);
+    let joining = user.publishing_microphone().join_and_report();
+    let report = Steps::new().watch("User", "waiting for the greeting", joining).await?;
     if let Some(error) = report.error {
-        bail!("the user was to be greeted, and saw {error}");
+        bail!("the user received no greeting: {error}");
     }
     let (connected, greeted) =
         (report.connected_ms.unwrap_or_default(), report.greeting_ms.unwrap_or_default());
     let (user, greeting) =
         (report.identity.unwrap_or_default(), report.greeting.unwrap_or_default());
-    tell(
-        begun,
+    print_step(
+        started_at,
         &format!(
-            "{user} joined with the token and a microphone: connected after {connected} ms, \
-             greeted after {greeted} ms"
+            "{user} joined with the token: connected after {connected} ms, greeted after \
+             {greeted} ms"
         ),
     );
-    tell(begun, &format!("the agent said: {greeting}"));
+    print_step(started_at, &format!("the agent said: {greeting}"));
     let id = &session.id;
-    ensure!(greeting.contains(id), "the agent was told of another session than {id}");
+    ensure!(greeting.contains(id), "the greeting does not contain the session id {id}");
     let active = api.wait_for("active", id).await?;
     ensure!(
         active["status"] == "active",
-        "the user joined, and the session is not active: {active}"
+        "the user joined, but the session is not active: {active}"
     );
     Ok(())
 }
 
-/// Shows what Greenroom knows of the session, with the time since its creation.
-fn timeline(entries: &[Value]) -> Result<()> {
-    println!("\nIts timeline\n");
+/// Prints the timeline of the session with the time since its creation.
+fn print_timeline(entries: &[Value]) -> Result<()> {
+    println!("\nTimeline of the session\n");
     let at = |entry: &Value| -> Result<DateTime<FixedOffset>> {
         Ok(DateTime::parse_from_rfc3339(&text(entry, "at")?)?)
     };
@@ -128,7 +133,7 @@ fn timeline(entries: &[Value]) -> Result<()> {
     Ok(())
 }
 
-/// The public API, as a backend sees it.
+/// A client of the public API with the token of a backend.
 struct Api<'a> {
     service: &'a Service,
     client: Client,
@@ -140,30 +145,31 @@ impl<'a> Api<'a> {
         Self { service, client: Client::new(), token: service.token_of(ORGANIZATION) }
     }
 
-    /// The id of the demo's template, which is made when there is none.
-    async fn template(&self) -> Result<String> {
+    /// Returns the id of the demo's template, and creates the template if it does not exist.
+    async fn find_or_create_template(&self) -> Result<String> {
         let newest = format!("{TEMPLATES}?limit=200");
         let all = self.call(Method::GET, &newest, None, StatusCode::OK).await?;
-        let there =
+        let found =
             all.as_array().into_iter().flatten().find(|template| template["name"] == TEMPLATE);
-        if let Some(there) = there {
-            return text(there, "id");
+        if let Some(template) = found {
+            return text(template, "id");
         }
-        let wanted =
+        let template =
             json!({ "name": TEMPLATE, "agent_name": AGENT, "modality_profile": "audio+text" });
-        text(&self.call(Method::POST, TEMPLATES, Some(wanted), StatusCode::CREATED).await?, "id")
+        text(&self.call(Method::POST, TEMPLATES, Some(template), StatusCode::CREATED).await?, "id")
     }
 
-    /// The session once it is so, can no longer become so, or half a minute is over.
-    async fn wait_for(&self, what: &str, session: &str) -> Result<Value> {
-        let route = format!("{SESSIONS}/{session}?wait_for={what}&timeout_seconds=30");
+    /// Returns the session as soon as it meets the condition or can no longer meet it, and after 30
+    /// seconds at the latest.
+    async fn wait_for(&self, condition: &str, session: &str) -> Result<Value> {
+        let route = format!("{SESSIONS}/{session}?wait_for={condition}&timeout_seconds=30");
         self.call(Method::GET, &route, None, StatusCode::OK).await
     }
 
     async fn timeline(&self, session: &str) -> Result<Vec<Value>> {
         let route = format!("{SESSIONS}/{session}/timeline");
         let all = self.call(Method::GET, &route, None, StatusCode::OK).await?;
-        all.as_array().cloned().context("the timeline is no list")
+        all.as_array().cloned().context("the timeline is not a list")
     }
 
     async fn end(&self, session: &str) -> Result<Value> {
@@ -189,19 +195,22 @@ impl<'a> Api<'a> {
             request = request.json(&body);
         }
         let response = request.send().await.with_context(|| format!("{method} {route}"))?;
-        let (status, answer) = (response.status(), response.text().await?);
-        ensure!(status == expected, "{method} {route} answered {status}: {answer}");
-        serde_json::from_str(&answer).with_context(|| format!("{method} {route} answered {answer}"))
+        let (status, body) = (response.status(), response.text().await?);
+        ensure!(
+            status == expected,
+            "{method} {route} returned {status} instead of {expected}: {body}"
+        );
+        serde_json::from_str(&body).with_context(|| format!("{method} {route} returned {body}"))
     }
 }
 
-fn text(answer: &Value, field: &str) -> Result<String> {
-    answer[field]
+fn text(response: &Value, field: &str) -> Result<String> {
+    response[field]
         .as_str()
         .map(str::to_owned)
-        .with_context(|| format!("the answer has no {field}: {answer}"))
+        .with_context(|| format!("the response has no text field {field}: {response}"))
 }
 
-fn tell(begun: Instant, what: &str) {
-    println!("  {:>6} ms  {what}", begun.elapsed().as_millis());
+fn print_step(started_at: Instant, step: &str) {
+    println!("  {:>6} ms  {step}", started_at.elapsed().as_millis());
 }

@@ -1,4 +1,4 @@
-//! What a caller's token says, read more strictly than JWT asks: nothing is guessed about who calls.
+//! Claims of callers' tokens, checked more strictly than the JWT specification requires.
 
 use std::fmt;
 
@@ -10,16 +10,17 @@ use serde_json::{Map, Value};
 
 use super::scope::Scopes;
 
-/// What the claims have to be called and to say.
+/// The names of the claims, and the values that they must have.
 #[derive(Debug, Clone)]
 pub struct ClaimRules {
-    /// Required and compared, when set.
+    /// The required value of `iss`. `None` means that `iss` is not checked.
     pub issuer: Option<String>,
-    /// Required and compared, when set.
+    /// The required value of `aud`. `None` means that `aud` is not checked.
     pub audience: Option<String>,
-    /// The claim with the organization's UUID.
+    /// The name of the claim that contains the organization's UUID.
     pub org_claim: String,
-    /// The claim that makes the caller an end user.
+    /// The name of the claim that contains an end user's id. A token without this claim belongs to
+    /// a backend.
     pub user_claim: String,
 }
 
@@ -34,18 +35,18 @@ impl Default for ClaimRules {
     }
 }
 
-/// Who a token says it is from, and what it allows.
+/// The caller that a token names, and the scopes that it permits.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
     pub caller: Caller,
     pub scopes: Scopes,
 }
 
-/// The claims of a token, each once.
+/// The claims of a token. Each name occurs once.
 pub struct Claims(Map<String, Value>);
 
 impl<'de> Deserialize<'de> for Claims {
-    /// RFC 7519, §4: claim names are unique, and a token with two of one may be refused.
+    /// Refuses duplicate names, as RFC 7519, §4 permits.
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Unique;
 
@@ -53,14 +54,14 @@ impl<'de> Deserialize<'de> for Claims {
             type Value = Claims;
 
             fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-                formatter.write_str("claims, each once")
+                formatter.write_str("an object with unique claim names")
             }
 
             fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Claims, A::Error> {
                 let mut claims = Map::new();
                 while let Some((name, value)) = access.next_entry()? {
                     if claims.insert(name, value).is_some() {
-                        return Err(A::Error::custom("a claim is there twice"));
+                        return Err(A::Error::custom("duplicate claim"));
                     }
                 }
                 Ok(Claims(claims))
@@ -72,45 +73,47 @@ impl<'de> Deserialize<'de> for Claims {
 }
 
 impl ClaimRules {
-    /// Who calls, by claims whose signature and times hold.
+    /// Returns the identity that the claims describe. The caller of this function has verified the
+    /// token's signature and times.
     ///
     /// # Errors
-    /// With the check that failed, for the log; it repeats nothing of the token.
+    /// Returns the check that failed, for the log. The text contains no part of the token.
     pub fn identify(&self, claims: &Claims) -> Result<Identity, &'static str> {
         let Claims(claims) = claims;
-        // A time is a whole number here: what rounds to one is no time of anybody's.
+        // jsonwebtoken also accepts fractions and rounds them. Require whole numbers.
         if !claims.get("exp").is_some_and(Value::is_u64) {
             return Err("exp is not a whole number");
         }
         if claims.get("nbf").is_some_and(|nbf| !nbf.is_u64()) {
             return Err("nbf is not a whole number");
         }
-        // One issuer and one audience, not a list that holds them among others.
-        let is = |name: &str, expected: &Option<String>| match expected {
+        // Require a single string. A list is refused even if it contains the configured value.
+        let matches = |name: &str, expected: &Option<String>| match expected {
             Some(expected) => claims.get(name).and_then(Value::as_str) == Some(expected),
             None => true,
         };
-        if !is("iss", &self.issuer) {
-            return Err("iss is not the issuer");
+        if !matches("iss", &self.issuer) {
+            return Err("iss is not the configured issuer");
         }
-        if !is("aud", &self.audience) {
-            return Err("aud is not the audience");
+        if !matches("aud", &self.audience) {
+            return Err("aud is not the configured audience");
         }
         let organization = claims.get(&self.org_claim).and_then(Value::as_str);
         let organization = organization.and_then(|text| text.parse::<OrganizationId>().ok());
-        let organization = organization.ok_or("the organization's claim is not a UUID")?;
-        // One that is there and wrong makes no backend of an end user.
+        let organization = organization.ok_or("the organization claim is not a UUID")?;
+        // Reject a malformed claim: ignoring it would promote an end user to a backend.
         let end_user = match claims.get(&self.user_claim) {
             None => None,
             Some(Value::String(user)) => {
-                Some(UserId::try_from(user.clone()).map_err(|_| "the user's claim is no user id")?)
+                let user = UserId::try_from(user.clone());
+                Some(user.map_err(|_| "the user claim is not a valid user id")?)
             }
-            Some(_) => return Err("the user's claim is not a string"),
+            Some(_) => return Err("the user claim is not a string"),
         };
         let scopes = match claims.get("scope") {
-            None => Scopes::of(None),
-            Some(Value::String(scope)) => Scopes::of(Some(scope)),
-            Some(_) => return Err("the scope is not a string"),
+            None => Scopes::from_claim(None),
+            Some(Value::String(scope)) => Scopes::from_claim(Some(scope)),
+            Some(_) => return Err("the scope claim is not a string"),
         };
         Ok(Identity { caller: Caller { organization_id: organization, end_user }, scopes })
     }
@@ -133,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn a_backend_and_an_end_user_are_told_apart() {
+    fn user_claim_makes_the_caller_an_end_user() {
         let rules = ClaimRules::default();
         let organization = ORGANIZATION.parse().unwrap();
         let backend = identify(&rules, &json!({})).unwrap();
@@ -145,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn a_claim_of_another_shape_is_refused() {
+    fn claim_of_wrong_type_is_refused() {
         let rules = ClaimRules::default();
         for wrong in [
             json!({"exp": 4_000_000_000.0}),
@@ -171,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn issuer_and_audience_are_compared_when_they_are_set() {
+    fn issuer_and_audience_are_checked_if_configured() {
         let rules = ClaimRules {
             issuer: Some("https://id.example".to_owned()),
             audience: Some("greenroom".to_owned()),
@@ -194,11 +197,11 @@ mod tests {
         }
         assert!(identify(&rules, &json!({})).is_err(), "both are missing");
         let any = identify(&ClaimRules::default(), &json!({"iss": 7, "aud": ["a", "b"]}));
-        assert!(any.is_ok(), "unset, they say nothing");
+        assert!(any.is_ok(), "not configured, so not checked");
     }
 
     #[test]
-    fn the_claims_names_can_be_others() {
+    fn claim_names_are_configurable() {
         let rules = ClaimRules {
             org_claim: "https://example.com/tenant".to_owned(),
             user_claim: "sub".to_owned(),
@@ -209,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn a_claim_that_is_there_twice_is_refused() {
+    fn duplicate_claim_is_refused() {
         let claims = format!(r#"{{"exp": 4000000000, "org_id": "{ORGANIZATION}", "org_id": "x"}}"#);
         assert!(serde_json::from_str::<Claims>(&claims).is_err());
         assert!(serde_json::from_str::<Claims>(r#"{"a": 1, "b": 2, "a": 1}"#).is_err());

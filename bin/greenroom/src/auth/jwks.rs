@@ -1,4 +1,4 @@
-//! The keys an identity system publishes (RFC 7517), fetched when a token needs one we have not seen.
+//! The keys that an identity provider publishes as a JWK set (RFC 7517), and when they are fetched.
 
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
@@ -13,17 +13,16 @@ use tokio::time::Instant;
 
 use super::key::Key;
 
-/// The least time between two fetches: whoever makes up key ids costs the identity system no more
-/// than this.
-const BETWEEN_FETCHES: Duration = Duration::from_secs(30);
+/// Minimum interval between fetches, so that made-up key ids cannot flood the identity provider.
+const MIN_FETCH_INTERVAL: Duration = Duration::from_secs(30);
 
-/// How long one fetch may take.
+/// Maximum duration of a fetch.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(4);
 
-/// The largest set, in bytes.
-const SET_BYTES: usize = 64 * 1024;
+/// Maximum size of a key set, in bytes.
+const MAX_SET_BYTES: usize = 64 * 1024;
 
-/// The keys of an identity system, as it last published them. Clones share them.
+/// The keys of an identity provider, as last fetched. Clones share the keys.
 #[derive(Clone)]
 pub struct Jwks {
     shared: Arc<Shared>,
@@ -32,126 +31,130 @@ pub struct Jwks {
 struct Shared {
     url: Url,
     client: Client,
-    keys: RwLock<Vec<Published>>,
-    /// When the last fetch began. Held while one is under way, so that there is one at a time.
-    fetched: Mutex<Option<Instant>>,
+    keys: RwLock<Vec<PublishedKey>>,
+    /// When the last fetch started. The lock is held during a fetch, so that fetches never overlap.
+    last_fetch: Mutex<Option<Instant>>,
 }
 
-/// One key of the set.
-struct Published {
+/// A key of the set.
+struct PublishedKey {
+    /// The `kid`.
     id: Option<String>,
     algorithm: Algorithm,
     key: Arc<Key>,
 }
 
-/// What a set is at least; each key is read by itself, so that one that makes no sense spoils none.
+/// A JWK set. The keys are parsed one by one, so that an invalid key does not affect the others.
 #[derive(Deserialize)]
-struct Set {
+struct KeySet {
     keys: Vec<Value>,
 }
 
 impl Jwks {
-    /// The keys at this address, none of them fetched yet.
+    /// Creates an empty set. No key is fetched yet.
     ///
     /// # Errors
-    /// When no HTTP client can be made.
+    /// Returns an error if the HTTP client cannot be created.
     pub fn new(url: Url) -> reqwest::Result<Self> {
-        // The system's own certificates, for identity systems are often private.
+        // Trusts the system's certificates, because identity providers are often private.
         let client =
             Client::builder().timeout(FETCH_TIMEOUT).redirect(redirect::Policy::none()).build()?;
-        let (keys, fetched) = (RwLock::default(), Mutex::default());
-        Ok(Self { shared: Arc::new(Shared { url, client, keys, fetched }) })
+        let (keys, last_fetch) = (RwLock::default(), Mutex::default());
+        Ok(Self { shared: Arc::new(Shared { url, client, keys, last_fetch }) })
     }
 
-    /// The key of this id for tokens of this algorithm; without an id the only one for it.
+    /// Returns the key with this id and algorithm, or without an id the only key with this
+    /// algorithm. Fetches the set if no such key is known.
     pub async fn key(&self, id: Option<&str>, algorithm: Algorithm) -> Option<Arc<Key>> {
-        if let Some(key) = self.shared.known(id, algorithm) {
+        if let Some(key) = self.shared.find(id, algorithm) {
             return Some(key);
         }
-        self.fetch_again().await;
-        self.shared.known(id, algorithm)
+        self.fetch_if_due().await;
+        self.shared.find(id, algorithm)
     }
 
-    /// The same when that key did not sign the token: the system may have changed it and kept its
-    /// id. None when nothing was fetched since that key was.
-    pub async fn changed(
+    /// Fetches the set after the key `tried` did not verify a signature, because the identity
+    /// provider may have replaced the key under the same id. `None` means that no other key has
+    /// this id and algorithm.
+    pub async fn replaced_key(
         &self,
         id: Option<&str>,
         algorithm: Algorithm,
         tried: &Arc<Key>,
     ) -> Option<Arc<Key>> {
-        self.fetch_again().await;
-        self.shared.known(id, algorithm).filter(|key| !Arc::ptr_eq(key, tried))
+        self.fetch_if_due().await;
+        self.shared.find(id, algorithm).filter(|key| !Arc::ptr_eq(key, tried))
     }
 
-    /// Fetches the keys at the start of the process.
+    /// Fetches the set when the process starts.
     ///
     /// # Errors
-    /// With what is wrong; a token that comes later tries again.
-    pub async fn fetch_first(&self) -> Result<(), String> {
-        let mut fetched = self.shared.fetched.lock().await;
-        *fetched = Some(Instant::now());
+    /// Returns why the fetch failed. A later token causes another fetch.
+    pub async fn fetch_at_startup(&self) -> Result<(), String> {
+        let mut last_fetch = self.shared.last_fetch.lock().await;
+        *last_fetch = Some(Instant::now());
         self.shared.fetch().await
     }
 
-    /// Fetches the keys, unless that was done a short while ago.
-    async fn fetch_again(&self) {
-        let asked = Instant::now();
+    /// Fetches the set, unless the last fetch started less than [`MIN_FETCH_INTERVAL`] ago.
+    async fn fetch_if_due(&self) {
+        let requested_at = Instant::now();
         let shared = self.shared.clone();
-        // In a task of its own: the one caller there is in 30 seconds may go away, and what was
-        // fetched is for everybody.
+        // Runs in its own task: actix-web drops a handler when its client disconnects, but this
+        // fetch is the only one in 30 seconds and serves all callers.
         let fetch = async move {
-            let mut fetched = shared.fetched.lock().await;
-            if !may_fetch(*fetched, asked) {
+            let mut last_fetch = shared.last_fetch.lock().await;
+            if !may_fetch(*last_fetch, requested_at) {
                 return;
             }
-            *fetched = Some(Instant::now());
+            *last_fetch = Some(Instant::now());
             if let Err(reason) = shared.fetch().await {
-                tracing::warn!(reason, "the callers' keys could not be fetched; the last are kept");
+                tracing::warn!(reason, "failed to fetch the callers' keys, keeping the last set");
             }
         };
-        // It neither panics nor is it cancelled but by the end of the process.
+        // The task does not panic, and only the end of the process cancels it.
         let _ = tokio::spawn(fetch).await;
     }
 }
 
 impl Shared {
     async fn fetch(&self) -> Result<(), String> {
-        let answer = self.client.get(self.url.clone()).send().await.map_err(|e| told(&e))?;
-        if !answer.status().is_success() {
-            return Err(format!("AUTH_JWKS_URL answered {}", answer.status()));
+        let response = self.client.get(self.url.clone()).send().await.map_err(|e| describe(&e))?;
+        if !response.status().is_success() {
+            return Err(format!("AUTH_JWKS_URL returned {}", response.status()));
         }
-        let body = read(answer).await?;
-        let set: Set = serde_json::from_slice(&body)
-            .map_err(|_| "what AUTH_JWKS_URL answered is not a JWK set".to_owned())?;
-        let keys: Vec<_> = set.keys.iter().filter_map(usable).collect();
+        let body = read(response).await?;
+        let set: KeySet = serde_json::from_slice(&body)
+            .map_err(|_| "the response of AUTH_JWKS_URL is not a JWK set".to_owned())?;
+        let keys: Vec<_> = set.keys.iter().filter_map(parse_key).collect();
         if keys.is_empty() {
-            return Err("AUTH_JWKS_URL has no key for RS256, ES256 or EdDSA".to_owned());
+            let algorithms = "RS256, ES256 or EdDSA";
+            return Err(format!("the set of AUTH_JWKS_URL has no public key for {algorithms}"));
         }
         *self.keys.write().unwrap_or_else(PoisonError::into_inner) = keys;
         Ok(())
     }
 
-    fn known(&self, id: Option<&str>, algorithm: Algorithm) -> Option<Arc<Key>> {
+    fn find(&self, id: Option<&str>, algorithm: Algorithm) -> Option<Arc<Key>> {
         let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
-        let is_its = |one: &&Published| {
-            one.algorithm == algorithm && (id.is_none() || one.id.as_deref() == id)
+        let is_match = |key: &&PublishedKey| {
+            key.algorithm == algorithm && (id.is_none() || key.id.as_deref() == id)
         };
-        let mut its = keys.iter().filter(is_its);
-        // Of several nobody says which.
-        let first = its.next()?;
-        (id.is_some() || its.next().is_none()).then(|| first.key.clone())
+        let mut matches = keys.iter().filter(is_match);
+        let first = matches.next()?;
+        // Several matches are ambiguous without a `kid`.
+        (id.is_some() || matches.next().is_none()).then(|| first.key.clone())
     }
 }
 
 fn may_fetch(last: Option<Instant>, now: Instant) -> bool {
-    last.is_none_or(|last| now.saturating_duration_since(last) >= BETWEEN_FETCHES)
+    last.is_none_or(|last| now.saturating_duration_since(last) >= MIN_FETCH_INTERVAL)
 }
 
-/// A key that signs, by one of the algorithms a public key may have here. A secret that somebody
-/// published is none.
-fn usable(jwk: &Value) -> Option<Published> {
-    let wanted = jwk.get("alg").map(|name| name.as_str().unwrap_or_default().to_owned());
+/// Parses a public key that verifies signatures with RS256, ES256 or `EdDSA`. `None` means any
+/// other key, such as a symmetric key that was published by mistake.
+fn parse_key(jwk: &Value) -> Option<PublishedKey> {
+    let declared = jwk.get("alg").map(|name| name.as_str().unwrap_or_default().to_owned());
     let jwk: Jwk = serde_json::from_value(jwk.clone()).ok()?;
     let (algorithm, names): (_, &[&str]) = match &jwk.algorithm {
         AlgorithmParameters::RSA(_) => (Algorithm::RS256, &["RS256"]),
@@ -159,41 +162,41 @@ fn usable(jwk: &Value) -> Option<Published> {
             (Algorithm::ES256, &["ES256"])
         }
         AlgorithmParameters::OctetKeyPair(key) if key.curve == EllipticCurve::Ed25519 => {
-            // The second is RFC 9864's name for the same.
+            // RFC 9864 names the same algorithm `Ed25519`.
             (Algorithm::EdDSA, &["EdDSA", "Ed25519"])
         }
         _ => return None,
     };
     let common = &jwk.common;
     let verifies = |operations: &Vec<KeyOperations>| operations.contains(&KeyOperations::Verify);
-    let signs = matches!(common.public_key_use, None | Some(PublicKeyUse::Signature))
+    let is_for_signatures = matches!(common.public_key_use, None | Some(PublicKeyUse::Signature))
         && common.key_operations.as_ref().is_none_or(verifies);
-    let is_its = wanted.is_none_or(|name| names.contains(&name.as_str()));
-    let key = DecodingKey::from_jwk(&jwk).ok().filter(|_| signs && is_its)?;
+    let is_consistent = declared.is_none_or(|name| names.contains(&name.as_str()));
+    let key = DecodingKey::from_jwk(&jwk).ok().filter(|_| is_for_signatures && is_consistent)?;
     let key = Arc::new(Key::new(key, algorithm));
-    Some(Published { id: common.key_id.clone(), algorithm, key })
+    Some(PublishedKey { id: common.key_id.clone(), algorithm, key })
 }
 
-/// Reads an answer that is as short as a set of keys is.
-async fn read(mut answer: Response) -> Result<Vec<u8>, String> {
+/// Reads a body of at most [`MAX_SET_BYTES`].
+async fn read(mut response: Response) -> Result<Vec<u8>, String> {
     let mut body = Vec::new();
-    while let Some(chunk) = answer.chunk().await.map_err(|error| told(&error))? {
-        if body.len() + chunk.len() > SET_BYTES {
-            return Err("what AUTH_JWKS_URL answered is larger than 64 KiB".to_owned());
+    while let Some(chunk) = response.chunk().await.map_err(|error| describe(&error))? {
+        if body.len() + chunk.len() > MAX_SET_BYTES {
+            return Err("the response of AUTH_JWKS_URL is larger than 64 KiB".to_owned());
         }
         body.extend_from_slice(&chunk);
     }
     Ok(body)
 }
 
-/// The address may hold a secret of its own, so it is left out.
-fn told(error: &reqwest::Error) -> String {
+/// Describes an error without the URL, because the URL may contain a secret.
+fn describe(error: &reqwest::Error) -> String {
     let what = if error.is_timeout() {
         "did not answer in time"
     } else if error.is_connect() {
         "cannot be reached"
     } else {
-        "broke off its answer"
+        "sent an incomplete or invalid response"
     };
     format!("AUTH_JWKS_URL {what}")
 }
@@ -207,15 +210,16 @@ mod tests {
         let now = Instant::now();
         assert!(may_fetch(None, now));
         assert!(!may_fetch(Some(now), now + Duration::from_millis(29_999)));
-        assert!(may_fetch(Some(now), now + BETWEEN_FETCHES));
-        assert!(!may_fetch(Some(now + BETWEEN_FETCHES), now), "one that asked before the last");
+        assert!(may_fetch(Some(now), now + MIN_FETCH_INTERVAL));
+        let later = Some(now + MIN_FETCH_INTERVAL);
+        assert!(!may_fetch(later, now), "requested before the last fetch started");
     }
 
     #[test]
-    fn only_public_keys_that_sign_are_used() {
+    fn only_public_keys_for_signatures_are_used() {
         let ed =
             r#""kty": "OKP", "crv": "Ed25519", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo""#;
-        let is_usable = |jwk: &str| usable(&serde_json::from_str(jwk).unwrap()).is_some();
+        let is_usable = |jwk: &str| parse_key(&serde_json::from_str(jwk).unwrap()).is_some();
         assert!(is_usable(&format!("{{{ed}}}")));
         assert!(is_usable(&format!(r#"{{{ed}, "use": "sig", "alg": "EdDSA", "kid": "1"}}"#)));
         assert!(is_usable(&format!(r#"{{{ed}, "alg": "Ed25519", "key_ops": ["verify"]}}"#)));

@@ -1,8 +1,8 @@
-//! Scopes: what a token lets its bearer do, when it says so.
+//! Scopes: the operations that a token's `scope` claim permits.
 
 macro_rules! scopes {
     ($($(#[$doc:meta])* $scope:ident = $text:literal;)+) => {
-        /// What a route does, as a token's `scope` claim names it.
+        /// An operation that a token's `scope` claim can permit.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         pub enum Scope { $($(#[$doc])* $scope,)+ }
 
@@ -12,14 +12,15 @@ macro_rules! scopes {
                 match self { $(Self::$scope => $text,)+ }
             }
 
-            /// The scope of this name; other names mean something to somebody else.
-            fn named(name: &str) -> Option<Self> {
+            /// Returns the scope with this name. `None` means a name that Greenroom does not
+            /// define, such as `openid`.
+            fn from_name(name: &str) -> Option<Self> {
                 match name { $($text => Some(Self::$scope),)+ _ => None }
             }
         }
 
         $(
-            /// The scope as a type, for what extracts the caller.
+            /// The scope as a type parameter of the extractors `Allowed` and `Backend`.
             pub enum $scope {}
 
             impl ScopeOf for $scope {
@@ -29,7 +30,7 @@ macro_rules! scopes {
     };
 }
 
-/// A type that stands for a scope.
+/// A type that represents a scope.
 pub trait ScopeOf: 'static {
     const SCOPE: Scope;
 }
@@ -43,27 +44,29 @@ scopes! {
     LimitsRead = "limits:read";
 }
 
-/// What a token allows.
+/// The scopes that a token permits.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Scopes {
-    /// It has no `scope` claim.
+    /// The token has no `scope` claim, so it permits every scope.
     All,
-    /// It has one, maybe an empty one.
+    /// The known scopes of the `scope` claim. The list may be empty.
     Only(Vec<Scope>),
 }
 
 impl Scopes {
-    /// Those of a `scope` claim (RFC 8693, §4.2): names with spaces between them.
+    /// Parses a `scope` claim (RFC 8693, §4.2): names separated by spaces. Unknown names are
+    /// ignored.
     #[must_use]
-    pub fn of(claim: Option<&str>) -> Self {
+    pub fn from_claim(claim: Option<&str>) -> Self {
         match claim {
             None => Self::All,
-            Some(claim) => Self::Only(claim.split(' ').filter_map(Scope::named).collect()),
+            Some(claim) => Self::Only(claim.split(' ').filter_map(Scope::from_name).collect()),
         }
     }
 
+    /// Returns whether the token permits the scope.
     #[must_use]
-    pub fn allow(&self, scope: Scope) -> bool {
+    pub fn permit(&self, scope: Scope) -> bool {
         match self {
             Self::All => true,
             Self::Only(scopes) => scopes.contains(&scope),
@@ -76,17 +79,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_claim_allows_what_it_names() {
-        let scopes = Scopes::of(Some("openid sessions:start  templates:read"));
-        assert!(scopes.allow(Scope::SessionsStart) && scopes.allow(Scope::TemplatesRead));
-        assert!(!scopes.allow(Scope::SessionsRead) && !scopes.allow(Scope::TemplatesWrite));
+    fn claim_permits_only_its_scopes() {
+        let scopes = Scopes::from_claim(Some("openid sessions:start  templates:read"));
+        assert!(scopes.permit(Scope::SessionsStart) && scopes.permit(Scope::TemplatesRead));
+        assert!(!scopes.permit(Scope::SessionsRead) && !scopes.permit(Scope::TemplatesWrite));
     }
 
     #[test]
-    fn an_empty_claim_allows_nothing_and_none_everything() {
-        assert!(!Scopes::of(Some("")).allow(Scope::SessionsRead));
-        assert!(!Scopes::of(Some("sessions")).allow(Scope::SessionsRead));
-        assert!(!Scopes::of(Some("SESSIONS:READ")).allow(Scope::SessionsRead));
-        assert!(Scopes::of(None).allow(Scope::SessionsRead));
+    fn empty_claim_permits_nothing_and_absent_claim_everything() {
+        assert!(!Scopes::from_claim(Some("")).permit(Scope::SessionsRead));
+        assert!(!Scopes::from_claim(Some("sessions")).permit(Scope::SessionsRead));
+        assert!(!Scopes::from_claim(Some("SESSIONS:READ")).permit(Scope::SessionsRead));
+        assert!(Scopes::from_claim(None).permit(Scope::SessionsRead));
     }
 }

@@ -1,4 +1,4 @@
-//! What the text of a variable has to be, each in its own words.
+//! Parsers for the texts of variables. Each error says what the text must be.
 
 use std::fmt::Display;
 use std::net::SocketAddr;
@@ -13,11 +13,11 @@ use super::LogFormat;
 use crate::auth::jwks::Jwks;
 use crate::auth::key::Key;
 
-/// The shortest secret that is one: HS256 under a shorter key can be guessed (RFC 7518, §3.2).
-const SECRET_BYTES: usize = 32;
+/// Minimum length of a secret, in bytes. HS256 requires a key of this length (RFC 7518, §3.2).
+const MIN_SECRET_BYTES: usize = 32;
 
 pub fn address(text: &str) -> Result<SocketAddr, String> {
-    text.parse().map_err(|_| "must be an address and a port, such as 0.0.0.0:8080".to_owned())
+    text.parse().map_err(|_| "must be an IP address and a port, such as 0.0.0.0:8080".to_owned())
 }
 
 pub fn number<N>(text: &str, min: N, max: N) -> Result<N, String>
@@ -28,8 +28,8 @@ where
     number.ok_or_else(|| format!("must be a whole number from {min} to {max}"))
 }
 
-/// Origins as browsers write them (RFC 6454, §6.2): a scheme, a host, a port that is not the
-/// scheme's own, and nothing behind.
+/// Parses origins in the form that browsers send (RFC 6454, §6.2): a scheme, a host, and a port
+/// only if it is not the scheme's default.
 pub fn origins(text: &str) -> Result<Vec<String>, String> {
     let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
     parts
@@ -37,7 +37,7 @@ pub fn origins(text: &str) -> Result<Vec<String>, String> {
             let url = Url::parse(part).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
             let origin = url.map(|url| url.origin().ascii_serialization());
             origin.filter(|origin| origin == part).ok_or_else(|| {
-                "must be origins such as https://app.example.com, with commas between them".into()
+                "must be origins such as https://app.example.com, separated by commas".into()
             })
         })
         .collect()
@@ -48,7 +48,7 @@ pub fn server_url(text: &str) -> Result<ServerUrl, String> {
 }
 
 pub fn seconds<const MIN: i32, const MAX: i32>(text: &str) -> Result<Seconds<MIN, MAX>, String> {
-    // What is no number is told the range as well.
+    // 0 is outside every range, so the error for a text that is not a number names the range.
     let seconds = text.parse().unwrap_or(0_i64);
     Seconds::try_from(seconds).map_err(|invalid| invalid.to_string())
 }
@@ -76,29 +76,30 @@ pub fn log_format(text: &str) -> Result<LogFormat, String> {
 }
 
 pub fn long_secret(text: &str) -> Result<SecretString, String> {
-    if text.len() < SECRET_BYTES {
+    if text.len() < MIN_SECRET_BYTES {
         return Err(format!(
-            "must be at least {SECRET_BYTES} bytes; `openssl rand -hex 32` makes one"
+            "must have at least {MIN_SECRET_BYTES} bytes; generate one with `openssl rand -hex 32`"
         ));
     }
     Ok(text.into())
 }
 
 pub fn public_key(file: &str) -> Result<Key, String> {
-    let pem = std::fs::read(file).map_err(|error| format!("cannot be read: {error}"))?;
-    let wrong = "must name a PEM file with a public key: RSA of at least 2048 bits, EC on P-256, or Ed25519";
-    Key::of_pem(&pem).ok_or_else(|| wrong.to_owned())
+    let pem = std::fs::read(file)
+        .map_err(|error| format!("names a file that cannot be read: {error}"))?;
+    let expected = "must name a PEM file with a public key: RSA of at least 2048 bits, EC on P-256, or Ed25519";
+    Key::from_pem(&pem).ok_or_else(|| expected.to_owned())
 }
 
 pub fn jwks(text: &str) -> Result<Jwks, String> {
     let url = Url::parse(text).ok().filter(|url| match url.scheme() {
         "https" => true,
-        // In plain HTTP anybody on the way could put in a key of their own.
+        // Over plain HTTP, an attacker in the network could replace the keys.
         "http" => is_loopback(url),
         _ => false,
     });
-    let url = url.ok_or("must be an https:// URL, or an http:// one on loopback")?;
-    Jwks::new(url).map_err(|_| "cannot be used: no HTTP client can be made".to_owned())
+    let url = url.ok_or("must be an https:// URL, or an http:// URL of a loopback address")?;
+    Jwks::new(url).map_err(|_| "cannot be fetched: the HTTP client could not be created".to_owned())
 }
 
 fn is_loopback(url: &Url) -> bool {
@@ -107,10 +108,10 @@ fn is_loopback(url: &Url) -> bool {
 }
 
 pub fn claim_name(text: &str) -> Result<String, String> {
-    // These mean something else, whoever issues the token.
-    const TAKEN: [&str; 7] = ["exp", "nbf", "iat", "iss", "aud", "jti", "scope"];
-    if TAKEN.contains(&text) {
-        return Err(format!("must not be one of {}", TAKEN.join(" ")));
+    // These names have another meaning in every token.
+    const RESERVED: [&str; 7] = ["exp", "nbf", "iat", "iss", "aud", "jti", "scope"];
+    if RESERVED.contains(&text) {
+        return Err(format!("must not be one of {}", RESERVED.join(", ")));
     }
     Ok(text.to_owned())
 }

@@ -1,20 +1,20 @@
-//! The names of everything that can be set, with what it is when nobody sets it.
+//! The names of all variables, with their defaults.
 
-/// A variable of the environment; in a configuration file the same name in lower case.
+/// An environment variable. A configuration file uses the same name in lower case.
 pub struct Variable {
     pub name: &'static str,
     pub need: Need,
-    /// May come from the file that `NAME_FILE` names, and is never told.
+    /// Whether `NAME_FILE` may name a file that contains the value.
     pub secret: bool,
 }
 
-/// What becomes of a variable that is not set.
+/// The meaning of a variable that is not set.
 pub enum Need {
-    /// The configuration is not usable.
+    /// The configuration is invalid.
     Required,
-    /// It has this value; an empty one is none.
+    /// The variable has this value. An empty default means no value.
     Default(&'static str),
-    /// One of several has to be set, and no more than one.
+    /// Exactly one variable of this kind must be set.
     OneOf,
 }
 
@@ -34,7 +34,7 @@ const fn one_of(name: &'static str) -> Variable {
     Variable { name, need: Need::OneOf, secret: false }
 }
 
-/// All of them, in the order of `.env.example`.
+/// All variables, in the order of `.env.example`.
 pub const VARIABLES: &[Variable] = &[
     optional("GREENROOM_LISTEN", "127.0.0.1:8080"),
     optional("GREENROOM_METRICS_LISTEN", ""),
@@ -69,5 +69,5 @@ pub const VARIABLES: &[Variable] = &[
     optional("AUTH_USER_CLAIM", "user_id"),
 ];
 
-/// Those that are read and checked, and change nothing yet.
+/// The variables that are checked but have no effect yet.
 pub const WITHOUT_EFFECT: &[&str] = &["GREENROOM_METRICS_LISTEN", "GREENROOM_CONSOLE"];

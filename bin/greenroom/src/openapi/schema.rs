@@ -1,4 +1,4 @@
-//! The schemas of the document: what the domain's types hold, in the words of JSON Schema.
+//! JSON Schema constraints that mirror the domain types.
 
 use greenroom_core::domain::lifecycle::TimelineEvent;
 use greenroom_core::domain::{
@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 
 use super::entries;
 
-/// Adds to one of paperclip's schemas what it cannot say.
-pub fn patch_schema(schema: &mut Value, answered: bool) {
+/// Adds nullability, enumerations and limits to a schema that paperclip generated.
+pub fn patch_schema(schema: &mut Value, is_response: bool) {
     let required = schema["required"].as_array().cloned().unwrap_or_default();
     let mut names = Vec::new();
     for (name, property) in entries(&mut schema["properties"]) {
@@ -17,16 +17,16 @@ pub fn patch_schema(schema: &mut Value, answered: bool) {
         if !required.contains(&json!(name)) {
             property["nullable"] = true.into();
         }
-        if let Some(words) = words(name, answered) {
+        if let Some(words) = words(name, is_response) {
             property["enum"] = words;
-            // An enumeration that may be null names null among its values.
+            // A nullable enumeration must list null.
             if let (Some(words), true) =
                 (property["enum"].as_array_mut(), !required.contains(&json!(name)))
             {
                 words.push(Value::Null);
             }
         }
-        // Any JSON value is an object to paperclip: as the members of one, and by itself.
+        // paperclip describes any JSON value as an object, also as the type of members.
         let members = property.get("additionalProperties").is_some();
         match property.as_object_mut() {
             Some(property) if members => {
@@ -43,21 +43,21 @@ pub fn patch_schema(schema: &mut Value, answered: bool) {
             });
         }
     }
-    if answered {
+    if is_response {
         schema["required"] = names.into();
     }
 }
 
-/// The limits of a property that the domain's types hold, in the words of JSON Schema.
+/// The constraints that the domain type of a property enforces.
 fn property_schema(name: &str) -> Option<Value> {
-    // Neither NUL nor any other control character.
+    // No control characters.
     const PRINTABLE: &str = r"^[^\u0000-\u001f\u007f-\u009f]*$";
     let text = |maximum: u32| json!({"type": "string", "minLength": 1, "maxLength": maximum, "pattern": PRINTABLE});
     let seconds = |minimum: i32, maximum: i32| json!({"type": "integer", "minimum": minimum, "maximum": maximum});
     Some(match name {
         "name" => text(100),
         "user_id" => text(128),
-        // An empty one is none.
+        // An empty string counts as absent.
         "participant_name" | "participant_identity" => {
             json!({"type": "string", "maxLength": 128, "pattern": PRINTABLE})
         }
@@ -69,7 +69,7 @@ fn property_schema(name: &str) -> Option<Value> {
             "type": "string", "minLength": 1, "maxLength": 64,
             "pattern": r"^(?!greenroom\.)[^\u0000-\u001f\u007f-\u009f]*$",
         }),
-        // In any order, though no schema says that none comes twice.
+        // Any order is accepted. JSON Schema cannot say that each word appears at most once.
         "modality_profile" => {
             let word = Modality::ALL.map(Modality::as_str).join("|");
             json!({"type": "string", "pattern": format!("^({word})(\\+({word})){{0,3}}$")})
@@ -91,21 +91,21 @@ fn texts<T: Copy>(all: &[T], text: impl Fn(T) -> &'static str) -> Value {
     all.iter().map(|word| text(*word)).collect()
 }
 
-/// The words of a property that is an enumeration.
-fn words(property: &str, answered: bool) -> Option<Value> {
+/// The values of an enumerated property.
+fn words(property: &str, is_response: bool) -> Option<Value> {
     match property {
         "status" => Some(texts(SessionStatus::ALL, SessionStatus::as_str)),
         "agent_status" => Some(texts(AgentStatus::ALL, AgentStatus::as_str)),
         "end_reason" => Some(texts(EndReason::ALL, EndReason::as_str)),
         "room_creation" => Some(texts(RoomCreation::ALL, RoomCreation::as_str)),
         "event" => Some(texts(TimelineEvent::ALL, TimelineEvent::as_str)),
-        "modality_profile" if answered => Some(profiles()),
+        "modality_profile" if is_response => Some(profiles()),
         "on_agent_hangup" => Some(texts(OnAgentHangup::ALL, OnAgentHangup::as_str)),
         _ => None,
     }
 }
 
-/// Every profile in its written order, which is how it is answered.
+/// Every modality profile in canonical order, which is the form of responses.
 fn profiles() -> Value {
     let words = Modality::ALL.map(Modality::as_str);
     let profile = |chosen: usize| {
@@ -116,7 +116,7 @@ fn profiles() -> Value {
     (1..1 << words.len()).map(profile).collect()
 }
 
-/// What a parameter's text may be, which paperclip knows as text alone.
+/// The schema of a parameter. paperclip knows every parameter as text.
 pub fn parameter_schema(name: &str) -> Option<Value> {
     let number = |minimum: i32, maximum: i32, default: i32| json!({"type": "integer", "minimum": minimum, "maximum": maximum, "default": default});
     Some(match name {
@@ -139,12 +139,12 @@ pub fn parameter_schema(name: &str) -> Option<Value> {
     })
 }
 
-/// The header that makes a repeated start one start. HTTP drops spaces around a value.
+/// The `Idempotency-Key` header. HTTP strips spaces around a value.
 pub fn idempotency_key() -> Value {
     json!({
         "name": "Idempotency-Key",
         "in": "header",
-        "description": "Your own name for this start: sent again with the same request, it is the same session.",
+        "description": "A unique key for this start. A retry with the same key and the same request returns the same session.",
         "required": false,
         "schema": {
             "type": "string", "minLength": 1, "maxLength": 255,
@@ -153,25 +153,25 @@ pub fn idempotency_key() -> Value {
     })
 }
 
-/// A failure.
+/// The schema of a problem response.
 pub fn problem_schema() -> Value {
     let text = json!({"type": "string"});
     json!({
         "type": "object",
-        "description": "A failure, after RFC 9457.",
+        "description": "An error (RFC 9457).",
         "required": ["type", "title", "status", "detail", "code", "request_id", "retryable"],
         "properties": {
             "type": {"type": "string", "example": "urn:greenroom:problem:template_not_found"},
             "title": text,
             "status": {"type": "integer"},
             "detail": text,
-            "code": {"type": "string", "description": "One stable word.", "example": "template_not_found"},
+            "code": {"type": "string", "description": "Stable identifier of the kind of error.", "example": "template_not_found"},
             "request_id": text,
             "retryable": {"type": "boolean", "description": "Whether the same request may succeed later."},
             "checks": checks_schema(),
             "errors": {
                 "type": "array",
-                "description": "The wrong fields of an invalid_request.",
+                "description": "The invalid fields of an `invalid_request`.",
                 "items": {
                     "type": "object",
                     "required": ["field", "detail"],
@@ -182,11 +182,11 @@ pub fn problem_schema() -> Value {
     })
 }
 
-/// What `/readyz` looked at.
+/// The schema of the `checks` member of `/readyz`.
 pub fn checks_schema() -> Value {
     json!({
         "type": "object",
-        "description": "Each part: ok, or what is wrong with it.",
+        "description": "The state of each dependency: `ok`, or a sentence that says what is wrong.",
         "additionalProperties": {"type": "string"},
     })
 }

@@ -1,10 +1,10 @@
-//! The table of codes: each with its word, its status and its title.
+//! The table of problem codes, with the status and the title of each.
 
 use actix_web::http::StatusCode;
 
 macro_rules! codes {
     ($($code:ident = $text:literal, $status:ident, $title:literal;)+) => {
-        /// What is wrong, in one stable word.
+        /// The stable name of a kind of failure.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         pub enum Code { $($code,)+ }
 
@@ -32,23 +32,23 @@ codes! {
     InvalidCursor = "invalid_cursor", BAD_REQUEST, "Invalid cursor";
     InvalidIdempotencyKey = "invalid_idempotency_key", BAD_REQUEST, "Invalid idempotency key";
     Unauthenticated = "unauthenticated", UNAUTHORIZED, "Not authenticated";
-    TemplateForbidden = "template_forbidden", FORBIDDEN, "Template of another organization";
-    ScopeMissing = "scope_missing", FORBIDDEN, "Scope missing";
-    UserForbidden = "user_forbidden", FORBIDDEN, "Not for end users";
+    TemplateForbidden = "template_forbidden", FORBIDDEN, "Template belongs to another organization";
+    ScopeMissing = "scope_missing", FORBIDDEN, "Missing scope";
+    UserForbidden = "user_forbidden", FORBIDDEN, "Not allowed for end users";
     TemplateNotFound = "template_not_found", NOT_FOUND, "Template not found";
     SessionNotFound = "session_not_found", NOT_FOUND, "Session not found";
     RouteNotFound = "route_not_found", NOT_FOUND, "Route not found";
     MethodNotAllowed = "method_not_allowed", METHOD_NOT_ALLOWED, "Method not allowed";
-    SessionOver = "session_over", CONFLICT, "Session over";
-    TemplateNameTaken = "template_name_taken", CONFLICT, "Template name taken";
-    BodyTooLarge = "body_too_large", PAYLOAD_TOO_LARGE, "Body too large";
+    SessionOver = "session_over", CONFLICT, "Session is over";
+    TemplateNameTaken = "template_name_taken", CONFLICT, "Template name already in use";
+    BodyTooLarge = "body_too_large", PAYLOAD_TOO_LARGE, "Request body too large";
     UnsupportedMediaType = "unsupported_media_type", UNSUPPORTED_MEDIA_TYPE, "Unsupported media type";
     IdempotencyKeyReused = "idempotency_key_reused", UNPROCESSABLE_ENTITY, "Idempotency key reused";
-    NotConfigurable = "not_configurable", UNPROCESSABLE_ENTITY, "Not configurable";
+    NotConfigurable = "not_configurable", UNPROCESSABLE_ENTITY, "Field not configurable";
     TooManyActiveSessions = "too_many_active_sessions", TOO_MANY_REQUESTS, "Too many active sessions";
     RateLimited = "rate_limited", TOO_MANY_REQUESTS, "Too many starts";
     Internal = "internal", INTERNAL_SERVER_ERROR, "Internal error";
-    LiveKitError = "livekit_error", BAD_GATEWAY, "LiveKit refused";
+    LiveKitError = "livekit_error", BAD_GATEWAY, "LiveKit refused the request";
     LiveKitUnavailable = "livekit_unavailable", SERVICE_UNAVAILABLE, "LiveKit unavailable";
     LiveKitTimeout = "livekit_timeout", GATEWAY_TIMEOUT, "LiveKit did not answer in time";
     DatabaseUnavailable = "database_unavailable", SERVICE_UNAVAILABLE, "Database unavailable";
@@ -57,7 +57,7 @@ codes! {
 }
 
 impl Code {
-    /// Whether the same request may succeed a little later.
+    /// Returns whether the same request may succeed later.
     #[must_use]
     pub fn retryable(self) -> bool {
         matches!(

@@ -1,4 +1,4 @@
-//! What can happen to a use case, as the problem that clients see.
+//! Converts each error of `greenroom-core` to the problem that clients see.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -8,24 +8,25 @@ use greenroom_core::{Error, LiveKitError, StoreError};
 
 use super::{Code, FieldError, Problem, Quota};
 
-/// When to ask again where another session has to end first, which nobody knows before.
-const SESSION_ENDS_SECONDS: u64 = 10;
+/// `Retry-After` for a limit of active sessions. The time when a session ends is unknown.
+const SESSION_LIMIT_RETRY_SECONDS: u64 = 10;
 
 impl From<Error> for Problem {
     fn from(error: Error) -> Self {
         match error {
             Error::TemplateNotFound(id) => Self::new(
                 Code::TemplateNotFound,
-                format!("No session template {id} in this organization."),
+                format!("This organization has no session template {id}, or it is archived."),
             ),
             Error::TemplateForbidden(id) => Self::new(
                 Code::TemplateForbidden,
-                format!("Session template {id} belongs to another organization."),
+                format!("Session template {id} belongs to another organization. Use your own."),
             ),
             Error::TemplateNameTaken(name) => Self::new(
                 Code::TemplateNameTaken,
                 format!(
-                    "This organization has a session template named {:?} already.",
+                    "This organization already has a session template named {:?}. Choose a name that \
+                     differs in more than case.",
                     name.as_str()
                 ),
             ),
@@ -35,65 +36,69 @@ impl From<Error> for Problem {
                     .map(|(field, invalid)| FieldError::of(field, invalid))
                     .collect(),
             ),
-            Error::OtherAgent => Self::new(
+            Error::AgentMismatch => Self::new(
                 Code::NotConfigurable,
-                "The agent in room_config is not the template's; name that one, or leave it out.",
+                "The agent in room_config is not the template's agent. Remove it from the request.",
             ),
             Error::TokenTooLong => Self::invalid(
                 ["user_id", "participant_name", "participant_attributes"]
                     .map(|field| {
                         FieldError::new(
                             field,
-                            "must be shorter: the token would have more than 6 KB",
+                            "must be shorter: the token would be longer than 6 KB",
                         )
                     })
                     .to_vec(),
             ),
             Error::UserMismatch => Self::new(
                 Code::UserForbidden,
-                "The token is an end user's, who may name nobody but themselves.",
+                "The token belongs to an end user, but the request names another user. Remove that user.",
             ),
             Error::MetadataForbidden => Self::new(
                 Code::UserForbidden,
-                "The token is an end user's, and metadata is for backends: an agent trusts it.",
+                "The token belongs to an end user, but only a backend may set metadata, because the agent \
+                 trusts it. Remove metadata.",
             ),
             Error::InvalidCursor => Self::new(
                 Code::InvalidCursor,
-                "The cursor is not of this list. Follow the Link header as it is, or start at the first page.",
+                "The cursor does not belong to this list. Follow the Link header unchanged, or request \
+                 the first page.",
             ),
             Error::SessionOver(id) => {
-                Self::new(Code::SessionOver, format!("Session {id} is over. Start another."))
+                Self::new(Code::SessionOver, format!("Session {id} is over. Start a new session."))
             }
             Error::IdempotencyKeyReused => Self::new(
                 Code::IdempotencyKeyReused,
-                "The Idempotency-Key was used for another request. Take a new key for a new start.",
+                "The Idempotency-Key was already used for a different request. Use a new key.",
             ),
             Error::TooManyActiveSessions { limit } => Self::too_many_active_sessions(limit),
-            Error::RateLimited { per_minute, next_in, all_in } => {
+            Error::RateLimited { per_minute, retry_after, reset_after } => {
                 let quota = Quota {
                     limit: per_minute.into(),
-                    next: whole_seconds(next_in),
-                    reset: whole_seconds(all_in),
+                    next: whole_seconds(retry_after),
+                    reset: whole_seconds(reset_after),
                 };
                 let detail = format!(
-                    "This organization may start {per_minute} sessions a minute; start again in {} s.",
+                    "This organization may start {per_minute} sessions per minute. Try again in {} s.",
                     quota.next
                 );
                 Self { quota: Some(quota), ..Self::new(Code::RateLimited, detail) }
             }
             Error::InvalidWebhook(why) => {
-                tracing::warn!(reason = %why, "a webhook was refused");
-                Self::new(Code::Unauthenticated, "LiveKit did not sign this webhook.")
+                tracing::warn!(reason = %why, "webhook refused");
+                let detail =
+                    "The webhook has no valid signature of a LiveKit API key that Greenroom knows.";
+                Self::new(Code::Unauthenticated, detail)
             }
             Error::LiveKit(error) => Self::livekit(&error),
             Error::Store(error) => Self::store(&error),
             Error::Overloaded | Error::ShuttingDown => {
-                tracing::warn!(error = %error, "a request was not served");
-                let why = match error {
-                    Error::ShuttingDown => "This Greenroom is stopping; try again.",
-                    _ => "Too many requests at once; try again.",
+                tracing::warn!(error = %error, "request refused");
+                let detail = match error {
+                    Error::ShuttingDown => "This process is shutting down. Try again.",
+                    _ => "All database connections are in use. Try again.",
                 };
-                Self::new(Code::Overloaded, why)
+                Self::new(Code::Overloaded, detail)
             }
         }
     }
@@ -101,28 +106,30 @@ impl From<Error> for Problem {
 
 impl Problem {
     fn too_many_active_sessions(limit: i32) -> Self {
-        let (next, reset) = (SESSION_ENDS_SECONDS, SESSION_ENDS_SECONDS);
+        let (next, reset) = (SESSION_LIMIT_RETRY_SECONDS, SESSION_LIMIT_RETRY_SECONDS);
         let quota = Quota { limit: limit.unsigned_abs().into(), next, reset };
         let detail = format!(
-            "This organization has as many sessions as it may have at once: {limit}. End one, or wait."
+            "This organization has reached its limit of active sessions, which is {limit}. End a \
+             session, or wait until one ends."
         );
         Self { quota: Some(quota), ..Self::new(Code::TooManyActiveSessions, detail) }
     }
 
-    /// LiveKit's own words are in the log of the start; they may name its addresses.
+    /// The response of LiveKit is only in the log, because it may contain internal addresses.
     fn livekit(error: &LiveKitError) -> Self {
         match error {
             LiveKitError::Unavailable(_) | LiveKitError::NoNode(_) => Self::new(
                 Code::LiveKitUnavailable,
-                "LiveKit cannot be reached, so the room was not opened. Start again.",
+                "LiveKit cannot be reached, so the room was not opened. Send the start request again.",
             ),
             LiveKitError::Timeout => Self::new(
                 Code::LiveKitTimeout,
-                "LiveKit did not answer in time, so the room may not be open. Start again.",
+                "LiveKit did not answer in time, so the room may not be open. Send the start request again.",
             ),
             LiveKitError::Refused(_) | LiveKitError::NotFound => Self::new(
                 Code::LiveKitError,
-                "LiveKit refused to open the room. Its key may be wrong: the log has its answer.",
+                "LiveKit refused to open the room or sent an invalid response, which is in Greenroom's log. \
+                 Greenroom's API key for LiveKit may be wrong.",
             ),
         }
     }
@@ -130,20 +137,20 @@ impl Problem {
     fn store(error: &StoreError) -> Self {
         match error {
             StoreError::Unavailable(_) | StoreError::Timeout(_) => {
-                tracing::warn!(error = %Chain(error), "the database does not answer");
-                Self::new(Code::DatabaseUnavailable, "The database does not answer; try again.")
+                tracing::warn!(error = %Chain(error), "failed to get a response from the database");
+                Self::new(Code::DatabaseUnavailable, "The database does not answer. Try again.")
             }
             StoreError::Conflict(_) | StoreError::Query(_) => Self::internal(&Chain(error)),
         }
     }
 }
 
-/// Seconds to wait: never too few.
+/// Rounds up to whole seconds, so that a client never retries too early.
 fn whole_seconds(time: Duration) -> u64 {
     time.as_secs() + u64::from(time.subsec_nanos() > 0)
 }
 
-/// An error with all its causes, in one line.
+/// Displays an error and all its causes in one line.
 struct Chain<'a>(&'a dyn StdError);
 
 impl fmt::Display for Chain<'_> {

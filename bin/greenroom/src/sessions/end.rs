@@ -11,10 +11,12 @@ use crate::auth::scope::SessionsEnd;
 use crate::extract::{PathId, RawBody};
 use crate::problem::Problem;
 
-/// End a session: everyone is disconnected and the room is deleted, at once or as soon as `LiveKit`
-/// can. Ending one that is over already changes nothing and answers the same. There need be no body,
-/// and one that is there is ignored.
-#[api_v2_operation(tags(Sessions), operation_id = "end_session", summary = "End a session")]
+/// End a session
+///
+/// Disconnects all participants and deletes the room, immediately or as soon as LiveKit answers. If
+/// the session is already over, nothing changes and the response shows the session as it is. The
+/// request needs no body; a body of up to 64 KiB is ignored.
+#[api_v2_operation(tags(Sessions), operation_id = "end_session")]
 pub async fn end(
     caller: Allowed<SessionsEnd>,
     id: PathId<SessionId>,

@@ -16,38 +16,42 @@ use crate::extract::{FieldErrors, Params, PathId, number};
 use crate::page::{PageOf, PageParams};
 use crate::problem::Problem;
 
-/// Which sessions, and which part of the list.
+/// The filters of a list, and which page of it to return.
 #[derive(Deserialize, Apiv2Schema)]
 pub struct ListParams {
-    /// How many at the most.
+    /// Maximum number of sessions: 1 to 200, default 50.
     limit: Option<String>,
-    /// How many to skip; not beside a cursor.
+    /// Number of sessions to skip: 0 to 10,000. Not allowed with `cursor`.
     offset: Option<String>,
-    /// Where to go on, as the Link header of the page before says.
+    /// Where to continue. Use it only as part of the `Link` header of the previous page.
     cursor: Option<String>,
-    /// One status, or several with commas.
+    /// One status, or several separated by commas.
     status: Option<String>,
-    /// Whose; an end user's token lists its own alone.
+    /// Only sessions of this user. An end user may name only itself.
     user_id: Option<String>,
+    /// Only sessions of this template.
     session_template_id: Option<String>,
-    /// Created then or later, to the millisecond.
+    /// Only sessions that were created at this time or later, to the millisecond.
     created_after: Option<String>,
-    /// Created earlier, to the millisecond.
+    /// Only sessions that were created before this time, to the millisecond.
     created_before: Option<String>,
 }
 
-/// What to hold the answer for, and for how long.
+/// The state to wait for before responding, and the maximum wait.
 #[derive(Deserialize, Apiv2Schema)]
 pub struct WaitParams {
-    /// Holds the answer until the session is that, can no longer become so, or the time is up. The
-    /// answer is then the session as it is.
+    /// Hold the response until the session is in this state, can no longer reach it, or the wait
+    /// times out. The response is the current session in all three cases.
     wait_for: Option<String>,
-    /// How many seconds at the most; only beside `wait_for`.
+    /// Maximum wait: 1 to 30 seconds, default 30. Only allowed with `wait_for`.
     timeout_seconds: Option<String>,
 }
 
-/// A session by its id.
-#[api_v2_operation(tags(Sessions), operation_id = "get_session", summary = "Get a session")]
+/// Get a session
+///
+/// `wait_for` holds the response until the session changes, so that the caller does not have to
+/// poll. A session that the caller may not see is 404.
+#[api_v2_operation(tags(Sessions), operation_id = "get_session")]
 pub async fn get(
     caller: Allowed<SessionsRead>,
     id: PathId<SessionId>,
@@ -56,41 +60,44 @@ pub async fn get(
 ) -> Result<Json<SessionBody>, Problem> {
     let id = id.0;
     let session = match parse_wait(params.0)? {
-        Some((awaited, patience)) => {
-            greenroom.wait_for_session(&caller.0, id, awaited, patience).await?
+        Some((condition, timeout)) => {
+            greenroom.wait_for_session(&caller.0, id, condition, timeout).await?
         }
         None => greenroom.session(&caller.0, id).await?,
     };
     Ok(Json(found(session, id)?.into()))
 }
 
-/// The organization's sessions, newest first; an end user's own, when the token is one's.
-#[api_v2_operation(tags(Sessions), operation_id = "list_sessions", summary = "List sessions")]
+/// List sessions
+///
+/// Lists the sessions of the organization, newest first. An end user sees only its own sessions. If
+/// there are more sessions, the response has a `Link` header with the URL of the next page.
+#[api_v2_operation(tags(Sessions), operation_id = "list_sessions")]
 pub async fn list(
     caller: Allowed<SessionsRead>,
     params: Params<ListParams>,
     greenroom: Data<Greenroom>,
 ) -> Result<PageOf<SessionBody>, Problem> {
-    let (filter, page) = parse(params.0)?;
+    let (filter, page) = parse_list(params.0)?;
     Ok(PageOf::of(greenroom.sessions(&caller.0, filter, page).await?))
 }
 
 fn parse_wait(params: WaitParams) -> Result<Option<(WaitCondition, Duration)>, Problem> {
     let mut errors = FieldErrors::default();
-    let awaited = params.wait_for.map(|text| text.parse()).transpose();
-    let awaited = errors.take("wait_for", awaited);
-    let seconds = match (&awaited, params.timeout_seconds.as_deref()) {
-        // A misspelt wait_for is not silently no wait at all.
-        (Some(None), Some(_)) => Err(Invalid::new("must stand beside wait_for")),
+    let condition = params.wait_for.map(|text| text.parse()).transpose();
+    let condition = errors.take("wait_for", condition);
+    let seconds = match (&condition, params.timeout_seconds.as_deref()) {
+        // Unknown parameters are ignored, so a misspelled wait_for would otherwise go unnoticed.
+        (Some(None), Some(_)) => Err(Invalid::new("is only allowed with wait_for")),
         (_, text) => number(text, 1, 30, 30),
     };
     let seconds = errors.take("timeout_seconds", seconds);
-    let wait = awaited.zip(seconds);
-    let wait = wait.map(|(awaited, seconds)| Some((awaited?, Duration::from_secs(seconds))));
+    let wait = condition.zip(seconds);
+    let wait = wait.map(|(condition, seconds)| Some((condition?, Duration::from_secs(seconds))));
     errors.finish(wait)
 }
 
-fn parse(params: ListParams) -> Result<(SessionFilter, PageRequest), Problem> {
+fn parse_list(params: ListParams) -> Result<(SessionFilter, PageRequest), Problem> {
     let mut errors = FieldErrors::default();
     let page = PageParams { limit: params.limit, offset: params.offset, cursor: params.cursor };
     let page = page.page(&mut errors);
@@ -117,10 +124,10 @@ fn statuses(text: Option<&str>) -> Result<Vec<SessionStatus>, Invalid> {
     text.map_or(Ok(Vec::new()), |text| text.split(',').map(str::parse).collect())
 }
 
-/// A time as RFC 3339 writes it, in whatever zone.
+/// Parses an RFC 3339 time in any time zone.
 fn time(text: Option<&str>) -> Result<Option<DateTime<Utc>>, Invalid> {
     let parse = |text| DateTime::parse_from_rfc3339(text).map(|at| at.to_utc());
     text.map(parse)
         .transpose()
-        .map_err(|_| Invalid::new("must be a time such as 2026-11-22T14:30:22Z"))
+        .map_err(|_| Invalid::new("must be an RFC 3339 time such as 2026-11-22T14:30:22Z"))
 }

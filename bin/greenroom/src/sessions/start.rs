@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use actix_web::http::header::{self, HeaderMap, HeaderName};
+use actix_web::http::header;
+use actix_web::http::header::{HeaderMap, HeaderName};
 use actix_web::web::Data;
 use actix_web::{HttpRequest, HttpResponse, Responder};
 use greenroom_core::domain::{
@@ -20,59 +21,68 @@ use crate::auth::scope::SessionsStart;
 use crate::extract::{Body, FieldErrors, Params};
 use crate::problem::{Code, Problem};
 
-/// The caller's own name for one start, however often it is sent.
+/// Request header with a key for one start. Every attempt of that start sends the same key.
 pub const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
-/// Says that an earlier start with the same key had started the session.
+/// Response header: `true` if an earlier request had started the session.
 pub const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 
-/// What to start. Unknown fields are ignored.
+/// The request to start a session. Unknown fields are ignored.
 #[derive(Deserialize, Apiv2Schema)]
 #[openapi(rename = "StartRequest")]
 pub struct StartBody {
-    /// The template; it may instead be in the query.
+    /// The template. Required, here or in the query.
     session_template_id: Option<String>,
-    /// Who will join, 1 to 128 characters; a guest, when nobody is named. With an end user's token
-    /// it is that user, and nobody else may be named.
+    /// The user who will join: 1 to 128 characters. By default the token's end user, or with a
+    /// backend's token a guest. An end user may name only itself.
     user_id: Option<String>,
-    /// Kept with the session and handed to the agent; at most 4 KiB. Not with an end user's token.
+    /// Stored with the session and passed to the agent (with `on_join` only stored): at most 4 KiB
+    /// as JSON. Not allowed with an end user's token.
     metadata: Option<BTreeMap<String, Value>>,
-    /// Of LiveKit's token-source request: the room is named by the server; leave it out, or empty.
+    /// Part of LiveKit's token-source request. Omit it, because the server names the room.
     #[serde(alias = "roomName")]
     room_name: Option<Value>,
-    /// The name the user is shown under, 1 to 128 characters; else the `user_id`.
+    /// The user's display name in the room: 1 to 128 characters. Default: the `user_id`.
     #[serde(alias = "participantName")]
     participant_name: Option<Value>,
-    /// The `user_id` in the words of LiveKit's token-source request: one of the two is enough.
+    /// Another name for `user_id`, from LiveKit's token-source request. If both are sent, they must
+    /// be equal.
     #[serde(alias = "participantIdentity")]
     participant_identity: Option<Value>,
-    /// Of LiveKit's token-source request: the server writes it; leave it out, or empty.
+    /// Part of LiveKit's token-source request. Omit it, because the server writes the metadata.
     #[serde(alias = "participantMetadata")]
     participant_metadata: Option<Value>,
-    /// The user's attributes: at most 32 texts, 1 KiB of JSON, no key that begins with `lk.`.
+    /// The user's attributes, visible to all participants: at most 32 keys with string values, at
+    /// most 1 KiB as JSON, no key that begins with `lk.`.
     #[serde(alias = "participantAttributes")]
     participant_attributes: Option<Value>,
-    /// Of LiveKit's token-source request: it may name the template's own agent, and nothing else.
+    /// Part of LiveKit's token-source request. It may name the template's own agent, and nothing
+    /// else.
     #[serde(alias = "roomConfig")]
     room_config: Option<Value>,
 }
 
-/// The template, where a client can choose its URL but not its body.
+/// The query of a start, for clients that can choose the URL of a request but not its body.
 #[derive(Deserialize, Apiv2Schema)]
 pub struct StartParams {
+    /// The template. Required, here or in the body.
     session_template_id: Option<String>,
 }
 
-/// 201, where the session is, that nobody caches the token, and whether this was a replay.
+/// The response of a start: 201 with `Location`, `Cache-Control: no-store` and, on a replay,
+/// `Idempotent-Replayed: true`.
 pub struct Started {
     body: StartedBody,
     replayed: bool,
 }
 
-/// When this answers 201, the session is committed and, unless its template says `on_join`, the
-/// room exists in `LiveKit` and the agent has been asked for. The same `Idempotency-Key` with the
-/// same request is the same session with a fresh token, however often it comes within a day.
-#[api_v2_operation(tags(Sessions), operation_id = "start_session", summary = "Start a session")]
+/// Start a session
+///
+/// A 201 means that the session is stored. Unless the room is created when the user joins, the room
+/// also exists in LiveKit and the agent has been dispatched. To make a start safe to repeat,
+/// send an `Idempotency-Key`: for 24 hours, the same request with the same key returns the same
+/// session with a fresh token.
+#[api_v2_operation(tags(Sessions), operation_id = "start_session")]
 pub async fn start(
     caller: Allowed<SessionsStart>,
     request: HttpRequest,
@@ -80,36 +90,37 @@ pub async fn start(
     body: Body<StartBody>,
     greenroom: Data<Greenroom>,
 ) -> Result<Started, Problem> {
-    let mut start = parse(params.0, body.0)?;
+    let mut start = parse_start(params.0, body.0)?;
     start.idempotency_key = idempotency_key(request.headers())?;
     let started = greenroom.start(&caller.0, start).await?;
     Ok(Started { replayed: started.replayed, body: started.into() })
 }
 
-/// The key, when there is one. A header that comes twice is none that could be meant, and neither
-/// is an empty one.
+/// Reads the `Idempotency-Key` header; `None` means that the request has no such header. A repeated
+/// or an empty header is an error.
 fn idempotency_key(headers: &HeaderMap) -> Result<Option<IdempotencyKey>, Problem> {
     let mut values = headers.get_all(IDEMPOTENCY_KEY);
     let Some(value) = values.next() else { return Ok(None) };
     let text = value.to_str().ok().filter(|_| values.next().is_none());
     let key = text.and_then(|text| IdempotencyKey::try_from(text.to_owned()).ok());
-    // The key may be a secret: what was sent is not repeated.
-    let detail = "Send one Idempotency-Key, of 1 to 255 printable ASCII characters.";
+    // The key may be a secret, so the error does not repeat it.
+    let detail = "The Idempotency-Key header is invalid. \
+                  Send it once, with 1 to 255 printable ASCII characters.";
     key.map(Some).ok_or_else(|| Problem::new(Code::InvalidIdempotencyKey, detail))
 }
 
-fn parse(params: StartParams, body: StartBody) -> Result<StartRequest, Problem> {
+fn parse_start(params: StartParams, body: StartBody) -> Result<StartRequest, Problem> {
     let mut errors = FieldErrors::default();
     let template = template_id(body.session_template_id, params.session_template_id);
     let template = errors.take("session_template_id", template);
     let user_id = errors.take("user_id", body.user_id.map(UserId::try_from).transpose());
-    let identity = parsed(body.participant_identity, UserId::try_from);
+    let identity = parse_text(body.participant_identity, UserId::try_from);
     let identity = errors.take("participant_identity", identity);
-    let user_id = user_id.zip(identity).map(|(user_id, identity)| one_user(user_id, identity));
+    let user_id = user_id.zip(identity).map(|(user_id, identity)| same_user(user_id, identity));
     let user_id = user_id.and_then(|user| errors.take("participant_identity", user));
     let metadata = body.metadata.map(|metadata| JsonObject::try_from(Map::from_iter(metadata)));
     let metadata = errors.take("metadata", metadata.transpose());
-    let name = parsed(body.participant_name, ParticipantName::try_from);
+    let name = parse_text(body.participant_name, ParticipantName::try_from);
     let name = errors.take("participant_name", name);
     let attributes = token_source::attributes(body.participant_attributes);
     let attributes = errors.take("participant_attributes", attributes);
@@ -125,37 +136,37 @@ fn parse(params: StartParams, body: StartBody) -> Result<StartRequest, Problem> 
         })
     })();
     let request = errors.finish(request)?;
-    let says = |value: Option<Value>| value.is_some_and(|value| !token_source::is_empty(&value));
-    let decided = [
-        ("room_name", says(body.room_name)),
-        ("participant_metadata", says(body.participant_metadata)),
+    let is_set = |value: Option<Value>| value.is_some_and(|value| !token_source::is_empty(&value));
+    let not_configurable = [
+        ("room_name", is_set(body.room_name)),
+        ("participant_metadata", is_set(body.participant_metadata)),
         ("room_config", agent_name.is_err()),
     ];
-    match decided.into_iter().find(|(_, says)| *says) {
+    match not_configurable.into_iter().find(|(_, is_set)| *is_set) {
         Some((field, _)) => Err(Problem::not_configurable(field)),
         None => Ok(request),
     }
 }
 
-/// A text of a token-source request as what it has to be.
-fn parsed<T>(
+/// Parses a string of a token-source request. `None` means that it is absent or empty.
+fn parse_text<T>(
     value: Option<Value>,
     parse: impl FnOnce(String) -> Result<T, Invalid>,
 ) -> Result<Option<T>, Invalid> {
     token_source::text(value)?.map(parse).transpose()
 }
 
-/// The user, by either name; by both, when they agree.
-fn one_user(user: Option<UserId>, identity: Option<UserId>) -> Result<Option<UserId>, Invalid> {
+/// The user from `user_id` or `participant_identity`, which must be equal if both are sent.
+fn same_user(user: Option<UserId>, identity: Option<UserId>) -> Result<Option<UserId>, Invalid> {
     match (user, identity) {
         (Some(user), Some(identity)) if user != identity => {
-            Err(Invalid::new("must be the same as user_id; one of them is enough"))
+            Err(Invalid::new("must be equal to user_id; sending one of the two is enough"))
         }
         (user, identity) => Ok(user.or(identity)),
     }
 }
 
-/// The template of the body or the query; of both, when they agree.
+/// The template from the body or the query, which must be equal if both are sent.
 fn template_id(body: Option<String>, query: Option<String>) -> Result<SessionTemplateId, Invalid> {
     let parse = |text: Option<String>| text.map(|text| text.parse()).transpose();
     match (parse(body)?, parse(query)?) {

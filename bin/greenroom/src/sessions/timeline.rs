@@ -16,24 +16,22 @@ use crate::auth::scope::SessionsRead;
 use crate::extract::PathId;
 use crate::problem::Problem;
 
-/// Something that happened to a session.
+/// An event of a session.
 #[derive(Serialize, Apiv2Schema)]
 #[openapi(rename = "TimelineEntry")]
 pub struct EntryBody {
-    /// When Greenroom learned of it.
+    /// When Greenroom learned of the event.
     at: DateTime<Utc>,
-    /// What happened.
+    /// The name of the event. Ignore unknown names, because later versions may add some.
     event: &'static str,
-    /// What else is known of it; null with an end user's token.
+    /// Further data, such as LiveKit's own time. Null for end users.
     detail: Option<BTreeMap<String, Value>>,
 }
 
-/// What happened to a session, oldest first.
-#[api_v2_operation(
-    tags(Sessions),
-    operation_id = "get_session_timeline",
-    summary = "Get a session's timeline"
-)]
+/// Get a session's timeline
+///
+/// Lists the events of a session, oldest first.
+#[api_v2_operation(tags(Sessions), operation_id = "get_session_timeline")]
 pub async fn get(
     caller: Allowed<SessionsRead>,
     id: PathId<SessionId>,

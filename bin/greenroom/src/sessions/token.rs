@@ -14,17 +14,15 @@ use crate::auth::scope::SessionsStart;
 use crate::extract::{PathId, RawBody};
 use crate::problem::Problem;
 
-/// 200, and that nobody caches the token.
+/// The response of a token refresh: 200 with `Cache-Control: no-store`.
 pub struct Refreshed(StartedBody);
 
-/// A fresh token for a session that is not over: for the same room and the same participant. The
-/// tokens before it stay good until they expire. There need be no body, and one that is there is
-/// ignored.
-#[api_v2_operation(
-    tags(Sessions),
-    operation_id = "refresh_session_token",
-    summary = "Get a fresh token"
-)]
+/// Get a fresh token
+///
+/// The token is for the same room and the same participant. Earlier tokens stay valid until they
+/// expire. If the session is over, the response is 409 `session_over`. The request needs no body; a
+/// body of up to 64 KiB is ignored.
+#[api_v2_operation(tags(Sessions), operation_id = "refresh_session_token")]
 pub async fn refresh(
     caller: Allowed<SessionsStart>,
     id: PathId<SessionId>,

@@ -1,13 +1,14 @@
-//! The fields of LiveKit's token-source request, as the SDKs send them: what a start takes of them.
+//! Parses the fields of LiveKit's token-source request, which LiveKit SDKs send to the start.
 //!
-//! SDKs send what they have nothing to say in as empty values: those count as absent.
+//! Some SDKs send a field without a value as null or as an empty string, object or list. Such a
+//! field counts as absent.
 
 use std::collections::BTreeMap;
 
 use greenroom_core::domain::{AgentName, Invalid, ParticipantAttributes};
 use serde_json::{Map, Value};
 
-/// A text, unless it is absent.
+/// Parses a string. `None` means that the field is absent.
 pub fn text(value: Option<Value>) -> Result<Option<String>, Invalid> {
     match value.filter(|value| !is_empty(value)) {
         None => Ok(None),
@@ -16,14 +17,14 @@ pub fn text(value: Option<Value>) -> Result<Option<String>, Invalid> {
     }
 }
 
-/// The user's attributes, unless they are absent.
+/// Parses the user's attributes. `None` means that they are absent.
 pub fn attributes(value: Option<Value>) -> Result<Option<ParticipantAttributes>, Invalid> {
-    let wrong = || Invalid::new("must be an object whose values are strings");
+    let wrong = || Invalid::new("must be an object with string values");
     let Some(value) = value.filter(|value| !is_empty(value)) else { return Ok(None) };
     let Value::Object(map) = value else { return Err(wrong()) };
-    // Unity's SDK writes what it has no value for as null.
-    let said = map.into_iter().filter(|(_, value)| !value.is_null());
-    let texts = said.map(|(key, value)| match value {
+    // Unity's SDK sends an attribute without a value as null.
+    let present = map.into_iter().filter(|(_, value)| !value.is_null());
+    let texts = present.map(|(key, value)| match value {
         Value::String(text) => Ok((key, text)),
         _ => Err(wrong()),
     });
@@ -34,11 +35,12 @@ pub fn attributes(value: Option<Value>) -> Result<Option<ParticipantAttributes>,
     ParticipantAttributes::try_from(texts).map(Some)
 }
 
-/// A room's configuration that says more than which agent the caller counts on.
+/// A room configuration sets more than the name of one agent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NotConfigurable;
 
-/// The one agent that a room's configuration names, unless it is absent.
+/// Parses the one agent that a room configuration names. `None` means that the configuration is
+/// absent.
 pub fn agent(config: Option<Value>) -> Result<Option<AgentName>, NotConfigurable> {
     let Some(config) = config.and_then(without_empty) else { return Ok(None) };
     let agents = only(&config, &["agents"]).and_then(Value::as_array);
@@ -48,13 +50,13 @@ pub fn agent(config: Option<Value>) -> Result<Option<AgentName>, NotConfigurable
     name.map(Some).ok_or(NotConfigurable)
 }
 
-/// The value of an object's only member, when it has one of these names.
+/// The value of an object's only member, if the member has one of these names.
 fn only<'a>(value: &'a Value, names: &[&str]) -> Option<&'a Value> {
     let map = value.as_object().filter(|map| map.len() == 1)?;
     map.iter().find(|(name, _)| names.contains(&name.as_str())).map(|(_, value)| value)
 }
 
-/// Whether a value says nothing.
+/// Whether a value counts as absent.
 pub fn is_empty(value: &Value) -> bool {
     match value {
         Value::Null => true,
@@ -65,7 +67,7 @@ pub fn is_empty(value: &Value) -> bool {
     }
 }
 
-/// What a value says, without those within it that say nothing.
+/// Removes empty values at every level. `None` means that nothing is left.
 fn without_empty(value: Value) -> Option<Value> {
     let value = match value {
         Value::Array(values) => values.into_iter().filter_map(without_empty).collect(),
@@ -90,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn a_room_configuration_may_name_one_agent_in_either_spelling() {
+    fn room_config_may_name_one_agent_in_snake_or_camel_case() {
         for config in [
             json!({"agents": [{"agent_name": "greeter"}]}),
             json!({"agents": [{"agentName": "greeter", "metadata": ""}], "name": "", "egress": {}}),
@@ -101,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn a_room_configuration_that_says_nothing_is_absent() {
+    fn empty_room_config_counts_as_absent() {
         assert_eq!(agent(None), Ok(None));
         for config in [
             json!(null),
@@ -116,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn a_room_configuration_decides_nothing_else() {
+    fn room_config_with_any_other_setting_is_refused() {
         for config in [
             json!("greeter"),
             json!(["greeter"]),
@@ -140,12 +142,12 @@ mod tests {
     }
 
     #[test]
-    fn attributes_are_texts_or_absent() {
-        for nothing in [json!(null), json!({}), json!([]), json!(""), json!({"a": null})] {
-            assert_eq!(attributes(Some(nothing)), Ok(None));
+    fn attributes_are_strings_or_absent() {
+        for empty in [json!(null), json!({}), json!([]), json!(""), json!({"a": null})] {
+            assert_eq!(attributes(Some(empty)), Ok(None));
         }
-        let told = attributes(Some(json!({"a": "1", "b": "", "c": null}))).unwrap().unwrap();
-        assert_eq!(told.to_string(), r#"{"a":"1","b":""}"#);
+        let parsed = attributes(Some(json!({"a": "1", "b": "", "c": null}))).unwrap().unwrap();
+        assert_eq!(parsed.to_string(), r#"{"a":"1","b":""}"#);
         for wrong in [json!("a"), json!(["a"]), json!({"a": 1}), json!(true)] {
             assert!(attributes(Some(wrong.clone())).is_err(), "{wrong}");
         }

@@ -1,4 +1,4 @@
-//! `greenroom templates`: an organization's templates from a file, and into one.
+//! `greenroom templates`: applies a template file to an organization, or exports one.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -8,31 +8,31 @@ use clap::Subcommand;
 use greenroom_core::domain::OrganizationId;
 use greenroom_core::{Error, TemplateSet, apply_templates, compare_templates, current_templates};
 
-use super::difference;
-use super::file::{self, TemplateFile};
+use super::file::TemplateFile;
+use super::{difference, file};
 use crate::cli::Failure;
 
 #[derive(Subcommand)]
 pub enum Command {
-    /// Make an organization's templates what a file says: all of it, or nothing.
+    /// Set an organization's templates from a file, in one transaction.
     Apply {
-        /// A TOML file of `[[template]]` tables with the fields of the API; what is absent is the
-        /// default. Templates are known by their names, without regard to case.
+        /// A TOML file of `[[template]]` tables with the fields of the API. An absent field has its
+        /// default value. The name identifies a template, ignoring case.
         #[arg(value_name = "FILE")]
         file: PathBuf,
         /// The organization.
         #[arg(long, value_name = "UUID")]
         org: OrganizationId,
-        /// Say what would change, and write nothing.
+        /// Print the changes without writing them.
         #[arg(long)]
         dry_run: bool,
-        /// Archive the templates that the file does not name.
+        /// Archive the templates that the file does not contain.
         #[arg(long)]
         prune: bool,
     },
-    /// Write an organization's templates as such a file.
+    /// Write an organization's templates to a file that `apply` accepts.
     Export {
-        /// Where to; else to the standard output.
+        /// The file to write. If it is omitted, the templates go to the standard output.
         #[arg(value_name = "FILE")]
         file: Option<PathBuf>,
         /// The organization.
@@ -60,9 +60,12 @@ async fn apply(
     prune: bool,
 ) -> Result<(), Failure> {
     let templates: Vec<_> = file.settings().cloned().collect();
-    // As likely a file that was cut off: whoever wants this can archive them one by one.
+    // An empty file is probably truncated. To archive every template on purpose, archive them one
+    // by one through the API.
     if prune && templates.is_empty() {
-        return Err(file.fault("names no template, so --prune would archive them all").into());
+        let fault = "contains no templates, so --prune would archive all existing ones; \
+                     check the file, or omit --prune";
+        return Err(file.fault(fault).into());
     }
     let set = TemplateSet { templates, prune };
     let changes = if dry_run {
@@ -72,14 +75,18 @@ async fn apply(
     };
     let changes = changes.map_err(|error| match error {
         Error::TemplateNameTaken(name) => {
-            let fault = "name must be unique without regard to case, and is taken";
-            Failure::from(file.fault_of(&name, fault.to_owned()))
+            let fault = format!(
+                "name {:?} is already taken; use names that are unique, ignoring case",
+                name.as_str()
+            );
+            Failure::from(file.fault_of(&name, fault))
         }
         error => Failure::from(anyhow::Error::from(error).context("the templates are unchanged")),
     })?;
-    let told = difference::told(&changes, dry_run);
-    // Colours on a terminal, and plain elsewhere.
-    anstream::stdout().write_all(told.as_bytes()).context("what was done cannot be shown")?;
+    let summary = difference::describe(&changes, dry_run);
+    // anstream removes the colors if the output is not a terminal.
+    let printed = anstream::stdout().write_all(summary.as_bytes());
+    printed.context("the command succeeded, but failed to print the changes")?;
     Ok(())
 }
 
@@ -90,13 +97,16 @@ async fn export(
 ) -> anyhow::Result<()> {
     let templates = current_templates(database_url, organization).await?;
     let count = templates.len();
-    let text = file::write(templates);
+    let text = file::format(templates);
     match file {
-        None => std::io::stdout().write_all(text.as_bytes()).context("they cannot be written")?,
+        None => {
+            let printed = std::io::stdout().write_all(text.as_bytes());
+            printed.context("failed to print the templates")?;
+        }
         Some(file) => {
-            let shown = file.display();
-            std::fs::write(file, text).with_context(|| format!("{shown} cannot be written"))?;
-            println!("written to {shown}: {count}");
+            let path = file.display();
+            std::fs::write(file, text).with_context(|| format!("failed to write {path}"))?;
+            println!("templates written to {path}: {count}");
         }
     }
     Ok(())

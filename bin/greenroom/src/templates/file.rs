@@ -1,14 +1,13 @@
-//! Templates in a TOML file: `[[template]]` tables of the API's fields, where what is absent is the
-//! default.
+//! Template files: TOML with one `[[template]]` table per template, which has the fields of the
+//! API.
 
-mod reading;
+mod reader;
 #[cfg(test)]
 mod tests;
 
-use std::fmt;
 use std::fmt::Write as _;
-use std::io;
 use std::path::Path;
+use std::{fmt, io};
 
 use greenroom_core::TemplateSettings;
 use greenroom_core::domain::TemplateName;
@@ -17,17 +16,17 @@ use serde_json::Value;
 use toml::de::DeValue;
 use toml::ser::ValueSerializer;
 
-use self::reading::{Reading, json};
+use self::reader::{FileReader, json};
 use super::settings::SettingsBody;
 
-/// What a file says, and where.
+/// The templates of a file with their line numbers.
 #[derive(Debug)]
 pub struct TemplateFile {
-    shown: String,
+    path: String,
     templates: Vec<(usize, TemplateSettings)>,
 }
 
-/// Everything that is wrong with a file: a line each, which begins with its place.
+/// All errors of a template file, such as `templates.toml:3: name is required`.
 #[derive(Debug)]
 pub struct FileFaults(Vec<String>);
 
@@ -38,56 +37,56 @@ impl fmt::Display for FileFaults {
 }
 
 impl TemplateFile {
-    /// Reads the file.
+    /// Reads a template file. An absent field has its default value.
     ///
     /// # Errors
-    /// Every fault of it.
+    /// Returns all errors of the file.
     pub fn read(file: &Path) -> Result<Self, FileFaults> {
-        let shown = file.display().to_string();
+        let path = file.display().to_string();
         let text = std::fs::read_to_string(file).map_err(|error| {
             let why = match error.kind() {
                 io::ErrorKind::InvalidData => "must be UTF-8".to_owned(),
                 _ => format!("cannot be read: {error}"),
             };
-            FileFaults(vec![format!("{shown} {why}")])
+            FileFaults(vec![format!("{path} {why}")])
         })?;
-        Self::parse(shown, &text)
+        Self::parse(path, &text)
     }
 
-    fn parse(shown: String, text: &str) -> Result<Self, FileFaults> {
-        match Reading::of(text) {
-            Ok(templates) => Ok(Self { shown, templates }),
-            Err(faults) => Err(FileFaults::of(&shown, faults)),
+    fn parse(path: String, text: &str) -> Result<Self, FileFaults> {
+        match FileReader::read(text) {
+            Ok(templates) => Ok(Self { path, templates }),
+            Err(faults) => Err(FileFaults::of(&path, faults)),
         }
     }
 
-    /// The templates, in their order.
+    /// The templates in the order of the file.
     pub fn settings(&self) -> impl ExactSizeIterator<Item = &TemplateSettings> {
         self.templates.iter().map(|(_, settings)| settings)
     }
 
-    /// A fault of the last template of this name.
+    /// An error of the last template with this name.
     pub fn fault_of(&self, name: &TemplateName, fault: String) -> FileFaults {
         let named = self.templates.iter().rev().find(|(_, settings)| settings.name == *name);
-        FileFaults::of(&self.shown, vec![(named.map_or(1, |(line, _)| *line), fault)])
+        FileFaults::of(&self.path, vec![(named.map_or(1, |(line, _)| *line), fault)])
     }
 
-    /// A fault of the file as a whole.
+    /// An error of the whole file.
     pub fn fault(&self, fault: &str) -> FileFaults {
-        FileFaults(vec![format!("{}: {fault}", self.shown)])
+        FileFaults(vec![format!("{}: {fault}", self.path)])
     }
 }
 
 impl FileFaults {
-    fn of(shown: &str, faults: Vec<(usize, String)>) -> Self {
-        let line = |(line, fault)| format!("{shown}:{line}: {fault}");
+    fn of(path: &str, faults: Vec<(usize, String)>) -> Self {
+        let line = |(line, fault)| format!("{path}:{line}: {fault}");
         Self(faults.into_iter().map(line).collect())
     }
 }
 
-/// The file that says these templates.
-pub fn write(templates: Vec<TemplateSettings>) -> String {
-    let mut text = "# What is absent is the default.\n".to_owned();
+/// Formats templates as a template file. A field that has its default value is omitted.
+pub fn format(templates: Vec<TemplateSettings>) -> String {
+    let mut text = "# An absent field has its default value.\n".to_owned();
     for settings in templates {
         let default = SettingsBody::default_of(&settings);
         text.push_str("\n[[template]]\n");
@@ -101,10 +100,12 @@ pub fn write(templates: Vec<TemplateSettings>) -> String {
     text
 }
 
-/// A value of JSON as one of TOML; what TOML cannot say, such as null, as a text that holds JSON.
+/// Formats a JSON value as TOML. A value that TOML cannot express, such as null, becomes a string
+/// that contains JSON.
 fn toml(value: &Value) -> String {
     let mut text = String::new();
     let written = value.serialize(ValueSerializer::new(&mut text)).is_ok();
+    // Reading the text back also finds values that the TOML parser rejects, such as deep nesting.
     let read_back = DeValue::parse(&text).ok().and_then(|read| json(&read).ok());
     if written && read_back.as_ref() == Some(value) {
         return text;

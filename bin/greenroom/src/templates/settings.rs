@@ -1,4 +1,4 @@
-//! What a template is set to, on the wire: read as it is sent, and shown as it is kept.
+//! The settings of a template on the wire: parsed from requests, and converted for responses.
 
 use std::collections::BTreeMap;
 
@@ -16,7 +16,7 @@ use serde_json::{Map, Value, json};
 use crate::extract::{FieldErrors, from_value};
 use crate::problem::{FieldError, Problem};
 
-/// The names of a template's settings, in the order in which they are shown.
+/// The names of all settings, in the order in which `templates apply` and `export` write them.
 pub const FIELDS: [&str; 13] = [
     "name",
     "modality_profile",
@@ -33,40 +33,44 @@ pub const FIELDS: [&str; 13] = [
     "token_ttl_seconds",
 ];
 
-/// A new template. Unknown fields are refused: a misspelt setting is not silently dropped.
+/// A new template. Unknown fields are rejected, so that a misspelled setting is not ignored.
 #[derive(Deserialize, Apiv2Schema)]
 #[serde(deny_unknown_fields)]
 #[openapi(rename = "NewSessionTemplate")]
 pub struct NewTemplateBody {
-    /// 1 to 100 characters, unique in the organization without regard to case.
+    /// 1 to 100 characters, unique in the organization, ignoring case.
     name: Option<String>,
-    /// One to four of audio, camera, screen, text, joined by +; null restricts nothing.
+    /// What the user may publish: one to four of `audio`, `camera`, `screen` and `text`, joined by
+    /// `+`. Null means everything.
     modality_profile: Option<String>,
-    /// At most 32 names of panels; null leaves the choice to the client.
+    /// The panels that a client shows: at most 32 names of 1 to 64 characters, 1 KiB in total. Null
+    /// leaves the choice to the client.
     enabled_panels: Option<Vec<String>>,
-    /// The agent's name, 1 to 64 characters; null asks for none.
+    /// The name under which the agent's workers register: 1 to 64 characters. Null means no agent.
     agent_name: Option<String>,
-    /// Handed to the agent; at most 4 KiB.
+    /// Passed to the agent: at most 4 KiB as JSON. Must be empty if `room_creation` is `on_join`.
     agent_metadata: Option<BTreeMap<String, Value>>,
-    /// Whether the session fails without its agent; by default when one is named.
+    /// Whether the session fails without its agent. Default: true if `agent_name` is set.
     agent_required: Option<bool>,
-    /// 5 to 300; null is the server's default.
+    /// Time that the agent has to join: 5 to 300 seconds. Null means the server's default.
     agent_deadline_seconds: Option<i64>,
-    /// keep or end.
+    /// Whether the session goes on (`keep`, the default) or ends (`end`) if the agent hangs up
+    /// while the user is in the room.
     on_agent_hangup: Option<String>,
-    /// `on_start` or `on_join`.
+    /// When the room is created: `on_start` (default) before the start responds, or `on_join` when
+    /// the user joins.
     room_creation: Option<String>,
-    /// 30 to 86400, else 600.
+    /// Time that the user has to join: 30 to 86400 seconds, default 600.
     join_window_seconds: Option<i64>,
-    /// 5 to 3600, else 60.
+    /// Time that the user has to return after leaving the room: 5 to 3600 seconds, default 60.
     reconnect_window_seconds: Option<i64>,
-    /// 60 to 86400, else 7200.
+    /// Maximum time from the user's first joining to the end: 60 to 86400 seconds, default 7200.
     max_duration_seconds: Option<i64>,
-    /// 60 to 86400; null is the server's default.
+    /// Validity of a join token: 60 to 86400 seconds. Null means the server's default.
     token_ttl_seconds: Option<i64>,
 }
 
-/// What a template is set to.
+/// The settings of a template.
 #[derive(Serialize, Apiv2Schema)]
 pub struct SettingsBody {
     name: String,
@@ -84,14 +88,14 @@ pub struct SettingsBody {
     token_ttl_seconds: Option<i32>,
 }
 
-/// The settings as they were sent, with a patch applied.
+/// Applies a patch to the current settings. The result is the body of an equivalent new template.
 pub fn patched(
     current: &TemplateSettings,
     patch: &Map<String, Value>,
 ) -> Result<NewTemplateBody, Problem> {
     let mut body = serde_json::to_value(SettingsBody::from(current.clone()))
         .map_err(|error| Problem::internal(&error))?;
-    // Whether an agent is required goes back to its default with the agent itself.
+    // Removing the agent also restores the default of `agent_required`.
     if patch.get("agent_name").is_some_and(Value::is_null) {
         body["agent_required"] = Value::Null;
     }
@@ -99,16 +103,20 @@ pub fn patched(
     Ok(from_value(body)?)
 }
 
-/// The settings a body asks for, or every field of it that is wrong.
+/// Parses the settings of a body.
+///
+/// # Errors
+/// Returns every wrong field.
 pub fn read(body: NewTemplateBody) -> Result<TemplateSettings, Vec<FieldError>> {
     let mut errors = FieldErrors::default();
     let name =
         body.name.ok_or_else(|| Invalid::new("is required")).and_then(TemplateName::try_from);
     let settings = errors.take("name", name).map(TemplateSettings::new);
-    // Without a name the other fields are checked all the same, against one that stands in.
+    // Check the other fields even if the name is wrong, with a placeholder for the name.
     let complete = settings.is_some();
-    let stand_in = || TemplateName::try_from("unnamed".to_owned()).ok().map(TemplateSettings::new);
-    let Some(mut settings) = settings.or_else(stand_in) else { return errors.or(None) };
+    let placeholder =
+        || TemplateName::try_from("unnamed".to_owned()).ok().map(TemplateSettings::new);
+    let Some(mut settings) = settings.or_else(placeholder) else { return errors.into_result(None) };
 
     let profile = body.modality_profile.map(|text| text.parse()).transpose();
     errors.set("modality_profile", profile, &mut settings.modality_profile);
@@ -151,17 +159,18 @@ pub fn read(body: NewTemplateBody) -> Result<TemplateSettings, Vec<FieldError>> 
     );
     let ttl = body.token_ttl_seconds.map(TokenTtl::try_from).transpose();
     errors.set("token_ttl_seconds", ttl, &mut settings.token_ttl_seconds);
-    errors.or(complete.then_some(settings))
+    errors.into_result(complete.then_some(settings))
 }
 
 impl SettingsBody {
-    /// What a template is set to that says nothing but its name and its agent.
+    /// The default settings of a template with this name. `agent_required` is true if `settings`
+    /// names an agent.
     pub fn default_of(settings: &TemplateSettings) -> Self {
         let agent_required = settings.agent_name.is_some();
         TemplateSettings { agent_required, ..TemplateSettings::new(settings.name.clone()) }.into()
     }
 
-    /// Its fields by their names.
+    /// The fields with their names, in the order of [`FIELDS`].
     pub fn fields(&self) -> Vec<(&'static str, Value)> {
         let mut fields = json!(self);
         FIELDS.into_iter().map(|field| (field, fields[field].take())).collect()
@@ -193,7 +202,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_field_of_the_api_has_its_place() {
+    fn fields_lists_every_setting() {
         let name = TemplateName::try_from("T".to_owned()).unwrap();
         let shown = json!(SettingsBody::from(TemplateSettings::new(name)));
         let shown: Vec<_> = shown.as_object().unwrap().keys().collect();

@@ -1,4 +1,4 @@
-//! Participants of kind AGENT on a real LiveKit that do what no agent should.
+//! Agents that behave unusually on a real LiveKit, and agents that another party dispatched.
 
 use std::time::Duration;
 
@@ -6,38 +6,37 @@ use greenroom_testkit::agent::Worker;
 use greenroom_testkit::livekit::{AgentDispatch, Options, Server};
 use greenroom_testkit::pg::Database;
 use greenroom_testkit::user::User;
-use greenroom_testkit::{caller, place, wait_until};
+use greenroom_testkit::{caller, ports, wait_until};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::app::{App, uuid};
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 
-/// What LiveKit hands the agent of a job, to join with.
+/// Returns a join token like that of an agent's job.
 fn agent_token(livekit: &Server, room: &str, identity: &str) -> String {
-    let claims = json!({"iss": livekit.api_key(), "sub": identity, "exp": caller::in_seconds(600), "kind": "agent",
+    let claims = json!({"iss": livekit.api_key(), "sub": identity, "exp": caller::seconds_from_now(600), "kind": "agent",
                         "video": {"room": room, "roomJoin": true, "agent": true, "canSubscribe": true}});
     caller::token(livekit.api_secret(), &claims)
 }
 
-/// A room whose agent, which nobody serves, is waited for so long.
-async fn waiting_for_agent(app: &App, seconds: u32) -> (String, String) {
-    let template =
-        json!({"agent_name": format!("nobody-{}", uuid()), "agent_deadline_seconds": seconds});
-    let template = app.template(template).await;
+/// Starts a session with an agent that has no worker. Returns its path and the name of its room.
+async fn start_without_worker(app: &App, deadline_seconds: u32) -> (String, String) {
+    let template = json!({"agent_name": format!("unserved-{}", uuid()), "agent_deadline_seconds": deadline_seconds});
+    let template = app.create_template(template).await;
     let started = app.start_session(&template, json!({"user_id": "ann"})).await;
     let room = started.body["room_name"].as_str().unwrap().to_owned();
     (started.header("location").to_owned(), room)
 }
 
 #[tokio::test]
-async fn one_that_never_connects_its_media_is_not_there() {
+async fn agent_without_media_connection_has_not_joined() {
     let app = App::start().await;
     let livekit = Server::shared().await.unwrap();
-    let (session, room) = waiting_for_agent(&app, 8).await;
-    // It opens the signal connection, and that is all.
+    let (session, room) = start_without_worker(&app, 8).await;
+    // Open only the signal connection.
     let address = livekit.api_url().replace("http://", "");
     let mut signal = TcpStream::connect(&address).await.unwrap();
     let token = agent_token(livekit, &room, "agent-AJ_mute");
@@ -46,17 +45,20 @@ async fn one_that_never_connects_its_media_is_not_there() {
          Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
     );
     signal.write_all(upgrade.as_bytes()).await.unwrap();
-    let mut answer = [0; 12];
-    signal.read_exact(&mut answer).await.unwrap();
-    assert_eq!(&answer, b"HTTP/1.1 101");
-    wait_until("LiveKit to show it", PATIENCE, async || {
-        let all = livekit.participants(&room).await?;
-        Ok(all.iter().any(|one| one.identity == "agent-AJ_mute").then_some(()))
+    let mut status_line = [0; 12];
+    signal.read_exact(&mut status_line).await.unwrap();
+    assert_eq!(&status_line, b"HTTP/1.1 101");
+    wait_until("LiveKit to list the agent", TIMEOUT, async || {
+        let participants = livekit.participants(&room).await?;
+        Ok(participants
+            .iter()
+            .any(|participant| participant.identity == "agent-AJ_mute")
+            .then_some(()))
     })
     .await
-    .expect("the control: somebody is in the room");
+    .expect("precondition: LiveKit lists the agent");
 
-    let failed = app.becomes(&session, "failed", PATIENCE).await;
+    let failed = app.wait_for_status(&session, "failed", TIMEOUT).await;
     assert_eq!(
         (&failed["end_reason"], &failed["agent_status"]),
         (&json!("agent_unavailable"), &json!("unavailable"))
@@ -66,21 +68,27 @@ async fn one_that_never_connects_its_media_is_not_there() {
 }
 
 #[tokio::test]
-async fn one_that_joins_twice_has_not_left() {
-    let (app, livekit) = told().await;
-    let (session, room) = waiting_for_agent(&app, 60).await;
+async fn agent_that_reconnects_has_not_left() {
+    let (app, livekit) = app_with_webhooks().await;
+    let (session, room) = start_without_worker(&app, 60).await;
     let agent = User::new(livekit.url(), &agent_token(&livekit, &room, "agent-AJ_twice"));
-    let mut first = agent.clone().enter().await.unwrap();
+    let mut first = agent.clone().join_and_stay().await.unwrap();
     let status =
         async || Ok::<Value, anyhow::Error>(app.get(&session).await.body["agent_status"].clone());
-    wait_until("it to be known", PATIENCE, async || Ok((status().await? == "ready").then_some(())))
-        .await
-        .unwrap();
+    wait_until("the agent to be ready", TIMEOUT, async || {
+        Ok((status().await? == "ready").then_some(()))
+    })
+    .await
+    .unwrap();
 
-    let second = agent.enter().await.unwrap();
-    assert_eq!(first.disconnected(PATIENCE).await.unwrap(), "DUPLICATE_IDENTITY", "the control");
-    // Looks every second, and the webhook of the first one's departure.
-    wait_until("the second joining to be told", PATIENCE, async || {
+    let second = agent.join_and_stay().await.unwrap();
+    assert_eq!(
+        first.wait_for_disconnect(TIMEOUT).await.unwrap(),
+        "DUPLICATE_IDENTITY",
+        "precondition"
+    );
+    // Greenroom observes the room every second and receives a webhook about the closed connection.
+    wait_until("the second join to be in the timeline", TIMEOUT, async || {
         let joined =
             app.events(&session).await.iter().filter(|event| *event == "agent_joined").count();
         Ok((joined == 2).then_some(()))
@@ -88,17 +96,17 @@ async fn one_that_joins_twice_has_not_left() {
     .await
     .unwrap();
     for _ in 0..3 {
-        let looked = app.get(&format!("{session}?wait_for=ended&timeout_seconds=1")).await;
-        assert_eq!(looked.body["agent_status"], "ready", "{}", looked.body);
+        let seen = app.get(&format!("{session}?wait_for=ended&timeout_seconds=1")).await;
+        assert_eq!(seen.body["agent_status"], "ready", "{}", seen.body);
     }
     let events = app.events(&session).await;
     assert!(!events.contains(&"agent_left".to_owned()), "{events:?}");
     drop(second);
 }
 
-/// An application that its own LiveKit tells of everything.
-async fn told() -> (App, Server) {
-    let address = format!("127.0.0.1:{}", place::free_tcp_port().unwrap());
+/// Starts Greenroom with a private LiveKit that sends webhooks.
+async fn app_with_webhooks() -> (App, Server) {
+    let address = format!("127.0.0.1:{}", ports::free_tcp_port().unwrap());
     let webhook_urls = vec![format!("http://{address}/webhooks/livekit")];
     let livekit = Server::start_with(Options { webhook_urls, ..Options::default() }).await.unwrap();
     let changed = [("GREENROOM_LISTEN", address.as_str()), ("GREENROOM_RECONCILE_SECONDS", "1")];
@@ -107,55 +115,59 @@ async fn told() -> (App, Server) {
 }
 
 #[tokio::test]
-async fn one_that_somebody_else_asks_for_replaces_none() {
-    let (app, livekit) = told().await;
+async fn foreign_agent_does_not_replace_session_agent() {
+    let (app, livekit) = app_with_webhooks().await;
     let _worker = Worker::start(&livekit, "ours").await.unwrap();
     let template = json!({"agent_name": "ours", "agent_deadline_seconds": 120});
-    let template = app.template(template).await;
+    let template = app.create_template(template).await;
     let started = app.start_session(&template, json!({"user_id": "ann"})).await;
     let session = started.header("location").to_owned();
     let room = started.body["room_name"].as_str().unwrap();
-    let ours = livekit.agent_in(room, Duration::from_mins(1)).await.unwrap().identity;
-    wait_until("our job to be shown", PATIENCE, async || {
+    let ours = livekit.wait_for_agent(room, Duration::from_mins(1)).await.unwrap().identity;
+    wait_until("LiveKit to list the job", TIMEOUT, async || {
         let listed = livekit.dispatches(room).await?;
-        let is_shown =
-            |one: &AgentDispatch| one.state.as_ref().is_some_and(|state| !state.jobs.is_empty());
-        Ok(listed.iter().any(is_shown).then_some(()))
+        let has_job = |dispatch: &AgentDispatch| {
+            dispatch.state.as_ref().is_some_and(|state| !state.jobs.is_empty())
+        };
+        Ok(listed.iter().any(has_job).then_some(()))
     })
     .await
     .unwrap();
 
-    // Another is there before LiveKit shows the job that brought it.
+    // The other agent joins before LiveKit lists the job of its dispatch.
     livekit.dispatch(room, "others", "{}").await.unwrap();
     let other = User::new(livekit.url(), &agent_token(&livekit, room, "agent-AJ_other"));
-    let _other = other.enter().await.unwrap();
+    let _other = other.join_and_stay().await.unwrap();
     for _ in 0..5 {
-        let looked = app.get(&format!("{session}?wait_for=ended&timeout_seconds=1")).await;
-        assert_eq!(looked.body["agent_status"], "ready", "{}", looked.body);
-        let agents = livekit.view(room).agents().await.unwrap();
-        assert!(agents.iter().any(|one| one.identity == ours), "ours was taken back: {agents:?}");
-        assert_eq!(agents.len(), 2, "and the other is left alone");
+        let seen = app.get(&format!("{session}?wait_for=ended&timeout_seconds=1")).await;
+        assert_eq!(seen.body["agent_status"], "ready", "{}", seen.body);
+        let agents = livekit.inspect_room(room).active_agents().await.unwrap();
+        assert!(
+            agents.iter().any(|agent| agent.identity == ours),
+            "our agent was removed: {agents:?}"
+        );
+        assert_eq!(agents.len(), 2, "the other agent stays as well");
     }
     assert_eq!(livekit.dispatches(room).await.unwrap().len(), 2);
 }
 
 #[tokio::test]
-async fn one_that_the_token_asks_for_is_asked_for_once() {
-    let (app, livekit) = told().await;
+async fn agent_requested_by_token_is_dispatched_once() {
+    let (app, livekit) = app_with_webhooks().await;
     let _worker = Worker::start(&livekit, "ours").await.unwrap();
     let template = json!({"agent_name": "ours", "room_creation": "on_join"});
-    let template = app.template(template).await;
+    let template = app.create_template(template).await;
     for _ in 0..3 {
         let started = app.start_session(&template, json!({"user_id": "ann"})).await;
         let session = started.header("location").to_owned();
         let room = started.body["room_name"].as_str().unwrap();
         let token = started.body["access_token"].as_str().unwrap();
-        let _ann = User::new(livekit.url(), token).enter().await.unwrap();
+        let _ann = User::new(livekit.url(), token).join_and_stay().await.unwrap();
         let ready = app.get(&format!("{session}?wait_for=agent_ready&timeout_seconds=15")).await;
         assert_eq!(ready.body["agent_status"], "ready", "{}", ready.body);
         let events = app.events(&session).await;
-        let asked = events.iter().filter(|event| *event == "agent_dispatched").count();
-        assert!(asked <= 1, "{events:?}");
+        let dispatched = events.iter().filter(|event| *event == "agent_dispatched").count();
+        assert!(dispatched <= 1, "{events:?}");
         assert_eq!(livekit.dispatches(room).await.unwrap().len(), 1);
     }
 }

@@ -1,4 +1,4 @@
-//! A running `greenroom`, and one function for what tests ask of it.
+//! A running `greenroom` process, and requests to it.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::LazyLock;
@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use greenroom_testkit::livekit::Server;
 use greenroom_testkit::pg::Database;
-use greenroom_testkit::process::{Guarded, Process};
+use greenroom_testkit::process::{GuardedCommand, Process};
 use greenroom_testkit::user::{Report, User};
-use greenroom_testkit::{caller, place, wait_until};
+use greenroom_testkit::{caller, paths, random_hex, wait_until};
 use reqwest::header::HeaderMap;
 use reqwest::{Client, Method, RequestBuilder};
 use serde_json::{Value, json};
@@ -21,9 +21,9 @@ use uuid::Uuid;
 
 pub const AUTH_SECRET: &str = "the callers' secret of thirty-two bytes";
 
-/// The program, running, with a database of its own.
+/// A running `greenroom serve` with its own database and organization.
 pub struct App {
-    // Stopped before its database is dropped.
+    // Declared before the database, so that the process stops before the database is dropped.
     pub process: Process,
     pub pid: String,
     pub address: String,
@@ -32,10 +32,10 @@ pub struct App {
     database: Database,
 }
 
-/// An answer, read to its end.
+/// A complete response.
 pub struct Answer {
-    /// The method and the path that were asked.
-    asked: (String, String),
+    /// The method and the path of the request.
+    request: (String, String),
     pub status: u16,
     pub headers: HeaderMap,
     pub body: Value,
@@ -50,13 +50,14 @@ impl Answer {
         self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
     }
 
-    /// The wrong fields of a 400.
+    /// The invalid fields of a 400.
     pub fn fields(&self) -> Vec<&str> {
         let errors = self.body["errors"].as_array().map(Vec::as_slice).unwrap_or_default();
         errors.iter().filter_map(|error| error["field"].as_str()).collect()
     }
 
-    /// That it is the failure with this status and code, in the shape every failure has.
+    /// Asserts that the response is the problem with this status and code, and that the OpenAPI
+    /// document lists the code for the route.
     #[track_caller]
     pub fn assert_problem(&self, status: u16, code: &str) {
         assert_eq!((self.status, self.code()), (status, code), "{}", self.body);
@@ -73,15 +74,15 @@ impl Answer {
             self.body
         );
         assert!(!self.body.to_string().contains("server_url"));
-        if let Some(operation) = documented(&self.asked) {
-            let named = operation["responses"][status.to_string()]["description"].as_str();
-            let named = named.is_some_and(|codes| codes.split(", ").any(|named| named == code));
-            assert!(named, "the document does not name {code} at {:?}", self.asked);
+        if let Some(operation) = documented(&self.request) {
+            let codes = operation["responses"][status.to_string()]["description"].as_str();
+            let is_listed = codes.is_some_and(|codes| codes.split(", ").any(|it| it == code));
+            assert!(is_listed, "the document does not list {code} for {:?}", self.request);
         }
     }
 }
 
-/// The environment of a program with this database and this LiveKit.
+/// Returns the environment of a process with this database and this LiveKit.
 pub fn environment(database: &str, livekit: &Server) -> BTreeMap<&'static str, String> {
     BTreeMap::from([
         ("GREENROOM_LISTEN", "127.0.0.1:0".to_owned()),
@@ -95,18 +96,19 @@ pub fn environment(database: &str, livekit: &Server) -> BTreeMap<&'static str, S
 }
 
 impl App {
-    /// The program with the LiveKit that tests share.
+    /// Starts the program with the LiveKit server that tests share.
     pub async fn start() -> Self {
         Self::with(&[]).await
     }
 
-    /// The program with some variables of its environment changed.
+    /// Starts the program with additional or changed environment variables.
     pub async fn with(changed: &[(&'static str, &str)]) -> Self {
         let database = Database::fresh().await.unwrap();
         let livekit = Server::shared().await.unwrap();
         Self::on(database, livekit, changed).await
     }
 
+    /// Starts the program with this database and this LiveKit server.
     pub async fn on(
         database: Database,
         livekit: &Server,
@@ -114,26 +116,26 @@ impl App {
     ) -> Self {
         let mut environment = environment(database.url(), livekit);
         environment.extend(changed.iter().map(|(name, text)| (*name, (*text).to_owned())));
-        let home = place::temporary("greenroom", None).unwrap();
+        let home = paths::create_temp_dir("greenroom", None).unwrap();
         let log = home.join("greenroom.log");
-        let mut program = Guarded::new("greenroom", env!("CARGO_BIN_EXE_greenroom"), log)
+        let mut program = GuardedCommand::new("greenroom", env!("CARGO_BIN_EXE_greenroom"), log)
             .args(["serve"])
-            .removing(home);
-        // What the tester has exported for a deployment must not mix with what is set here.
+            .remove_on_stop(home);
+        // Variables that the developer has exported must not affect the process.
         let prefixes = ["GREENROOM_", "DATABASE_", "LIVEKIT_", "AUTH_"];
         let exported = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
         for name in exported.filter(|name| prefixes.iter().any(|prefix| name.starts_with(prefix))) {
-            program = program.without_env(name);
+            program = program.env_remove(name);
         }
         for (name, text) in &environment {
             program = program.env(name, text);
         }
         let mut process = program.start().unwrap();
         let listening = wait_until("greenroom listens", Duration::from_secs(20), async || {
-            process.check()?;
+            process.ensure_running()?;
             let output = process.output();
             let line = output.lines().find(|line| line.contains("listening"));
-            // In text `address=…`, in JSON `"address":"…"`.
+            // The text log has `address=…`, the JSON log has `"address":"…"`.
             let field = |name| {
                 let value = line?.split(name).nth(1)?.trim_start_matches(['"', '=', ':']);
                 value.split([' ', '"', ',']).next().map(str::to_owned)
@@ -142,10 +144,11 @@ impl App {
         });
         let (address, pid) = listening.await.unwrap();
         let address = format!("http://{address}");
-        // reqwest wants one even for plain HTTP; another test may have installed it before.
+        // reqwest needs a cryptography provider even for plain HTTP. Another test may have
+        // installed it.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        // A request may take what the program allows itself, and no more. A connection is not used
-        // again when the program may just be closing it, after five seconds.
+        // Every request except a long `wait_for` finishes within 10 seconds. The program closes
+        // idle connections after 5 seconds, so the client drops them earlier.
         let client = Client::builder()
             .timeout(Duration::from_secs(10))
             .pool_idle_timeout(Duration::from_secs(3))
@@ -154,15 +157,14 @@ impl App {
         Self { process, pid, address, organization: uuid(), client, database }
     }
 
-    /// A token of a backend of this app's organization.
+    /// Returns the token of a backend in this app's organization.
     pub fn token(&self) -> String {
-        caller::backend(AUTH_SECRET, self.organization)
+        caller::backend_token(AUTH_SECRET, self.organization)
     }
 
-    /// A token of an end user of this app's organization.
+    /// Returns the token of an end user in this app's organization.
     pub fn user_token(&self, user: &str) -> String {
-        let claims =
-            json!({"org_id": self.organization, "exp": caller::in_seconds(3_600), "user_id": user});
+        let claims = json!({"org_id": self.organization, "exp": caller::seconds_from_now(3_600), "user_id": user});
         caller::token(AUTH_SECRET, &claims)
     }
 
@@ -170,14 +172,14 @@ impl App {
         self.database.url()
     }
 
-    /// Another process on the same database, for the same organization.
+    /// Starts another process with the same database and the same organization.
     pub async fn replica(&self, changed: &[(&'static str, &str)]) -> Self {
-        let same = ("DATABASE_URL", self.database.url());
-        let replica = Self::with(&[&[same], changed].concat()).await;
+        let database = ("DATABASE_URL", self.database.url());
+        let replica = Self::with(&[&[database], changed].concat()).await;
         Self { organization: self.organization, ..replica }
     }
 
-    /// The password in `DATABASE_URL`.
+    /// Returns the password in `DATABASE_URL`.
     pub fn database_password(&self) -> String {
         let url = reqwest::Url::parse(self.database.url()).unwrap();
         url.password().unwrap_or_default().to_owned()
@@ -195,13 +197,13 @@ impl App {
         answer(self.request(Method::POST, path).json(body)).await
     }
 
-    /// Asks as an end user.
-    pub async fn ask_as(&self, user: &str, method: Method, path: &str) -> Answer {
+    /// Sends a request as an end user.
+    pub async fn request_as(&self, user: &str, method: Method, path: &str) -> Answer {
         let request = self.client.request(method, format!("{}{path}", self.address));
         answer(request.bearer_auth(self.user_token(user))).await
     }
 
-    /// What has happened to a session, in its order.
+    /// Returns the events in a session's timeline, in order.
     pub async fn events(&self, session: &str) -> Vec<String> {
         let timeline = self.get(&format!("{session}/timeline")).await;
         assert_eq!(timeline.status, 200, "{}", timeline.body);
@@ -209,9 +211,9 @@ impl App {
         timeline.body.as_array().unwrap().iter().map(event).collect()
     }
 
-    /// The session, as soon as it has this status.
-    pub async fn becomes(&self, session: &str, status: &str, patience: Duration) -> Value {
-        wait_until(&format!("the session to be {status}"), patience, async || {
+    /// Waits until the session has this status, and returns the session.
+    pub async fn wait_for_status(&self, session: &str, status: &str, limit: Duration) -> Value {
+        wait_until(&format!("the session to be {status}"), limit, async || {
             let body = self.get(session).await.body;
             anyhow::ensure!(body["status"] == status, "{body}");
             Ok(Some(body))
@@ -220,51 +222,51 @@ impl App {
         .unwrap()
     }
 
-    /// Sends these bytes on a connection of their own, and reads the head of what comes back: what a
-    /// well-behaved client would not send.
-    pub async fn raw(&self, bytes: &str) -> String {
+    /// Sends these bytes on a new connection and returns the first part of the response. For
+    /// requests that an HTTP client would not send.
+    pub async fn send_raw(&self, bytes: &str) -> String {
         let address = self.address.trim_start_matches("http://");
         let mut connection = TcpStream::connect(address).await.unwrap();
-        // A server that has read enough closes the connection while there is more to send.
+        // The server may close the connection before it has read everything.
         let _ = connection.write_all(bytes.as_bytes()).await;
         let mut head = vec![0; 4096];
-        let patience = Duration::from_secs(10);
-        let read =
-            timeout(patience, connection.read(&mut head)).await.expect("an answer, or an end");
+        let read = timeout(Duration::from_secs(10), connection.read(&mut head)).await;
+        let read = read.expect("the server responds or closes the connection");
         head.truncate(read.unwrap_or_default());
         String::from_utf8_lossy(&head).into_owned()
     }
 
-    /// Sends these bytes and resets the connection soon after, as the end of a client does that was
-    /// killed while it waited.
+    /// Sends these bytes and then resets the connection, like a client that is killed while it
+    /// waits.
     pub async fn send_and_reset(&self, bytes: &str) {
         let address = self.address.trim_start_matches("http://");
         let mut connection = TcpStream::connect(address).await.unwrap();
         connection.write_all(bytes.as_bytes()).await.unwrap();
-        // An answer that comes at once is none that is waited for.
+        // Give the server time to read the request. An early response is ignored.
         let _ = timeout(Duration::from_millis(300), connection.read(&mut [0; 1024])).await;
         connection.set_zero_linger().unwrap();
     }
 
-    /// The memory it holds beside its own code, in kilobytes: a debug build's code is 36 MB, of
-    /// which more is resident the more of it has run.
-    pub fn resident(&self) -> usize {
+    /// Returns the process's anonymous memory in kilobytes. This excludes the program's code: a
+    /// debug build has 36 MB of code, and the part that has run is resident.
+    pub fn anonymous_kilobytes(&self) -> usize {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid)).unwrap();
-        let held = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
-        held.trim().trim_end_matches(" kB").parse().unwrap()
+        let memory = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
+        memory.trim().trim_end_matches(" kB").parse().unwrap()
     }
 
-    /// Sets how many of this app's organization's sessions may live at once, as the command does.
-    pub async fn limit(&self, limit: &str) {
+    /// Sets the limit of active sessions of this app's organization with `greenroom organization
+    /// limit`.
+    pub async fn set_session_limit(&self, limit: &str) {
         let organization = self.organization.to_string();
         let mut command = Command::new(env!("CARGO_BIN_EXE_greenroom"));
         command.args(["organization", "limit", &organization, limit]).env_clear();
-        let set = command.env("DATABASE_URL", self.database.url()).output().await.unwrap();
-        assert!(set.status.success(), "{}", String::from_utf8_lossy(&set.stderr));
+        let output = command.env("DATABASE_URL", self.database.url()).output().await.unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     }
 
-    /// A template with these settings beside a name nobody has; its id.
-    pub async fn template(&self, settings: Value) -> String {
+    /// Creates a template with these settings and a unique name. Returns its id.
+    pub async fn create_template(&self, settings: Value) -> String {
         let mut body = json!({"name": format!("template {}", uuid())});
         body.as_object_mut().unwrap().extend(settings.as_object().unwrap().clone());
         let created = self.post("/api/v1/session-templates", &body).await;
@@ -280,59 +282,61 @@ impl App {
     }
 }
 
-/// The operation of the document that was asked for, if it is one.
+/// Returns the operation of the OpenAPI document for a method and a path.
 fn documented((method, path): &(String, String)) -> Option<&'static Value> {
     static DOCUMENT: LazyLock<Value> = LazyLock::new(|| {
         serde_json::from_str(include_str!("../../../../docs/openapi.json")).unwrap()
     });
-    let is_it = |known: &str| {
-        let (known, own): (Vec<_>, Vec<_>) =
-            (known.split('/').collect(), path.split('/').collect());
-        let same = |(known, own): (&&str, &&str)| {
-            known == own || (known.starts_with('{') && !own.is_empty())
+    let is_match = |pattern: &str| {
+        let (pattern, path): (Vec<_>, Vec<_>) =
+            (pattern.split('/').collect(), path.split('/').collect());
+        let is_same = |(pattern, part): (&&str, &&str)| {
+            pattern == part || (pattern.starts_with('{') && !part.is_empty())
         };
-        known.len() == own.len() && known.iter().zip(&own).all(same)
+        pattern.len() == path.len() && pattern.iter().zip(&path).all(is_same)
     };
     let paths = DOCUMENT["paths"].as_object()?;
-    // A path that is written out comes before one with an id in it.
+    // An exact path takes precedence over a path with a parameter.
     let path = paths
         .get(path)
-        .or_else(|| paths.iter().find(|(known, _)| is_it(known)).map(|(_, methods)| methods))?;
+        .or_else(|| paths.iter().find(|(known, _)| is_match(known)).map(|(_, methods)| methods))?;
     path.get(method.to_lowercase())
 }
 
+/// Sends a request and returns the complete response.
 pub async fn answer(request: RequestBuilder) -> Answer {
     let (client, request) = request.build_split();
     let request = request.unwrap();
-    let asked = (request.method().to_string(), request.url().path().to_owned());
+    let method_and_path = (request.method().to_string(), request.url().path().to_owned());
     let response = client.execute(request).await.unwrap();
     let (status, headers) = (response.status().as_u16(), response.headers().clone());
     let text = response.text().await.unwrap();
     let body = serde_json::from_str(&text).unwrap_or(Value::String(text));
-    Answer { asked, status, headers, body }
+    Answer { request: method_and_path, status, headers, body }
 }
 
-/// What a token says, unverified: that LiveKit accepts it is shown where a user joins with it.
+/// Returns the claims of a token without verification. Other tests show that LiveKit accepts
+/// tokens.
 pub fn claims(token: &str) -> HashMap<String, Value> {
     jsonwebtoken::dangerous::insecure_decode(token).unwrap().claims
 }
 
-/// Joins with the pass of a start, and leaves after this time.
-pub fn stay(started: &Value, time: Duration) -> JoinHandle<anyhow::Result<Report>> {
+/// Joins with the token of a start, and leaves after this time.
+pub fn join_for(started: &Value, time: Duration) -> JoinHandle<anyhow::Result<Report>> {
     let text = |field: &str| started[field].as_str().unwrap();
-    // No agent greets it, so it waits as long as it would for one.
-    let user = User::new(text("server_url"), text("participant_token")).greeting_within(time);
-    tokio::spawn(user.join())
+    // No agent sends a greeting, so the user stays until the time-out.
+    let user = User::new(text("server_url"), text("participant_token")).greeting_timeout(time);
+    tokio::spawn(user.join_and_report())
 }
 
-/// That these stand in a timeline in this order, whatever stands between them.
+/// Asserts that the timeline contains these events in this order. Other events may be between them.
 #[track_caller]
 pub fn assert_in_order(events: &[String], expected: &[&str]) {
     let mut rest = events.iter();
-    let all = expected.iter().all(|expected| rest.any(|event| event == expected));
-    assert!(all, "{expected:?} in {events:?}");
+    let in_order = expected.iter().all(|expected| rest.any(|event| event == expected));
+    assert!(in_order, "{expected:?} in {events:?}");
 }
 
 pub fn uuid() -> Uuid {
-    Uuid::from_u128(u128::from_str_radix(&place::random_hex().unwrap(), 16).unwrap())
+    Uuid::from_u128(u128::from_str_radix(&random_hex().unwrap(), 16).unwrap())
 }

@@ -1,4 +1,4 @@
-//! `Idempotency-Key`: a start that is sent again is one start.
+//! `Idempotency-Key`: repeated starts with the same key start one session.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -20,12 +20,12 @@ async fn start(app: &App, key: &str, body: &Value) -> Answer {
     answer(app.request(Method::POST, START).header(KEY, key).json(body)).await
 }
 
-/// Whether it is the answer to a start, and whether to one that was sent before.
+/// Asserts that the response is a successful start, and whether it is a replay.
 #[track_caller]
 fn assert_started(answer: &Answer, replayed: bool) {
     assert_eq!(answer.status, 201, "{}", answer.body);
-    let told = if replayed { "true" } else { "" };
-    assert_eq!(answer.header("idempotent-replayed"), told);
+    let expected = if replayed { "true" } else { "" };
+    assert_eq!(answer.header("idempotent-replayed"), expected);
 }
 
 async fn sessions(app: &App) -> Vec<Value> {
@@ -33,15 +33,15 @@ async fn sessions(app: &App) -> Vec<Value> {
 }
 
 #[tokio::test]
-async fn a_start_that_is_sent_again_is_the_same_session_with_a_fresh_token() {
+async fn replay_returns_same_session_with_fresh_token() {
     let app = App::start().await;
     let agent = format!("agent-{}", uuid());
-    let template = app.template(json!({"agent_name": agent})).await;
+    let template = app.create_template(json!({"agent_name": agent})).await;
     let body =
         json!({"session_template_id": template, "user_id": "ann", "metadata": {"order": 42}});
     let first = start(&app, "order-42", &body).await;
     assert_started(&first, false);
-    // Tokens count whole seconds, so that a fresh one is told by its later end.
+    // Expiries are whole seconds, so wait until the expiry of a fresh token is later.
     let again = wait_until("a fresh token", Duration::from_secs(5), async || {
         let again = start(&app, "order-42", &body).await;
         assert_started(&again, true);
@@ -63,16 +63,19 @@ async fn a_start_that_is_sent_again_is_the_same_session_with_a_fresh_token() {
     assert_eq!(token["sub"], "ann");
 
     let [session] = &sessions(&app).await[..] else { panic!("there is one session") };
-    assert_eq!(session["token_expiry"], again.body["token_expiry"], "the latest of all");
+    assert_eq!(
+        session["token_expiry"], again.body["token_expiry"],
+        "the latest expiry of all tokens"
+    );
     let room = first.body["room_name"].as_str().unwrap();
     let dispatches = Server::shared().await.unwrap().dispatches(room).await.unwrap();
-    assert_eq!(dispatches.len(), 1, "the agent was asked for once: {dispatches:?}");
+    assert_eq!(dispatches.len(), 1, "the agent was requested once: {dispatches:?}");
 }
 
 #[tokio::test]
-async fn the_same_request_may_be_written_in_another_way() {
+async fn equivalent_request_is_replayed() {
     let app = App::start().await;
-    let template = app.template(json!({"room_creation": "on_join"})).await;
+    let template = app.create_template(json!({"room_creation": "on_join"})).await;
     let send = async |path: &str, body: String| {
         let request = app.request(Method::POST, path).header(KEY, "k");
         answer(request.header("content-type", "application/json").body(body)).await
@@ -90,20 +93,20 @@ async fn the_same_request_may_be_written_in_another_way() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn sixteen_at_once_are_one_session_and_one_room() {
+async fn sixteen_concurrent_starts_with_one_key_start_one_session() {
     let app = App::start().await;
     let agent = format!("agent-{}", uuid());
-    let template = app.template(json!({"agent_name": agent})).await;
+    let template = app.create_template(json!({"agent_name": agent})).await;
     let body = json!({"session_template_id": template, "user_id": "ann"});
     let starts = (0..16).map(|_| start(&app, "at-once", &body));
     let answers = futures_util::future::join_all(starts).await;
     for answer in &answers {
         assert_eq!(answer.status, 201, "{}", answer.body);
     }
-    let replayed = answers.iter().filter(|one| one.header("idempotent-replayed") == "true");
+    let replayed = answers.iter().filter(|answer| answer.header("idempotent-replayed") == "true");
     assert_eq!(replayed.count(), 15);
     for field in ["session_id", "room_name"] {
-        let all: HashSet<_> = answers.iter().map(|one| one.body[field].as_str()).collect();
+        let all: HashSet<_> = answers.iter().map(|answer| answer.body[field].as_str()).collect();
         assert_eq!(all.len(), 1, "{field}: {all:?}");
     }
     assert_eq!(sessions(&app).await.len(), 1);
@@ -111,14 +114,14 @@ async fn sixteen_at_once_are_one_session_and_one_room() {
     let room = answers[0].body["room_name"].as_str().unwrap();
     assert!(livekit.room(room).await.unwrap().is_some());
     let dispatches = livekit.dispatches(room).await.unwrap();
-    assert_eq!(dispatches.len(), 1, "one agent was asked for: {dispatches:?}");
+    assert_eq!(dispatches.len(), 1, "one agent was requested: {dispatches:?}");
 }
 
 #[tokio::test]
-async fn another_request_with_the_same_key_is_refused() {
+async fn different_request_with_same_key_is_refused() {
     let app = App::start().await;
-    let template = app.template(json!({"room_creation": "on_join"})).await;
-    let other = app.template(json!({"room_creation": "on_join"})).await;
+    let template = app.create_template(json!({"room_creation": "on_join"})).await;
+    let other = app.create_template(json!({"room_creation": "on_join"})).await;
     let body = json!({"session_template_id": template, "user_id": "ann", "metadata": {"order": 1}});
     let first = start(&app, "k", &body).await;
     assert_started(&first, false);
@@ -140,27 +143,27 @@ async fn another_request_with_the_same_key_is_refused() {
     assert_started(&again, true);
     assert_eq!(again.body["session_id"], first.body["session_id"]);
     assert_started(&start(&app, "K", &body).await, false);
-    assert_eq!(sessions(&app).await.len(), 2, "another key is another session");
+    assert_eq!(sessions(&app).await.len(), 2, "a different key starts another session");
 }
 
 #[tokio::test]
-async fn everybody_has_keys_of_their_own() {
+async fn keys_of_different_callers_are_independent() {
     let app = App::start().await;
-    let template = app.template(json!({"room_creation": "on_join"})).await;
+    let template = app.create_template(json!({"room_creation": "on_join"})).await;
     let start_by = async |token: &str, body: Value| {
         let request = app.client.post(format!("{}{START}", app.address)).bearer_auth(token);
         answer(request.header(KEY, "1").json(&body)).await
     };
-    let stranger = caller::backend(AUTH_SECRET, uuid());
+    let foreign = caller::backend_token(AUTH_SECRET, uuid());
     let created =
-        app.client.post(format!("{}/api/v1/session-templates", app.address)).bearer_auth(&stranger);
-    let theirs = json!({"name": "theirs", "room_creation": "on_join"});
-    let theirs = answer(created.json(&theirs)).await.body["id"].clone();
+        app.client.post(format!("{}/api/v1/session-templates", app.address)).bearer_auth(&foreign);
+    let foreign_template = json!({"name": "foreign", "room_creation": "on_join"});
+    let foreign_template = answer(created.json(&foreign_template)).await.body["id"].clone();
     let callers = [
         (app.token(), json!({"session_template_id": template, "user_id": "ann"})),
         (app.user_token("ann"), json!({"session_template_id": template})),
         (app.user_token("ben"), json!({"session_template_id": template})),
-        (stranger, json!({"session_template_id": theirs, "user_id": "ann"})),
+        (foreign, json!({"session_template_id": foreign_template, "user_id": "ann"})),
     ];
     let mut ids = HashSet::new();
     for (token, body) in &callers {
@@ -175,9 +178,9 @@ async fn everybody_has_keys_of_their_own() {
 }
 
 #[tokio::test]
-async fn a_refused_start_does_not_use_the_key_up() {
+async fn refused_start_does_not_use_up_the_key() {
     let app = App::start().await;
-    let template = app.template(json!({"room_creation": "on_join"})).await;
+    let template = app.create_template(json!({"room_creation": "on_join"})).await;
     let body = |template: &str| json!({"session_template_id": template});
     start(&app, "k", &body(&uuid().to_string())).await.assert_problem(404, "template_not_found");
     start(&app, "k", &body("42")).await.assert_problem(400, "invalid_request");
@@ -188,9 +191,9 @@ async fn a_refused_start_does_not_use_the_key_up() {
 }
 
 #[tokio::test]
-async fn a_session_that_is_over_is_not_started_again() {
+async fn key_of_ended_session_is_refused() {
     let app = App::start().await;
-    let template = app.template(json!({"room_creation": "on_join"})).await;
+    let template = app.create_template(json!({"room_creation": "on_join"})).await;
     let body = json!({"session_template_id": template});
     let first = start(&app, "k", &body).await;
     assert_started(&first, false);
@@ -202,17 +205,17 @@ async fn a_session_that_is_over_is_not_started_again() {
 }
 
 #[tokio::test]
-async fn a_start_that_livekit_failed_is_taken_up_by_its_key() {
+async fn replay_opens_the_room_after_livekit_failed() {
     let mut livekit = Server::start().await.unwrap();
     let app = App::on(Database::fresh().await.unwrap(), &livekit, &[]).await;
-    let template = app.template(json!({})).await;
+    let template = app.create_template(json!({})).await;
     let body = json!({"session_template_id": template, "user_id": "ann"});
     livekit.stop().await.unwrap();
     for _ in 0..2 {
         start(&app, "k", &body).await.assert_problem(503, "livekit_unavailable");
     }
-    let [waiting] = &sessions(&app).await[..] else { panic!("there is one session") };
-    assert_eq!((&waiting["status"], &waiting["end_reason"]), (&json!("pending"), &Value::Null));
+    let [pending] = &sessions(&app).await[..] else { panic!("there is one session") };
+    assert_eq!((&pending["status"], &pending["end_reason"]), (&json!("pending"), &Value::Null));
 
     livekit.restart().await.unwrap();
     let opened = wait_until("the room to be opened", Duration::from_secs(10), async || {
@@ -221,17 +224,17 @@ async fn a_start_that_livekit_failed_is_taken_up_by_its_key() {
     });
     let opened = opened.await.unwrap();
     assert_started(&opened, true);
-    assert_eq!(opened.body["session_id"], waiting["id"]);
+    assert_eq!(opened.body["session_id"], pending["id"]);
     let room = opened.body["room_name"].as_str().unwrap();
-    assert!(livekit.room(room).await.unwrap().is_some(), "the room is not there");
+    assert!(livekit.room(room).await.unwrap().is_some(), "the room does not exist");
     assert_eq!(app.get(opened.header("location")).await.body["status"], "pending");
     assert_eq!(sessions(&app).await.len(), 1);
 }
 
 #[tokio::test]
-async fn a_key_that_is_none_is_refused() {
+async fn invalid_key_is_refused() {
     let app = App::start().await;
-    let template = app.template(json!({"room_creation": "on_join"})).await;
+    let template = app.create_template(json!({"room_creation": "on_join"})).await;
     let body = json!({"session_template_id": template});
     let too_long = "k".repeat(256);
     for key in [&b""[..], b" ", b"a\tb", "schl\u{fc}ssel".as_bytes(), too_long.as_bytes()] {
@@ -239,7 +242,7 @@ async fn a_key_that_is_none_is_refused() {
         let request = app.request(Method::POST, START).header(KEY, &key);
         let refused = answer(request.json(&body)).await;
         refused.assert_problem(400, "invalid_idempotency_key");
-        assert!(!refused.body.to_string().contains("kkkk"), "the key is not repeated");
+        assert!(!refused.body.to_string().contains("kkkk"), "the response contains the key");
     }
     let twice = app.request(Method::POST, START).header(KEY, "k").header(KEY, "k");
     answer(twice.json(&body)).await.assert_problem(400, "invalid_idempotency_key");

@@ -1,18 +1,18 @@
-//! Limits: how many sessions live at once, and how many start in a minute.
+//! The limits on active sessions and on starts per minute.
 
 use futures_util::future::join_all;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::app::{Answer, App, answer};
+use crate::app::{Answer, App, answer, uuid};
 
 const LIMITS: &str = "/api/v1/limits";
 
 async fn template(app: &App) -> String {
-    app.template(json!({"room_creation": "on_join"})).await
+    app.create_template(json!({"room_creation": "on_join"})).await
 }
 
-/// Starts with a key.
+/// Starts a session with an idempotency key.
 async fn start(app: &App, template: &str, key: &str) -> Answer {
     let request = app.request(Method::POST, "/api/v1/sessions/start");
     let body = json!({"session_template_id": template});
@@ -30,7 +30,7 @@ async fn limits(app: &App) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn two_hundred_starts_at_once_against_ten_places_are_ten_sessions() {
+async fn two_hundred_concurrent_starts_with_limit_ten_start_ten_sessions() {
     let changed = [("GREENROOM_MAX_ACTIVE_SESSIONS", "10")];
     let one = App::with(&changed).await;
     let two = one.replica(&changed).await;
@@ -56,14 +56,14 @@ async fn two_hundred_starts_at_once_against_ten_places_are_ten_sessions() {
 }
 
 #[tokio::test]
-async fn an_organizations_own_limit_comes_before_the_servers() {
+async fn organization_limit_takes_precedence_over_server_limit() {
     let app = App::with(&[("GREENROOM_MAX_ACTIVE_SESSIONS", "1")]).await;
     let template = template(&app).await;
-    for (limit, shown, starts) in
+    for (limit, reported, starts) in
         [("default", json!(1), 1), ("3", json!(3), 2), ("unlimited", Value::Null, 2)]
     {
-        app.limit(limit).await;
-        assert_eq!(limits(&app).await["max_active_sessions"], shown);
+        app.set_session_limit(limit).await;
+        assert_eq!(limits(&app).await["max_active_sessions"], reported);
         for _ in 0..starts {
             assert_eq!(app.start_session(&template, json!({})).await.status, 201, "{limit}");
         }
@@ -74,17 +74,17 @@ async fn an_organizations_own_limit_comes_before_the_servers() {
             over.assert_problem(429, "too_many_active_sessions");
         }
     }
-    // One that was known to have none has one from the next start on.
-    app.limit("0").await;
+    // A limit also applies at once to an organization that had none before.
+    app.set_session_limit("0").await;
     app.start_session(&template, json!({})).await.assert_problem(429, "too_many_active_sessions");
     assert_eq!(limits(&app).await["active_sessions"], 6);
 }
 
 #[tokio::test]
-async fn a_session_that_ends_makes_room_for_another() {
+async fn ended_session_no_longer_counts() {
     let app = App::start().await;
     let template = template(&app).await;
-    app.limit("1").await;
+    app.set_session_limit("1").await;
     let first = app.start_session(&template, json!({})).await;
     assert_eq!(first.status, 201, "{}", first.body);
     app.start_session(&template, json!({})).await.assert_problem(429, "too_many_active_sessions");
@@ -94,10 +94,10 @@ async fn a_session_that_ends_makes_room_for_another() {
 }
 
 #[tokio::test]
-async fn a_replay_takes_no_second_place_and_comes_before_the_limit() {
+async fn replay_does_not_count_and_succeeds_at_the_limit() {
     let app = App::start().await;
     let template = template(&app).await;
-    app.limit("1").await;
+    app.set_session_limit("1").await;
     let first = start(&app, &template, "first").await;
     assert_eq!(first.status, 201, "{}", first.body);
     for _ in 0..2 {
@@ -106,19 +106,19 @@ async fn a_replay_takes_no_second_place_and_comes_before_the_limit() {
         assert_eq!(again.body["session_id"], first.body["session_id"]);
     }
     start(&app, &template, "second").await.assert_problem(429, "too_many_active_sessions");
-    // What is wrong with the request itself is told first.
-    let nothing = crate::app::uuid().to_string();
-    start(&app, &nothing, "third").await.assert_problem(404, "template_not_found");
-    app.limit("2").await;
+    // A missing template is reported before the limit.
+    let missing = uuid().to_string();
+    start(&app, &missing, "third").await.assert_problem(404, "template_not_found");
+    app.set_session_limit("2").await;
     let second = start(&app, &template, "second").await;
-    assert_eq!(second.status, 201, "a refused start does not use the key up: {}", second.body);
+    assert_eq!(second.status, 201, "a refused start does not use up its key: {}", second.body);
 }
 
 #[tokio::test]
-async fn an_organization_that_may_have_none_starts_nothing() {
+async fn limit_zero_refuses_every_start() {
     let app = App::start().await;
     let template = template(&app).await;
-    app.limit("0").await;
+    app.set_session_limit("0").await;
     for _ in 0..2 {
         let refused = app.start_session(&template, json!({})).await;
         refused.assert_problem(429, "too_many_active_sessions");
@@ -128,15 +128,15 @@ async fn an_organization_that_may_have_none_starts_nothing() {
 }
 
 #[tokio::test]
-async fn starts_per_minute_count_requests_and_nobody_elses() {
+async fn starts_per_minute_count_replays_and_are_per_process() {
     let app = App::with(&[("GREENROOM_STARTS_PER_MINUTE", "3")]).await;
     let template = template(&app).await;
     for left in [2, 1, 0] {
-        let started = start(&app, &template, "the same").await;
+        let started = start(&app, &template, "same").await;
         assert_eq!(started.status, 201, "{}", started.body);
         assert_eq!(limits(&app).await["starts_remaining"], left);
     }
-    let refused = start(&app, &template, "the same").await;
+    let refused = start(&app, &template, "same").await;
     refused.assert_problem(429, "rate_limited");
     assert_eq!(refused.header("ratelimit-limit"), "3");
     assert_eq!(refused.header("ratelimit-remaining"), "0");
@@ -144,14 +144,18 @@ async fn starts_per_minute_count_requests_and_nobody_elses() {
     assert!((1..=20).contains(&seconds("retry-after")), "{}", seconds("retry-after"));
     assert!((40..=60).contains(&seconds("ratelimit-reset")), "{}", seconds("ratelimit-reset"));
     let other = app.replica(&[]).await;
-    assert_eq!(other.start_session(&template, json!({})).await.status, 201, "by process");
+    assert_eq!(
+        other.start_session(&template, json!({})).await.status,
+        201,
+        "the limit of one process"
+    );
 }
 
 #[tokio::test]
-async fn without_limits_none_are_shown() {
+async fn absent_limits_are_null_and_hidden_from_end_users() {
     let app = App::start().await;
-    let shown = json!({"max_active_sessions": null, "active_sessions": 0,
-                       "starts_per_minute": null, "starts_remaining": null});
-    assert_eq!(limits(&app).await, shown);
-    app.ask_as("ann", Method::GET, LIMITS).await.assert_problem(403, "user_forbidden");
+    let unlimited = json!({"max_active_sessions": null, "active_sessions": 0,
+                           "starts_per_minute": null, "starts_remaining": null});
+    assert_eq!(limits(&app).await, unlimited);
+    app.request_as("ann", Method::GET, LIMITS).await.assert_problem(403, "user_forbidden");
 }

@@ -1,32 +1,33 @@
-//! The program as its users meet it: a process, a port, a real PostgreSQL and a real LiveKit.
+//! Integration tests: the program as a process, with a real PostgreSQL and a real LiveKit.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests may panic, like the tests")]
 
 mod agents;
 mod app;
-mod auth;
-mod browser;
-mod clients;
-mod command;
-mod end;
-mod ending;
-mod failures;
+mod authorization;
+mod caller_tokens;
+mod client_guide;
+mod command_line;
+mod cors_and_docs;
+mod end_session;
+mod full_session;
 mod idempotency;
+mod interruptions;
 mod keeper;
-mod keys;
 mod limits;
-mod memory;
+mod outages;
 mod page;
 mod problems;
 mod query;
-mod real;
-mod refetch;
+mod resume;
 mod secrets;
+mod signing_keys;
 mod start;
 mod statements;
 mod template_files;
 mod templates;
 mod timeline;
-mod token;
+mod token_refresh;
 mod token_source;
-mod tokens;
 mod wait;
 mod webhooks;

@@ -1,4 +1,4 @@
-//! Every failure is problem+json, whoever finds it: our code, an extractor, or no route at all.
+//! All failures are problem+json, including those of extractors and of the router.
 
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
@@ -35,7 +35,7 @@ async fn unknown_routes_and_wrong_methods_are_problems() {
         (Method::GET, "/webhooks/livekit", "POST"),
         (Method::POST, "/livez", "GET, HEAD"),
     ] {
-        // GET on start is a session whose id is no UUID to nobody: its own route comes first.
+        // `GET /sessions/start` must not be routed as a session with the id `start`.
         let refused = answer(app.request(method, path)).await;
         refused.assert_problem(405, "method_not_allowed");
         assert_eq!(refused.header("allow"), allow, "{path}");
@@ -43,7 +43,7 @@ async fn unknown_routes_and_wrong_methods_are_problems() {
 }
 
 #[tokio::test]
-async fn bodies_that_are_no_json_objects_are_problems() {
+async fn bodies_other_than_json_objects_are_refused() {
     let app = App::start().await;
     let deep = format!("{}{}", "[".repeat(10_000), "]".repeat(10_000));
     let bodies: [&[u8]; 10] = [
@@ -67,7 +67,7 @@ async fn bodies_that_are_no_json_objects_are_problems() {
 }
 
 #[tokio::test]
-async fn a_value_of_another_type_is_told_what_it_must_be_and_not_repeated() {
+async fn wrong_type_names_expected_type_and_hides_value() {
     let app = App::start().await;
     let template = uuid();
     for (path, body, field, detail) in [
@@ -102,17 +102,17 @@ async fn a_value_of_another_type_is_told_what_it_must_be_and_not_repeated() {
             "enabled_panels",
             "must be an array",
         ),
-        (TEMPLATES, json!({"name": "n", "s3cret": 1}), "s3cret", "is not a field of this"),
+        (TEMPLATES, json!({"name": "n", "s3cret": 1}), "s3cret", "is not a known field; remove it"),
     ] {
         let refused = app.post(path, &body).await;
         refused.assert_problem(400, "invalid_request");
-        let told = json!([{"field": field, "detail": detail}]);
-        assert_eq!(refused.body["errors"], told, "{body}");
+        let errors = json!([{"field": field, "detail": detail}]);
+        assert_eq!(refused.body["errors"], errors, "{body}");
     }
 }
 
 #[tokio::test]
-async fn a_number_of_more_than_64_bits_breaks_nothing() {
+async fn numbers_over_64_bits_are_refused_or_stored_as_float() {
     let app = App::start().await;
     let send = async |path: &str, body: String| {
         let request = app.request(Method::POST, path).header("content-type", "application/json");
@@ -127,18 +127,18 @@ async fn a_number_of_more_than_64_bits_breaks_nothing() {
     send(TEMPLATES, "{\"name\": \"n\", \"x\": 1e400}".to_owned())
         .await
         .assert_problem(400, "invalid_request");
-    let template = app.template(json!({"room_creation": "on_join"})).await;
+    let template = app.create_template(json!({"room_creation": "on_join"})).await;
     let body = format!(
         "{{\"session_template_id\": \"{template}\", \"metadata\": {{\"n\": 18446744073709551616}}}}"
     );
     let started = send(START, body).await;
     assert_eq!(started.status, 201, "{}", started.body);
-    let kept = app.get(started.header("location")).await.body["metadata"]["n"].as_f64();
-    assert_eq!(kept, Some(18_446_744_073_709_551_616.0), "as a floating point number");
+    let stored = app.get(started.header("location")).await.body["metadata"]["n"].as_f64();
+    assert_eq!(stored, Some(18_446_744_073_709_551_616.0), "as a floating point number");
 }
 
 #[tokio::test]
-async fn a_body_that_does_not_arrive_is_given_up() {
+async fn incomplete_body_times_out() {
     let app = App::start().await;
     let before = Instant::now();
     let head = format!(
@@ -146,19 +146,19 @@ async fn a_body_that_does_not_arrive_is_given_up() {
          content-length: 100\r\n\r\n{{",
         app.token()
     );
-    let answered = app.raw(&head).await;
+    let answered = app.send_raw(&head).await;
     assert!(answered.starts_with("HTTP/1.1 400") && answered.contains("in time"), "{answered}");
     assert!(before.elapsed() < Duration::from_secs(7), "it took {:?}", before.elapsed());
 }
 
-/// That the document names a code where it occurs is checked wherever a test sees one.
+/// `Answer::assert_problem` also checks that the OpenAPI document lists the code for the operation.
 #[test]
 fn every_code_is_asserted_by_a_test() {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it");
     let mut tests = String::new();
     for file in std::fs::read_dir(folder).unwrap() {
         let path = file.unwrap().path();
-        // Beside them is a folder of what pages run.
+        // Skip the folder with the scripts of browser pages.
         if path.is_file() {
             tests += &std::fs::read_to_string(path).unwrap();
         }
@@ -175,9 +175,9 @@ fn every_code_is_asserted_by_a_test() {
     }
 }
 
-/// The table of the guide for those who call, against the table of codes.
+/// Compares the table of errors in the guide with the table of codes.
 #[test]
-fn the_guide_explains_every_code_with_its_status() {
+fn guide_explains_every_code() {
     let guide = include_str!("../../../../docs/api/session-initiation.md");
     let table = include_str!("../../src/problem/code.rs");
     let mut explained: Vec<_> = guide
@@ -200,9 +200,9 @@ fn the_guide_explains_every_code_with_its_status() {
     assert_eq!(explained, known);
 }
 
-/// Its examples are what the API takes and gives.
+/// Compares the JSON examples of the guide with the OpenAPI schemas.
 #[test]
-fn the_guides_examples_are_of_the_documents_shape() {
+fn guide_examples_match_openapi_schemas() {
     let guide = include_str!("../../../../docs/api/session-initiation.md");
     let document: Value =
         serde_json::from_str(include_str!("../../../../docs/openapi.json")).unwrap();
@@ -227,18 +227,18 @@ fn the_guides_examples_are_of_the_documents_shape() {
     assert_eq!(examples.len(), schemas.len());
     for (example, schema) in examples.iter().zip(schemas) {
         let known = members(schema);
-        // Of a list, its first.
+        // An array is checked by its first element.
         let example = example.get(0).unwrap_or(example);
         let own: HashSet<_> = example.as_object().unwrap().keys().cloned().collect();
         assert!(own.is_subset(&known), "{schema}: {own:?}");
         if matches!(schema, "StartedSession" | "Session" | "TimelineEntry" | "Limits") {
-            assert_eq!(own, known, "{schema} is shown whole");
+            assert_eq!(own, known, "the example of {schema} must have every field");
         }
     }
 }
 
 #[tokio::test]
-async fn what_is_not_declared_as_json_is_refused() {
+async fn body_not_declared_as_json_is_refused() {
     let app = App::start().await;
     for content_type in ["text/plain", "application/x-www-form-urlencoded", "", "json"] {
         let request =
@@ -251,7 +251,7 @@ async fn what_is_not_declared_as_json_is_refused() {
 }
 
 #[tokio::test]
-async fn a_body_over_64_kibibytes_is_refused() {
+async fn body_over_64_kib_is_refused() {
     let app = App::start().await;
     let padded = |bytes: usize| format!("{{\"x\": \"{}\"}}", "x".repeat(bytes - 9));
     let send = async |bytes| {
@@ -264,7 +264,7 @@ async fn a_body_over_64_kibibytes_is_refused() {
 }
 
 #[tokio::test]
-async fn a_callers_request_id_is_kept_when_it_is_one() {
+async fn valid_request_id_of_caller_is_kept() {
     let app = App::start().await;
     for (sent, kept) in
         [("trace.1_A-b", true), ("no spaces", false), (&"x".repeat(129), false), ("", false)]
@@ -276,12 +276,12 @@ async fn a_callers_request_id_is_kept_when_it_is_one() {
     }
     assert!(
         !app.get("/api/v1/sessions").await.header("x-request-id").is_empty(),
-        "also when all is well"
+        "a successful response has an id"
     );
 }
 
 #[tokio::test]
-async fn health_and_the_document_need_no_token() {
+async fn health_and_openapi_need_no_token() {
     let app = App::start().await;
     let get = async |path: &str| answer(app.client.get(format!("{}{path}", app.address))).await;
     assert_eq!(get("/livez").await.status, 200);

@@ -1,4 +1,4 @@
-//! Reading sessions over HTTP.
+//! Reading and listing sessions over HTTP.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -15,10 +15,10 @@ fn ids(list: &Value) -> Vec<&str> {
 }
 
 #[tokio::test]
-async fn a_session_shows_what_it_was_started_with() {
+async fn session_has_fields_of_its_start() {
     let app = App::start().await;
     let template = app
-        .template(
+        .create_template(
             json!({"room_creation": "on_join", "modality_profile": "camera", "enabled_panels": []}),
         )
         .await;
@@ -49,9 +49,9 @@ async fn a_session_shows_what_it_was_started_with() {
 }
 
 #[tokio::test]
-async fn metadata_comes_back_as_it_was_given() {
+async fn metadata_is_returned_unchanged() {
     let app = App::start().await;
-    let template = app.template(json!({"room_creation": "on_join"})).await;
+    let template = app.create_template(json!({"room_creation": "on_join"})).await;
     for metadata in [
         json!({}),
         json!({"largest": f64::MAX, "least": f64::MIN, "smallest": 5e-324, "tenth": 0.1}),
@@ -65,16 +65,18 @@ async fn metadata_comes_back_as_it_was_given() {
 }
 
 #[tokio::test]
-async fn a_session_of_another_organization_is_absent() {
+async fn session_of_other_organization_is_not_found() {
     let app = App::start().await;
-    let template = app.template(json!({"room_creation": "on_join"})).await;
+    let template = app.create_template(json!({"room_creation": "on_join"})).await;
     let started = app.start_session(&template, json!({})).await;
-    let stranger = caller::backend(AUTH_SECRET, uuid());
+    let other_organization = caller::backend_token(AUTH_SECRET, uuid());
     for path in [started.header("location"), &format!("/api/v1/session-templates/{template}")] {
-        let request = app.client.get(format!("{}{path}", app.address)).bearer_auth(&stranger);
+        let request =
+            app.client.get(format!("{}{path}", app.address)).bearer_auth(&other_organization);
         assert_eq!(answer(request).await.status, 404, "{path}");
     }
-    let list = app.client.get(format!("{}/api/v1/sessions", app.address)).bearer_auth(&stranger);
+    let list =
+        app.client.get(format!("{}/api/v1/sessions", app.address)).bearer_auth(&other_organization);
     assert_eq!(answer(list).await.body, json!([]));
     app.get(&format!("/api/v1/sessions/{}", uuid())).await.assert_problem(404, "session_not_found");
     let wrong = app.get("/api/v1/sessions/42").await;
@@ -83,15 +85,15 @@ async fn a_session_of_another_organization_is_absent() {
 }
 
 #[tokio::test]
-async fn the_list_is_newest_first_and_filtered() {
+async fn list_is_newest_first_and_filtered_by_user_and_status() {
     let app = App::start().await;
-    let template = app.template(json!({"room_creation": "on_join"})).await;
+    let template = app.create_template(json!({"room_creation": "on_join"})).await;
     let mut started = Vec::new();
     for user in ["ann", "ben", "ann"] {
         let answer = app.start_session(&template, json!({"user_id": user})).await;
         started.push(answer.body["session_id"].as_str().unwrap().to_owned());
     }
-    let [first, second, third] = &started[..] else { panic!("three were started") };
+    let [first, second, third] = &started[..] else { panic!("{started:?}") };
     let list = async |query: &str| app.get(&format!("/api/v1/sessions{query}")).await.body;
     assert_eq!(ids(&list("").await), [third, second, first]);
     assert_eq!(ids(&list("?limit=2").await), [third, second]);
@@ -103,34 +105,34 @@ async fn the_list_is_newest_first_and_filtered() {
 }
 
 #[tokio::test]
-async fn the_list_is_filtered_by_template_and_time() {
+async fn list_is_filtered_by_template_and_time() {
     let app = App::start().await;
     let (one, other) = (
-        app.template(json!({"room_creation": "on_join"})).await,
-        app.template(json!({"room_creation": "on_join"})).await,
+        app.create_template(json!({"room_creation": "on_join"})).await,
+        app.create_template(json!({"room_creation": "on_join"})).await,
     );
     let mut started = Vec::new();
     for template in [&one, &other, &one] {
         let session = app.start_session(template, json!({})).await.header("location").to_owned();
         started.push(app.get(&session).await.body);
     }
-    let id = |place: usize| started[place]["id"].as_str().unwrap();
-    let at = |place: usize| started[place]["created_at"].as_str().unwrap();
+    let id = |index: usize| started[index]["id"].as_str().unwrap();
+    let at = |index: usize| started[index]["created_at"].as_str().unwrap();
     let list = async |query: &str| app.get(&format!("/api/v1/sessions?{query}")).await.body;
     assert_eq!(ids(&list(&format!("session_template_id={other}")).await), [id(1)]);
     assert_eq!(ids(&list(&format!("created_after={}", at(1))).await), [id(2), id(1)], "inclusive");
     assert_eq!(ids(&list(&format!("created_before={}", at(1))).await), [id(0)], "exclusive");
     let between = format!("created_after={}&created_before={}", at(0), at(2));
     assert_eq!(ids(&list(&between).await), [id(1), id(0)]);
-    // The same moment in another zone.
-    let moment: chrono::DateTime<chrono::Utc> = at(2).parse().unwrap();
+    // The same time in another time zone.
+    let time: chrono::DateTime<chrono::Utc> = at(2).parse().unwrap();
     let zone = chrono::FixedOffset::east_opt(2 * 3600).unwrap();
-    let there = moment.with_timezone(&zone).to_rfc3339().replace('+', "%2B");
-    assert_eq!(ids(&list(&format!("created_after={there}")).await), [id(2)]);
+    let zoned = time.with_timezone(&zone).to_rfc3339().replace('+', "%2B");
+    assert_eq!(ids(&list(&format!("created_after={zoned}")).await), [id(2)]);
     assert_eq!(ids(&list(&format!("session_template_id={}", uuid())).await), [""; 0]);
 }
 
-/// The path of the next page, when the answer announces one.
+/// The path of the next page from the `Link` header. `None` means that this is the last page.
 fn next(answer: &Answer) -> Option<String> {
     let link = answer.header("link");
     let path = link.strip_prefix('<')?.strip_suffix(">; rel=\"next\"")?;
@@ -138,9 +140,9 @@ fn next(answer: &Answer) -> Option<String> {
 }
 
 #[tokio::test]
-async fn a_walk_keeps_every_filter_and_ends() {
+async fn links_keep_every_filter_and_end() {
     let app = App::start().await;
-    let template = app.template(json!({"room_creation": "on_join"})).await;
+    let template = app.create_template(json!({"room_creation": "on_join"})).await;
     let mut anns = Vec::new();
     for number in 0..9 {
         let user = if number % 2 == 0 { "ann & co" } else { "ben" };
@@ -163,15 +165,15 @@ async fn a_walk_keeps_every_filter_and_ends() {
         }
     }
     assert_eq!((walked, pages), (anns, 3));
-    let skipping = app.get("/api/v1/sessions?limit=2&offset=6").await;
-    let rest = app.get(&next(&skipping).unwrap()).await;
-    assert_eq!(rest.body.as_array().unwrap().len(), 1, "after the offset the cursor goes on");
+    let with_offset = app.get("/api/v1/sessions?limit=2&offset=6").await;
+    let rest = app.get(&next(&with_offset).unwrap()).await;
+    assert_eq!(rest.body.as_array().unwrap().len(), 1, "the cursor continues after the offset");
 }
 
 #[tokio::test]
-async fn a_walk_shows_what_was_there_once_whatever_starts_meanwhile() {
+async fn links_return_each_existing_session_once_despite_concurrent_starts() {
     let app = Arc::new(App::start().await);
-    let template = app.template(json!({"room_creation": "on_join"})).await;
+    let template = app.create_template(json!({"room_creation": "on_join"})).await;
     for _ in 0..60 {
         assert_eq!(app.start_session(&template, json!({})).await.status, 201);
     }
@@ -200,24 +202,24 @@ async fn a_walk_shows_what_was_there_once_whatever_starts_meanwhile() {
     for starter in starters {
         started += starter.await.unwrap();
     }
-    assert!(started > 0, "the control: nothing was started meanwhile");
+    assert!(started > 0, "control: no session was started during the walk");
     for id in ids(&before) {
         assert_eq!(walked.iter().filter(|walked| *walked == id).count(), 1, "{id}");
     }
     let all: HashSet<_> = walked.iter().collect();
-    assert_eq!(all.len(), walked.len(), "nothing twice");
+    assert_eq!(all.len(), walked.len(), "a session was returned twice");
 }
 
 #[tokio::test]
-async fn a_cursor_of_another_list_is_refused() {
+async fn cursor_of_other_list_is_refused() {
     let app = App::start().await;
-    let template = app.template(json!({"room_creation": "on_join"})).await;
+    let template = app.create_template(json!({"room_creation": "on_join"})).await;
     for _ in 0..2 {
         app.start_session(&template, json!({"user_id": "ann"})).await;
     }
     let first = next(&app.get("/api/v1/sessions?limit=1").await).unwrap();
     let cursor = first.split("cursor=").nth(1).unwrap().to_owned();
-    assert_eq!(app.get(&first).await.status, 200, "the control");
+    assert_eq!(app.get(&first).await.status, 200, "control: the cursor is valid for its own list");
     for query in ["&user_id=ann", "&status=pending", &format!("&session_template_id={template}")] {
         let path = format!("/api/v1/sessions?cursor={cursor}{query}");
         app.get(&path).await.assert_problem(400, "invalid_cursor");
@@ -225,7 +227,7 @@ async fn a_cursor_of_another_list_is_refused() {
     let templates = format!("/api/v1/session-templates?cursor={cursor}");
     app.get(&templates).await.assert_problem(400, "invalid_cursor");
     let claims = |org: Uuid, user: Option<&str>| {
-        let mut claims = json!({"org_id": org, "exp": caller::in_seconds(60)});
+        let mut claims = json!({"org_id": org, "exp": caller::seconds_from_now(60)});
         if let Some(user) = user {
             claims["user_id"] = json!(user);
         }
@@ -245,7 +247,7 @@ async fn a_cursor_of_another_list_is_refused() {
 }
 
 #[tokio::test]
-async fn wrong_parameters_are_named() {
+async fn wrong_parameters_are_reported_by_name() {
     let app = App::start().await;
     for (query, fields) in [
         ("?limit=0", vec!["limit"]),

@@ -1,4 +1,4 @@
-//! `POST /api/v1/sessions/start`: what it answers, and what LiveKit has afterwards.
+//! `POST /api/v1/sessions/start`: its response, and the room and dispatches that it creates.
 
 use greenroom_testkit::caller;
 use greenroom_testkit::livekit::Server;
@@ -10,10 +10,12 @@ use crate::app::{AUTH_SECRET, Answer, App, answer, claims, uuid};
 const START: &str = "/api/v1/sessions/start";
 
 #[tokio::test]
-async fn a_start_answers_the_session_and_the_pass() {
+async fn start_returns_session_and_token() {
     let app = App::start().await;
     let template = app
-        .template(json!({"modality_profile": "text+audio", "enabled_panels": ["chat", "notes"]}))
+        .create_template(
+            json!({"modality_profile": "text+audio", "enabled_panels": ["chat", "notes"]}),
+        )
         .await;
     let Answer { status, headers, body, .. } =
         app.start_session(&template, json!({"user_id": "ann", "metadata": {"order": 42}})).await;
@@ -43,27 +45,27 @@ async fn a_start_answers_the_session_and_the_pass() {
 }
 
 #[tokio::test]
-async fn a_start_opens_the_room_and_asks_for_the_agent() {
+async fn start_creates_room_and_dispatches_agent() {
     let app = App::start().await;
     let livekit = Server::shared().await.unwrap();
     let agent = format!("agent-{}", uuid());
     let template =
-        app.template(json!({"agent_name": agent, "agent_metadata": {"prompt": "be kind"}, "reconnect_window_seconds": 45})).await;
+        app.create_template(json!({"agent_name": agent, "agent_metadata": {"prompt": "be kind"}, "reconnect_window_seconds": 45})).await;
     let started = app
         .start_session(&template, json!({"user_id": "ann", "metadata": {"order": 42}}))
         .await
         .body;
     let room_name = started["room_name"].as_str().unwrap();
 
-    let room = livekit.room(room_name).await.unwrap().expect("the room is there when 201 is sent");
+    let room = livekit.room(room_name).await.unwrap().expect("the room exists before the 201");
     assert_eq!(room.departure_timeout, 45);
     assert!((605..=611).contains(&room.empty_timeout), "{}", room.empty_timeout);
     let dispatches = livekit.dispatches(room_name).await.unwrap();
     assert_eq!(dispatches.len(), 1);
     assert_eq!(dispatches[0].agent_name, agent);
-    let told: Value = serde_json::from_str(&dispatches[0].metadata).unwrap();
+    let metadata: Value = serde_json::from_str(&dispatches[0].metadata).unwrap();
     assert_eq!(
-        told,
+        metadata,
         json!({"session_id": started["session_id"], "organization_id": app.organization.to_string(),
                "session_template_id": template, "user_id": "ann", "modality_profile": null,
                "enabled_panels": null, "metadata": {"order": 42}, "agent_metadata": {"prompt": "be kind"}})
@@ -79,9 +81,9 @@ async fn a_start_opens_the_room_and_asks_for_the_agent() {
 }
 
 #[tokio::test]
-async fn a_template_without_an_agent_leaves_the_room_to_nobody() {
+async fn room_without_agent_gets_reserved_dispatch() {
     let app = App::start().await;
-    let template = app.template(json!({})).await;
+    let template = app.create_template(json!({})).await;
     let started = app.start_session(&template, json!({})).await.body;
     let dispatches = Server::shared()
         .await
@@ -99,11 +101,11 @@ async fn a_template_without_an_agent_leaves_the_room_to_nobody() {
 }
 
 #[tokio::test]
-async fn on_join_calls_livekit_not_at_all_and_names_the_agent_in_the_token() {
-    // Nothing listens there.
+async fn on_join_does_not_call_livekit_and_names_agent_in_token() {
+    // No server listens on this port.
     let app = App::with(&[("LIVEKIT_API_URL", "http://127.0.0.1:9")]).await;
     let template = app
-        .template(
+        .create_template(
             json!({"room_creation": "on_join", "agent_name": "greeter", "agent_required": false}),
         )
         .await;
@@ -113,12 +115,12 @@ async fn on_join_calls_livekit_not_at_all_and_names_the_agent_in_the_token() {
     let claims = claims(started.body["access_token"].as_str().unwrap());
     let agents = &claims["roomConfig"]["agents"];
     assert_eq!(agents[0]["agentName"], "greeter");
-    let told: Value = serde_json::from_str(agents[0]["metadata"].as_str().unwrap()).unwrap();
+    let metadata: Value = serde_json::from_str(agents[0]["metadata"].as_str().unwrap()).unwrap();
     assert_eq!(
-        told,
+        metadata,
         json!({"session_id": started.body["session_id"], "organization_id": app.organization.to_string(),
                "session_template_id": template, "user_id": "ann"}),
-        "a user can read the token, so nothing private is in it"
+        "the user can read the token, so it has no private data"
     );
     let session = app.get(started.header("location")).await.body;
     assert_eq!(
@@ -128,9 +130,9 @@ async fn on_join_calls_livekit_not_at_all_and_names_the_agent_in_the_token() {
 }
 
 #[tokio::test]
-async fn a_guest_gets_an_identity() {
+async fn guest_gets_generated_identity() {
     let app = App::start().await;
-    let template = app.template(json!({"room_creation": "on_join"})).await;
+    let template = app.create_template(json!({"room_creation": "on_join"})).await;
     let identity =
         app.start_session(&template, json!({})).await.body["participant_identity"].clone();
     let digits = identity.as_str().unwrap().strip_prefix("guest-").unwrap();
@@ -138,27 +140,27 @@ async fn a_guest_gets_an_identity() {
 }
 
 #[tokio::test]
-async fn a_templates_token_ttl_comes_before_the_servers() {
+async fn template_token_ttl_takes_precedence_over_server_ttl() {
     let app = App::with(&[("LIVEKIT_TOKEN_TTL_SECONDS", "120")]).await;
     for (settings, ttl) in [
         (json!({"room_creation": "on_join"}), 120),
         (json!({"room_creation": "on_join", "token_ttl_seconds": 900}), 900),
     ] {
-        let template = app.template(settings).await;
+        let template = app.create_template(settings).await;
         let started = app.start_session(&template, json!({})).await.body;
         let claims = claims(started["access_token"].as_str().unwrap());
-        let life = claims["exp"].as_i64().unwrap() - claims["nbf"].as_i64().unwrap();
-        // nbf is ten seconds back from a now that is cut to its second.
-        assert!((ttl + 10..=ttl + 11).contains(&life), "{life}");
+        let lifetime = claims["exp"].as_i64().unwrap() - claims["nbf"].as_i64().unwrap();
+        // `nbf` is ten seconds before the current time, truncated to a second.
+        assert!((ttl + 10..=ttl + 11).contains(&lifetime), "{lifetime}");
     }
 }
 
 #[tokio::test]
-async fn the_template_may_come_in_the_query() {
+async fn template_may_be_in_query() {
     let app = App::start().await;
-    let template = app.template(json!({"room_creation": "on_join"})).await;
+    let template = app.create_template(json!({"room_creation": "on_join"})).await;
     let path = format!("{START}?session_template_id={template}");
-    assert_eq!(answer(app.request(Method::POST, &path)).await.status, 201, "no body at all");
+    assert_eq!(answer(app.request(Method::POST, &path)).await.status, 201, "without a body");
     assert_eq!(app.post(&path, &json!({})).await.status, 201);
     assert_eq!(app.post(&path, &json!({"session_template_id": template})).await.status, 201);
     let refused = app.post(&path, &json!({"session_template_id": uuid()})).await;
@@ -169,28 +171,28 @@ async fn the_template_may_come_in_the_query() {
 #[tokio::test]
 async fn unknown_fields_are_ignored() {
     let app = App::start().await;
-    let template = app.template(json!({"room_creation": "on_join"})).await;
+    let template = app.create_template(json!({"room_creation": "on_join"})).await;
     let body = json!({"from_a_newer_sdk": [1, 2, 3]});
     assert_eq!(app.start_session(&template, body).await.status, 201);
 }
 
 #[tokio::test]
-async fn a_start_needs_a_living_template_of_ones_own() {
+async fn start_requires_template_of_own_organization() {
     let app = App::start().await;
     app.start_session(&uuid().to_string(), json!({}))
         .await
         .assert_problem(404, "template_not_found");
-    let stranger = caller::backend(AUTH_SECRET, uuid());
-    let created =
-        app.client.post(format!("{}/api/v1/session-templates", app.address)).bearer_auth(stranger);
-    let foreign = answer(created.json(&json!({"name": "theirs"}))).await.body["id"].clone();
+    let other_organization = caller::backend_token(AUTH_SECRET, uuid());
+    let create = app.client.post(format!("{}/api/v1/session-templates", app.address));
+    let create = create.bearer_auth(other_organization).json(&json!({"name": "foreign"}));
+    let foreign = answer(create).await.body["id"].clone();
     app.start_session(foreign.as_str().unwrap(), json!({}))
         .await
         .assert_problem(403, "template_forbidden");
 }
 
 #[tokio::test]
-async fn every_wrong_value_is_named_at_once() {
+async fn all_wrong_values_are_reported_at_once() {
     let app = App::start().await;
     let body =
         json!({"session_template_id": "42", "user_id": "", "metadata": {"k": "x".repeat(4096)}});

@@ -1,4 +1,4 @@
-//! How little a start asks of PostgreSQL, as PostgreSQL's own log tells it.
+//! The number of SQL statements per request, counted in PostgreSQL's log.
 
 use diesel::sql_query;
 use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl};
@@ -11,34 +11,33 @@ use crate::app::App;
 
 const STARTS: usize = 50;
 
-/// The lines of a log that tell of this step of any statement.
+/// The log lines of this step (`parse`, `bind` or `execute`) of all statements.
 fn steps<'a>(log: &'a str, step: &str) -> Vec<&'a str> {
     log.lines().filter(|line| line.contains(&format!("  {step} "))).collect()
 }
 
-/// How many lines of a log tell of such a step for a request. Beside them the keeper asks what is
-/// due and writes what follows, and a second connection may be
-/// opened for it.
-fn for_requests(log: &str, steps_of: &[&str]) -> usize {
-    let beside =
+/// Counts the log lines of these steps for requests. The statements of the keeper, and those that
+/// open a connection, are not counted.
+fn count_for_requests(log: &str, steps_of: &[&str]) -> usize {
+    let not_for_requests =
         [": with due as", ": with batch as", ": UPDATE ", ": update ", ": SET ", ": SHOW "];
-    let is_beside = |line: &&str| beside.iter().any(|text| line.contains(text));
-    steps_of.iter().flat_map(|step| steps(log, step)).filter(|line| !is_beside(line)).count()
+    let is_for_request = |line: &&str| !not_for_requests.iter().any(|text| line.contains(text));
+    steps_of.iter().flat_map(|step| steps(log, step)).filter(is_for_request).count()
 }
 
 #[tokio::test]
-async fn a_start_is_one_statement_before_livekit_and_one_after_and_a_read_is_one() {
-    let cluster = Cluster::private().await.unwrap();
+async fn start_takes_one_statement_before_livekit_and_one_after() {
+    let cluster = Cluster::temporary().await.unwrap();
     let database = Database::fresh_on(&cluster).await.unwrap();
     let mut db = AsyncPgConnection::establish(database.url()).await.unwrap();
-    // From now on the server logs each parse, bind and execution of new connections.
+    // PostgreSQL logs every parse, bind and execute of connections that are opened from now on.
     let log_all = format!("alter database {} set log_min_duration_statement = 0", database.name());
     sql_query(log_all).execute(&mut db).await.unwrap();
     let livekit = Server::shared().await.unwrap();
     let app = App::on(database, livekit, &[("DATABASE_POOL_SIZE", "2")]).await;
-    let on_join = app.template(json!({"room_creation": "on_join"})).await;
-    let on_start = app.template(json!({"agent_name": "nobody-here"})).await;
-    let limited = on_join.clone();
+    let on_join = app.create_template(json!({"room_creation": "on_join"})).await;
+    let on_start = app.create_template(json!({"agent_name": "absent-agent"})).await;
+    let template_id = on_join.clone();
 
     let session = app.start_session(&on_join, json!({})).await.header("location").to_owned();
     app.get(&session).await;
@@ -47,9 +46,12 @@ async fn a_start_is_one_statement_before_livekit_and_one_after_and_a_read_is_one
         assert_eq!(app.get(&session).await.status, 200);
     }
     let log = cluster.output().split_off(before);
-    let read = for_requests(&log, &["execute", "statement:"]);
-    assert_eq!(read, STARTS, "to read one is one statement:\n{log}");
-    assert!(for_requests(&log, &["parse"]) <= 1, "prepared before, or on the other connection");
+    let read = count_for_requests(&log, &["execute", "statement:"]);
+    assert_eq!(read, STARTS, "reading a session takes one statement:\n{log}");
+    assert!(
+        count_for_requests(&log, &["parse"]) <= 1,
+        "the statement is prepared once per connection"
+    );
 
     for (template, statements) in
         [(on_join, &["with template as"][..]), (on_start, &["with template as", "with before as"])]
@@ -68,31 +70,31 @@ async fn a_start_is_one_statement_before_livekit_and_one_after_and_a_read_is_one
             assert!(parsed <= 2, "{statement} was prepared {parsed} times on two connections");
         }
         assert_eq!(
-            for_requests(&log, &["execute", "statement:"]),
+            count_for_requests(&log, &["execute", "statement:"]),
             STARTS * statements.len(),
-            "no test query, no begin, no commit:\n{log}"
+            "there must be no test query, begin or commit:\n{log}"
         );
     }
 
-    // An end user's start that finds its session again is one statement, too.
+    // An end user's start that resumes its session takes one statement as well.
     let before = cluster.output().len();
     for _ in 0..STARTS {
-        let path = format!("/api/v1/sessions/start?session_template_id={limited}");
-        assert_eq!(app.ask_as("ann", Method::POST, &path).await.status, 201);
+        let path = format!("/api/v1/sessions/start?session_template_id={template_id}");
+        assert_eq!(app.request_as("ann", Method::POST, &path).await.status, 201);
     }
     let log = cluster.output().split_off(before);
-    let asked = for_requests(&log, &["execute", "statement:"]);
-    assert_eq!(asked, STARTS, "no test query, no begin, no commit:\n{log}");
+    let executed = count_for_requests(&log, &["execute", "statement:"]);
+    assert_eq!(executed, STARTS, "there must be no test query, begin or commit:\n{log}");
 
-    // An organization with a limit pays one lock, and a transaction around both; who it is has to be
-    // learned once.
-    app.limit("1000").await;
-    assert_eq!(app.start_session(&limited, json!({})).await.status, 201);
+    // With a limit, a start locks the organization and inserts in one transaction. The process
+    // learns from the first start that the organization has a limit.
+    app.set_session_limit("1000").await;
+    assert_eq!(app.start_session(&template_id, json!({})).await.status, 201);
     let before = cluster.output().len();
     for _ in 0..STARTS {
-        assert_eq!(app.start_session(&limited, json!({})).await.status, 201);
+        assert_eq!(app.start_session(&template_id, json!({})).await.status, 201);
     }
     let log = cluster.output().split_off(before);
-    let asked = for_requests(&log, &["execute", "statement:"]);
-    assert_eq!(asked, STARTS * 4, "begin, lock, insert, commit:\n{log}");
+    let executed = count_for_requests(&log, &["execute", "statement:"]);
+    assert_eq!(executed, STARTS * 4, "begin, lock, insert, commit:\n{log}");
 }

@@ -8,7 +8,7 @@ use crate::app::{Answer, App, answer, uuid};
 const TEMPLATES: &str = "/api/v1/session-templates";
 
 #[tokio::test]
-async fn a_template_has_its_defaults() {
+async fn new_template_has_defaults() {
     let app = App::start().await;
     let created = app.post(TEMPLATES, &json!({"name": "Support"})).await;
     assert_eq!(created.status, 201, "{}", created.body);
@@ -39,7 +39,7 @@ async fn a_template_has_its_defaults() {
 }
 
 #[tokio::test]
-async fn what_is_set_is_kept() {
+async fn settings_are_returned_as_sent() {
     let app = App::start().await;
     let settings = json!({
         "name": "Everything", "modality_profile": "audio+camera+screen+text", "enabled_panels": ["a", "b.c_d-e"],
@@ -54,14 +54,14 @@ async fn what_is_set_is_kept() {
 }
 
 #[tokio::test]
-async fn a_named_agent_is_required_unless_said_otherwise() {
+async fn named_agent_is_required_by_default() {
     let app = App::start().await;
     let created = app.post(TEMPLATES, &json!({"name": "a", "agent_name": "greeter"})).await.body;
     assert_eq!(created["agent_required"], true);
 }
 
 #[tokio::test]
-async fn a_name_is_taken_without_regard_to_case() {
+async fn name_is_unique_ignoring_case() {
     let app = App::start().await;
     assert_eq!(app.post(TEMPLATES, &json!({"name": "Support"})).await.status, 201);
     app.post(TEMPLATES, &json!({"name": "sUPPORT"}))
@@ -69,15 +69,15 @@ async fn a_name_is_taken_without_regard_to_case() {
         .assert_problem(409, "template_name_taken");
     let created =
         futures_util::future::join_all((0..8).map(|_| app.post(TEMPLATES, &BODY_OF_MANY))).await;
-    let statuses = |wanted| created.iter().filter(|answer| answer.status == wanted).count();
-    assert_eq!((statuses(201), statuses(409)), (1, 7), "eight at once");
+    let statuses = |status| created.iter().filter(|answer| answer.status == status).count();
+    assert_eq!((statuses(201), statuses(409)), (1, 7), "one of eight concurrent requests");
 }
 
 static BODY_OF_MANY: std::sync::LazyLock<Value> =
     std::sync::LazyLock::new(|| json!({"name": "Many"}));
 
 #[tokio::test]
-async fn every_wrong_field_is_named_with_its_place() {
+async fn all_wrong_fields_are_reported_with_their_path() {
     let app = App::start().await;
     let refused = app
         .post(
@@ -137,10 +137,10 @@ async fn patch(app: &App, id: &str, body: Value) -> Answer {
 }
 
 #[tokio::test]
-async fn a_patch_keeps_what_is_absent_and_null_restores_the_default() {
+async fn patch_keeps_absent_fields_and_null_restores_default() {
     let app = App::start().await;
     let id = app
-        .template(json!({
+        .create_template(json!({
             "name": "Before", "agent_name": "greeter", "agent_metadata": {"a": 1, "deep": {"b": 2, "c": 3}},
             "modality_profile": "audio", "enabled_panels": ["chat"], "max_duration_seconds": 60,
             "token_ttl_seconds": 120, "on_agent_hangup": "end",
@@ -163,7 +163,7 @@ async fn a_patch_keeps_what_is_absent_and_null_restores_the_default() {
     assert!(changed.body["updated_at"].as_str() > before["updated_at"].as_str());
     assert_eq!(app.get(&format!("{TEMPLATES}/{id}")).await.body, expected);
 
-    // RFC 7396 goes into objects: a member is taken out by null, and an array is replaced whole.
+    // RFC 7396 merges objects: null removes a member, and an array is replaced as a whole.
     let merged = patch(
         &app,
         &id,
@@ -195,9 +195,9 @@ async fn a_patch_keeps_what_is_absent_and_null_restores_the_default() {
 }
 
 #[tokio::test]
-async fn an_agent_that_is_taken_out_is_required_no_more() {
+async fn removing_agent_resets_agent_required() {
     let app = App::start().await;
-    let id = app.template(json!({"agent_name": "greeter"})).await;
+    let id = app.create_template(json!({"agent_name": "greeter"})).await;
     let changed = patch(&app, &id, json!({"agent_name": null})).await;
     assert_eq!(
         (&changed.body["agent_name"], &changed.body["agent_required"]),
@@ -207,16 +207,16 @@ async fn an_agent_that_is_taken_out_is_required_no_more() {
     refused.assert_problem(400, "invalid_request");
     assert_eq!(refused.fields(), ["agent_required"]);
     let kept = patch(&app, &id, json!({"agent_name": "greeter"})).await;
-    assert_eq!(kept.body["agent_required"], false, "what is absent stays");
+    assert_eq!(kept.body["agent_required"], false, "an absent field stays");
     let default = patch(&app, &id, json!({"agent_required": null})).await;
-    assert_eq!(default.body["agent_required"], true, "the default of one that names an agent");
+    assert_eq!(default.body["agent_required"], true, "the default of a template with an agent");
 }
 
 #[tokio::test]
-async fn a_wrong_patch_is_told_and_changes_nothing() {
+async fn invalid_patch_is_refused_and_changes_nothing() {
     let app = App::start().await;
-    let id = app.template(json!({"name": "Mine"})).await;
-    app.template(json!({"name": "Taken"})).await;
+    let id = app.create_template(json!({"name": "Mine"})).await;
+    app.create_template(json!({"name": "Taken"})).await;
     let before = app.get(&format!("{TEMPLATES}/{id}")).await.body;
     for (body, field) in [
         (json!({"nmae": "x"}), "nmae"),
@@ -240,8 +240,8 @@ async fn a_wrong_patch_is_told_and_changes_nothing() {
     patch(&app, &id, json!({"name": "tAKEN"})).await.assert_problem(409, "template_name_taken");
     patch(&app, &uuid().to_string(), json!({})).await.assert_problem(404, "template_not_found");
     patch(&app, "42", json!({})).await.assert_problem(400, "invalid_request");
-    let nothing = patch(&app, &id, json!({})).await;
-    assert_eq!((nothing.status, &nothing.body), (200, &before), "no new version");
+    let empty = patch(&app, &id, json!({})).await;
+    assert_eq!((empty.status, &empty.body), (200, &before), "no new version");
     let merge = app.request(Method::PATCH, &format!("{TEMPLATES}/{id}"));
     let merge =
         merge.header("content-type", "application/merge-patch+json").body("{\"name\": \"New\"}");
@@ -249,16 +249,16 @@ async fn a_wrong_patch_is_told_and_changes_nothing() {
 }
 
 #[tokio::test]
-async fn two_patches_at_once_are_both_kept() {
+async fn concurrent_patches_are_both_applied() {
     let app = App::start().await;
-    let id = app.template(json!({})).await;
+    let id = app.create_template(json!({})).await;
     let (one, other) = tokio::join!(
         patch(&app, &id, json!({"max_duration_seconds": 61})),
         patch(&app, &id, json!({"join_window_seconds": 31})),
     );
     assert_eq!((one.status, other.status), (200, 200));
-    let kept = app.get(&format!("{TEMPLATES}/{id}")).await.body;
-    let field = |name: &str| kept[name].as_i64().unwrap();
+    let patched = app.get(&format!("{TEMPLATES}/{id}")).await.body;
+    let field = |name: &str| patched[name].as_i64().unwrap();
     assert_eq!(
         (field("version"), field("max_duration_seconds"), field("join_window_seconds")),
         (3, 61, 31)
@@ -266,9 +266,10 @@ async fn two_patches_at_once_are_both_kept() {
 }
 
 #[tokio::test]
-async fn a_running_session_keeps_its_version() {
+async fn running_session_keeps_its_template_version() {
     let app = App::start().await;
-    let id = app.template(json!({"room_creation": "on_join", "modality_profile": "audio"})).await;
+    let id =
+        app.create_template(json!({"room_creation": "on_join", "modality_profile": "audio"})).await;
     let running = app.start_session(&id, json!({})).await.header("location").to_owned();
     patch(&app, &id, json!({"modality_profile": "camera"})).await;
     let fresh = app.start_session(&id, json!({})).await.header("location").to_owned();
@@ -277,14 +278,14 @@ async fn a_running_session_keeps_its_version() {
 }
 
 #[tokio::test]
-async fn an_archived_template_is_read_and_starts_nothing() {
+async fn archived_template_can_be_read_but_not_started() {
     let app = App::start().await;
-    let id = app.template(json!({"name": "Gone", "room_creation": "on_join"})).await;
+    let id = app.create_template(json!({"name": "Gone", "room_creation": "on_join"})).await;
     let path = format!("{TEMPLATES}/{id}");
     let archive = async || answer(app.request(Method::DELETE, &path)).await;
-    let gone = archive().await;
-    assert_eq!((gone.status, &gone.body), (204, &json!("")));
-    assert_eq!(archive().await.status, 204, "again changes nothing");
+    let archived = archive().await;
+    assert_eq!((archived.status, &archived.body), (204, &json!("")));
+    assert_eq!(archive().await.status, 204, "archiving again succeeds");
     let read = app.get(&path).await;
     assert!(read.status == 200 && read.body["archived_at"].is_string(), "{}", read.body);
     app.start_session(&id, json!({})).await.assert_problem(404, "template_not_found");
@@ -294,16 +295,20 @@ async fn an_archived_template_is_read_and_starts_nothing() {
         app.get(&format!("{TEMPLATES}?include_archived=true")).await.body,
         json!([read.body])
     );
-    assert_eq!(app.post(TEMPLATES, &json!({"name": "gone"})).await.status, 201, "its name is free");
+    assert_eq!(
+        app.post(TEMPLATES, &json!({"name": "gone"})).await.status,
+        201,
+        "the name is free again"
+    );
     let unknown = app.request(Method::DELETE, &format!("{TEMPLATES}/{}", uuid()));
     answer(unknown).await.assert_problem(404, "template_not_found");
 }
 
 #[tokio::test]
-async fn the_list_goes_on_by_its_link() {
+async fn list_continues_at_its_link() {
     let app = App::start().await;
     for number in 0..3 {
-        app.template(json!({"name": format!("T{number}")})).await;
+        app.create_template(json!({"name": format!("T{number}")})).await;
     }
     let names = |answer: &Answer| {
         let all = answer.body.as_array().unwrap().iter();

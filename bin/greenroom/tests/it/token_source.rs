@@ -1,4 +1,4 @@
-//! LiveKit's token-source request: what its SDKs send to the start, as their sources build it.
+//! LiveKit's token-source requests, in the forms in which its SDKs send them to the start.
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -7,7 +7,7 @@ use crate::app::{Answer, App, answer, claims};
 
 const PAGE: &str = "https://app.example.com";
 
-/// Fetches a token as an SDK does whose endpoint names the template.
+/// Fetches a token like an SDK that has the template in the URL of its endpoint.
 async fn fetch(app: &App, template: &str, body: &Value) -> Answer {
     app.post(&format!("/api/v1/sessions/start?session_template_id={template}"), body).await
 }
@@ -15,11 +15,11 @@ async fn fetch(app: &App, template: &str, body: &Value) -> Answer {
 async fn greeter(app: &App) -> String {
     let settings =
         json!({"room_creation": "on_join", "agent_name": "greeter", "agent_required": false});
-    app.template(settings).await
+    app.create_template(settings).await
 }
 
 #[tokio::test]
-async fn what_the_sdks_send_starts_a_session() {
+async fn requests_of_sdks_start_sessions() {
     let app = App::start().await;
     let template = greeter(&app).await;
     for (sdk, body) in [
@@ -31,17 +31,17 @@ async fn what_the_sdks_send_starts_a_session() {
                    "room_config": {"agents": [{"agent_name": "greeter"}]}}),
         ),
         (
-            "Android before, in camel case",
+            "older Android, in camel case",
             json!({"roomConfig": {"agents": [{"agentName": "greeter"}]}}),
         ),
         (
-            "JavaScript, everything as protobuf has it",
+            "JavaScript, all protobuf fields",
             json!({"room_name": "", "participant_name": "", "participant_identity": "",
                    "participant_metadata": "", "participant_attributes": {},
                    "room_config": {"agents": [{"agent_name": "greeter", "metadata": ""}]}}),
         ),
         (
-            "empty in every way",
+            "all kinds of empty values",
             json!({"roomName": null, "participantName": [], "participantIdentity": {},
                    "participantMetadata": null, "participantAttributes": [], "roomConfig": null}),
         ),
@@ -55,7 +55,7 @@ async fn what_the_sdks_send_starts_a_session() {
 }
 
 #[tokio::test]
-async fn name_identity_and_attributes_are_in_the_token_and_in_a_fresh_one() {
+async fn name_identity_and_attributes_are_in_first_and_fresh_token() {
     let app = App::start().await;
     let template = greeter(&app).await;
     let body = json!({"participantName": "Ann Ä.", "participantIdentity": "ann",
@@ -73,11 +73,11 @@ async fn name_identity_and_attributes_are_in_the_token_and_in_a_fresh_one() {
     assert_eq!(app.get(started.header("location")).await.body["user_id"], "ann");
     let unnamed = fetch(&app, &template, &json!({"participant_identity": "ben"})).await;
     let claims = claims(unnamed.body["participant_token"].as_str().unwrap());
-    assert_eq!(claims["name"], "ben", "without a name it is the user's id");
+    assert_eq!(claims["name"], "ben", "the name defaults to the user id");
 }
 
 #[tokio::test]
-async fn wrong_fields_are_told_and_nothing_is_started() {
+async fn wrong_fields_are_refused_and_start_nothing() {
     let app = App::start().await;
     let template = greeter(&app).await;
     let many: Value = (0..33).map(|number| (format!("k{number}"), json!("x"))).collect();
@@ -109,7 +109,7 @@ async fn wrong_fields_are_told_and_nothing_is_started() {
         json!({"room_config": {"name": "mine"}}),
         json!({"room_config": {"max_participants": 2}}),
         json!({"roomConfig": {"emptyTimeout": 60}}),
-        json!({"room_config": {"agents": [{"agent_name": "stranger"}]}}),
+        json!({"room_config": {"agents": [{"agent_name": "other"}]}}),
         json!({"room_config": {"agents": [{"agent_name": "greeter", "metadata": "be rude"}]}}),
         json!({"room_config": {"agents": [{"agent_name": "greeter"}, {"agent_name": "greeter"}]}}),
         json!({"room_config": {"from_a_newer_sdk": true}}),
@@ -117,14 +117,14 @@ async fn wrong_fields_are_told_and_nothing_is_started() {
     ] {
         fetch(&app, &template, &body).await.assert_problem(422, "not_configurable");
     }
-    let nobody = app.template(json!({"room_creation": "on_join"})).await;
-    let asked = json!({"room_config": {"agents": [{"agent_name": "greeter"}]}});
-    fetch(&app, &nobody, &asked).await.assert_problem(422, "not_configurable");
+    let without_agent = app.create_template(json!({"room_creation": "on_join"})).await;
+    let body = json!({"room_config": {"agents": [{"agent_name": "greeter"}]}});
+    fetch(&app, &without_agent, &body).await.assert_problem(422, "not_configurable");
     assert_eq!(app.get("/api/v1/sessions").await.body, json!([]));
 }
 
 #[tokio::test]
-async fn an_end_user_names_nobody_else_by_either_name() {
+async fn end_user_cannot_name_another_user() {
     let app = App::start().await;
     let template = greeter(&app).await;
     let fetch = async |body: Value| {
@@ -141,22 +141,23 @@ async fn an_end_user_names_nobody_else_by_either_name() {
 }
 
 #[tokio::test]
-async fn a_token_has_at_most_six_kilobytes() {
+async fn token_over_6_kib_is_refused() {
     let app = App::start().await;
     let long = json!({"user_id": "\"".repeat(128), "participant_name": "ä".repeat(128),
                       "participant_attributes": {"k": "x".repeat(1_000)}});
     let panels: Vec<_> = (0..32).map(|number| format!("{number:032}")).collect();
     let settings = json!({"room_creation": "on_join", "agent_name": "\"".repeat(64),
                           "agent_required": false, "enabled_panels": panels});
-    let (longest, short) = (app.template(settings).await, app.template(json!({})).await);
+    let (longest, short) =
+        (app.create_template(settings).await, app.create_template(json!({})).await);
     let refused = fetch(&app, &longest, &long).await;
     refused.assert_problem(400, "invalid_request");
     assert_eq!(refused.fields(), ["user_id", "participant_name", "participant_attributes"]);
-    assert_eq!(app.get("/api/v1/sessions").await.body, json!([]), "nothing was kept");
-    // What is let through without a look is short enough by itself.
-    let nearly = json!({"user_id": "\"".repeat(30), "participant_name": "ä".repeat(55),
-                        "participant_attributes": {"k": "x".repeat(900)}});
-    for (template, body) in [(&short, &long), (&longest, &nearly)] {
+    assert_eq!(app.get("/api/v1/sessions").await.body, json!([]), "no session was stored");
+    // A request that is short enough to skip the length check fits with any template.
+    let unchecked = json!({"user_id": "\"".repeat(30), "participant_name": "ä".repeat(55),
+                           "participant_attributes": {"k": "x".repeat(900)}});
+    for (template, body) in [(&short, &long), (&longest, &unchecked)] {
         let started = fetch(&app, template, body).await;
         assert_eq!(started.status, 201, "{}", started.body);
         let length = started.body["participant_token"].as_str().unwrap().len();
@@ -165,7 +166,7 @@ async fn a_token_has_at_most_six_kilobytes() {
 }
 
 #[tokio::test]
-async fn a_page_of_a_named_origin_fetches_and_one_of_another_does_not() {
+async fn only_pages_of_allowed_origins_may_fetch() {
     let app = App::with(&[("GREENROOM_CORS_ORIGINS", PAGE)]).await;
     let template = greeter(&app).await;
     let url = format!("{}/api/v1/sessions/start?session_template_id={template}", app.address);

@@ -1,4 +1,4 @@
-//! Acting: what was decided and written down is done in LiveKit.
+//! Executes the actions of a committed decision in LiveKit.
 
 use std::time::Duration;
 
@@ -12,39 +12,41 @@ use tokio::time::timeout;
 use crate::room_setup::{dispatch_by_call, room_settings};
 use crate::{Error, Greenroom};
 
-/// How long all of it may take: less than the lease, so that nobody else acts at the same time.
+/// Time limit for all actions of a decision. It is shorter than the lease for actions (6 s), so
+/// that no other keeper acts on the session at the same time.
 const ACTION_TIMEOUT: Duration = Duration::from_millis(5_500);
 
-/// The topic under which participants are told that their session ends.
+/// The topic of the data message that announces the end of a session to its participants.
 const ENDING_TOPIC: &str = "greenroom.ending";
 
 impl Greenroom {
-    /// Does what was decided. What fails is decided again at the next look, for its effect is not
-    /// seen then.
+    /// Executes the actions of a decision. A failed action is not retried here: the next
+    /// observation does not show its effect, so the action is decided again.
     pub(super) async fn act(&self, claim: &Claim, actions: &[Action], state: &State) {
-        let act = async {
+        let execute_all = async {
             for action in actions {
-                if let Err(error) = self.act_once(claim, action, state).await {
+                if let Err(error) = self.execute(claim, action, state).await {
                     tracing::warn!(session_id = %claim.id, ?action,
-                        error = &error as &dyn std::error::Error, "an action failed");
+                        error = &error as &dyn std::error::Error, "failed to execute action");
                 }
             }
         };
-        if timeout(ACTION_TIMEOUT, act).await.is_err() {
-            tracing::warn!(session_id = %claim.id, "LiveKit did not do in time what was asked");
+        if timeout(ACTION_TIMEOUT, execute_all).await.is_err() {
+            tracing::warn!(session_id = %claim.id, count = actions.len(),
+                "failed to finish actions in time");
         }
     }
 
-    async fn act_once(&self, claim: &Claim, action: &Action, state: &State) -> Result<(), Error> {
+    async fn execute(&self, claim: &Claim, action: &Action, state: &State) -> Result<(), Error> {
         let (rooms, name) = (&self.shared.rooms, &claim.room_name);
         let setup = match action {
             Action::OpenRoom | Action::Dispatch => self.find_setup(claim).await?,
             _ => None,
         };
-        let _call = self.shared.livekit_limiter.acquire_for_keeper().await;
-        let done = match (action, &setup) {
+        let _permits = self.shared.livekit_limiter.acquire_for_keeper().await;
+        let result = match (action, &setup) {
             (Action::OpenRoom, Some(setup)) => {
-                // One that was given up is not asked for again.
+                // An agent that was given up is not dispatched again with the room.
                 let dispatch = match state.agent_status {
                     AgentStatus::Unavailable => Dispatch::unserved(),
                     _ => dispatch_by_call(setup),
@@ -52,17 +54,17 @@ impl Greenroom {
                 rooms.create(name, &room_settings(setup, dispatch)).await.map(drop)
             }
             (Action::Dispatch, Some(setup)) => rooms.dispatch(name, &dispatch_by_call(setup)).await,
-            // The session was forgotten meanwhile.
+            // The session has been deleted meanwhile.
             (Action::OpenRoom | Action::Dispatch, None) => Ok(()),
             (Action::DeleteRoom, _) => self.delete_room(name).await,
             (Action::DeleteDispatch(id), _) => rooms.delete_dispatch(name, id).await,
             (Action::AnnounceEnd, _) => self.announce_end(claim, state).await,
         };
-        done.map_err(Error::LiveKit)
+        result.map_err(Error::LiveKit)
     }
 
-    /// A room whose node has died is shown for ever, and no other node deletes it; opened again, one
-    /// of them has it, and does.
+    /// Deletes a room. LiveKit keeps listing a dead node's room, and no other node can delete it.
+    /// Creating the room again places it on a live node, which then deletes it.
     async fn delete_room(&self, name: &RoomName) -> Result<(), LiveKitError> {
         let rooms = &self.shared.rooms;
         match rooms.delete(name).await {

@@ -1,4 +1,4 @@
-//! Looking: what LiveKit shows of a session.
+//! Observes a session in LiveKit: its room, participants and dispatches.
 
 use std::collections::HashMap;
 
@@ -13,16 +13,16 @@ use greenroom_store::Claim;
 
 use crate::Greenroom;
 
-/// What the list of rooms shows of a session.
+/// What the list of rooms shows about one session.
 pub(super) enum RoomLookup {
-    /// All that has to be known; none when there is no list.
+    /// The list is sufficient to decide. `None` means that LiveKit returned no list.
     Observed(Option<Observation>),
-    /// That its room is there, by this sid.
+    /// The room exists with this sid, and a decision needs its participants and dispatches.
     NeedsDetails(String),
 }
 
-/// What there is to see without another call: whether a room that shall be gone is, and that one is
-/// not there.
+/// Looks up a session's room in the list of rooms. The list is sufficient if the room does not
+/// exist, or if the session is over and only the existence of its room matters.
 pub(super) fn look_up_room(claim: &Claim, rooms: Option<&HashMap<RoomName, String>>) -> RoomLookup {
     let Some(rooms) = rooms else { return RoomLookup::Observed(None) };
     match rooms.get(&claim.room_name) {
@@ -35,7 +35,7 @@ pub(super) fn look_up_room(claim: &Claim, rooms: Option<&HashMap<RoomName, Strin
 }
 
 impl Greenroom {
-    /// The session, as far as its lifecycle is concerned.
+    /// Converts a claim to the input of the lifecycle decision.
     pub(super) fn lifecycle_session(&self, claim: &Claim) -> Session {
         let seconds = |seconds: i32| TimeDelta::seconds(seconds.into());
         let deadline = claim.agent_deadline.unwrap_or(self.shared.agent_deadline);
@@ -60,22 +60,22 @@ impl Greenroom {
         }
     }
 
-    /// The rooms of a batch that are there, by one call; none when it failed.
+    /// Lists the existing rooms of a batch with one call. `None` means that the call failed.
     pub(super) async fn list_rooms(&self, batch: &[Claim]) -> Option<HashMap<RoomName, String>> {
         let names: Vec<_> = batch.iter().map(|claim| claim.room_name.clone()).collect();
-        let _call = self.shared.livekit_limiter.acquire_for_keeper().await;
+        let _permits = self.shared.livekit_limiter.acquire_for_keeper().await;
         let listed = self.shared.rooms.list(&names).await;
         let listed = listed.inspect_err(|error| {
             tracing::warn!(
                 error = error as &dyn std::error::Error,
-                sessions = batch.len(),
-                "LiveKit did not show its rooms"
+                count = batch.len(),
+                "failed to list rooms"
             );
         });
         listed.ok()
     }
 
-    /// What LiveKit shows of a session whose room is there; none when it did not answer.
+    /// Observes a session with a listed room. `None` means that a call to LiveKit failed.
     pub(super) async fn observe_room(&self, claim: &Claim, sid: String) -> Option<Observation> {
         match self.room_contents(claim).await {
             Ok(Some((participants, dispatches))) => {
@@ -84,18 +84,21 @@ impl Greenroom {
             Ok(None) => Some(Observation::default()),
             Err(error) => {
                 tracing::warn!(session_id = %claim.id, error = &error as &dyn std::error::Error,
-                    "LiveKit did not show a room");
+                    "failed to observe room");
                 None
             }
         }
     }
 
-    /// Who is in the room, and who is asked for. None when the node that had the room is gone: the
-    /// participants come from a store that all nodes share, and would be shown for ever, and only
-    /// the node itself knows of dispatches. A LiveKit that is merely slow shows nothing at all.
+    /// Returns the participants of the room and, if the decision needs them, its dispatches. `None`
+    /// means that the room's node is gone.
+    ///
+    /// `ListParticipants` reads a store that all nodes share, and lists the participants of a dead
+    /// node's room indefinitely. Only the node itself knows the dispatches, so `ListDispatch`
+    /// detects a dead node. A slow LiveKit is an error and not a dead node.
     async fn room_contents(&self, claim: &Claim) -> Result<Option<RoomContents>, LiveKitError> {
         let participants = async {
-            let _call = self.shared.livekit_limiter.acquire_for_keeper().await;
+            let _permits = self.shared.livekit_limiter.acquire_for_keeper().await;
             self.shared.rooms.participants(&claim.room_name).await
         };
         if claim.agent_name.is_none() && claim.state.status != SessionStatus::Active {
@@ -111,10 +114,10 @@ impl Greenroom {
     }
 
     async fn dispatches(&self, claim: &Claim) -> Result<Vec<Dispatch>, LiveKitError> {
-        let _call = self.shared.livekit_limiter.acquire_for_keeper().await;
+        let _permits = self.shared.livekit_limiter.acquire_for_keeper().await;
         self.shared.rooms.dispatches(&claim.room_name, claim.agent_name.as_ref()).await
     }
 }
 
-/// What is in a room.
+/// The participants of a room, and its dispatches if they were listed.
 type RoomContents = (Vec<Participant>, Option<Vec<Dispatch>>);

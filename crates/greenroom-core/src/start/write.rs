@@ -1,4 +1,4 @@
-//! Writing a started session: one statement, and more only when that wrote nothing.
+//! Writes a started session with one statement, and with further statements if it wrote nothing.
 
 use chrono::{DateTime, SubsecRound, Utc};
 use diesel_async::AsyncPgConnection;
@@ -13,99 +13,105 @@ use super::StartRequest;
 use crate::idempotency::Replay;
 use crate::{Error, Greenroom, clock};
 
-/// New names of a room after its first. RoomNameGenerator of one process never collide, and those of several by
-/// chance only, so a fourth collision is a fault and not bad luck.
+/// Number of new room names after a collision. The names of one process never collide, and the
+/// names of several processes collide rarely, so a fourth collision in a row is a bug.
 const MAX_ROOM_NAME_RETRIES: usize = 3;
 
-/// How often the statement is tried: with new names, with a lock, and each time that something which
-/// stood in its way has gone.
+/// Maximum number of attempts: with new room names, with a lock, and after a conflict has
+/// disappeared.
 const MAX_INSERT_ATTEMPTS: usize = 8;
 
-/// The longest token: it travels in a URL, and what stands between cuts off long ones.
+/// Maximum length of a token. A token travels in a URL, and proxies truncate or refuse long URLs.
 const MAX_TOKEN_BYTES: usize = 6 * 1024;
 
-/// With so many bytes of a request in it no token is too long, whatever its template adds.
+/// A request that adds at most this many bytes to the token, escapes included, makes a short enough
+/// token with every template.
 const SHORT_REQUEST_BYTES: usize = 1_500;
 
-/// What one attempt came to.
+/// The result of one attempt to write the session.
 struct Attempt {
+    /// `None` means that the statement wrote no session.
     written: Option<StartedRow>,
-    /// How many sessions may live at once, where the organization was locked and has a limit.
+    /// The limit of active sessions. `None` means that the organization has no limit or was not
+    /// locked.
     limit: Option<i32>,
 }
 
 impl Greenroom {
-    /// Writes the session; or finds the one of the same key or request, and says so.
+    /// Writes the session, or finds the session of the same key or request. The returned flag says
+    /// whether the session is a replay.
     pub(super) async fn write_session(
         &self,
         mut new: NewSession,
         deadline: Instant,
     ) -> Result<(StartedRow, bool), Error> {
-        let refetch = new.key.filter(|key| key.kind == KeyKind::Implicit);
-        let (mut release, mut new_names) = (None, MAX_ROOM_NAME_RETRIES);
+        let implicit_key = new.key.filter(|key| key.kind == KeyKind::Implicit);
+        let (mut key_to_release, mut retries) = (None, MAX_ROOM_NAME_RETRIES);
         for _ in 0..MAX_INSERT_ATTEMPTS {
-            match self.insert(&new, release, deadline).await {
+            match self.insert(&new, key_to_release, deadline).await {
                 Ok(Attempt { written: Some(started), .. }) => {
                     let replayed = started.setup.session.id != new.id;
                     return Ok((started, replayed));
                 }
-                // Maybe the user's session is over, or they are in its room: it loses the key.
-                Ok(_) if release != refetch => release = refetch,
+                // The session that holds the key may be over, or may have its user in its room. The
+                // next attempt takes the key from such a session.
+                Ok(_) if key_to_release != implicit_key => key_to_release = implicit_key,
                 Ok(Attempt { limit, .. }) => {
                     let replayed = self.explain_refusal(&new, limit, deadline).await?;
                     if let Some(started) = replayed {
                         return Ok((started, true));
                     }
-                    // What stood in its way no longer does, or it was the missing lock.
+                    // The conflict has disappeared, or the organization was not locked: retry.
                     new.sessions_locked =
                         self.shared.limited_organizations.contains(new.organization_id);
                 }
-                Err(Error::Store(StoreError::Conflict(Constraint::RoomName))) if new_names > 0 => {
-                    new_names -= 1;
-                    new.room_name = self.shared.room_names.room(new.created_at);
+                Err(Error::Store(StoreError::Conflict(Constraint::RoomName))) if retries > 0 => {
+                    retries -= 1;
+                    new.room_name = self.shared.room_names.next_name(new.created_at);
                 }
                 Err(error) => return Err(error),
             }
         }
-        // The same key is claimed and given up again and again.
+        // Concurrent starts claim and release the same key again and again.
         Err(Error::Overloaded)
     }
 
-    /// One attempt. An organization with a limit is locked first, so that its sessions are counted
-    /// by one start after the other. A token that may be too long is tried before the commit.
+    /// Makes one attempt. An organization with a limit is locked first, so that only one start at a
+    /// time counts its sessions. A token that may be too long is created before the commit.
     async fn insert(
         &self,
         new: &NewSession,
-        release: Option<KeyClaim>,
+        key_to_release: Option<KeyClaim>,
         deadline: Instant,
     ) -> Result<Attempt, Error> {
         let (database, id) = (&self.shared.database, new.organization_id);
-        let long = may_make_long_token(new);
-        if !new.sessions_locked && !long && release.is_none() {
+        let may_be_long = may_make_long_token(new);
+        if !new.sessions_locked && !may_be_long && key_to_release.is_none() {
             let insert = async |db: &mut _| new.insert(db).await;
             let written = database.run_until(deadline, insert).await?;
             return Ok(Attempt { written, limit: None });
         }
-        let turn = self.shared.organization_locks.wait(id, deadline);
-        let _turn = if new.sessions_locked { Some(turn.await?) } else { None };
-        let (mut limit, mut too_long) = (None, false);
+        let lock = self.shared.organization_locks.acquire(id, deadline);
+        let _guard = if new.sessions_locked { Some(lock.await?) } else { None };
+        let (mut limit, mut is_too_long) = (None, false);
         let insert = async |db: &mut AsyncPgConnection| {
             if new.sessions_locked {
                 limit = organization::lock_sessions(db, id, new.max_active_sessions).await?;
             }
-            if let Some(key) = release {
+            if let Some(key) = key_to_release {
                 key.release(db, id).await?;
             }
             let written = new.insert(db).await?;
-            too_long = long && written.as_ref().is_some_and(|written| self.has_long_token(written));
-            Ok(written.filter(|_| !too_long))
+            is_too_long =
+                may_be_long && written.as_ref().is_some_and(|written| self.has_long_token(written));
+            Ok(written.filter(|_| !is_too_long))
         };
         let written = database.transact_until(deadline, insert).await?;
         match limit {
             Some(_) => self.shared.limited_organizations.insert(id),
             None => self.shared.limited_organizations.remove(id),
         }
-        if too_long { Err(Error::TokenTooLong) } else { Ok(Attempt { written, limit }) }
+        if is_too_long { Err(Error::TokenTooLong) } else { Ok(Attempt { written, limit }) }
     }
 
     fn has_long_token(&self, started: &StartedRow) -> bool {
@@ -125,30 +131,30 @@ impl Greenroom {
             session_template_id: request.session_template_id,
             participant_identity: match &request.user_id {
                 Some(user) => ParticipantIdentity::from(user),
-                None => clock::guest(),
+                None => clock::guest_identity(),
             },
             participant_name: request.participant_name,
             participant_attributes: request.participant_attributes,
             agent_name: request.agent_name,
             user_id: request.user_id,
             metadata: request.metadata,
-            room_name: self.shared.room_names.room(now),
+            room_name: self.shared.room_names.next_name(now),
             created_at: now,
-            token: self.token_life(now),
-            first_look_within: self.shared.reconcile_every,
+            token: self.token_lifetime(now),
+            first_check_within: self.shared.reconcile_every,
             key,
             max_active_sessions: self.shared.max_active_sessions,
             sessions_locked: self.shared.limited_organizations.contains(organization),
         }
     }
 
-    /// The life of a token that is made now.
-    pub(crate) fn token_life(&self, now: DateTime<Utc>) -> TokenLifetime {
-        // JWTs count whole seconds, and the reply's token_expiry is the token's to the second.
+    /// Returns the lifetime of a token that is issued at `now`.
+    pub(crate) fn token_lifetime(&self, now: DateTime<Utc>) -> TokenLifetime {
+        // A JWT contains whole seconds, and `token_expiry` must equal the expiry in the token.
         TokenLifetime { issued_at: now.trunc_subsecs(0), default_ttl: self.shared.token_ttl }
     }
 
-    /// Whether the template names the agent that the request counts on, if it does on any.
+    /// Whether the template has the agent that the request names. True if the request names none.
     async fn template_names_agent(
         &self,
         new: &NewSession,
@@ -163,8 +169,9 @@ impl Greenroom {
         Ok(template.is_some_and(|template| template.settings.agent_name == new.agent_name))
     }
 
-    /// The session of the same key, or why there is none: first the key, then the template, then the
-    /// limit. None when the reason has gone meanwhile, and the session may be written after all.
+    /// Finds the reason why the statement wrote no session, in this order: the key, the template,
+    /// the agent, the limit. Returns the session of the key if it is a replay, and the reason as an
+    /// error otherwise. `None` means that the reason has disappeared and the start can be retried.
     async fn explain_refusal(
         &self,
         new: &NewSession,
@@ -179,9 +186,9 @@ impl Greenroom {
             }
         }
         let (organization, template) = (new.organization_id, new.session_template_id);
-        let standing =
+        let find =
             async |db: &mut _| SessionTemplate::availability(db, organization, template).await;
-        match self.shared.database.run_until(deadline, standing).await? {
+        match self.shared.database.run_until(deadline, find).await? {
             TemplateAvailability::Foreign => Err(Error::TemplateForbidden(template)),
             TemplateAvailability::Archived | TemplateAvailability::Absent => {
                 Err(Error::TemplateNotFound(template))
@@ -189,11 +196,11 @@ impl Greenroom {
             TemplateAvailability::Startable
                 if !self.template_names_agent(new, deadline).await? =>
             {
-                Err(Error::OtherAgent)
+                Err(Error::AgentMismatch)
             }
             TemplateAvailability::Startable => match limit {
                 Some(limit) => Err(Error::TooManyActiveSessions { limit }),
-                // It may have a limit, and was not locked: the next attempt does that, and knows.
+                // The organization may have a limit and was not locked. The next attempt locks it.
                 None => {
                     self.shared.limited_organizations.insert(organization);
                     Ok(None)
@@ -203,8 +210,10 @@ impl Greenroom {
     }
 }
 
-/// Whether, with the longest of all templates, the token could be too long. A user's id stands in
-/// it up to four times, twice as a text within a text, where each quotation mark is four bytes.
+/// Whether the token could be too long with some template.
+///
+/// The token contains the user id up to four times, twice in a JSON string within a JSON string,
+/// where a quotation mark takes four bytes.
 fn may_make_long_token(new: &NewSession) -> bool {
     let user = new.user_id.as_ref().map_or(0, |user| user.as_str().len());
     let name = new.participant_name.as_ref().map_or(0, |name| name.as_str().len());

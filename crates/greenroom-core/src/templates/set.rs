@@ -1,4 +1,4 @@
-//! All templates of an organization at once: as a file says them, or into one.
+//! Reading or replacing all templates of an organization at once, as for a template file.
 
 use std::collections::BTreeMap;
 
@@ -9,53 +9,55 @@ use greenroom_store::{
     organization,
 };
 
-use super::{check, name_taken};
-use crate::Error;
-use crate::clock::{self, Clock};
+use super::{check, name_conflict};
+use crate::clock::Clock;
+use crate::{Error, clock};
 
-/// What the templates of an organization shall be. Each is known by its name, without regard to
-/// case.
+/// The desired templates of an organization. A template is identified by its name, without regard
+/// to case.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TemplateSet {
-    /// What each of them is set to.
+    /// The settings of each template.
     pub templates: Vec<TemplateSettings>,
-    /// Archives the living templates that are not among these, which are else left alone.
+    /// Whether to archive the current templates that are not in `templates`.
     pub prune: bool,
 }
 
-/// What becomes of one template.
+/// The change of one template.
 #[derive(Debug, Clone, PartialEq)]
 pub enum TemplateChange {
-    /// There is none of this name: it gets its first version.
+    /// No current template has this name: the template is created.
     Create(TemplateSettings),
-    /// It gets its next version.
+    /// The settings differ: the template gets a new version.
     Change {
-        /// The version there is.
+        /// The current version.
         current: SessionTemplate,
-        /// What the next is set to.
+        /// The settings of the new version.
         settings: TemplateSettings,
     },
-    /// It is as it shall be.
+    /// The settings are equal: the template stays unchanged.
     Keep(SessionTemplate),
-    /// It is pruned.
+    /// The template is not in the set and is archived.
     Archive(SessionTemplate),
 }
 
-/// Makes an organization's templates what the set says, in the database of this URL: all of it or,
-/// when anything fails, nothing. What is so already gets no new version.
+/// Changes an organization's templates to those of the set, in the database at `database_url`.
 ///
-/// The changes come in the order of the set; what is archived comes last.
+/// Applies all changes in one transaction. An unchanged template gets no new version.
+/// Returns the changes in the order of the set, and then the archived templates.
 ///
 /// # Errors
-/// [`Error::TemplateContradicts`]; [`Error::TemplateNameTaken`] when the set has a name twice, or
-/// somebody else takes it at the same time; else when the database fails.
+///
+/// Returns [`Error::TemplateContradicts`] if fields of a template contradict each other. Returns
+/// [`Error::TemplateNameTaken`] if the set contains a name twice, or if a concurrent change takes
+/// the name. Returns [`Error::Store`] if the database fails.
 pub async fn apply_templates(
     database_url: &str,
     organization: OrganizationId,
     set: TemplateSet,
 ) -> Result<Vec<TemplateChange>, Error> {
     set.templates.iter().try_for_each(check)?;
-    let mut writing = None;
+    let mut current_name = None;
     let mut db = connect(database_url).await.map_err(StoreError::from)?;
     let written = db.transaction(async |db: &mut AsyncPgConnection| {
         organization::lock_templates(db, organization).await?;
@@ -63,22 +65,23 @@ pub async fn apply_templates(
             Ok(changes) => changes,
             Err(error) => return Ok(Err(error)),
         };
-        // Not before: a set that is refused writes nothing.
+        // After the check of the set, because a refused set must write nothing.
         organization::ensure(db, organization).await?;
         for change in &changes {
-            writing = Some(change.name().clone());
+            current_name = Some(change.name().clone());
             change.write(db, organization).await?;
         }
         Ok(Ok(changes))
     });
     let written: Result<_, StoreError> = written.await;
-    written.map_err(|error| name_taken(error.into(), writing))?
+    written.map_err(|error| name_conflict(error.into(), current_name))?
 }
 
-/// What [`apply_templates`] would do, and does not.
+/// Returns the changes that [`apply_templates`] would make, without making them.
 ///
 /// # Errors
-/// As [`apply_templates`].
+///
+/// Returns the same errors as [`apply_templates`].
 pub async fn compare_templates(
     database_url: &str,
     organization: OrganizationId,
@@ -89,41 +92,42 @@ pub async fn compare_templates(
     changes(&mut db, organization, set).await?
 }
 
-/// The settings of an organization's living templates, in the order of their names.
+/// Returns the settings of an organization's templates that are not archived, sorted by name.
 ///
 /// # Errors
-/// When the database fails.
+///
+/// Returns a [`StoreError`] if the database fails.
 pub async fn current_templates(
     database_url: &str,
     organization: OrganizationId,
 ) -> Result<Vec<TemplateSettings>, StoreError> {
     let mut db = connect(database_url).await?;
-    let living = SessionTemplate::current(&mut db, organization).await?;
-    Ok(living.into_iter().map(|(_, template)| template.settings).collect())
+    let current = SessionTemplate::current(&mut db, organization).await?;
+    Ok(current.into_iter().map(|(_, template)| template.settings).collect())
 }
 
-/// What the set changes in what is there.
+/// Compares the set with the current templates.
 async fn changes(
     db: &mut AsyncPgConnection,
     organization: OrganizationId,
     TemplateSet { templates, prune }: TemplateSet,
 ) -> Result<Result<Vec<TemplateChange>, Error>, StoreError> {
     let names = FoldedName::of(db, templates.iter().map(|settings| &settings.name)).await?;
-    let living = SessionTemplate::current(db, organization).await?;
-    Ok(difference(living, names.into_iter().zip(templates), prune))
+    let current = SessionTemplate::current(db, organization).await?;
+    Ok(difference(current, names.into_iter().zip(templates), prune))
 }
 
 fn difference(
-    living: Vec<(FoldedName, SessionTemplate)>,
-    wanted: impl Iterator<Item = (FoldedName, TemplateSettings)>,
+    current: Vec<(FoldedName, SessionTemplate)>,
+    desired: impl Iterator<Item = (FoldedName, TemplateSettings)>,
     prune: bool,
 ) -> Result<Vec<TemplateChange>, Error> {
-    // Each of the living until the set has named it.
-    let mut living: BTreeMap<_, _> =
-        living.into_iter().map(|(name, template)| (name, Some(template))).collect();
+    // `None` marks a name that the set has already used.
+    let mut remaining: BTreeMap<_, _> =
+        current.into_iter().map(|(name, template)| (name, Some(template))).collect();
     let mut changes = Vec::new();
-    for (name, settings) in wanted {
-        changes.push(match living.insert(name, None) {
+    for (name, settings) in desired {
+        changes.push(match remaining.insert(name, None) {
             None => TemplateChange::Create(settings),
             Some(Some(current)) if current.settings == settings => TemplateChange::Keep(current),
             Some(Some(current)) => TemplateChange::Change { current, settings },
@@ -131,13 +135,13 @@ fn difference(
         });
     }
     if prune {
-        changes.extend(living.into_values().flatten().map(TemplateChange::Archive));
+        changes.extend(remaining.into_values().flatten().map(TemplateChange::Archive));
     }
     Ok(changes)
 }
 
 impl TemplateChange {
-    /// The template's name, as it will be.
+    /// Returns the name that the template has after the change.
     #[must_use]
     pub fn name(&self) -> &TemplateName {
         match self {

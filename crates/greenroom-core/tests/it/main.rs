@@ -1,5 +1,6 @@
-//! Core's use cases on a real PostgreSQL: the rules with rooms in memory, the keeper on a real
-//! LiveKit.
+//! The use cases on a real PostgreSQL. Most tests use rooms in memory; `crash` uses a real LiveKit.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests may panic, like the tests")]
 
 mod crash;
 mod keeper;
@@ -15,9 +16,9 @@ use greenroom_core::{
     Builder, Config, Greenroom, KeyPair, LiveKitConfig, MemoryRooms, TemplateSettings,
 };
 use greenroom_testkit::pg::Database;
-use greenroom_testkit::place;
+use greenroom_testkit::random_hex;
 
-/// The service over this database, its rooms in memory, still to be built.
+/// Returns the builder of a service with rooms in memory.
 fn service(database: &Database, rooms: &Arc<MemoryRooms>) -> Builder {
     Greenroom::builder(config(database)).rooms(rooms.clone())
 }
@@ -36,7 +37,7 @@ fn config(database: &Database) -> Config {
 }
 
 fn organization() -> OrganizationId {
-    let random = u128::from_str_radix(&place::random_hex().unwrap(), 16).unwrap();
+    let random = u128::from_str_radix(&random_hex().unwrap(), 16).unwrap();
     OrganizationId(uuid::Uuid::from_u128(random))
 }
 

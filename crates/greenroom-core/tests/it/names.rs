@@ -1,4 +1,4 @@
-//! RoomNameGenerator of rooms that collide.
+//! Collisions of room names.
 
 use std::sync::Arc;
 
@@ -9,8 +9,9 @@ use greenroom_testkit::pg::Database;
 
 use crate::{organization, service, template};
 
-/// A process whose names are those of every other one of these: the same second, the same walk.
-fn twin(database: &Database) -> Greenroom {
+/// Creates a service with a fixed clock and a fixed sequence, so that all such services generate
+/// the same room names.
+fn service_with_fixed_names(database: &Database) -> Greenroom {
     let at: DateTime<Utc> = "2026-11-22T14:30:22Z".parse().unwrap();
     let rooms = Arc::new(MemoryRooms::default());
     service(database, &rooms)
@@ -21,9 +22,9 @@ fn twin(database: &Database) -> Greenroom {
 }
 
 #[tokio::test]
-async fn up_to_three_new_names_are_tried_on_a_collision() {
+async fn room_name_collision_is_retried_three_times() {
     let database = Database::fresh().await.unwrap();
-    let first = twin(&database);
+    let first = service_with_fixed_names(&database);
     let organization = organization();
     let template = first.create_template(organization, template("T")).await.unwrap().id;
     let start = async |greenroom: &Greenroom| {
@@ -34,14 +35,17 @@ async fn up_to_three_new_names_are_tried_on_a_collision() {
     for suffix in 0..3 {
         assert_eq!(start(&first).await.unwrap(), format!("session_20261122_143022_{suffix:06x}"));
     }
-    assert_eq!(start(&twin(&database)).await.unwrap(), "session_20261122_143022_000003");
-    // 0 to 3 are taken by now, which are all that another one tries.
-    let refused = start(&twin(&database)).await.unwrap_err();
+    assert_eq!(
+        start(&service_with_fixed_names(&database)).await.unwrap(),
+        "session_20261122_143022_000003"
+    );
+    // The names 0 to 3 are taken, and a start tries no others.
+    let refused = start(&service_with_fixed_names(&database)).await.unwrap_err();
     assert!(matches!(refused, Error::Store(StoreError::Conflict(_))), "{refused:?}");
 }
 
 #[tokio::test]
-async fn two_processes_at_once_share_no_name() {
+async fn concurrent_processes_create_distinct_names() {
     let database = Database::fresh().await.unwrap();
     let rooms = Arc::new(MemoryRooms::default());
     let processes =

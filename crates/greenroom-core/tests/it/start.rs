@@ -1,4 +1,4 @@
-//! What a start does to the session, by what LiveKit answers.
+//! The state of a session after a start, depending on LiveKit's response.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use greenroom_testkit::pg::Database;
 use crate::{organization, service, template};
 
 #[tokio::test]
-async fn a_start_opens_one_room_as_the_template_says() {
+async fn start_opens_one_room_with_settings_of_template() {
     let database = Database::fresh().await.unwrap();
     let rooms = Arc::new(MemoryRooms::default());
     let greenroom = service(&database, &rooms).build().unwrap();
@@ -42,7 +42,7 @@ async fn a_start_opens_one_room_as_the_template_says() {
 }
 
 #[tokio::test]
-async fn a_session_whose_room_was_not_opened_has_failed() {
+async fn session_fails_if_livekit_is_down() {
     let database = Database::fresh().await.unwrap();
     let rooms = Arc::new(MemoryRooms::default());
     let greenroom = service(&database, &rooms).build().unwrap();
@@ -62,13 +62,13 @@ async fn a_session_whose_room_was_not_opened_has_failed() {
 }
 
 #[tokio::test]
-async fn a_session_that_is_over_before_its_room_is_open_is_not_handed_out() {
+async fn session_that_ends_before_its_room_opens_is_not_returned() {
     let database = Database::fresh().await.unwrap();
     let rooms = Arc::new(MemoryRooms::default());
     let greenroom = service(&database, &rooms).build().unwrap();
     let organization = organization();
     let id = greenroom.create_template(organization, template("T")).await.unwrap().id;
-    // The keeper gives up what a replay, a minute later, is about to open.
+    // The keeper fails a session after one minute, just before a replay opens the session's room.
     let mut db = AsyncPgConnection::establish(database.url()).await.unwrap();
     db.batch_execute(
         "create function give_up() returns trigger language plpgsql as
@@ -84,7 +84,7 @@ async fn a_session_that_is_over_before_its_room_is_open_is_not_handed_out() {
 }
 
 #[tokio::test]
-async fn on_join_needs_no_livekit() {
+async fn on_join_start_succeeds_without_livekit() {
     let database = Database::fresh().await.unwrap();
     let rooms = Arc::new(MemoryRooms::default());
     rooms.set_down(true);
@@ -100,7 +100,7 @@ async fn on_join_needs_no_livekit() {
 }
 
 #[tokio::test]
-async fn a_start_runs_on_any_executor() {
+async fn futures_are_send() {
     fn send<T: Send>(future: T) -> T {
         future
     }

@@ -1,4 +1,4 @@
-//! Versions of templates: changed by several at once, archived, and kept by what runs.
+//! Template versions: concurrent changes, archiving, and the version that a session keeps.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ fn renamed(name: &str) -> impl FnOnce(&TemplateSettings) -> Result<TemplateSetti
 }
 
 #[tokio::test]
-async fn changes_at_once_are_all_kept() {
+async fn concurrent_changes_are_all_kept() {
     let database = Database::fresh().await.unwrap();
     let greenroom = service(&database, &Arc::new(MemoryRooms::default())).build().unwrap();
     let organization = organization();
@@ -26,13 +26,13 @@ async fn changes_at_once_are_all_kept() {
     let changes = (0..16).map(|_| {
         let greenroom = greenroom.clone();
         tokio::spawn(async move {
-            // Each adds one second to what it finds: one that had not seen another would lose it.
-            let longer = |settings: &TemplateSettings| {
+            // Each change adds one second, so a change that misses another change loses a second.
+            let add_second = |settings: &TemplateSettings| {
                 let seconds = i64::from(settings.max_duration_seconds.get()) + 1;
                 let max_duration_seconds = MaxDuration::try_from(seconds).unwrap();
                 Ok::<_, Error>(TemplateSettings { max_duration_seconds, ..settings.clone() })
             };
-            greenroom.update_template(organization, id, longer).await.unwrap().version
+            greenroom.update_template(organization, id, add_second).await.unwrap().version
         })
     });
     let mut versions = Vec::new();
@@ -46,25 +46,25 @@ async fn changes_at_once_are_all_kept() {
 }
 
 #[tokio::test]
-async fn two_that_exchange_their_names_do_not_wait_for_each_other() {
+async fn templates_that_swap_names_do_not_deadlock() {
     let database = Database::fresh().await.unwrap();
     let greenroom = service(&database, &Arc::new(MemoryRooms::default())).build().unwrap();
     let organization = organization();
-    let one = greenroom.create_template(organization, template("One")).await.unwrap().id;
-    let other = greenroom.create_template(organization, template("Other")).await.unwrap().id;
+    let first = greenroom.create_template(organization, template("First")).await.unwrap().id;
+    let second = greenroom.create_template(organization, template("Second")).await.unwrap().id;
     for _ in 0..20 {
-        let (first, second) = tokio::join!(
-            greenroom.update_template(organization, one, renamed("Other")),
-            greenroom.update_template(organization, other, renamed("One")),
+        let results = tokio::join!(
+            greenroom.update_template(organization, first, renamed("Second")),
+            greenroom.update_template(organization, second, renamed("First")),
         );
-        for outcome in [first, second] {
-            assert!(matches!(outcome, Err(Error::TemplateNameTaken(_))), "{outcome:?}");
+        for result in [results.0, results.1] {
+            assert!(matches!(result, Err(Error::TemplateNameTaken(_))), "{result:?}");
         }
     }
 }
 
 #[tokio::test]
-async fn a_change_of_nothing_adds_no_version_and_a_refused_one_changes_nothing() {
+async fn empty_and_refused_changes_add_no_version() {
     let database = Database::fresh().await.unwrap();
     let greenroom = service(&database, &Arc::new(MemoryRooms::default())).build().unwrap();
     let organization = organization();
@@ -78,14 +78,14 @@ async fn a_change_of_nothing_adds_no_version_and_a_refused_one_changes_nothing()
         Box::new(|settings| Ok(TemplateSettings { agent_required: true, ..settings.clone() }));
     assert!(matches!(update(contradicts).await, Err(Error::TemplateContradicts(_))));
     let failing: Change = Box::new(|_| Err(Error::InvalidCursor));
-    assert!(matches!(update(failing).await, Err(Error::InvalidCursor)), "the change's own error");
+    assert!(matches!(update(failing).await, Err(Error::InvalidCursor)), "the error of the change");
     assert_eq!(greenroom.template(organization, created.id).await.unwrap(), Some(created));
 }
 
 type Change = Box<dyn FnOnce(&TemplateSettings) -> Result<TemplateSettings, Error> + Send>;
 
 #[tokio::test]
-async fn what_runs_keeps_its_version_and_what_starts_gets_the_current() {
+async fn running_session_keeps_its_version() {
     let database = Database::fresh().await.unwrap();
     let rooms = Arc::new(MemoryRooms::default());
     let greenroom = service(&database, &rooms).build().unwrap();
@@ -111,7 +111,7 @@ async fn what_runs_keeps_its_version_and_what_starts_gets_the_current() {
 }
 
 #[tokio::test]
-async fn an_archived_template_is_read_and_nothing_else() {
+async fn archived_template_is_read_only() {
     let database = Database::fresh().await.unwrap();
     let greenroom = service(&database, &Arc::new(MemoryRooms::default())).build().unwrap();
     let organization = organization();
@@ -121,7 +121,7 @@ async fn an_archived_template_is_read_and_nothing_else() {
     assert!(archived.archived_at.is_some());
     greenroom.archive_template(organization, id).await.unwrap();
     let again = greenroom.template(organization, id).await.unwrap().unwrap();
-    assert_eq!(again.archived_at, archived.archived_at, "it keeps its time");
+    assert_eq!(again.archived_at, archived.archived_at, "the time of the first archiving stays");
 
     let refused = greenroom.start(&Caller::backend(organization), StartRequest::new(id)).await;
     assert!(matches!(refused, Err(Error::TemplateNotFound(_))));
@@ -136,7 +136,7 @@ async fn an_archived_template_is_read_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn templates_are_walked_newest_first() {
+async fn templates_are_listed_newest_first() {
     let database = Database::fresh().await.unwrap();
     let greenroom = service(&database, &Arc::new(MemoryRooms::default())).build().unwrap();
     let organization = organization();
@@ -145,14 +145,14 @@ async fn templates_are_walked_newest_first() {
         let settings = template(&format!("T{number}"));
         created.insert(0, greenroom.create_template(organization, settings).await.unwrap().id);
     }
-    let (mut walked, mut page) = (Vec::new(), PageRequest { limit: 2, ..PageRequest::default() });
+    let (mut listed, mut page) = (Vec::new(), PageRequest { limit: 2, ..PageRequest::default() });
     loop {
         let read =
             greenroom.templates(organization, TemplateFilter::default(), page).await.unwrap();
-        walked.extend(read.items.iter().map(|template| template.id));
+        listed.extend(read.items.iter().map(|template| template.id));
         let Some(cursor) = read.next_cursor else { break };
         page = PageRequest { limit: 2, start: PageStart::After(cursor) };
     }
-    created.sort_unstable_by(|one, other| other.cmp(one));
-    assert_eq!(walked, created);
+    created.sort_unstable_by(|left, right| right.cmp(left));
+    assert_eq!(listed, created);
 }

@@ -1,4 +1,4 @@
-//! Core checks ownership itself, whoever calls it.
+//! Ownership checks: organizations and end users reach only their own data.
 
 use std::sync::Arc;
 
@@ -18,34 +18,34 @@ async fn count(greenroom: &Greenroom, caller: &Caller) -> usize {
 }
 
 #[tokio::test]
-async fn nothing_of_another_organization_is_reached() {
+async fn data_of_another_organization_is_not_accessible() {
     let database = Database::fresh().await.unwrap();
     let greenroom = service(&database, &Arc::new(MemoryRooms::default())).build().unwrap();
-    let (mine, theirs) = (organization(), organization());
-    let (me, them) = (Caller::backend(mine), Caller::backend(theirs));
-    let template = greenroom.create_template(theirs, template("T")).await.unwrap().id;
-    let session = greenroom.start(&them, StartRequest::new(template)).await.unwrap().session.id;
+    let (mine, other) = (organization(), organization());
+    let (caller, owner) = (Caller::backend(mine), Caller::backend(other));
+    let template = greenroom.create_template(other, template("T")).await.unwrap().id;
+    let session = greenroom.start(&owner, StartRequest::new(template)).await.unwrap().session.id;
 
-    let refused = greenroom.start(&me, StartRequest::new(template)).await.unwrap_err();
+    let refused = greenroom.start(&caller, StartRequest::new(template)).await.unwrap_err();
     assert!(matches!(refused, Error::TemplateForbidden(id) if id == template), "{refused:?}");
-    assert!(greenroom.session(&me, session).await.unwrap().is_none());
-    assert_eq!((count(&greenroom, &me).await, count(&greenroom, &them).await), (0, 1));
-    assert!(greenroom.session(&them, session).await.unwrap().is_some(), "the control");
+    assert!(greenroom.session(&caller, session).await.unwrap().is_none());
+    assert_eq!((count(&greenroom, &caller).await, count(&greenroom, &owner).await), (0, 1));
+    assert!(greenroom.session(&owner, session).await.unwrap().is_some(), "the owner sees it");
 
     assert!(greenroom.template(mine, template).await.unwrap().is_none());
     let filter = TemplateFilter { include_archived: true };
-    let seen = greenroom.templates(mine, filter, PageRequest::default()).await.unwrap();
-    assert_eq!(seen.items, []);
-    let kept = |settings: &TemplateSettings| Ok::<_, Error>(settings.clone());
-    let refused = greenroom.update_template(mine, template, kept).await.unwrap_err();
+    let page = greenroom.templates(mine, filter, PageRequest::default()).await.unwrap();
+    assert_eq!(page.items, []);
+    let unchanged = |settings: &TemplateSettings| Ok::<_, Error>(settings.clone());
+    let refused = greenroom.update_template(mine, template, unchanged).await.unwrap_err();
     assert!(matches!(refused, Error::TemplateNotFound(_)), "{refused:?}");
     let refused = greenroom.archive_template(mine, template).await.unwrap_err();
     assert!(matches!(refused, Error::TemplateNotFound(_)), "{refused:?}");
-    assert!(greenroom.template(theirs, template).await.unwrap().unwrap().archived_at.is_none());
+    assert!(greenroom.template(other, template).await.unwrap().unwrap().archived_at.is_none());
 }
 
 #[tokio::test]
-async fn an_end_user_reaches_its_own_sessions_alone() {
+async fn end_user_reaches_only_own_sessions() {
     let database = Database::fresh().await.unwrap();
     let greenroom = service(&database, &Arc::new(MemoryRooms::default())).build().unwrap();
     let organization = organization();
@@ -64,16 +64,16 @@ async fn an_end_user_reaches_its_own_sessions_alone() {
 
     let session = greenroom.start(&backend, request.clone()).await.unwrap().session.id;
     greenroom.start(&backend, StartRequest::new(template)).await.unwrap();
-    let seen = greenroom.session(&as_ann, session).await.unwrap().unwrap();
-    assert_eq!(seen.metadata, None, "metadata is between the backend and the agent");
-    let seen = greenroom.session(&backend, session).await.unwrap().unwrap();
-    assert_eq!(seen.metadata, Some(metadata), "the control");
+    let read = greenroom.session(&as_ann, session).await.unwrap().unwrap();
+    assert_eq!(read.metadata, None, "an end user does not see metadata");
+    let read = greenroom.session(&backend, session).await.unwrap().unwrap();
+    assert_eq!(read.metadata, Some(metadata), "a backend sees metadata");
     assert!(greenroom.session(&as_ben, session).await.unwrap().is_none());
     assert_eq!((count(&greenroom, &as_ann).await, count(&greenroom, &as_ben).await), (1, 0));
-    assert_eq!(count(&greenroom, &backend).await, 2, "with the guest's");
+    assert_eq!(count(&greenroom, &backend).await, 2, "including the session of the guest");
 
     let own = greenroom.start(&as_ann, StartRequest::new(template)).await.unwrap().session;
-    assert_eq!(own.user_id, Some(ann.clone()), "without being named");
+    assert_eq!(own.user_id, Some(ann.clone()), "the caller is the default user");
     let refused = greenroom.start(&as_ben, request.clone()).await.unwrap_err();
     assert!(matches!(refused, Error::UserMismatch), "{refused:?}");
     let refused = greenroom.start(&as_ann, request).await.unwrap_err();
@@ -84,7 +84,7 @@ async fn an_end_user_reaches_its_own_sessions_alone() {
 }
 
 #[tokio::test]
-async fn a_cursor_is_good_for_its_own_list_alone() {
+async fn cursor_is_refused_by_other_lists() {
     let database = Database::fresh().await.unwrap();
     let greenroom = service(&database, &Arc::new(MemoryRooms::default())).build().unwrap();
     let organization = organization();
@@ -118,7 +118,7 @@ async fn a_cursor_is_good_for_its_own_list_alone() {
 }
 
 #[tokio::test]
-async fn two_organizations_may_use_one_name() {
+async fn template_name_is_unique_per_organization() {
     let database = Database::fresh().await.unwrap();
     let greenroom = service(&database, &Arc::new(MemoryRooms::default())).build().unwrap();
     let mine = organization();
@@ -129,7 +129,7 @@ async fn two_organizations_may_use_one_name() {
 }
 
 #[tokio::test]
-async fn a_template_that_contradicts_itself_is_refused_here_too() {
+async fn contradictory_template_is_refused() {
     let database = Database::fresh().await.unwrap();
     let greenroom = service(&database, &Arc::new(MemoryRooms::default())).build().unwrap();
     let mut settings = template("T");

@@ -1,81 +1,87 @@
-//! The rules of the agent: it is known to be there, it is on its way, or the session says why not.
+//! The rules for the agent: presence, dispatch, departure, and surplus dispatches.
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-use super::TimelineEvent;
 use super::{
     Action, AgentPolicy, DecisionBuilder, Dispatch, DispatchOwner, Job, Observation, Participant,
-    RECHECK_INTERVAL,
+    RECHECK_INTERVAL, TimelineEvent,
 };
 use crate::{AgentStatus, EndReason, OnAgentHangup, SessionStatus};
 
-/// After so long without a job nobody took a dispatch: LiveKit asks its nodes for five seconds.
+/// Time after which a dispatch without a job is lost: no worker accepted it. LiveKit may ask its
+/// nodes for five seconds before it assigns a job.
 const JOB_ASSIGNMENT_TIMEOUT: TimeDelta = TimeDelta::seconds(6);
 
-/// How soon an agent that leaves because its user has left is gone.
+/// Maximum time between a user's departure and that of an agent that leaves because its user left.
 const AGENT_EXIT_WINDOW: TimeDelta = TimeDelta::seconds(10);
 
-/// LiveKit's word for a participant that left of its own accord.
+/// LiveKit's disconnect reason of a participant that disconnected itself.
 const CLIENT_INITIATED: &str = "CLIENT_INITIATED";
 
 impl DecisionBuilder<'_> {
-    pub(super) fn reconcile_agent(&mut self, seen: &Observation) {
+    pub(super) fn reconcile_agent(&mut self, observation: &Observation) {
         let Some(policy) = self.session.policy.agent else { return };
-        if seen.room.is_none() {
+        if observation.room.is_none() {
             return;
         }
         if self.state.agent_status == AgentStatus::Unavailable {
-            // Until that is seen: one that is slow would come all the same.
-            self.delete_dispatches(seen);
+            // Repeat until no dispatch is listed: a slow agent could still join.
+            self.delete_dispatches(observation);
             return;
         }
-        // LiveKit shows the job of the second some seconds late, and so what would take it back.
-        self.has_several_agents = seen.agents().count() > 1;
-        if let Some(agent) = self.session_agent(seen) {
+        // `schedule` then checks again soon, because LiveKit lists the second agent's job up to
+        // five seconds late, and deleting its dispatch removes that agent.
+        self.has_several_agents = observation.agents().count() > 1;
+        if let Some(agent) = self.session_agent(observation) {
             self.observe_agent(agent);
         } else {
-            self.handle_missing_agent(policy, seen);
+            self.handle_missing_agent(policy, observation);
         }
         if self.state.is_over() {
             return;
         }
         match self.state.agent_status {
-            AgentStatus::Dispatched => self.ensure_dispatch(policy, seen),
-            // Not what the user's token asks for, whose room is shown before its user is.
+            AgentStatus::Dispatched => self.ensure_dispatch(policy, observation),
+            // Before the first join, the dispatch is that of the on_join token: LiveKit lists the
+            // room before the user.
             AgentStatus::Waiting if self.state.user_joined_at.is_some() => {
-                self.delete_dispatches(seen);
+                self.delete_dispatches(observation);
             }
-            _ => self.delete_surplus_dispatches(seen),
+            _ => self.delete_surplus_dispatches(observation),
         }
     }
 
-    /// The agent that is there: of several the one that stays, which is one that nothing listed
-    /// would take back, else the one that is known. While an agent may be somebody else's, only one
-    /// that is known or listed is the session's. One whose leaving was told may still be shown for
-    /// a moment, and is not there; one that a look had only missed is there again.
-    fn session_agent<'s>(&self, seen: &'s Observation) -> Option<&'s Participant> {
-        let told = self.state.agent_left_reason.is_some();
-        let left = self.state.agent_left_identity.as_deref().filter(|_| told);
-        let is_known =
-            |one: &Participant| self.state.agent_identity.as_deref() == Some(one.identity.as_str());
-        let is_listed = |one: &Participant| {
-            seen.own_dispatches().any(|dispatch| dispatch.has_job_for(&one.identity))
+    /// Picks the session's agent. If several agents are present, prefers one without a listed
+    /// dispatch, because deleting a dispatch removes its agent, and then the agent already known.
+    ///
+    /// While an unlisted agent may be foreign, only a known or listed agent qualifies. If a webhook
+    /// reported the departure of an agent, the agent is ignored, although LiveKit may list it for a
+    /// moment longer. An agent that one observation missed still qualifies.
+    fn session_agent<'o>(&self, observation: &'o Observation) -> Option<&'o Participant> {
+        let is_reported = self.state.agent_left_reason.is_some();
+        let departed = self.state.agent_left_identity.as_deref().filter(|_| is_reported);
+        let is_known = |agent: &Participant| {
+            self.state.agent_identity.as_deref() == Some(agent.identity.as_str())
         };
-        let may_be_foreign = seen.may_contain_foreign_agents();
-        seen.agents()
-            .filter(|one| left != Some(one.identity.as_str()))
-            .filter(|one| !may_be_foreign || is_known(one) || is_listed(one))
-            .min_by_key(|one| (is_listed(one), !is_known(one)))
+        let is_listed = |agent: &Participant| {
+            observation.own_dispatches().any(|dispatch| dispatch.has_job_for(&agent.identity))
+        };
+        let may_be_foreign = observation.may_contain_foreign_agents();
+        observation
+            .agents()
+            .filter(|agent| departed != Some(agent.identity.as_str()))
+            .filter(|agent| !may_be_foreign || is_known(agent) || is_listed(agent))
+            .min_by_key(|agent| (is_listed(agent), !is_known(agent)))
     }
 
     fn observe_agent(&mut self, agent: &Participant) {
-        let known = self.state.agent_identity.as_deref() == Some(agent.identity.as_str());
+        let is_known = self.state.agent_identity.as_deref() == Some(agent.identity.as_str());
         if self.state.agent_left_identity.as_deref() == Some(agent.identity.as_str()) {
             self.state.agent_left_at = None;
             self.state.agent_left_identity = None;
             self.state.agent_left_reason = None;
         }
-        if self.state.agent_status == AgentStatus::Ready && known {
+        if self.state.agent_status == AgentStatus::Ready && is_known {
             return;
         }
         self.state.agent_status = AgentStatus::Ready;
@@ -83,10 +89,10 @@ impl DecisionBuilder<'_> {
         self.emit_for(TimelineEvent::AgentJoined, &agent.sid);
     }
 
-    fn handle_missing_agent(&mut self, policy: AgentPolicy, seen: &Observation) {
+    fn handle_missing_agent(&mut self, policy: AgentPolicy, observation: &Observation) {
         match self.state.agent_status {
             AgentStatus::Ready if !self.is_departure_known() => {
-                // Its webhook may be under way, and only that tells a hang-up from a death.
+                // Wait for the webhook: only its reason distinguishes a hang-up from a crash.
                 self.state.agent_left_at = Some(self.now);
                 self.state.agent_left_identity.clone_from(&self.state.agent_identity);
                 self.state.agent_left_reason = None;
@@ -94,11 +100,11 @@ impl DecisionBuilder<'_> {
             }
             AgentStatus::Ready if self.has_hung_up() => self.accept_hangup(policy),
             AgentStatus::Ready if !self.is_departure_unexplained() => self.handle_lost_agent(),
-            // It came and went between two looks.
+            // The agent joined and left between two observations.
             AgentStatus::Dispatched
                 if self.has_hung_up()
                     && self.left_since_requested()
-                    && !self.has_foreign_agent_left(seen) =>
+                    && !self.has_foreign_agent_left(observation) =>
             {
                 self.accept_hangup(policy);
             }
@@ -109,7 +115,7 @@ impl DecisionBuilder<'_> {
         }
     }
 
-    /// Whether the leaving that is known is that of the agent last seen.
+    /// Returns whether the recorded departure is that of the agent last observed.
     fn is_departure_known(&self) -> bool {
         self.state.agent_left_at.is_some()
             && self.state.agent_left_identity == self.state.agent_identity
@@ -119,7 +125,7 @@ impl DecisionBuilder<'_> {
         self.state.agent_left_reason.as_deref() == Some(CLIENT_INITIATED)
     }
 
-    /// Whether an agent is gone, and there is still time for somebody to tell why.
+    /// Returns whether the agent is gone and its webhook with the reason may still arrive.
     pub(super) fn is_departure_unexplained(&self) -> bool {
         self.state.agent_status == AgentStatus::Ready
             && self.is_departure_known()
@@ -127,9 +133,12 @@ impl DecisionBuilder<'_> {
             && self.state.agent_left_at.is_some_and(|left| self.now < left + RECHECK_INTERVAL)
     }
 
-    /// Whether it was somebody else's agent that left last.
-    fn has_foreign_agent_left(&self, seen: &Observation) -> bool {
-        self.state.agent_left_identity.as_deref().is_some_and(|agent| seen.is_foreign_agent(agent))
+    /// Returns whether the agent that left last was foreign.
+    fn has_foreign_agent_left(&self, observation: &Observation) -> bool {
+        self.state
+            .agent_left_identity
+            .as_deref()
+            .is_some_and(|agent| observation.is_foreign_agent(agent))
     }
 
     fn left_since_requested(&self) -> bool {
@@ -137,10 +146,11 @@ impl DecisionBuilder<'_> {
             && self.state.agent_left_at >= self.state.agent_wanted_since
     }
 
-    /// Whether the agent's leaving followed the user's: agents of livekit-agents close behind theirs.
+    /// Returns whether the agent left because its user did. livekit-agents disconnects when its
+    /// user leaves.
     fn left_with_user(&self) -> bool {
-        let since_user = self.state.agent_left_at.zip(self.state.user_left_at);
-        since_user.is_some_and(|(agent, user)| user <= agent && agent - user <= AGENT_EXIT_WINDOW)
+        let departures = self.state.agent_left_at.zip(self.state.user_left_at);
+        departures.is_some_and(|(agent, user)| user <= agent && agent - user <= AGENT_EXIT_WINDOW)
     }
 
     fn has_user_rejoined(&self) -> bool {
@@ -148,7 +158,7 @@ impl DecisionBuilder<'_> {
     }
 
     fn accept_hangup(&mut self, policy: AgentPolicy) {
-        // It left because the user had, who is back already.
+        // The agent left because the user did, and the user is back already.
         if self.state.is_user_present() && self.left_with_user() {
             self.request_agent();
             return;
@@ -160,8 +170,8 @@ impl DecisionBuilder<'_> {
         }
     }
 
-    /// Somebody else ended it: a worker that died, a node. While a user waits for it, or none has
-    /// come yet, it is replaced.
+    /// Handles an agent that left without hanging up, for example because its worker crashed.
+    /// Replaces it if the user is present or has not joined yet, otherwise when the user rejoins.
     fn handle_lost_agent(&mut self) {
         if self.state.is_user_present() || self.state.user_joined_at.is_none() {
             self.request_agent();
@@ -170,8 +180,8 @@ impl DecisionBuilder<'_> {
         }
     }
 
-    /// Wants it once more, with a deadline of its own; it is asked for when a look shows that nobody
-    /// is on the way.
+    /// Requests the agent with a new deadline. [`Self::ensure_dispatch`] dispatches it if no agent
+    /// is pending.
     fn request_agent(&mut self) {
         self.state.agent_status = AgentStatus::Dispatched;
         self.state.agent_wanted_since = Some(self.now);
@@ -180,103 +190,111 @@ impl DecisionBuilder<'_> {
 
     pub(super) fn agent_deadline(&self) -> Option<DateTime<Utc>> {
         let policy = self.session.policy.agent?;
-        let wanted = self.state.agent_status == AgentStatus::Dispatched;
-        let since = self.state.agent_wanted_since.filter(|_| wanted)?;
-        Some(since + policy.deadline)
+        let is_requested = self.state.agent_status == AgentStatus::Dispatched;
+        let requested_at = self.state.agent_wanted_since.filter(|_| is_requested)?;
+        Some(requested_at + policy.deadline)
     }
 
-    /// From when a dispatch of ours whose job is not shown has reached nobody.
+    /// Returns the time after which the latest dispatch counts as lost if it has no job.
     fn dispatch_lost_at(&self) -> Option<DateTime<Utc>> {
-        self.state.last_dispatch_at.map(|asked| asked + JOB_ASSIGNMENT_TIMEOUT)
+        self.state.last_dispatch_at.map(|dispatched| dispatched + JOB_ASSIGNMENT_TIMEOUT)
     }
 
-    /// When an agent that was asked for, and that no worker has taken, is asked for again.
+    /// Returns the time of the next dispatch if no worker accepts the latest one.
     pub(super) fn next_dispatch_at(&self) -> Option<DateTime<Utc>> {
-        let wanted = self.state.agent_status == AgentStatus::Dispatched;
-        self.dispatch_lost_at().filter(|_| wanted)
+        let is_requested = self.state.agent_status == AgentStatus::Dispatched;
+        self.dispatch_lost_at().filter(|_| is_requested)
     }
 
-    fn ensure_dispatch(&mut self, policy: AgentPolicy, seen: &Observation) {
+    fn ensure_dispatch(&mut self, policy: AgentPolicy, observation: &Observation) {
         if self.agent_deadline().is_some_and(|deadline| self.now >= deadline) {
             self.state.agent_status = AgentStatus::Unavailable;
             self.emit(TimelineEvent::AgentUnavailable);
             if policy.required {
                 self.finish(SessionStatus::Failed, EndReason::AgentUnavailable);
             } else {
-                self.delete_dispatches(seen);
+                self.delete_dispatches(observation);
             }
             return;
         }
-        if seen.dispatches.is_none() {
+        if observation.dispatches.is_none() {
             return;
         }
-        if seen.own_dispatches().any(|dispatch| self.is_live(dispatch)) {
-            // Taken: a cold agent may need ten seconds, and to ask again would kill it.
-            self.delete_surplus_dispatches(seen);
+        if observation.own_dispatches().any(|dispatch| self.is_live(dispatch)) {
+            // A worker accepted the dispatch. A cold agent may need ten seconds, and dispatching
+            // again would delete this dispatch and kill the agent.
+            self.delete_surplus_dispatches(observation);
             return;
         }
         if self.dispatch_lost_at().is_none_or(|lost| self.now >= lost) {
-            self.delete_dispatches(seen);
+            self.delete_dispatches(observation);
             self.actions.push(Action::Dispatch);
             self.state.last_dispatch_at = Some(self.now);
             self.emit(TimelineEvent::AgentDispatched);
         }
     }
 
-    /// Whether a worker is at it. A dead agent's job is shown as running for ever.
+    /// Returns whether a job of the dispatch is pending or running. LiveKit lists the job of a
+    /// departed agent as running indefinitely, so that job does not count.
     fn is_live(&self, dispatch: &Dispatch) -> bool {
-        let gone = self.state.agent_left_identity.as_deref();
-        let is_gone = |job: &Job| {
-            !job.participant_identity.is_empty() && gone == Some(job.participant_identity.as_str())
+        let departed = self.state.agent_left_identity.as_deref();
+        let has_departed = |job: &Job| {
+            !job.participant_identity.is_empty()
+                && departed == Some(job.participant_identity.as_str())
         };
-        dispatch.jobs.iter().any(|job| job.is_live && !is_gone(job))
+        dispatch.jobs.iter().any(|job| job.is_live && !has_departed(job))
     }
 
-    fn delete_dispatches(&mut self, seen: &Observation) {
-        self.actions.extend(seen.own_dispatches().map(Dispatch::delete));
+    fn delete_dispatches(&mut self, observation: &Observation) {
+        self.actions.extend(observation.own_dispatches().map(Dispatch::delete));
     }
 
-    /// An agent that LiveKit asked for of itself is nobody's the session knows.
-    pub(super) fn delete_unnamed_dispatches(&mut self, seen: &Observation) {
-        self.actions.extend(seen.dispatches_of(DispatchOwner::Unnamed).map(Dispatch::delete));
+    /// Deletes the dispatches that LiveKit added, because any unnamed worker would accept them.
+    pub(super) fn delete_unnamed_dispatches(&mut self, observation: &Observation) {
+        self.actions
+            .extend(observation.dispatches_of(DispatchOwner::Unnamed).map(Dispatch::delete));
     }
 
-    /// Of several that workers are at, keeps the one whose agent is in the room, else the oldest. None
-    /// is kept whose agent stands in the room beside the one that stays.
-    fn delete_surplus_dispatches(&mut self, seen: &Observation) {
-        let live: Vec<_> = seen.own_dispatches().filter(|one| self.is_live(one)).collect();
-        let staying = self.state.agent_identity.as_deref();
-        let staying = staying.filter(|_| self.state.agent_status == AgentStatus::Ready);
-        let is_staying =
-            |dispatch: &Dispatch| staying.is_some_and(|agent| dispatch.has_job_for(agent));
+    /// Keeps one of the dispatches that workers have accepted: that of the session's agent,
+    /// otherwise the oldest. Also deletes the dispatch of a second agent in the room.
+    fn delete_surplus_dispatches(&mut self, observation: &Observation) {
+        let live: Vec<_> =
+            observation.own_dispatches().filter(|dispatch| self.is_live(dispatch)).collect();
+        let current_agent = self.state.agent_identity.as_deref();
+        let current_agent = current_agent.filter(|_| self.state.agent_status == AgentStatus::Ready);
+        let is_current =
+            |dispatch: &Dispatch| current_agent.is_some_and(|agent| dispatch.has_job_for(agent));
         let kept = live.iter().min_by_key(|dispatch| {
-            (!is_staying(dispatch), dispatch.created_at, dispatch.id.clone())
+            (!is_current(dispatch), dispatch.created_at, dispatch.id.clone())
         });
         let kept = kept.map(|dispatch| dispatch.id.clone());
         let is_second = |dispatch: &Dispatch| {
-            staying.is_some()
-                && !is_staying(dispatch)
-                && seen.agents().any(|agent| dispatch.has_job_for(&agent.identity))
+            current_agent.is_some()
+                && !is_current(dispatch)
+                && observation.agents().any(|agent| dispatch.has_job_for(&agent.identity))
         };
-        // Where the one that stays is listed, no other is left: a dead agent's would count as taken
-        // once the agent after it has gone, too. Nor is one whose job is not shown yet, where a
-        // second agent is in the room: LiveKit, opening the room again, has asked by it of itself.
-        let unshown_is_second =
+        // With two agents in the room, a dispatch without a job brought the second one: LiveKit
+        // repeated the dispatch when it opened the room again, and lists the job late. A dispatch
+        // of the last six seconds may have brought either agent.
+        let is_jobless_surplus =
             self.has_several_agents && self.dispatch_lost_at().is_none_or(|at| self.now >= at);
-        let is_staying_listed = seen.own_dispatches().any(is_staying);
-        let is_superfluous = |one: &&Dispatch| {
-            let is_kept = Some(&one.id) == kept.as_ref();
-            if is_staying_listed {
+        // If the current agent's dispatch is listed, delete all others, also those of departed
+        // agents: `is_live` knows only the latest departure, and would later count their jobs as
+        // running.
+        let is_current_listed = observation.own_dispatches().any(is_current);
+        let is_surplus = |dispatch: &&Dispatch| {
+            let is_kept = Some(&dispatch.id) == kept.as_ref();
+            if is_current_listed {
                 return !is_kept;
             }
-            if one.jobs.is_empty() {
-                return staying.is_some() && unshown_is_second;
+            if dispatch.jobs.is_empty() {
+                return current_agent.is_some() && is_jobless_surplus;
             }
-            self.is_live(one) && (!is_kept || is_second(one))
+            self.is_live(dispatch) && (!is_kept || is_second(dispatch))
         };
-        let superfluous = seen.own_dispatches().filter(is_superfluous).map(Dispatch::delete);
-        let superfluous: Vec<_> = superfluous.collect();
-        self.actions.extend(superfluous);
+        let surplus = observation.own_dispatches().filter(is_surplus).map(Dispatch::delete);
+        let surplus: Vec<_> = surplus.collect();
+        self.actions.extend(surplus);
     }
 }
 

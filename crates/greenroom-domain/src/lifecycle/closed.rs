@@ -1,39 +1,39 @@
-//! A session that is over: its room goes, and stays gone.
+//! The rules for a session that is over: delete its room, and check that the room stays deleted.
 
 use chrono::{DateTime, TimeDelta, Utc};
 
 use super::{Action, DecisionBuilder, Observation, RECHECK_INTERVAL};
 
-/// LiveKit hands those who are connected new tokens of ten minutes.
+/// Lifetime of the tokens with which LiveKit refreshes those of connected participants.
 const REFRESHED_TOKEN_TTL: TimeDelta = TimeDelta::minutes(10);
 
-/// LiveKit takes a token a minute past its end.
+/// Time for which LiveKit still accepts an expired token.
 const TOKEN_LEEWAY: TimeDelta = TimeDelta::minutes(1);
 
-/// An agent whose job was under way when the room was deleted joins all the same, and so opens it
-/// again; a cold one takes seconds.
+/// Time within which an agent may re-open the deleted room. A job that was starting when the room
+/// was deleted still joins; a cold agent needs several seconds.
 const LATE_JOB_WINDOW: TimeDelta = TimeDelta::seconds(15);
 
 impl DecisionBuilder<'_> {
-    /// Deletes the room until it is seen to be gone, and looks again when an agent on its way would
-    /// have brought it back, and when no token is left that would.
-    pub(super) fn delete_room_until_gone(&mut self, seen: Option<&Observation>) {
-        let Some(seen) = seen else {
+    /// Deletes the room until an observation shows that it is gone. Checks again after
+    /// [`LATE_JOB_WINDOW`], and after the expiry of the last token that could re-create the room.
+    pub(super) fn delete_room_until_gone(&mut self, observation: Option<&Observation>) {
+        let Some(observation) = observation else {
             self.state.next_check_at = Some(self.now + RECHECK_INTERVAL);
             return;
         };
-        if seen.room.is_some() {
+        if observation.room.is_some() {
             self.state.room_gone_at = None;
             self.actions.push(Action::DeleteRoom);
             self.state.next_check_at = Some(self.now + RECHECK_INTERVAL);
             return;
         }
         let gone_at = *self.state.room_gone_at.get_or_insert(self.now);
-        let looks = [gone_at + LATE_JOB_WINDOW, self.last_token_expiry(gone_at) + TOKEN_LEEWAY];
-        self.state.next_check_at = looks.into_iter().filter(|look| self.now < *look).min();
+        let checks = [gone_at + LATE_JOB_WINDOW, self.last_token_expiry(gone_at) + TOKEN_LEEWAY];
+        self.state.next_check_at = checks.into_iter().filter(|check| self.now < *check).min();
     }
 
-    /// When the last token that opens the room has run out.
+    /// Returns the expiry of the last token that could re-create the room.
     fn last_token_expiry(&self, gone_at: DateTime<Utc>) -> DateTime<Utc> {
         self.session.token_expiry.max(gone_at + REFRESHED_TOKEN_TTL)
     }

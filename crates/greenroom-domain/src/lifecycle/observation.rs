@@ -1,26 +1,26 @@
-//! What one look at LiveKit showed.
+//! An observation of a session's room in LiveKit: room, participants and dispatches.
 
 use crate::ParticipantIdentity;
 
-/// One look that succeeded.
+/// A successful observation of a session's room.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Observation {
-    /// LiveKit's own name for the room, its sid, when it is there.
+    /// LiveKit's sid of the room. `None` means that the room does not exist.
     pub room: Option<String>,
     pub participants: Vec<Participant>,
-    /// Every agent that was asked for. None: nobody looked, for a session without an agent while no
-    /// user has come.
+    /// All dispatches in the room. `None` means that they were not listed. A pending session
+    /// without an agent does not need them.
     pub dispatches: Option<Vec<Dispatch>>,
 }
 
-/// Somebody in the room.
+/// A participant in the room.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Participant {
     pub identity: String,
-    /// LiveKit's own name for this stay of theirs.
+    /// LiveKit's sid of the participant. A participant who rejoins gets a new sid.
     pub sid: String,
     pub kind: ParticipantKind,
-    /// Whether its media is connected: one that is still joining is not there yet.
+    /// Whether the participant is connected. `false` means that it is still joining.
     pub is_active: bool,
 }
 
@@ -28,60 +28,60 @@ pub struct Participant {
 pub enum ParticipantKind {
     User,
     Agent,
-    /// A recorder, a telephone line: nobody a session waits for.
+    /// Neither a user nor an agent, such as a recorder, a telephone line, or an agent's avatar.
     Other,
 }
 
-/// An agent asked for.
+/// A dispatch of an agent to the room.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Dispatch {
     pub id: String,
     pub owner: DispatchOwner,
-    /// When, in LiveKit's own count: to tell the older of two.
+    /// Time of creation as LiveKit reports it. Used only to find the oldest dispatch.
     pub created_at: i64,
     pub jobs: Vec<Job>,
 }
 
-/// DispatchOwner agent was asked for.
+/// The origin of a dispatch, derived from the agent's name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DispatchOwner {
-    /// The session's, by the name that its template gives.
+    /// The dispatch has the session's agent name.
     Session,
-    /// Anybody's: LiveKit asks so for a room that was opened without a call or a token of ours, as
-    /// by an agent that comes back after a restart.
+    /// The dispatch has no agent name. LiveKit adds it to a room that was not opened by a call or a
+    /// token of Greenroom, for example by an agent that returns after a restart of LiveKit.
     Unnamed,
-    /// Somebody else's, who has asked for it under another name.
+    /// The dispatch has another agent name. Another program created it.
     Other,
-    /// Nobody's: by the reserved name that no worker has.
+    /// The dispatch has the reserved name that no worker serves.
     Unserved,
 }
 
-/// What a worker has made of a dispatch.
+/// A job: a dispatch that a worker has accepted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Job {
-    /// It is pending or running. LiveKit shows a dead worker's as running, too.
+    /// Whether the job is pending or running. LiveKit also lists a dead worker's job as running.
     pub is_live: bool,
-    /// As which the agent joins; empty while that is not known.
+    /// Identity with which the agent joins. Empty if LiveKit does not report it yet.
     pub participant_identity: String,
 }
 
 impl Dispatch {
-    /// Whether the agent of this identity is one of its jobs.
+    /// Returns whether one of the jobs is the agent with this identity.
     pub(super) fn has_job_for(&self, identity: &str) -> bool {
         self.jobs.iter().any(|job| job.participant_identity == identity)
     }
 }
 
 impl Observation {
-    /// The session's user, when in the room.
+    /// Returns the session's user, if the user is in the room.
     pub(super) fn user(&self, identity: &ParticipantIdentity) -> Option<&Participant> {
-        let is_user = |one: &&Participant| {
-            one.kind == ParticipantKind::User && one.identity == identity.as_str()
+        let is_user = |participant: &&Participant| {
+            participant.kind == ParticipantKind::User && participant.identity == identity.as_str()
         };
         self.participants.iter().find(is_user)
     }
 
-    /// What was asked for on the session's behalf.
+    /// Returns the dispatches of the session's agent.
     pub(super) fn own_dispatches(&self) -> impl Iterator<Item = &Dispatch> {
         self.dispatches_of(DispatchOwner::Session)
     }
@@ -90,30 +90,30 @@ impl Observation {
         self.dispatches.iter().flatten().filter(move |dispatch| dispatch.owner == owner)
     }
 
-    /// The session's agents that are in the room and connected. One whose dispatch is not shown
-    /// counts: LiveKit shows that late, and an agent that outlived its node is never shown.
+    /// Returns the connected agents that may be the session's. Agents without a listed dispatch are
+    /// included: LiveKit lists a job late, and never lists an agent that outlived its node.
     pub(super) fn agents(&self) -> impl Iterator<Item = &Participant> {
-        let is_agent = |one: &&Participant| {
-            one.kind == ParticipantKind::Agent
-                && one.is_active
-                && !self.is_foreign_agent(&one.identity)
+        let is_agent = |participant: &&Participant| {
+            participant.kind == ParticipantKind::Agent
+                && participant.is_active
+                && !self.is_foreign_agent(&participant.identity)
         };
         self.participants.iter().filter(is_agent)
     }
 
-    /// Whether an agent that is not listed may be somebody else's: one of another name was asked
-    /// for, and its job is not shown, which it is some seconds after the agent itself.
+    /// Returns whether an agent without a listed job may be foreign: a foreign or unnamed dispatch
+    /// has no listed job yet. LiveKit lists a job up to five seconds after its agent joined.
     pub(super) fn may_contain_foreign_agents(&self) -> bool {
-        let mut others = self
+        let mut foreign = self
             .dispatches_of(DispatchOwner::Other)
             .chain(self.dispatches_of(DispatchOwner::Unnamed));
-        others.any(|dispatch| dispatch.jobs.is_empty())
+        foreign.any(|dispatch| dispatch.jobs.is_empty())
     }
 
-    /// Whether the agent of this identity is known to be somebody else's.
+    /// Returns whether a job of another owner's dispatch brought the agent with this identity.
     pub(super) fn is_foreign_agent(&self, identity: &str) -> bool {
-        let others =
-            self.dispatches.iter().flatten().filter(|one| one.owner != DispatchOwner::Session);
-        others.into_iter().any(|dispatch| dispatch.has_job_for(identity))
+        let is_foreign = |dispatch: &&Dispatch| dispatch.owner != DispatchOwner::Session;
+        let mut foreign = self.dispatches.iter().flatten().filter(is_foreign);
+        foreign.any(|dispatch| dispatch.has_job_for(identity))
     }
 }

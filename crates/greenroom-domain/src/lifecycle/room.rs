@@ -1,35 +1,35 @@
-//! The rules of the room: it comes with the start, or with the user, and what its absence means.
+//! The rules for the room: its creation, and the consequences of its absence.
 
 use chrono::{DateTime, TimeDelta, Utc};
 
 use super::{Action, DecisionBuilder, Observation, TimelineEvent};
 use crate::{AgentStatus, EndReason, RoomCreation, SessionStatus};
 
-/// How long a start, or a retry of it, has to open the room.
+/// Time that a start and its retries have to open the room.
 const ROOM_OPEN_DEADLINE: TimeDelta = TimeDelta::minutes(1);
 
-/// How far the moments may be apart that LiveKit and we call the user's leaving: it counts whole
-/// seconds, and tells them later.
+/// Maximum difference between the times of a user's departure in LiveKit and in Greenroom. LiveKit
+/// reports whole seconds, and reports them later.
 const TIMESTAMP_TOLERANCE: TimeDelta = TimeDelta::seconds(2);
 
 impl DecisionBuilder<'_> {
-    pub(super) fn observe_room(&mut self, seen: &Observation) {
-        let Some(sid) = &seen.room else { return };
+    pub(super) fn observe_room(&mut self, observation: &Observation) {
+        let Some(sid) = &observation.room else { return };
         self.state.room_missing_since = None;
         if self.state.room_created_at.is_none() {
             self.state.room_created_at = Some(self.now);
             self.emit_for(TimelineEvent::RoomCreated, sid);
         }
-        // The call that opened it asked for the agent; what a token's join opens is the user's rule.
-        // A start may not have come to write that down, and a webhook may have told of the room alone.
+        // The call that opened the room also dispatched the agent. Record the dispatch here if the
+        // start was interrupted before it did: a webhook reports only the room. For on_join,
+        // `activate` records the dispatch.
         if self.opens_on_start() && self.state.agent_wanted_since.is_none() {
             self.request_agent_with_room();
         }
     }
 
-    /// What follows from a room that is not there.
-    pub(super) fn handle_missing_room(&mut self, seen: &Observation) {
-        if seen.room.is_some() {
+    pub(super) fn handle_missing_room(&mut self, observation: &Observation) {
+        if observation.room.is_some() {
             return;
         }
         match self.state.status {
@@ -45,15 +45,15 @@ impl DecisionBuilder<'_> {
         }
     }
 
-    /// Until it is seen to be there. The agent, too, is asked for by each of these calls, and the
-    /// timeline tells of the first.
+    /// Opens the room again at each observation until the room exists. Each call also dispatches
+    /// the agent, but only the first dispatch appears in the timeline.
     fn reopen_room(&mut self) {
         self.actions.push(Action::OpenRoom);
         self.request_agent_with_room();
         self.state.room_missing_since.get_or_insert(self.now);
     }
 
-    /// The start, or a replay, has a minute.
+    /// Fails the session if neither the start nor a replay opened the room in time.
     pub(super) fn fail_unopened_start(&mut self) {
         if self.start_deadline().is_some_and(|at| self.now >= at) {
             self.finish(SessionStatus::Failed, EndReason::LiveKitError);
@@ -61,38 +61,37 @@ impl DecisionBuilder<'_> {
     }
 
     pub(super) fn start_deadline(&self) -> Option<DateTime<Utc>> {
-        let opening = self.state.status == SessionStatus::Pending
+        let is_unopened = self.state.status == SessionStatus::Pending
             && self.opens_on_start()
             && self.state.room_created_at.is_none();
-        opening.then(|| self.session.created_at + ROOM_OPEN_DEADLINE)
+        is_unopened.then(|| self.session.created_at + ROOM_OPEN_DEADLINE)
     }
 
-    /// A LiveKit that restarts gets its users back, so a room that is merely gone has the reconnect
-    /// window to come again. One that LiveKit says is finished has not.
+    /// Ends the session at once if LiveKit reported the room as finished, otherwise after the
+    /// reconnect window: after a restart of LiveKit, users rejoin and re-create the room.
     fn handle_missing_active_room(&mut self) {
-        let since = *self.state.room_missing_since.get_or_insert(self.now);
-        // Not one that was finished before the user was there, or came again.
-        let here_since = self.state.started_at.max(self.state.user_joined_at);
-        let finished = self.state.room_finished_at.filter(|at| Some(*at) >= here_since);
+        let missing_since = *self.state.room_missing_since.get_or_insert(self.now);
+        // Ignore a room_finished that is older than the user's latest join.
+        let present_since = self.state.started_at.max(self.state.user_joined_at);
+        let finished = self.state.room_finished_at.filter(|at| Some(*at) >= present_since);
         if let Some(at) = finished {
             self.finish(SessionStatus::Ended, self.room_end_reason(at));
         } else if self.has_reconnect_window_passed(self.now)
-            || self.now >= since + self.session.policy.reconnect_window
+            || self.now >= missing_since + self.session.policy.reconnect_window
         {
             self.finish(SessionStatus::Ended, self.room_end_reason(self.now));
         }
     }
 
-    /// Whether the room had waited for a user who was out, as long as it has to, by that time: then
-    /// nothing else is the matter with it.
+    /// Returns whether the user had been out of the room for the whole reconnect window at `at`. If
+    /// so, that is why LiveKit closed the room.
     fn has_reconnect_window_passed(&self, at: DateTime<Utc>) -> bool {
-        let waited = self.session.policy.reconnect_window - TIMESTAMP_TOLERANCE;
+        let required = self.session.policy.reconnect_window - TIMESTAMP_TOLERANCE;
         let left = self.state.user_left_at.filter(|_| !self.state.is_user_present());
-        left.is_some_and(|left| at - left >= waited)
+        left.is_some_and(|left| at - left >= required)
     }
 
-    /// The user's leaving, when the room has waited for them as long as it had to; else somebody
-    /// closed it, or LiveKit lost it.
+    /// Returns `UserLeft` if the user was out for the reconnect window, otherwise `RoomClosed`.
     fn room_end_reason(&self, at: DateTime<Utc>) -> EndReason {
         if self.has_reconnect_window_passed(at) {
             EndReason::UserLeft
@@ -105,6 +104,8 @@ impl DecisionBuilder<'_> {
         self.session.policy.room_creation == RoomCreation::OnStart
     }
 
+    /// Records the dispatch that [`Action::OpenRoom`] or the start makes together with the room. An
+    /// agent that was given up is not dispatched again.
     fn request_agent_with_room(&mut self) {
         if self.session.policy.agent.is_none()
             || self.state.agent_status == AgentStatus::Unavailable

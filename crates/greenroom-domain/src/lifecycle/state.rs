@@ -1,4 +1,4 @@
-//! What is known of a session: the terms it was started on, and the facts so far.
+//! The input of a decision: the policy of a session, and its state.
 
 use chrono::{DateTime, TimeDelta, Utc};
 
@@ -6,46 +6,46 @@ use crate::{
     AgentStatus, EndReason, OnAgentHangup, ParticipantIdentity, RoomCreation, SessionStatus,
 };
 
-/// A session, as far as its lifecycle is concerned.
+/// The part of a session on which its lifecycle depends.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Session {
     pub policy: SessionPolicy,
-    /// Of the user.
+    /// The identity with which the user joins the room.
     pub participant_identity: ParticipantIdentity,
     pub created_at: DateTime<Utc>,
-    /// Until when somebody must have joined.
+    /// Time by which the user must have joined.
     pub join_by: DateTime<Utc>,
-    /// The latest of the tokens handed out.
+    /// Latest expiry of the session's join tokens.
     pub token_expiry: DateTime<Utc>,
     pub state: State,
 }
 
-/// What the session was started on; it never changes.
+/// The settings of a session. They do not change after the start.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SessionPolicy {
     pub room_creation: RoomCreation,
-    /// None where the template names no agent.
+    /// `None` means that the session has no agent.
     pub agent: Option<AgentPolicy>,
-    /// How long the room waits for a user who dropped out.
+    /// Time that the room waits for a user who left.
     pub reconnect_window: TimeDelta,
-    /// The longest the session lasts, counted from the user's joining.
+    /// Maximum duration of the session, counted from the user's join.
     pub max_duration: TimeDelta,
-    /// How often a session with nothing under way is held against what LiveKit shows.
+    /// Interval between two checks of a session that waits for no change.
     pub reconcile_every: TimeDelta,
 }
 
-/// What was agreed of the agent.
+/// The settings of a session's agent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AgentPolicy {
-    /// How long it has to come.
+    /// Time that the agent has to join after it was requested.
     pub deadline: TimeDelta,
-    /// Whether the session fails without it.
+    /// Whether the session fails if the agent is unavailable.
     pub required: bool,
     pub on_hangup: OnAgentHangup,
 }
 
-/// What changes over a session's life. The times of facts are each the earliest or the latest of
-/// their kind, so that it does not matter in which order, or how often, they became known.
+/// The state of a session. Each time of a fact is the earliest or the latest of its kind, so the
+/// order and the number of the reports do not matter.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[cfg_attr(feature = "diesel", derive(diesel::Queryable))]
 pub struct State {
@@ -54,54 +54,54 @@ pub struct State {
     pub end_reason: Option<EndReason>,
     pub started_at: Option<DateTime<Utc>>,
     pub ended_at: Option<DateTime<Utc>>,
-    /// When the longest session ends; set when it becomes active.
+    /// Time at which the maximum duration is over. Set when the session becomes active.
     pub end_by: Option<DateTime<Utc>>,
 
-    /// The earliest.
+    /// Earliest time at which the room was known to exist.
     pub room_created_at: Option<DateTime<Utc>>,
-    /// Since when looks have shown no room of an active session.
+    /// Time since which observations have found no room, in a session that is not over.
     pub room_missing_since: Option<DateTime<Utc>>,
-    /// The latest that was told.
+    /// Latest `room_finished` webhook.
     pub room_finished_at: Option<DateTime<Utc>>,
-    /// Since when looks have shown no room of a session that is over.
+    /// Time since which observations have found no room, in a session that is over.
     pub room_gone_at: Option<DateTime<Utc>>,
-    /// The latest.
+    /// Latest join of the user.
     pub user_joined_at: Option<DateTime<Utc>>,
-    /// The latest.
+    /// Latest departure of the user.
     pub user_left_at: Option<DateTime<Utc>>,
-    /// From when the agent's deadline counts.
+    /// Time of the latest request for the agent, from which its deadline counts.
     pub agent_wanted_since: Option<DateTime<Utc>>,
-    /// The latest; none when it has to be asked for at the next look.
+    /// Latest dispatch of the agent. `None` means that a requested agent was not dispatched yet.
     pub last_dispatch_at: Option<DateTime<Utc>>,
-    /// Of the agent last seen in the room.
+    /// Identity of the agent that was last observed in the room.
     pub agent_identity: Option<String>,
-    /// These three tell of one leaving, the latest.
+    /// Latest departure of an agent. The next two fields describe the same departure.
     pub agent_left_at: Option<DateTime<Utc>>,
-    /// In LiveKit's word; none when nobody has told.
+    /// LiveKit's disconnect reason. `None` means that no webhook has reported the departure.
     pub agent_left_reason: Option<String>,
     pub agent_left_identity: Option<String>,
-    /// When the participants were told that the session ends.
+    /// Time at which the participants were notified of the end of the session.
     pub ending_notified_at: Option<DateTime<Utc>>,
 
-    /// None: nothing is left to see.
+    /// Time of the next check. `None` means that the session needs no further check.
     pub next_check_at: Option<DateTime<Utc>>,
 }
 
 impl State {
-    /// Whether the session is over, for ever.
+    /// Returns whether the session is over. This is final.
     #[must_use]
     pub fn is_over(&self) -> bool {
         !SessionStatus::OPEN.contains(&self.status)
     }
 
-    /// Whether the user is in the room, as far as is known: of two moments at once the joining
-    /// counts, and the next look decides.
+    /// Returns whether the user is in the room, as far as is known. If join and departure have the
+    /// same time, the join counts, and the next observation corrects it.
     #[must_use]
     pub fn is_user_present(&self) -> bool {
         self.user_joined_at.is_some() && self.user_joined_at >= self.user_left_at
     }
 
-    /// Whether the user was in the room at that time.
+    /// Returns whether the user was in the room at `at`.
     pub(super) fn was_user_present(&self, at: DateTime<Utc>) -> bool {
         let joined = self.user_joined_at.is_some_and(|joined| joined <= at);
         joined && (self.is_user_present() || self.user_left_at.is_some_and(|left| left > at))

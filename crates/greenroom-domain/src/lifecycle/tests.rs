@@ -1,4 +1,4 @@
-//! The rules, one test a row, and what holds whatever happens.
+//! Tests of the lifecycle decision: one per rule, and properties that hold for all observations.
 
 use proptest::prelude::*;
 
@@ -10,7 +10,7 @@ const USER: &str = "ann";
 const AGENT: &str = "agent-AJ_1";
 const CLIENT_INITIATED: &str = "CLIENT_INITIATED";
 
-/// So many seconds after the session was created.
+/// Returns the time `seconds` after the session was created.
 fn at(seconds: i64) -> DateTime<Utc> {
     DateTime::from_timestamp(1_800_000_000 + seconds, 0).unwrap()
 }
@@ -19,7 +19,7 @@ fn seconds(seconds: i64) -> TimeDelta {
     TimeDelta::seconds(seconds)
 }
 
-/// A session as a start leaves it: the room opened, the agent asked for.
+/// Returns a session after its start: the room is open and the agent dispatched.
 fn started() -> Session {
     let state = State {
         status: SessionStatus::Pending,
@@ -62,7 +62,7 @@ fn started() -> Session {
     }
 }
 
-/// One whose user is there since ten seconds, and its agent, too.
+/// Returns an active session: its user joined at `at(10)`, and its agent is ready.
 fn active() -> Session {
     let mut session = started();
     let state = &mut session.state;
@@ -75,6 +75,7 @@ fn active() -> Session {
     session
 }
 
+/// Changes a started session to `on_join`: no room and no dispatch before the user joins.
 fn on_join(mut session: Session) -> Session {
     session.policy.room_creation = RoomCreation::OnJoin;
     session.state.agent_status = AgentStatus::Waiting;
@@ -84,7 +85,7 @@ fn on_join(mut session: Session) -> Session {
     session
 }
 
-fn with_agent_terms(mut session: Session, change: impl FnOnce(&mut AgentPolicy)) -> Session {
+fn with_agent_policy(mut session: Session, change: impl FnOnce(&mut AgentPolicy)) -> Session {
     change(session.policy.agent.as_mut().unwrap());
     session
 }
@@ -94,7 +95,7 @@ fn participant(identity: &str, kind: ParticipantKind) -> Participant {
     Participant { identity: identity.to_owned(), sid, kind, is_active: true }
 }
 
-/// A look that shows the room with these in it.
+/// Returns an observation of the room with these participants and no list of dispatches.
 fn room(identities: &[&str]) -> Observation {
     let kind = |identity: &str| match identity {
         USER => ParticipantKind::User,
@@ -119,7 +120,7 @@ fn dispatch(id: &str, created_at: i64, jobs: &[(bool, &str)]) -> Dispatch {
 }
 
 impl Observation {
-    fn listing(mut self, dispatches: Vec<Dispatch>) -> Self {
+    fn with_dispatches(mut self, dispatches: Vec<Dispatch>) -> Self {
         self.dispatches = Some(dispatches);
         self
     }
@@ -133,9 +134,9 @@ fn events(decision: &Decision) -> Vec<TimelineEvent> {
     decision.events.iter().map(|event| event.event).collect()
 }
 
-/// How the session ended by this decision.
+/// Returns status and reason of a decision that ends the session.
 fn ending(decision: &Decision) -> (SessionStatus, Option<EndReason>) {
-    assert_eq!(decision.actions, [Action::DeleteRoom], "its room goes");
+    assert_eq!(decision.actions, [Action::DeleteRoom], "the room is deleted");
     assert!(decision.state.ended_at.is_some() && decision.state.next_check_at.is_some());
     (decision.state.status, decision.state.end_reason)
 }
@@ -150,15 +151,15 @@ mod rooms {
     use super::*;
 
     #[test]
-    fn on_join_has_no_room_before_its_user() {
+    fn on_join_session_waits_without_room_until_user_joins() {
         let session = on_join(started());
         let decision = decide(&session, Some(&no_room()), at(30));
         assert_unchanged(&session, &decision);
-        assert_eq!(decision.state.next_check_at, Some(at(60)), "the next look");
+        assert_eq!(decision.state.next_check_at, Some(at(60)), "the reconcile interval");
     }
 
     #[test]
-    fn a_room_that_was_opened_and_not_written_down_is() {
+    fn observed_room_missing_in_state_is_recorded() {
         let mut session = started();
         session.state.room_created_at = None;
         session.state.agent_status = AgentStatus::Waiting;
@@ -172,62 +173,62 @@ mod rooms {
     }
 
     #[test]
-    fn an_agent_asked_for_with_a_room_that_only_a_webhook_told_of_is_written_down() {
+    fn dispatch_of_room_known_only_from_webhook_is_recorded() {
         let mut session = started();
         session.state.agent_status = AgentStatus::Waiting;
         session.state.agent_wanted_since = None;
         session.state.last_dispatch_at = None;
-        let look = room(&[]).listing(vec![dispatch("AD_1", 1, &[])]);
-        let decision = decide(&session, Some(&look), at(1));
-        assert_eq!(decision.actions, [], "what was asked for is not taken back");
+        let observation = room(&[]).with_dispatches(vec![dispatch("AD_1", 1, &[])]);
+        let decision = decide(&session, Some(&observation), at(1));
+        assert_eq!(decision.actions, [], "the dispatch is kept");
         assert_eq!(decision.state.agent_wanted_since, Some(at(1)));
         assert_eq!(events(&decision), [TimelineEvent::AgentDispatched]);
     }
 
     #[test]
-    fn a_start_that_opens_no_room_fails_after_a_minute() {
+    fn session_fails_if_room_is_not_opened_within_one_minute() {
         let mut session = started();
         session.state.room_created_at = None;
-        for look in [Some(&no_room()), None] {
-            let early = decide(&session, look, at(59));
+        for observation in [Some(&no_room()), None] {
+            let early = decide(&session, observation, at(59));
             assert_eq!(early.state.status, SessionStatus::Pending);
             assert_eq!(early.state.next_check_at, Some(at(60)));
-            let late = decide(&session, look, at(60));
+            let late = decide(&session, observation, at(60));
             assert_eq!(
                 ending(&late),
                 (SessionStatus::Failed, Some(EndReason::LiveKitError)),
-                "{look:?}"
+                "{observation:?}"
             );
         }
     }
 
     #[test]
-    fn a_room_lost_before_anybody_came_is_opened_again_with_its_agent() {
+    fn room_lost_before_join_is_reopened_with_agent() {
         let session = started();
         let decision = decide(&session, Some(&no_room()), at(100));
         assert_eq!(decision.actions, [Action::OpenRoom]);
-        assert_eq!(decision.state.agent_wanted_since, Some(at(100)), "the clock begins anew");
+        assert_eq!(decision.state.agent_wanted_since, Some(at(100)), "the deadline starts again");
         assert_eq!(decision.state.last_dispatch_at, Some(at(100)));
         assert_eq!(decision.state.status, SessionStatus::Pending);
         assert_eq!(events(&decision), [TimelineEvent::AgentDispatched]);
     }
 
     #[test]
-    fn a_room_that_does_not_open_is_asked_for_until_it_is_there_and_told_of_once() {
+    fn missing_room_is_reopened_until_observed_with_one_timeline_event() {
         let missed = decide(&started(), Some(&no_room()), at(100));
         let session = Session { state: missed.state, ..started() };
         let again = decide(&session, Some(&no_room()), at(102));
         assert_eq!(again.actions, [Action::OpenRoom]);
-        assert_eq!(again.state.agent_wanted_since, Some(at(102)), "asked for with each");
+        assert_eq!(again.state.agent_wanted_since, Some(at(102)), "each call dispatches the agent");
         assert_eq!(events(&again), []);
         let session = Session { state: again.state, ..started() };
-        let there = decide(&session, Some(&room(&[]).listing(vec![])), at(104));
-        assert_eq!(there.state.room_missing_since, None);
+        let opened = decide(&session, Some(&room(&[]).with_dispatches(vec![])), at(104));
+        assert_eq!(opened.state.room_missing_since, None);
     }
 
     #[test]
-    fn a_room_that_is_opened_again_brings_no_agent_back_that_was_given_up() {
-        let mut session = with_agent_terms(started(), |agent| agent.required = false);
+    fn reopened_room_does_not_dispatch_unavailable_agent() {
+        let mut session = with_agent_policy(started(), |agent| agent.required = false);
         session.state.agent_status = AgentStatus::Unavailable;
         let decision = decide(&session, Some(&no_room()), at(100));
         assert_eq!(decision.actions, [Action::OpenRoom]);
@@ -236,19 +237,19 @@ mod rooms {
     }
 
     #[test]
-    fn a_room_told_to_be_finished_before_anybody_came_is_opened_again() {
+    fn room_finished_before_join_is_reopened() {
         let mut session = started();
         session.state.room_finished_at = Some(at(50));
         assert_eq!(decide(&session, Some(&no_room()), at(51)).actions, [Action::OpenRoom]);
     }
 
     #[test]
-    fn an_active_room_that_is_gone_has_the_reconnect_window_to_come_again() {
+    fn missing_active_room_ends_session_after_reconnect_window() {
         let session = active();
         let gone = decide(&session, Some(&no_room()), at(100));
         assert_eq!(gone.state.room_missing_since, Some(at(100)));
         assert_eq!((gone.state.status, gone.actions.len()), (SessionStatus::Active, 0));
-        assert!(gone.state.is_user_present(), "a room that is gone tells nothing of its users");
+        assert!(gone.state.is_user_present(), "a missing room does not mean that its user left");
         let missing = Session { state: gone.state, ..session };
 
         let back = decide(&missing, Some(&room(&[USER, AGENT])), at(159));
@@ -258,7 +259,7 @@ mod rooms {
     }
 
     #[test]
-    fn a_finished_room_ends_the_session_by_who_left_when() {
+    fn finished_room_ends_session_with_reason_by_departure_time() {
         for (left, reason) in [
             (None, EndReason::RoomClosed),
             (Some(at(142)), EndReason::UserLeft),
@@ -273,25 +274,25 @@ mod rooms {
     }
 
     #[test]
-    fn a_room_that_finished_and_is_there_again_goes_on() {
+    fn room_finished_is_ignored_if_room_exists_or_user_joined_later() {
         let mut session = active();
         session.state.room_finished_at = Some(at(200));
         let decision = decide(&session, Some(&room(&[USER, AGENT])), at(201));
         assert_unchanged(&session, &decision);
-        // And one that finished before the user came says nothing of this one.
+        // A room_finished before the user's join is about an earlier room.
         session.state.room_finished_at = Some(at(5));
         let decision = decide(&session, Some(&no_room()), at(201));
         assert_eq!(decision.state.status, SessionStatus::Active);
     }
 
     #[test]
-    fn without_webhooks_a_user_who_left_ends_it_all_the_same() {
+    fn observed_departure_ends_session_without_webhooks() {
         let session = active();
         let left = decide(&session, Some(&room(&[AGENT])), at(100));
         let session = Session { state: left.state, ..session };
         let over = decide(&session, Some(&no_room()), at(165));
         assert_eq!(ending(&over), (SessionStatus::Ended, Some(EndReason::UserLeft)));
-        // One that went before the user's time was up may come again.
+        // Before the reconnect window has passed, the user may return.
         let early = decide(&session, Some(&no_room()), at(157));
         assert_eq!(early.state.status, SessionStatus::Active);
     }
@@ -301,22 +302,22 @@ mod users {
     use super::*;
 
     #[test]
-    fn one_who_came_and_went_between_two_looks_has_joined() {
+    fn user_who_joined_and_left_between_observations_activates_session() {
         let mut session = started();
         session.state.user_joined_at = Some(at(20));
         session.state.user_left_at = Some(at(21));
         let decision = decide(&session, Some(&room(&[AGENT])), at(22));
         assert_eq!(decision.state.status, SessionStatus::Active);
-        assert_eq!(decision.state.started_at, Some(at(20)), "when they joined");
+        assert_eq!(decision.state.started_at, Some(at(20)), "the time of the join");
         assert_eq!(decision.state.end_by, Some(at(20 + 7200)));
-        // And though the room has closed behind them meanwhile.
+        // If the room has closed since then, the session becomes active and ends at once.
         session.state.room_finished_at = Some(at(81));
         let decision = decide(&session, Some(&no_room()), at(82));
         assert_eq!(ending(&decision), (SessionStatus::Ended, Some(EndReason::UserLeft)));
     }
 
     #[test]
-    fn joining_makes_it_active() {
+    fn join_activates_session() {
         let session = started();
         let decision = decide(&session, Some(&room(&[USER])), at(20));
         assert_eq!(decision.state.status, SessionStatus::Active);
@@ -327,48 +328,48 @@ mod users {
     }
 
     #[test]
-    fn somebody_else_is_not_the_user() {
+    fn other_participants_do_not_activate_session() {
         let session = started();
-        let mut look = room(&["recorder"]);
-        look.participants.push(participant("ben", ParticipantKind::User));
-        // An agent of the user's name is an agent.
-        look.participants.push(participant(USER, ParticipantKind::Other));
-        assert_unchanged(&session, &decide(&session, Some(&look), at(3)));
+        let mut observation = room(&["recorder"]);
+        observation.participants.push(participant("ben", ParticipantKind::User));
+        // Another kind of participant with the user's identity is not the user.
+        observation.participants.push(participant(USER, ParticipantKind::Other));
+        assert_unchanged(&session, &decide(&session, Some(&observation), at(3)));
     }
 
     #[test]
-    fn joining_on_join_is_when_the_agent_is_asked_for() {
+    fn on_join_agent_counts_as_dispatched_at_join() {
         let session = on_join(started());
         let decision = decide(&session, Some(&room(&[USER])), at(20));
         assert_eq!(decision.state.agent_status, AgentStatus::Dispatched);
         assert_eq!(decision.state.agent_wanted_since, Some(at(20)));
-        assert_eq!(decision.actions, [], "the token has asked for it");
+        assert_eq!(decision.actions, [], "the token dispatched the agent");
     }
 
     #[test]
-    fn what_the_token_asks_for_is_left_alone_before_its_user_is_shown() {
-        // The room is told of as soon as it is there, its user only once connected.
+    fn on_join_dispatch_is_kept_before_user_is_listed() {
+        // LiveKit reports the room when it opens, and the user only after they connected.
         let session = on_join(started());
-        let look = room(&[]).listing(vec![dispatch("AD_1", 1, &[])]);
-        let decision = decide(&session, Some(&look), at(20));
+        let observation = room(&[]).with_dispatches(vec![dispatch("AD_1", 1, &[])]);
+        let decision = decide(&session, Some(&observation), at(20));
         assert_eq!(decision.actions, []);
         assert_eq!(decision.state.agent_status, AgentStatus::Waiting);
     }
 
     #[test]
-    fn leaving_and_coming_again_are_facts() {
+    fn departure_and_rejoin_are_recorded() {
         let session = active();
         let left = decide(&session, Some(&room(&[AGENT])), at(50));
         assert_eq!(left.state.user_left_at, Some(at(50)));
         assert_eq!(events(&left), [TimelineEvent::UserLeft]);
         let session = Session { state: left.state, ..session };
         let back = decide(&session, Some(&room(&[USER, AGENT])), at(50));
-        assert!(back.state.is_user_present(), "of two moments at once the look decides");
+        assert!(back.state.is_user_present(), "the observation decides between equal times");
         assert_eq!(back.state.status, SessionStatus::Active);
     }
 
     #[test]
-    fn a_leaving_told_late_does_not_undo_what_is_seen() {
+    fn late_departure_webhook_does_not_override_observed_user() {
         let mut session = active();
         session.state.user_left_at = Some(at(60));
         let decision = decide(&session, Some(&room(&[USER, AGENT])), at(59));
@@ -376,7 +377,7 @@ mod users {
     }
 
     #[test]
-    fn nobody_by_join_by_and_it_expires() {
+    fn session_expires_if_user_is_absent_at_join_by() {
         let mut session = started();
         session.policy.agent = None;
         session.state.agent_status = AgentStatus::None;
@@ -384,25 +385,25 @@ mod users {
         assert_ne!(early.state.status, SessionStatus::Expired);
         let late = decide(&session, Some(&room(&[])), at(600));
         assert_eq!(ending(&late), (SessionStatus::Expired, Some(EndReason::JoinWindow)));
-        let just = decide(&session, Some(&room(&[USER])), at(600));
-        assert_eq!(just.state.status, SessionStatus::Active, "who is there has come in time");
-        let unseen = decide(&session, None, at(700));
-        assert_eq!(unseen.state.status, SessionStatus::Pending, "nobody has looked");
-        assert_eq!(unseen.state.next_check_at, Some(at(702)), "and somebody will, soon");
+        let in_time = decide(&session, Some(&room(&[USER])), at(600));
+        assert_eq!(in_time.state.status, SessionStatus::Active, "a present user joined in time");
+        let unobserved = decide(&session, None, at(700));
+        assert_eq!(unobserved.state.status, SessionStatus::Pending, "the observation failed");
+        assert_eq!(unobserved.state.next_check_at, Some(at(702)), "checked again soon");
     }
 
     #[test]
-    fn the_longest_session_is_announced_once_and_ends() {
+    fn max_duration_is_announced_once_and_ends_session() {
         let session = active();
         let end = 10 + 7200;
-        let look = room(&[USER, AGENT]);
-        assert_eq!(decide(&session, Some(&look), at(end - 31)).actions, []);
-        let told = decide(&session, Some(&look), at(end - 30));
-        assert_eq!(told.actions, [Action::AnnounceEnd]);
-        let session = Session { state: told.state, ..session };
-        assert_eq!(decide(&session, Some(&look), at(end - 29)).actions, []);
-        for look in [Some(&look), None] {
-            let over = decide(&session, look, at(end));
+        let observation = room(&[USER, AGENT]);
+        assert_eq!(decide(&session, Some(&observation), at(end - 31)).actions, []);
+        let notice = decide(&session, Some(&observation), at(end - 30));
+        assert_eq!(notice.actions, [Action::AnnounceEnd]);
+        let session = Session { state: notice.state, ..session };
+        assert_eq!(decide(&session, Some(&observation), at(end - 29)).actions, []);
+        for observation in [Some(&observation), None] {
+            let over = decide(&session, observation, at(end));
             assert_eq!(ending(&over), (SessionStatus::Ended, Some(EndReason::MaxDuration)));
         }
     }
@@ -411,389 +412,410 @@ mod users {
 mod agents {
     use super::*;
 
-    #[allow(clippy::needless_pass_by_value, reason = "a look is made for one decision")]
-    fn wanted_at(session: &Session, look: Observation, now: i64) -> Decision {
-        decide(session, Some(&look), at(now))
+    #[expect(clippy::needless_pass_by_value, reason = "each call creates its observation")]
+    fn decide_at(session: &Session, observation: Observation, now: i64) -> Decision {
+        decide(session, Some(&observation), at(now))
     }
 
     #[test]
-    fn one_that_is_there_and_connected_is_ready() {
+    fn connected_agent_is_ready() {
         let session = started();
-        let decision = wanted_at(&session, room(&[AGENT]), 3);
+        let decision = decide_at(&session, room(&[AGENT]), 3);
         assert_eq!(decision.state.agent_status, AgentStatus::Ready);
         assert_eq!(decision.state.agent_identity.as_deref(), Some(AGENT));
         assert_eq!(events(&decision), [TimelineEvent::AgentJoined]);
         let mut joining = room(&[AGENT]);
         joining.participants[0].is_active = false;
-        let decision = wanted_at(&session, joining, 3);
-        assert_eq!(decision.state.agent_status, AgentStatus::Dispatched, "it is not there yet");
+        let decision = decide_at(&session, joining, 3);
+        assert_eq!(
+            decision.state.agent_status,
+            AgentStatus::Dispatched,
+            "the agent is still joining"
+        );
     }
 
     #[test]
-    fn a_template_without_agent_wants_none() {
+    fn session_without_agent_ignores_agents() {
         let mut session = started();
         session.policy.agent = None;
         session.state.agent_status = AgentStatus::None;
-        let decision = wanted_at(&session, room(&[AGENT]).listing(vec![]), 100);
+        let decision = decide_at(&session, room(&[AGENT]).with_dispatches(vec![]), 100);
         assert_unchanged(&session, &decision);
     }
 
     #[test]
-    fn a_job_that_was_taken_is_left_alone_however_slow() {
+    fn accepted_dispatch_is_kept_until_deadline() {
         let session = started();
         for jobs in [&[(true, "")][..], &[(true, AGENT)], &[(false, ""), (true, "")]] {
-            let look = room(&[]).listing(vec![dispatch("AD_1", 1, jobs)]);
-            let decision = wanted_at(&session, look, 29);
+            let observation = room(&[]).with_dispatches(vec![dispatch("AD_1", 1, jobs)]);
+            let decision = decide_at(&session, observation, 29);
             assert_unchanged(&session, &decision);
-            assert_eq!(decision.state.next_check_at, Some(at(30)), "its deadline");
+            assert_eq!(decision.state.next_check_at, Some(at(30)), "the agent's deadline");
         }
     }
 
     #[test]
-    fn one_that_nobody_took_is_asked_for_again_after_six_seconds() {
+    fn lost_dispatch_is_repeated_after_six_seconds() {
         let session = started();
         for listed in
             [vec![], vec![dispatch("AD_1", 1, &[])], vec![dispatch("AD_1", 1, &[(false, "")])]]
         {
-            let deleted: Vec<_> = listed.iter().map(|one| delete(&one.id)).collect();
-            let look = room(&[]).listing(listed);
-            let early = wanted_at(&session, look.clone(), 5);
+            let deleted: Vec<_> = listed.iter().map(|dispatch| delete(&dispatch.id)).collect();
+            let observation = room(&[]).with_dispatches(listed);
+            let early = decide_at(&session, observation.clone(), 5);
             assert_unchanged(&session, &early);
-            assert_eq!(early.state.next_check_at, Some(at(6)), "and no later");
-            let decision = wanted_at(&session, look, 6);
+            assert_eq!(early.state.next_check_at, Some(at(6)), "when the dispatch counts as lost");
+            let decision = decide_at(&session, observation, 6);
             assert_eq!(decision.actions, [deleted, vec![Action::Dispatch]].concat());
             assert_eq!(decision.state.last_dispatch_at, Some(at(6)));
-            assert_eq!(decision.state.agent_wanted_since, Some(at(0)), "the deadline stays");
+            assert_eq!(
+                decision.state.agent_wanted_since,
+                Some(at(0)),
+                "the deadline does not move"
+            );
             assert_eq!(events(&decision), [TimelineEvent::AgentDispatched]);
         }
     }
 
     #[test]
-    fn nothing_is_asked_for_by_a_look_that_did_not_list() {
+    fn agent_is_not_dispatched_without_dispatch_list() {
         let session = started();
-        assert_unchanged(&session, &wanted_at(&session, room(&[]), 20));
+        assert_unchanged(&session, &decide_at(&session, room(&[]), 20));
         assert_unchanged(&session, &decide(&session, None, at(40)));
     }
 
     #[test]
-    fn a_required_one_that_does_not_come_fails_the_session() {
+    fn missing_required_agent_fails_session_at_deadline() {
         let session = started();
-        let decision = wanted_at(&session, room(&[]).listing(vec![]), 30);
+        let decision = decide_at(&session, room(&[]).with_dispatches(vec![]), 30);
         assert_eq!(ending(&decision), (SessionStatus::Failed, Some(EndReason::AgentUnavailable)));
         assert_eq!(decision.state.agent_status, AgentStatus::Unavailable);
-        let told = events(&decision);
-        assert_eq!(told, [TimelineEvent::AgentUnavailable, TimelineEvent::Failed]);
+        let expected = [TimelineEvent::AgentUnavailable, TimelineEvent::Failed];
+        assert_eq!(events(&decision), expected);
     }
 
     #[test]
-    fn one_that_is_not_required_is_given_up_for_good() {
-        let session = with_agent_terms(started(), |agent| agent.required = false);
-        let late = room(&[]).listing(vec![dispatch("AD_1", 1, &[(true, "")])]);
-        let decision = wanted_at(&session, late, 30);
+    fn missing_optional_agent_becomes_unavailable_for_good() {
+        let session = with_agent_policy(started(), |agent| agent.required = false);
+        let late = room(&[]).with_dispatches(vec![dispatch("AD_1", 1, &[(true, "")])]);
+        let decision = decide_at(&session, late, 30);
         assert_eq!(decision.state.agent_status, AgentStatus::Unavailable);
         assert_eq!(decision.state.status, SessionStatus::Pending);
         assert_eq!(decision.actions, [delete("AD_1")]);
         let session = Session { state: decision.state, ..session };
-        assert_unchanged(&session, &wanted_at(&session, room(&[AGENT]).listing(vec![]), 40));
+        assert_unchanged(
+            &session,
+            &decide_at(&session, room(&[AGENT]).with_dispatches(vec![]), 40),
+        );
     }
 
     #[test]
-    fn one_that_was_given_up_is_taken_back_until_that_is_seen() {
-        let mut session = with_agent_terms(active(), |agent| agent.required = false);
+    fn dispatches_of_unavailable_agent_are_deleted_until_gone() {
+        let mut session = with_agent_policy(active(), |agent| agent.required = false);
         session.state.agent_status = AgentStatus::Unavailable;
-        let taken = vec![dispatch("AD_1", 1, &[(true, "")])];
-        let decision = wanted_at(&session, room(&[USER]).listing(taken), 60);
-        assert_eq!(decision.actions, [delete("AD_1")], "deleting it had failed");
+        let accepted = vec![dispatch("AD_1", 1, &[(true, "")])];
+        let decision = decide_at(&session, room(&[USER]).with_dispatches(accepted), 60);
+        assert_eq!(decision.actions, [delete("AD_1")], "deleted again after a failure");
         assert_eq!(decision.state.agent_status, AgentStatus::Unavailable);
         let joined = vec![dispatch("AD_1", 1, &[(true, AGENT)])];
-        let decision = wanted_at(&session, room(&[USER, AGENT]).listing(joined), 60);
+        let decision = decide_at(&session, room(&[USER, AGENT]).with_dispatches(joined), 60);
         assert_eq!(decision.actions, [delete("AD_1")]);
     }
 
     #[test]
-    fn of_two_that_were_taken_one_is_kept() {
+    fn one_of_two_accepted_dispatches_is_kept() {
         let session = started();
         let two = |older: &str, younger: &str| {
             vec![dispatch("AD_y", 2, &[(true, younger)]), dispatch("AD_o", 1, &[(true, older)])]
         };
-        let booting = wanted_at(&session, room(&[]).listing(two("", "")), 8);
-        assert_eq!(booting.actions, [delete("AD_y")], "the older");
-        let one_there = room(&["agent-AJ_2"]).listing(two("agent-AJ_1", "agent-AJ_2"));
-        let decision = wanted_at(&session, one_there, 8);
-        assert_eq!(decision.actions, [delete("AD_o")], "the one whose agent is there");
-        let both = room(&["agent-AJ_1", "agent-AJ_2"]).listing(two("agent-AJ_1", "agent-AJ_2"));
-        let decision = wanted_at(&session, both, 8);
+        let booting = decide_at(&session, room(&[]).with_dispatches(two("", "")), 8);
+        assert_eq!(booting.actions, [delete("AD_y")], "the older dispatch is kept");
+        let one_joined = room(&["agent-AJ_2"]).with_dispatches(two("agent-AJ_1", "agent-AJ_2"));
+        let decision = decide_at(&session, one_joined, 8);
+        assert_eq!(decision.actions, [delete("AD_o")], "the dispatch of the present agent is kept");
+        let both =
+            room(&["agent-AJ_1", "agent-AJ_2"]).with_dispatches(two("agent-AJ_1", "agent-AJ_2"));
+        let decision = decide_at(&session, both, 8);
         assert_eq!(decision.actions.len(), 1, "{:?}", decision.actions);
     }
 
     #[test]
-    fn of_two_agents_the_one_that_can_be_taken_back_goes() {
-        // A room that LiveKit opened again, its node or itself having died, asks for its agent again,
-        // and the one that was in it comes back, too.
-        let back = room(&[USER, AGENT, "agent-AJ_2"]);
-        let look = back.listing(vec![dispatch("AD_2", 2, &[(true, "agent-AJ_2")])]);
+    fn agent_with_listed_dispatch_is_removed_if_two_are_present() {
+        // When LiveKit re-opens a room after its node died or LiveKit restarted, it dispatches the
+        // agent again, and the previous agent also returns.
+        let crowded = room(&[USER, AGENT, "agent-AJ_2"]);
+        let observation =
+            crowded.with_dispatches(vec![dispatch("AD_2", 2, &[(true, "agent-AJ_2")])]);
         let session = active();
-        let decision = wanted_at(&session, look.clone(), 100);
+        let decision = decide_at(&session, observation.clone(), 100);
         assert_eq!(decision.actions, [delete("AD_2")]);
         assert_eq!(decision.state, State { next_check_at: Some(at(102)), ..session.state });
-        // The other way round, when the new one was there first.
+        // The same if the new agent was observed first.
         let mut session = active();
         session.state.agent_identity = Some("agent-AJ_2".to_owned());
-        let decision = wanted_at(&session, look, 100);
+        let decision = decide_at(&session, observation, 100);
         assert_eq!(decision.actions, [delete("AD_2")]);
-        assert_eq!(decision.state.agent_identity.as_deref(), Some(AGENT), "the one that stays");
+        assert_eq!(
+            decision.state.agent_identity.as_deref(),
+            Some(AGENT),
+            "the unlisted agent stays"
+        );
     }
 
     #[test]
-    fn what_brought_a_second_agent_is_taken_back_before_its_job_is_shown() {
+    fn dispatch_of_second_agent_is_deleted_before_its_job_is_listed() {
         let crowded = room(&[USER, AGENT, "agent-AJ_2"]);
-        let look = crowded.listing(vec![dispatch("AD_2", 2, &[])]);
+        let observation = crowded.with_dispatches(vec![dispatch("AD_2", 2, &[])]);
         let mut session = active();
         session.state.last_dispatch_at = Some(at(94));
-        let decision = wanted_at(&session, look.clone(), 100);
+        let decision = decide_at(&session, observation.clone(), 100);
         assert_eq!(decision.actions, [delete("AD_2")]);
         assert_eq!(decision.state.agent_identity.as_deref(), Some(AGENT));
-        // One that was asked for just now may be what brought either of them.
+        // A dispatch of the last six seconds may have brought either agent.
         session.state.last_dispatch_at = Some(at(95));
-        assert_eq!(wanted_at(&session, look, 100).actions, []);
+        assert_eq!(decide_at(&session, observation, 100).actions, []);
     }
 
     #[test]
-    fn somebody_elses_agent_is_not_the_one_that_is_wanted() {
-        let others =
+    fn foreign_agent_does_not_become_ready() {
+        let foreign =
             Dispatch { owner: DispatchOwner::Other, ..dispatch("AD_2", 2, &[(true, AGENT)]) };
-        let look = room(&[AGENT]).listing(vec![dispatch("AD_1", 1, &[]), others]);
-        let decision = wanted_at(&started(), look, 4);
+        let observation = room(&[AGENT]).with_dispatches(vec![dispatch("AD_1", 1, &[]), foreign]);
+        let decision = decide_at(&started(), observation, 4);
         assert_eq!(decision.state.agent_status, AgentStatus::Dispatched);
-        assert_eq!(decision.actions, [], "and it is left alone");
+        assert_eq!(decision.actions, [], "the foreign dispatch is kept");
     }
 
     #[test]
-    fn one_that_livekit_asked_for_of_itself_is_taken_back() {
+    fn unnamed_dispatch_is_deleted() {
         let unnamed = Dispatch { owner: DispatchOwner::Unnamed, ..dispatch("AD_2", 2, &[]) };
-        let look =
-            room(&[USER, AGENT]).listing(vec![dispatch("AD_1", 1, &[(true, AGENT)]), unnamed]);
-        let decision = wanted_at(&active(), look, 100);
+        let observation = room(&[USER, AGENT])
+            .with_dispatches(vec![dispatch("AD_1", 1, &[(true, AGENT)]), unnamed]);
+        let decision = decide_at(&active(), observation, 100);
         assert_eq!(decision.actions, [delete("AD_2")]);
         assert_eq!(decision.state.agent_status, AgentStatus::Ready);
     }
 
     #[test]
-    fn an_agent_that_may_be_somebody_elses_takes_the_place_of_none() {
-        // Somebody has asked for a second one under another name, and it is there before its job.
+    fn possibly_foreign_agent_does_not_replace_session_agent() {
+        // The agent of a foreign dispatch has joined, and LiveKit does not list its job yet.
         for owner in [DispatchOwner::Other, DispatchOwner::Unnamed] {
-            let others = Dispatch { owner, ..dispatch("AD_2", 2, &[]) };
-            let listed = vec![dispatch("AD_1", 1, &[(true, AGENT)]), others];
-            for here in [[USER, AGENT, "agent-AJ_2"], [USER, "agent-AJ_2", AGENT]] {
+            let foreign = Dispatch { owner, ..dispatch("AD_2", 2, &[]) };
+            let listed = vec![dispatch("AD_1", 1, &[(true, AGENT)]), foreign];
+            for present in [[USER, AGENT, "agent-AJ_2"], [USER, "agent-AJ_2", AGENT]] {
                 for session in [active(), started()] {
-                    let decision = wanted_at(&session, room(&here).listing(listed.clone()), 12);
+                    let decision =
+                        decide_at(&session, room(&present).with_dispatches(listed.clone()), 12);
                     assert!(!decision.actions.contains(&delete("AD_1")), "{owner:?}");
                     assert_eq!(decision.state.agent_identity.as_deref(), Some(AGENT));
                 }
             }
-            let alone = room(&["agent-AJ_2"]).listing(listed);
-            let decision = wanted_at(&started(), alone, 4);
+            let alone = room(&["agent-AJ_2"]).with_dispatches(listed);
+            let decision = decide_at(&started(), alone, 4);
             assert_eq!(decision.state.agent_status, AgentStatus::Dispatched, "{owner:?}");
         }
     }
 
     #[test]
-    fn somebody_elses_agent_that_hangs_up_ends_nothing() {
-        let mut session = with_agent_terms(started(), |agent| agent.on_hangup = OnAgentHangup::End);
+    fn foreign_agent_hangup_keeps_session_open() {
+        let mut session =
+            with_agent_policy(started(), |agent| agent.on_hangup = OnAgentHangup::End);
         session.state.agent_left_at = Some(at(4));
         session.state.agent_left_identity = Some("agent-AJ_2".to_owned());
         session.state.agent_left_reason = Some(CLIENT_INITIATED.to_owned());
-        let others = Dispatch {
+        let foreign = Dispatch {
             owner: DispatchOwner::Other,
             ..dispatch("AD_2", 2, &[(true, "agent-AJ_2")])
         };
-        let ours = dispatch("AD_1", 1, &[(true, "")]);
-        let decision = wanted_at(&session, room(&[USER]).listing(vec![ours, others]), 5);
+        let own = dispatch("AD_1", 1, &[(true, "")]);
+        let decision = decide_at(&session, room(&[USER]).with_dispatches(vec![own, foreign]), 5);
         assert_eq!(decision.state.agent_status, AgentStatus::Dispatched);
         assert_eq!(decision.state.status, SessionStatus::Active);
         assert_eq!(decision.actions, []);
     }
 
     #[test]
-    fn an_agent_whose_job_is_not_shown_yet_keeps_its_dispatch() {
+    fn single_agent_keeps_its_dispatch_whatever_job_is_listed() {
         let session = active();
         for jobs in [&[][..], &[(true, "")], &[(true, AGENT)], &[(true, "agent-AJ_9")]] {
-            let look = room(&[USER, AGENT]).listing(vec![dispatch("AD_1", 1, jobs)]);
-            assert_unchanged(&session, &wanted_at(&session, look, 100));
+            let observation = room(&[USER, AGENT]).with_dispatches(vec![dispatch("AD_1", 1, jobs)]);
+            assert_unchanged(&session, &decide_at(&session, observation, 100));
         }
     }
 
     #[test]
-    fn an_agent_that_was_only_missed_and_is_there_again_is_there() {
+    fn agent_missed_by_one_observation_has_not_left() {
         let session = active();
-        let missed = wanted_at(&session, room(&[USER]).listing(vec![]), 100);
+        let missed = decide_at(&session, room(&[USER]).with_dispatches(vec![]), 100);
         let session = Session { state: missed.state, ..session };
-        let back = wanted_at(&session, room(&[USER, AGENT]).listing(vec![]), 101);
+        let back = decide_at(&session, room(&[USER, AGENT]).with_dispatches(vec![]), 101);
         assert_eq!(back.state.agent_status, AgentStatus::Ready);
-        assert_eq!(back.state.agent_left_at, None, "it has not left");
+        assert_eq!(back.state.agent_left_at, None, "the agent has not left");
         let again = Session { state: back.state, ..session };
-        let look = room(&[USER, AGENT]).listing(vec![]);
-        assert_unchanged(&again, &wanted_at(&again, look, 140));
+        let observation = room(&[USER, AGENT]).with_dispatches(vec![]);
+        assert_unchanged(&again, &decide_at(&again, observation, 140));
     }
 
-    /// The agent is gone: what the first look shows, and what two seconds later.
-    fn gone(mut session: Session, reason: Option<&str>) -> (Session, Decision) {
+    /// Removes the agent from the room, and decides at the first observation without it and, after
+    /// the departure was reported with `reason`, two seconds later.
+    fn lose_agent(mut session: Session, reason: Option<&str>) -> (Session, Decision) {
         session.state.agent_left_reason = None;
-        let first = wanted_at(&session, room(&[USER]), 100);
+        let first = decide_at(&session, room(&[USER]), 100);
         assert_eq!(first.state.agent_left_at, Some(at(100)));
         assert_eq!(first.state.next_check_at, Some(at(102)));
-        assert_eq!(first.state.agent_status, AgentStatus::Ready, "its webhook may be under way");
+        assert_eq!(first.state.agent_status, AgentStatus::Ready, "the webhook may still arrive");
         let mut session = Session { state: first.state, ..session };
         session.state.agent_left_reason = reason.map(str::to_owned);
-        let look = room(&[USER]).listing(vec![dispatch("AD_1", 1, &[(true, AGENT)])]);
-        let second = wanted_at(&session, look, 102);
+        let observation =
+            room(&[USER]).with_dispatches(vec![dispatch("AD_1", 1, &[(true, AGENT)])]);
+        let second = decide_at(&session, observation, 102);
         (session, second)
     }
 
     #[test]
-    fn one_that_died_is_replaced_with_a_deadline_of_its_own() {
+    fn crashed_agent_is_replaced_with_new_deadline() {
         for reason in [None, Some("CONNECTION_TIMEOUT"), Some("PARTICIPANT_REMOVED")] {
-            let (_, decision) = gone(active(), reason);
+            let (_, decision) = lose_agent(active(), reason);
             assert_eq!(decision.state.agent_status, AgentStatus::Dispatched, "{reason:?}");
             assert_eq!(decision.state.agent_wanted_since, Some(at(102)));
             assert_eq!(
                 decision.actions,
                 [delete("AD_1"), Action::Dispatch],
-                "its job runs for ever"
+                "the old job is listed as running"
             );
         }
     }
 
     #[test]
-    fn one_that_hung_up_is_left_and_the_template_says_what_then() {
-        let (_, kept) = gone(active(), Some(CLIENT_INITIATED));
+    fn agent_hangup_follows_on_agent_hangup_setting() {
+        let (_, kept) = lose_agent(active(), Some(CLIENT_INITIATED));
         assert_eq!(kept.state.agent_status, AgentStatus::Left);
         assert_eq!(kept.state.status, SessionStatus::Active);
-        let ends = with_agent_terms(active(), |agent| agent.on_hangup = OnAgentHangup::End);
-        let (_, ended) = gone(ends, Some(CLIENT_INITIATED));
+        let ends = with_agent_policy(active(), |agent| agent.on_hangup = OnAgentHangup::End);
+        let (_, ended) = lose_agent(ends, Some(CLIENT_INITIATED));
         assert_eq!(ending(&ended), (SessionStatus::Ended, Some(EndReason::AgentLeft)));
     }
 
     #[test]
-    fn one_that_hangs_up_on_nobody_ends_nothing() {
-        let mut session = with_agent_terms(active(), |agent| agent.on_hangup = OnAgentHangup::End);
+    fn agent_hangup_without_user_keeps_session_open() {
+        let mut session = with_agent_policy(active(), |agent| agent.on_hangup = OnAgentHangup::End);
         session.state.user_left_at = Some(at(50));
         session.state.agent_left_at = Some(at(51));
         session.state.agent_left_identity = Some(AGENT.to_owned());
         session.state.agent_left_reason = Some(CLIENT_INITIATED.to_owned());
-        let decision = wanted_at(&session, room(&[]), 52);
+        let decision = decide_at(&session, room(&[]), 52);
         assert_eq!(decision.state.agent_status, AgentStatus::Left);
         assert_eq!(decision.state.status, SessionStatus::Active);
     }
 
     #[test]
-    fn one_that_came_and_hung_up_between_two_looks_is_left() {
+    fn agent_hangup_between_observations_is_recorded() {
         let mut session = started();
         session.state.agent_left_at = Some(at(2));
         session.state.agent_left_identity = Some(AGENT.to_owned());
         session.state.agent_left_reason = Some(CLIENT_INITIATED.to_owned());
-        let decision = wanted_at(&session, room(&[]).listing(vec![]), 4);
+        let decision = decide_at(&session, room(&[]).with_dispatches(vec![]), 4);
         assert_eq!(decision.state.agent_status, AgentStatus::Left);
         assert_eq!(decision.actions, []);
     }
 
     #[test]
-    fn one_that_left_behind_its_user_comes_back_with_them() {
-        // A reload: the user is out for a moment, and the agent closes behind them.
-        for end in [OnAgentHangup::Keep, OnAgentHangup::End] {
-            let mut session = with_agent_terms(active(), |agent| agent.on_hangup = end);
+    fn agent_that_left_with_user_is_requested_when_user_returns() {
+        // When the user reloads the page, the agent hangs up after the user left.
+        for on_hangup in [OnAgentHangup::Keep, OnAgentHangup::End] {
+            let mut session = with_agent_policy(active(), |agent| agent.on_hangup = on_hangup);
             session.state.user_left_at = Some(at(100));
             session.state.user_joined_at = Some(at(101));
             session.state.agent_left_at = Some(at(102));
             session.state.agent_left_identity = Some(AGENT.to_owned());
             session.state.agent_left_reason = Some(CLIENT_INITIATED.to_owned());
-            let decision = wanted_at(&session, room(&[USER]).listing(vec![]), 102);
+            let decision = decide_at(&session, room(&[USER]).with_dispatches(vec![]), 102);
             assert_eq!(decision.state.agent_status, AgentStatus::Dispatched);
             assert_eq!(decision.actions, [Action::Dispatch]);
         }
     }
 
     #[test]
-    fn one_that_left_in_the_same_moment_as_its_user_left_behind_them() {
-        let mut session = with_agent_terms(active(), |agent| agent.on_hangup = OnAgentHangup::End);
+    fn agent_hangup_at_user_departure_keeps_session_open() {
+        let mut session = with_agent_policy(active(), |agent| agent.on_hangup = OnAgentHangup::End);
         session.state.user_left_at = Some(at(100));
         session.state.agent_left_at = Some(at(100));
         session.state.agent_left_identity = Some(AGENT.to_owned());
         session.state.agent_left_reason = Some(CLIENT_INITIATED.to_owned());
-        let decision = wanted_at(&session, room(&[]), 101);
+        let decision = decide_at(&session, room(&[]), 101);
         assert_eq!(decision.state.agent_status, AgentStatus::Left);
-        assert_eq!(decision.state.status, SessionStatus::Active, "the user has their window");
+        assert_eq!(decision.state.status, SessionStatus::Active, "the reconnect window is open");
     }
 
     #[test]
-    fn where_the_one_that_stays_is_listed_no_old_dispatch_is_left() {
+    fn old_dispatches_are_deleted_if_current_agent_is_listed() {
         let mut session = active();
         session.state.agent_identity = Some("agent-AJ_2".to_owned());
         session.state.agent_left_identity = Some(AGENT.to_owned());
         session.state.agent_left_reason = Some("CONNECTION_TIMEOUT".to_owned());
-        let look = room(&[USER, "agent-AJ_2"]).listing(vec![
+        let observation = room(&[USER, "agent-AJ_2"]).with_dispatches(vec![
             dispatch("AD_1", 1, &[(true, AGENT)]),
             dispatch("AD_2", 2, &[(true, "agent-AJ_2")]),
         ]);
-        assert_eq!(wanted_at(&session, look, 100).actions, [delete("AD_1")]);
+        assert_eq!(decide_at(&session, observation, 100).actions, [delete("AD_1")]);
     }
 
     #[test]
-    fn one_whose_leaving_was_told_is_not_there_though_it_is_shown() {
+    fn agent_with_reported_departure_is_ignored_if_still_listed() {
         let mut session = active();
         session.state.agent_left_at = Some(at(99));
         session.state.agent_left_identity = Some(AGENT.to_owned());
         session.state.agent_left_reason = Some(CLIENT_INITIATED.to_owned());
-        let decision = wanted_at(&session, room(&[USER, AGENT]), 100);
+        let decision = decide_at(&session, room(&[USER, AGENT]), 100);
         assert_eq!(decision.state.agent_status, AgentStatus::Left);
     }
 
     #[test]
-    fn one_that_was_lost_waits_for_a_user_who_is_out() {
+    fn lost_agent_is_not_replaced_until_user_rejoins() {
         let mut session = active();
         session.state.user_left_at = Some(at(90));
-        let first = wanted_at(&session, room(&[]), 100);
+        let first = decide_at(&session, room(&[]), 100);
         let session = Session { state: first.state, ..session };
-        let look = room(&[]).listing(vec![dispatch("AD_1", 1, &[(true, AGENT)])]);
-        let second = wanted_at(&session, look, 102);
+        let observation = room(&[]).with_dispatches(vec![dispatch("AD_1", 1, &[(true, AGENT)])]);
+        let second = decide_at(&session, observation, 102);
         assert_eq!(second.state.agent_status, AgentStatus::Waiting);
         assert_eq!(second.actions, [delete("AD_1")]);
         let session = Session { state: second.state, ..session };
-        let back = wanted_at(&session, room(&[USER]).listing(vec![]), 110);
+        let back = decide_at(&session, room(&[USER]).with_dispatches(vec![]), 110);
         assert_eq!(back.state.agent_status, AgentStatus::Dispatched);
         assert_eq!(back.actions, [Action::Dispatch]);
     }
 
     #[test]
-    fn a_user_who_comes_again_brings_one_back_that_had_hung_up() {
-        let (session, left) = gone(active(), Some(CLIENT_INITIATED));
+    fn rejoining_user_requests_agent_that_hung_up() {
+        let (session, left) = lose_agent(active(), Some(CLIENT_INITIATED));
         let session = Session { state: left.state, ..session };
-        assert_unchanged(&session, &wanted_at(&session, room(&[USER]), 110));
-        let out = wanted_at(&session, room(&[]), 120);
+        assert_unchanged(&session, &decide_at(&session, room(&[USER]), 110));
+        let out = decide_at(&session, room(&[]), 120);
         let session = Session { state: out.state, ..session };
         let old = vec![dispatch("AD_1", 1, &[(true, AGENT)])];
-        let back = wanted_at(&session, room(&[USER]).listing(old), 130);
+        let back = decide_at(&session, room(&[USER]).with_dispatches(old), 130);
         assert_eq!(back.state.agent_status, AgentStatus::Dispatched);
         assert_eq!(back.state.agent_wanted_since, Some(at(130)));
         assert_eq!(back.actions, [delete("AD_1"), Action::Dispatch]);
     }
 
     #[test]
-    fn one_that_died_before_anybody_came_is_replaced() {
+    fn agent_crashed_before_join_is_replaced() {
         let mut session = started();
         session.state.agent_status = AgentStatus::Ready;
         session.state.agent_identity = Some(AGENT.to_owned());
-        let first = wanted_at(&session, room(&[]), 100);
+        let first = decide_at(&session, room(&[]), 100);
         let session = Session { state: first.state, ..session };
-        let second = wanted_at(&session, room(&[]).listing(vec![]), 102);
+        let second = decide_at(&session, room(&[]).with_dispatches(vec![]), 102);
         assert_eq!(second.actions, [Action::Dispatch]);
     }
 }
 
-mod over {
+mod closed {
     use super::*;
 
-    fn over() -> Session {
+    fn ended() -> Session {
         let mut session = active();
         session.state.status = SessionStatus::Ended;
         session.state.end_reason = Some(EndReason::Requested);
@@ -802,8 +824,8 @@ mod over {
     }
 
     #[test]
-    fn the_room_is_deleted_until_it_is_seen_to_be_gone() {
-        let session = over();
+    fn room_is_deleted_until_observed_as_gone() {
+        let session = ended();
         for now in [100, 102, 500] {
             let decision = decide(&session, Some(&room(&[USER])), at(now));
             assert_eq!(decision.actions, [Action::DeleteRoom]);
@@ -814,29 +836,29 @@ mod over {
     }
 
     #[test]
-    fn once_gone_it_is_looked_at_when_no_token_is_left() {
+    fn deleted_room_is_checked_until_last_token_expires() {
         for (token_expiry, last) in [(at(3600), at(3660)), (at(200), at(110 + 660))] {
-            let session = Session { token_expiry, ..over() };
+            let session = Session { token_expiry, ..ended() };
             let gone = decide(&session, Some(&no_room()), at(110));
             assert_eq!(gone.state.room_gone_at, Some(at(110)));
-            assert_eq!(gone.state.next_check_at, Some(at(125)), "a job that was under way");
+            assert_eq!(gone.state.next_check_at, Some(at(125)), "a late job");
             let session = Session { state: gone.state, ..session };
             let still_gone = decide(&session, Some(&no_room()), at(125));
             assert_eq!(still_gone.state.next_check_at, Some(last));
             let session = Session { state: still_gone.state, ..session };
             let done = decide(&session, Some(&no_room()), last);
-            assert_eq!(done.state.next_check_at, None, "nothing is left to see");
+            assert_eq!(done.state.next_check_at, None, "no token can open the room");
             let again = decide(&session, Some(&room(&[USER])), last);
             assert_eq!(
                 (again.actions.len(), again.state.room_gone_at),
                 (1, None),
-                "a token brought it back"
+                "the room was re-created"
             );
         }
     }
 }
 
-/// Something that becomes known of a session.
+/// A fact about a session.
 #[derive(Debug, Clone)]
 enum Fact {
     RoomFinished(i64),
@@ -845,8 +867,8 @@ enum Fact {
     AgentLeft(i64, Option<&'static str>),
 }
 
-/// As it is written down: each the latest of its kind.
-fn learn(state: &mut State, fact: &Fact) {
+/// Records a fact as the store does: the latest of its kind.
+fn record(state: &mut State, fact: &Fact) {
     match fact {
         Fact::RoomFinished(s) => state.room_finished_at = state.room_finished_at.max(Some(at(*s))),
         Fact::UserJoined(s) => state.user_joined_at = state.user_joined_at.max(Some(at(*s))),
@@ -874,67 +896,81 @@ fn fact() -> impl Strategy<Value = Fact> {
     ]
 }
 
-fn look() -> impl Strategy<Value = Option<Observation>> {
+fn any_observation() -> impl Strategy<Value = Option<Observation>> {
     let job = (any::<bool>(), prop_oneof![Just(""), Just(AGENT), Just("agent-AJ_2")]);
-    let owner = prop_oneof![8 => Just(DispatchOwner::Session), 1 => Just(DispatchOwner::Unnamed), 1 => Just(DispatchOwner::Other)];
+    let owner = prop_oneof![
+        8 => Just(DispatchOwner::Session),
+        1 => Just(DispatchOwner::Unnamed),
+        1 => Just(DispatchOwner::Other),
+    ];
     let dispatches = prop::collection::vec((owner, prop::collection::vec(job, 0..3)), 0..3);
-    let here = prop::sample::subsequence(vec![USER, AGENT, "agent-AJ_2", "recorder"], 0..=4);
-    let some =
-        (any::<bool>(), here, prop::option::of(dispatches)).prop_map(|(there, here, listed)| {
-            let mut look = if there { room(&here) } else { no_room() };
-            look.dispatches = listed.map(|listed| {
+    let present = prop::sample::subsequence(vec![USER, AGENT, "agent-AJ_2", "recorder"], 0..=4);
+    let some = (any::<bool>(), present, prop::option::of(dispatches)).prop_map(
+        |(has_room, present, listed)| {
+            let mut observation = if has_room { room(&present) } else { no_room() };
+            observation.dispatches = listed.map(|listed| {
                 let numbered = listed.into_iter().zip(0_i64..);
-                let one = |((owner, jobs), n)| {
+                let number = |((owner, jobs), n)| {
                     let jobs: Vec<(bool, &str)> = jobs;
                     Dispatch { owner, ..dispatch(&format!("AD_{n}"), n, &jobs) }
                 };
-                numbered.map(one).collect()
+                numbered.map(number).collect()
             });
-            look
-        });
+            observation
+        },
+    );
     prop::option::weighted(0.9, some)
 }
 
 fn any_session() -> impl Strategy<Value = Session> {
     let required = any::<bool>();
-    let end = any::<bool>();
-    (prop_oneof![Just(started()), Just(active()), Just(on_join(started()))], required, end)
-        .prop_map(|(session, required, end)| {
-            with_agent_terms(session, |agent| {
+    let ends_on_hangup = any::<bool>();
+    (
+        prop_oneof![Just(started()), Just(active()), Just(on_join(started()))],
+        required,
+        ends_on_hangup,
+    )
+        .prop_map(|(session, required, ends_on_hangup)| {
+            with_agent_policy(session, |agent| {
                 agent.required = required;
-                agent.on_hangup = if end { OnAgentHangup::End } else { OnAgentHangup::Keep };
+                agent.on_hangup =
+                    if ends_on_hangup { OnAgentHangup::End } else { OnAgentHangup::Keep };
             })
         })
 }
 
-/// Looks that go on until nothing is left to see.
-fn to_the_end(mut session: Session, look: &Observation, mut now: DateTime<Utc>) -> Session {
+/// Decides with the same observation until the session needs no further check.
+fn decide_until_done(
+    mut session: Session,
+    observation: &Observation,
+    mut now: DateTime<Utc>,
+) -> Session {
     for _ in 0..10_000 {
-        session.state = decide(&session, Some(look), now).state;
+        session.state = decide(&session, Some(observation), now).state;
         match session.state.next_check_at {
             Some(next) => now = now.max(next),
             None => return session,
         }
     }
-    panic!("it never comes to an end: {session:#?}");
+    panic!("the session still needs checks: {session:#?}");
 }
 
 proptest! {
     #[test]
-    fn any_order_and_any_number_of_the_same_facts_end_the_same(
+    fn decision_is_independent_of_fact_order_and_duplicates(
         facts in prop::collection::vec(fact(), 0..8),
         doubled in prop::collection::vec(any::<prop::sample::Index>(), 0..8),
         keys in prop::collection::vec(any::<u32>(), 16),
-        look in look(),
+        observation in any_observation(),
     ) {
-        let told = |facts: &[Fact]| {
+        let decide_after = |facts: &[Fact]| {
             let mut session = active();
             for fact in facts {
-                learn(&mut session.state, fact);
+                record(&mut session.state, fact);
             }
-            decide(&session, look.as_ref(), at(401))
+            decide(&session, observation.as_ref(), at(401))
         };
-        // Of two leavings in the same second nobody can tell the later.
+        // The later of two departures in the same second is undefined, so exclude these cases.
         let mut seconds: Vec<_> = facts.iter().filter_map(|fact| match fact {
             Fact::AgentLeft(at, _) => Some(*at),
             _ => None,
@@ -949,14 +985,16 @@ proptest! {
         let mut shuffled: Vec<_> = again.into_iter().zip(keys.into_iter().cycle()).collect();
         shuffled.sort_by_key(|(_, key)| *key);
         let shuffled: Vec<_> = shuffled.into_iter().map(|(fact, _)| fact).collect();
-        prop_assert_eq!(told(&facts), told(&shuffled));
+        prop_assert_eq!(decide_after(&facts), decide_after(&shuffled));
     }
 
     #[test]
-    fn what_is_over_stays_as_it_ended(session in any_session(), looks in prop::collection::vec(look(), 1..40)) {
+    fn closed_session_never_changes_its_end(
+        session in any_session(), observations in prop::collection::vec(any_observation(), 1..40),
+    ) {
         let (mut session, mut now, mut ended) = (session, at(11), None);
-        for look in looks {
-            let decision = decide(&session, look.as_ref(), now);
+        for observation in observations {
+            let decision = decide(&session, observation.as_ref(), now);
             if let Some((status, reason, ended_at)) = ended {
                 prop_assert_eq!(decision.state.status, status);
                 prop_assert_eq!(decision.state.end_reason, reason);
@@ -972,12 +1010,14 @@ proptest! {
     }
 
     #[test]
-    fn something_is_due_while_something_is_left_to_see(session in any_session(), looks in prop::collection::vec(look(), 1..40)) {
+    fn next_check_is_set_until_room_of_closed_session_is_gone(
+        session in any_session(), observations in prop::collection::vec(any_observation(), 1..40),
+    ) {
         let (mut session, mut now) = (session, at(11));
-        for look in looks {
-            session.state = decide(&session, look.as_ref(), now).state;
+        for observation in observations {
+            session.state = decide(&session, observation.as_ref(), now).state;
             match session.state.next_check_at {
-                Some(next) => prop_assert!(next > now, "it would be looked at again and again"),
+                Some(next) => prop_assert!(next > now, "a check that is due at once would repeat"),
                 None => prop_assert!(session.state.is_over() && session.state.room_gone_at.is_some()),
             }
             now += seconds(13);
@@ -985,18 +1025,24 @@ proptest! {
     }
 
     #[test]
-    fn at_most_one_agent_is_asked_for_and_only_when_none_is_on_its_way(
-        session in any_session(), looks in prop::collection::vec(look(), 1..40),
+    fn at_most_one_dispatch_and_only_with_room_and_dispatch_list(
+        session in any_session(), observations in prop::collection::vec(any_observation(), 1..40),
     ) {
         let (mut session, mut now) = (session, at(11));
-        for look in looks {
-            let decision = decide(&session, look.as_ref(), now);
-            let asked = decision.actions.iter().filter(|action| **action == Action::Dispatch).count();
-            prop_assert!(asked <= 1);
-            if asked == 1 {
-                prop_assert_eq!(decision.state.last_dispatch_at, Some(now), "it is written before it is done");
-                prop_assert!(!decision.actions.contains(&Action::OpenRoom), "which asks for one, too");
-                prop_assert!(look.as_ref().is_some_and(|look| look.room.is_some() && look.dispatches.is_some()));
+        for observation in observations {
+            let decision = decide(&session, observation.as_ref(), now);
+            let is_dispatch = |action: &&Action| **action == Action::Dispatch;
+            let dispatches = decision.actions.iter().filter(is_dispatch).count();
+            prop_assert!(dispatches <= 1);
+            if dispatches == 1 {
+                let recorded = decision.state.last_dispatch_at;
+                prop_assert_eq!(recorded, Some(now), "the dispatch is recorded");
+                let opens_room = decision.actions.contains(&Action::OpenRoom);
+                prop_assert!(!opens_room, "OpenRoom also dispatches the agent");
+                let is_listed = |observation: &Observation| {
+                    observation.room.is_some() && observation.dispatches.is_some()
+                };
+                prop_assert!(observation.as_ref().is_some_and(is_listed));
             }
             session.state = decision.state;
             now += seconds(3);
@@ -1004,10 +1050,12 @@ proptest! {
     }
 
     #[test]
-    fn every_session_comes_to_an_end(session in any_session(), here in look(), after in 11_i64..500) {
-        let look = here.unwrap_or_default();
-        let first = decide(&session, Some(&look), at(after)).state;
-        let session = to_the_end(Session { state: first, ..session }, &no_room(), at(after + 1));
+    fn every_session_ends_if_its_room_stays_missing(
+        session in any_session(), first in any_observation(), after in 11_i64..500,
+    ) {
+        let first = first.unwrap_or_default();
+        let state = decide(&session, Some(&first), at(after)).state;
+        let session = decide_until_done(Session { state, ..session }, &no_room(), at(after + 1));
         prop_assert!(session.state.is_over());
         prop_assert!(session.state.ended_at.is_some() && session.state.end_reason.is_some());
     }

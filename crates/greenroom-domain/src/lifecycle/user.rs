@@ -1,4 +1,4 @@
-//! The rules of the user: joining makes the session active, and no session lasts for ever.
+//! The rules for the user: presence, activation of the session, and its deadlines.
 
 use chrono::{DateTime, TimeDelta, Utc};
 
@@ -6,12 +6,12 @@ use super::{Action, DecisionBuilder, END_NOTICE, Observation, TimelineEvent};
 use crate::{AgentStatus, EndReason, RoomCreation, SessionStatus};
 
 impl DecisionBuilder<'_> {
-    pub(super) fn observe_user(&mut self, seen: &Observation) {
-        // A room that is gone says nothing of who left it: LiveKit may only have restarted.
-        if seen.room.is_some() {
-            self.update_user_presence(seen);
+    pub(super) fn observe_user(&mut self, observation: &Observation) {
+        // The absence of the room does not mean that the user left: LiveKit may have restarted.
+        if observation.room.is_some() {
+            self.update_user_presence(observation);
         }
-        // Also one that came and went between two looks has joined.
+        // This includes a user who joined and left between two observations.
         if let (Some(joined), SessionStatus::Pending) =
             (self.state.user_joined_at, self.state.status)
         {
@@ -19,8 +19,9 @@ impl DecisionBuilder<'_> {
         }
     }
 
-    fn update_user_presence(&mut self, seen: &Observation) {
-        match (seen.user(&self.session.participant_identity), self.state.is_user_present()) {
+    fn update_user_presence(&mut self, observation: &Observation) {
+        let user = observation.user(&self.session.participant_identity);
+        match (user, self.state.is_user_present()) {
             (Some(user), false) => {
                 self.state.user_joined_at = Some(self.now).max(self.state.user_left_at);
                 self.emit_for(TimelineEvent::UserJoined, &user.sid);
@@ -38,9 +39,9 @@ impl DecisionBuilder<'_> {
         self.state.status = SessionStatus::Active;
         self.state.started_at = Some(joined);
         self.state.end_by = Some(joined + self.session.policy.max_duration);
-        let by_token = self.session.policy.room_creation == RoomCreation::OnJoin;
-        if by_token && self.state.agent_status == AgentStatus::Waiting {
-            // The token's room_config asked for it, in this very join.
+        let is_on_join = self.session.policy.room_creation == RoomCreation::OnJoin;
+        if is_on_join && self.state.agent_status == AgentStatus::Waiting {
+            // LiveKit dispatched the agent at this join, because the token's room_config names it.
             self.state.agent_status = AgentStatus::Dispatched;
             self.state.agent_wanted_since = Some(self.now);
             self.state.last_dispatch_at = Some(self.now);
@@ -66,7 +67,8 @@ impl DecisionBuilder<'_> {
         }
     }
 
-    /// Once; and only where a look shows that LiveKit is there to say it.
+    /// Announces the end once. Runs only after a successful observation, because LiveKit must
+    /// deliver the announcement.
     fn announce_end(&mut self) {
         let due = self.state.end_by.is_some_and(|end_by| self.now >= end_by - END_NOTICE);
         if due && self.state.ending_notified_at.is_none() {

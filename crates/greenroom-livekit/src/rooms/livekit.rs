@@ -1,10 +1,10 @@
-//! The rooms of a real LiveKit server.
+//! The `Rooms` implementation that calls a LiveKit server.
 
 use std::collections::HashMap;
 
 use async_trait::async_trait;
-use greenroom_domain::lifecycle::{self, DispatchOwner, Job, Participant, ParticipantKind};
-use greenroom_domain::{AgentName, RoomName};
+use greenroom_domain::lifecycle::{DispatchOwner, Job, Participant, ParticipantKind};
+use greenroom_domain::{AgentName, RoomName, lifecycle};
 use livekit_protocol::participant_info::{Kind, State};
 use livekit_protocol::{
     AgentDispatch, CreateAgentDispatchRequest, DeleteAgentDispatchRequest, DeleteRoomRequest,
@@ -26,17 +26,19 @@ const LIST_DISPATCH: &str = "AgentDispatchService/ListDispatch";
 const CREATE_DISPATCH: &str = "AgentDispatchService/CreateDispatch";
 const DELETE_DISPATCH: &str = "AgentDispatchService/DeleteDispatch";
 
-/// A room name no session has, so that a listing of it is an answer without content.
+/// A name that no session's room has, so that listing it returns an empty list.
 const NO_ROOM: &str = "greenroom.check";
 
-/// The real [`Rooms`].
+/// The [`Rooms`] of a LiveKit server.
 pub struct LiveKitRooms {
     twirp: TwirpClient,
 }
 
 impl LiveKitRooms {
+    /// Creates the client without calling LiveKit.
+    ///
     /// # Errors
-    /// When no HTTP client can be made; nothing is called yet.
+    /// Returns [`LiveKitError::Refused`] if the HTTP client cannot be created.
     pub fn new(config: &LiveKitConfig) -> Result<Self, LiveKitError> {
         Ok(Self { twirp: TwirpClient::new(config)? })
     }
@@ -51,11 +53,11 @@ impl Rooms for LiveKitRooms {
     ) -> Result<String, LiveKitError> {
         let request = settings.to_request(name);
         let created: Room = self.twirp.call(CREATE_ROOM, Grant::Create, &request).await?;
-        // An empty body is a valid message of default values, so the name is what tells.
+        // An empty body is a valid message with default values, so check the name.
         if created.name == request.name {
             return Ok(created.sid);
         }
-        Err(LiveKitError::Refused("its answer to CreateRoom is not the room".to_owned()))
+        Err(LiveKitError::Refused("the response to CreateRoom does not name the room".to_owned()))
     }
 
     async fn check(&self) -> Result<(), LiveKitError> {
@@ -64,12 +66,12 @@ impl Rooms for LiveKitRooms {
 
     async fn list(&self, names: &[RoomName]) -> Result<HashMap<RoomName, String>, LiveKitError> {
         if names.is_empty() {
-            // No names would be all of them.
+            // LiveKit reads an empty list as all rooms.
             return Ok(HashMap::new());
         }
-        let there = self.list_rooms(names.iter().map(ToString::to_string).collect()).await?;
+        let existing = self.list_rooms(names.iter().map(ToString::to_string).collect()).await?;
         let with_sid = |room: Room| Some((RoomName::try_from(room.name).ok()?, room.sid));
-        Ok(there.into_iter().filter_map(with_sid).collect())
+        Ok(existing.into_iter().filter_map(with_sid).collect())
     }
 
     async fn participants(&self, name: &RoomName) -> Result<Vec<Participant>, LiveKitError> {
@@ -91,7 +93,7 @@ impl Rooms for LiveKitRooms {
         let listed: Result<ListAgentDispatchResponse, _> =
             self.twirp.call_within(timeout, LIST_DISPATCH, grant, &request).await;
         let listed = unless_missing(listed)?.unwrap_or_default().agent_dispatches;
-        Ok(listed.into_iter().map(|one| dispatch(one, agent)).collect())
+        Ok(listed.into_iter().map(|listed| dispatch(listed, agent)).collect())
     }
 
     async fn dispatch(&self, name: &RoomName, dispatch: &Dispatch) -> Result<(), LiveKitError> {
@@ -101,12 +103,14 @@ impl Rooms for LiveKitRooms {
             metadata: dispatch.metadata().to_owned(),
             ..CreateAgentDispatchRequest::default()
         };
-        let made: AgentDispatch =
+        let created: AgentDispatch =
             self.twirp.call(CREATE_DISPATCH, Grant::Admin(name), &request).await?;
-        if made.room == request.room {
+        if created.room == request.room {
             return Ok(());
         }
-        Err(LiveKitError::Refused("its answer to CreateDispatch is no dispatch".to_owned()))
+        Err(LiveKitError::Refused(
+            "the response to CreateDispatch does not name the room".to_owned(),
+        ))
     }
 
     async fn delete_dispatch(&self, name: &RoomName, id: &str) -> Result<(), LiveKitError> {
@@ -145,34 +149,34 @@ impl LiveKitRooms {
     }
 }
 
-/// A room, or what was in it, that is not there is an answer and no failure.
-fn unless_missing<T>(answer: Result<T, LiveKitError>) -> Result<Option<T>, LiveKitError> {
-    match answer {
+/// Converts [`LiveKitError::NotFound`] to `None`.
+fn unless_missing<T>(response: Result<T, LiveKitError>) -> Result<Option<T>, LiveKitError> {
+    match response {
         Err(LiveKitError::NotFound) => Ok(None),
-        answer => answer.map(Some),
+        response => response.map(Some),
     }
 }
 
-fn participant(one: ParticipantInfo) -> Participant {
-    let kind = match one.kind() {
-        // An avatar, which stands for an agent that is there itself.
-        Kind::Agent if one.attributes.contains_key(ON_BEHALF) => ParticipantKind::Other,
+fn participant(info: ParticipantInfo) -> Participant {
+    let kind = match info.kind() {
+        // An avatar joins in addition to its agent.
+        Kind::Agent if info.attributes.contains_key(ON_BEHALF) => ParticipantKind::Other,
         Kind::Standard => ParticipantKind::User,
         Kind::Agent => ParticipantKind::Agent,
         _ => ParticipantKind::Other,
     };
-    let is_active = one.state() == State::Active;
-    Participant { identity: one.identity, sid: one.sid, kind, is_active }
+    let is_active = info.state() == State::Active;
+    Participant { identity: info.identity, sid: info.sid, kind, is_active }
 }
 
-fn dispatch(one: AgentDispatch, agent: Option<&AgentName>) -> lifecycle::Dispatch {
-    let owner = match one.agent_name.as_str() {
+fn dispatch(listed: AgentDispatch, agent: Option<&AgentName>) -> lifecycle::Dispatch {
+    let owner = match listed.agent_name.as_str() {
         "" => DispatchOwner::Unnamed,
         AgentName::UNSERVED => DispatchOwner::Unserved,
         name if agent.is_some_and(|agent| agent.as_str() == name) => DispatchOwner::Session,
         _ => DispatchOwner::Other,
     };
-    let state = one.state.unwrap_or_default();
+    let state = listed.state.unwrap_or_default();
     let jobs = state.jobs.into_iter().map(|job| {
         let state = job.state.unwrap_or_default();
         Job {
@@ -180,5 +184,5 @@ fn dispatch(one: AgentDispatch, agent: Option<&AgentName>) -> lifecycle::Dispatc
             participant_identity: state.participant_identity,
         }
     });
-    lifecycle::Dispatch { id: one.id, owner, created_at: state.created_at, jobs: jobs.collect() }
+    lifecycle::Dispatch { id: listed.id, owner, created_at: state.created_at, jobs: jobs.collect() }
 }

@@ -1,18 +1,18 @@
-//! Rooms in memory, for tests of rules and for trying things out without a server.
+//! The in-memory `Rooms` implementation, for tests without a LiveKit server.
 //!
-//! What LiveKit really does with a dispatch, this never pretends to know.
+//! It does not simulate what LiveKit does with a dispatch.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
-use greenroom_domain::lifecycle::{self, Participant};
-use greenroom_domain::{AgentName, RoomName};
+use greenroom_domain::lifecycle::Participant;
+use greenroom_domain::{AgentName, RoomName, lifecycle};
 
 use super::{RoomSettings, Rooms};
 use crate::{Dispatch, LiveKitError};
 
-/// The [`Rooms`] in memory.
+/// The [`Rooms`] in memory. Rooms have no participants and no dispatches.
 #[derive(Debug, Default)]
 pub struct MemoryRooms {
     rooms: Mutex<HashMap<RoomName, RoomSettings>>,
@@ -20,19 +20,19 @@ pub struct MemoryRooms {
 }
 
 impl MemoryRooms {
-    /// The settings a room was opened with, if it is there.
+    /// Returns the settings with which the room was opened. `None` means that it does not exist.
     #[must_use]
     pub fn get(&self, name: &RoomName) -> Option<RoomSettings> {
         self.rooms().get(name).cloned()
     }
 
-    /// How many rooms there are.
+    /// Returns the number of rooms.
     #[must_use]
     pub fn count(&self) -> usize {
         self.rooms().len()
     }
 
-    /// From now on every call fails as it does when no server is there, or no longer.
+    /// Simulates an unreachable server: while `down` is true, every call fails.
     pub fn set_down(&self, down: bool) {
         *self.down.lock().unwrap_or_else(PoisonError::into_inner) = down;
     }
@@ -50,14 +50,14 @@ impl Rooms for MemoryRooms {
         settings: &RoomSettings,
     ) -> Result<String, LiveKitError> {
         self.check().await?;
-        // Like LiveKit's: a room that is there stays as it was opened.
+        // As in LiveKit, an existing room keeps its settings.
         self.rooms().entry(name.clone()).or_insert_with(|| settings.clone());
         Ok(sid(name))
     }
 
     async fn check(&self) -> Result<(), LiveKitError> {
         if *self.down.lock().unwrap_or_else(PoisonError::into_inner) {
-            return Err(LiveKitError::Unavailable("the rooms in memory are down".to_owned()));
+            return Err(LiveKitError::Unavailable("the in-memory rooms are set down".to_owned()));
         }
         Ok(())
     }
@@ -65,16 +65,14 @@ impl Rooms for MemoryRooms {
     async fn list(&self, names: &[RoomName]) -> Result<HashMap<RoomName, String>, LiveKitError> {
         self.check().await?;
         let rooms = self.rooms();
-        let there = names.iter().filter(|name| rooms.contains_key(*name));
-        Ok(there.map(|name| (name.clone(), sid(name))).collect())
+        let existing = names.iter().filter(|name| rooms.contains_key(*name));
+        Ok(existing.map(|name| (name.clone(), sid(name))).collect())
     }
 
-    /// Nobody ever comes.
     async fn participants(&self, _: &RoomName) -> Result<Vec<Participant>, LiveKitError> {
         self.check().await.map(|()| Vec::new())
     }
 
-    /// Nothing is ever listed: what becomes of a dispatch only LiveKit knows.
     async fn dispatches(
         &self,
         _: &RoomName,

@@ -1,5 +1,5 @@
-//! LiveKit's API by its own protocol: livekit-api's clients have no field for `CreateRoom`'s `agents`,
-//! and read an answer of any length.
+//! A client for LiveKit's Twirp API. livekit-api's clients have no field for `CreateRoom`'s
+//! `agents`, and read responses of any length.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,20 +14,20 @@ use serde::Deserialize;
 
 use crate::{KeyPair, LiveKitConfig, LiveKitError};
 
-/// How long one call may take. LiveKit answers within milliseconds, or not at all.
+/// Timeout of a call. LiveKit answers within milliseconds or not at all.
 const CALL_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How long a call may take that LiveKit hands on to the node of the room, when that shall tell a node
-/// that is gone from a LiveKit that is slow: it asks for three seconds before it says so.
+/// Timeout of a call that LiveKit forwards to the room's node. LiveKit reports a missing node after
+/// three seconds, so a shorter timeout could not distinguish a missing node from a slow LiveKit.
 pub(super) const NODE_TIMEOUT: Duration = Duration::from_millis(3_500);
 
 const PROTOBUF: &str = "application/protobuf";
 
-/// How long an admin token lives; it is made for one call.
+/// Lifetime of an admin token, which is used for one call.
 const TOKEN_TTL: Duration = Duration::from_mins(1);
 
-/// The largest answer: hundreds of rooms are listed at once, each with the metadata that its agent
-/// may have given it.
+/// Maximum size of a response. A list contains hundreds of rooms with the metadata that their
+/// agents wrote.
 const MAX_RESPONSE_BYTES: usize = 8 * 1024 * 1024;
 
 pub(super) struct TwirpClient {
@@ -36,7 +36,7 @@ pub(super) struct TwirpClient {
     key: KeyPair,
 }
 
-/// Twirp's error body.
+/// The body of a Twirp error.
 #[derive(Deserialize)]
 struct TwirpError {
     code: String,
@@ -53,25 +53,25 @@ impl TwirpClient {
         })
     }
 
-    /// Calls a method of LiveKit's API: its answer, or what was wrong with it.
-    pub(super) async fn call<A: Message + Default>(
+    /// Calls a method of LiveKit's API and returns its response.
+    pub(super) async fn call<R: Message + Default>(
         &self,
         method: &str,
         grant: Grant<'_>,
         request: &impl Message,
-    ) -> Result<A, LiveKitError> {
+    ) -> Result<R, LiveKitError> {
         self.call_within(CALL_TIMEOUT, method, grant, request).await
     }
 
-    /// The same, with a time of its own.
-    pub(super) async fn call_within<A: Message + Default>(
+    /// Calls a method of LiveKit's API with the given timeout.
+    pub(super) async fn call_within<R: Message + Default>(
         &self,
         timeout: Duration,
         method: &str,
         grant: Grant<'_>,
         request: &impl Message,
-    ) -> Result<A, LiveKitError> {
-        let answer = self
+    ) -> Result<R, LiveKitError> {
+        let response = self
             .http
             .post(format!("{}.{method}", self.api))
             .timeout(timeout)
@@ -81,17 +81,22 @@ impl TwirpClient {
             .send()
             .await
             .map_err(LiveKitError::transport)?;
-        let status = answer.status();
-        let is_protobuf = answer.headers().get(CONTENT_TYPE).is_some_and(|kind| kind == PROTOBUF);
-        let body = read(answer).await?;
+        let status = response.status();
+        let content_type = response.headers().get(CONTENT_TYPE);
+        let is_protobuf = content_type.is_some_and(|value| value == PROTOBUF);
+        let body = read(response).await?;
         if !status.is_success() {
-            return Err(refusal(status.as_u16(), &body));
+            return Err(twirp_error(status.as_u16(), &body));
         }
-        let wrong = || LiveKitError::Refused(format!("its answer to {method} makes no sense"));
+        let invalid = || {
+            LiveKitError::Refused(format!(
+                "the response to {method} is not a valid protobuf message"
+            ))
+        };
         if !is_protobuf {
-            return Err(wrong());
+            return Err(invalid());
         }
-        A::decode(body.as_slice()).map_err(|_| wrong())
+        R::decode(body.as_slice()).map_err(|_| invalid())
     }
 
     fn admin_token(&self, grant: Grant<'_>) -> Result<String, LiveKitError> {
@@ -104,7 +109,7 @@ impl TwirpClient {
     }
 }
 
-/// What one call needs to be allowed.
+/// The permission that a call needs.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Grant<'a> {
     Create,
@@ -114,28 +119,28 @@ pub(super) enum Grant<'a> {
 
 impl Grant<'_> {
     fn video(self) -> VideoGrants {
-        let none = VideoGrants::default();
+        let base = VideoGrants::default();
         match self {
-            Self::Create => VideoGrants { room_create: true, ..none },
-            Self::List => VideoGrants { room_list: true, ..none },
-            Self::Admin(room) => VideoGrants { room_admin: true, room: room.to_string(), ..none },
+            Self::Create => VideoGrants { room_create: true, ..base },
+            Self::List => VideoGrants { room_list: true, ..base },
+            Self::Admin(room) => VideoGrants { room_admin: true, room: room.to_string(), ..base },
         }
     }
 }
 
-/// Reads an answer that is as short as LiveKit's: what goes on is none, and is not kept.
-async fn read(mut answer: Response) -> Result<Vec<u8>, LiveKitError> {
+/// Reads the body of a response of at most [`MAX_RESPONSE_BYTES`].
+async fn read(mut response: Response) -> Result<Vec<u8>, LiveKitError> {
     let mut body = Vec::new();
-    while let Some(chunk) = answer.chunk().await.map_err(LiveKitError::broken_off)? {
+    while let Some(chunk) = response.chunk().await.map_err(LiveKitError::incomplete_response)? {
         if body.len() + chunk.len() > MAX_RESPONSE_BYTES {
-            return Err(LiveKitError::Refused("its answer does not end".to_owned()));
+            return Err(LiveKitError::Refused("the response is larger than 8 MiB".to_owned()));
         }
         body.extend_from_slice(&chunk);
     }
     Ok(body)
 }
 
-fn refusal(status: u16, body: &[u8]) -> LiveKitError {
+fn twirp_error(status: u16, body: &[u8]) -> LiveKitError {
     let message = match serde_json::from_slice(body) {
         Ok(TwirpError { code, .. }) if code == "not_found" => return LiveKitError::NotFound,
         Ok(TwirpError { code, msg }) if code == "unavailable" => return LiveKitError::NoNode(msg),
@@ -145,21 +150,22 @@ fn refusal(status: u16, body: &[u8]) -> LiveKitError {
     LiveKitError::status(status, message)
 }
 
-/// An HTTP client with Mozilla's roots, on the crypto provider livekit-api brings.
+/// Creates an HTTP client that trusts Mozilla's root certificates. It uses the crypto provider that
+/// livekit-api depends on.
 fn client() -> Result<Client, LiveKitError> {
-    let unusable = |error: &dyn std::error::Error| LiveKitError::Refused(error.to_string());
+    let to_refused = |error: &dyn std::error::Error| LiveKitError::Refused(error.to_string());
     let roots: rustls::RootCertStore = webpki_roots::TLS_SERVER_ROOTS.iter().cloned().collect();
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let tls = rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
-        .map_err(|error| unusable(&error))?
+        .map_err(|error| to_refused(&error))?
         .with_root_certificates(roots)
         .with_no_client_auth();
     Client::builder()
         .tls_backend_preconfigured(tls)
         .redirect(redirect::Policy::none())
         .build()
-        .map_err(|error| unusable(&error))
+        .map_err(|error| to_refused(&error))
 }
 
 #[cfg(test)]
@@ -167,8 +173,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_status_says_what_can_be_done() {
-        let kind = |status, body: &[u8]| match refusal(status, body) {
+    fn statuses_are_classified_by_what_caller_can_do() {
+        let kind = |status, body: &[u8]| match twirp_error(status, body) {
             LiveKitError::Unavailable(_) => "unavailable",
             LiveKitError::NoNode(_) => "no node",
             LiveKitError::Timeout => "timeout",

@@ -1,4 +1,6 @@
-//! The rooms and the webhooks of a real LiveKit server, with a real agent worker and a real user.
+//! Tests of rooms and webhooks on a real LiveKit server, with a real agent worker and a real user.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests may panic, like the tests")]
 
 mod rooms;
 mod webhooks;

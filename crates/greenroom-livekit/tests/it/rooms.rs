@@ -1,10 +1,12 @@
-//! Every call of the port, by what LiveKit has afterwards.
+//! Tests of every method of `Rooms`, by the resulting state in LiveKit.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
 use chrono::DateTime;
-use greenroom_domain::lifecycle::{Dispatch as Asked, DispatchOwner, ParticipantKind};
+use greenroom_domain::lifecycle::{
+    Dispatch as ListedDispatch, DispatchOwner, Participant, ParticipantKind,
+};
 use greenroom_domain::template::ReconnectWindow;
 use greenroom_domain::{AgentName, OrganizationId, RoomName, SessionId, SessionTemplateId};
 use greenroom_livekit::{
@@ -12,10 +14,10 @@ use greenroom_livekit::{
 };
 use greenroom_testkit::agent::Worker;
 use greenroom_testkit::livekit::Server;
-use greenroom_testkit::{place, wait_until};
+use greenroom_testkit::{random_hex, wait_until};
 use uuid::Uuid;
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const WAIT_TIMEOUT: Duration = Duration::from_secs(20);
 
 pub fn config(server: &Server) -> LiveKitConfig {
     LiveKitConfig {
@@ -30,9 +32,9 @@ pub fn rooms(server: &Server) -> LiveKitRooms {
     LiveKitRooms::new(&config(server)).unwrap()
 }
 
-/// A room nobody else has.
+/// Returns the name of a room that no other test uses.
 pub fn room() -> RoomName {
-    let suffix = u64::from_str_radix(&place::random_hex().unwrap(), 16).unwrap();
+    let suffix = u64::from_str_radix(&random_hex().unwrap(), 16).unwrap();
     let second = i64::try_from(suffix >> 34).unwrap();
     RoomName::new(DateTime::from_timestamp(second, 0).unwrap(), (suffix & 0xff_ffff) as u32)
 }
@@ -55,46 +57,47 @@ pub fn settings(dispatch: Dispatch) -> RoomSettings {
 }
 
 #[tokio::test]
-async fn a_room_is_opened_listed_and_deleted() {
+async fn room_is_opened_listed_and_deleted() {
     let rooms = rooms(Server::shared().await.unwrap());
-    let (one, other) = (room(), room());
-    let sid = rooms.create(&one, &settings(Dispatch::unserved())).await.unwrap();
-    let again = rooms.create(&one, &settings(Dispatch::unserved())).await;
-    assert_eq!(again.expect("it is idempotent"), sid);
-    let there = rooms.list(&[one.clone(), other.clone()]).await.unwrap();
-    assert_eq!(there, HashMap::from([(one.clone(), sid)]), "and {other} is not");
-    assert!(rooms.list(&[]).await.unwrap().is_empty(), "no names are not all of them");
-    rooms.send(&one, "greenroom.ending", b"{}".to_vec()).await.unwrap();
-    rooms.delete(&one).await.unwrap();
-    assert!(rooms.list(std::slice::from_ref(&one)).await.unwrap().is_empty());
-    rooms.delete(&one).await.expect("what is not there is deleted");
+    let (opened, missing) = (room(), room());
+    let sid = rooms.create(&opened, &settings(Dispatch::unserved())).await.unwrap();
+    let again = rooms.create(&opened, &settings(Dispatch::unserved())).await;
+    assert_eq!(again.expect("creating a room is idempotent"), sid);
+    let listed = rooms.list(&[opened.clone(), missing.clone()]).await.unwrap();
+    assert_eq!(listed, HashMap::from([(opened.clone(), sid)]), "{missing} does not exist");
+    assert!(rooms.list(&[]).await.unwrap().is_empty(), "an empty list of names returns no rooms");
+    rooms.send(&opened, "greenroom.ending", b"{}".to_vec()).await.unwrap();
+    rooms.delete(&opened).await.unwrap();
+    assert!(rooms.list(std::slice::from_ref(&opened)).await.unwrap().is_empty());
+    rooms.delete(&opened).await.expect("deleting a missing room succeeds");
 }
 
 #[tokio::test]
-async fn what_is_not_there_is_an_answer() {
+async fn missing_rooms_and_dispatches_are_not_failures() {
     let rooms = rooms(Server::shared().await.unwrap());
     assert!(rooms.participants(&room()).await.unwrap().is_empty());
     rooms.delete(&room()).await.unwrap();
-    // Only the room's own node knows its dispatches, and of a room that is not there nobody
-    // answers: whoever lists them has seen the room.
-    let (name, _) = agent("nobody-here");
+    // Only the room's node lists its dispatches, and a missing room has no node. Callers list
+    // dispatches only of rooms that they have observed.
+    let (name, _) = agent("absent-agent");
     let listed = rooms.dispatches(&room(), Some(&name)).await;
     assert!(matches!(listed, Err(LiveKitError::NoNode(_))), "{listed:?}");
     let opened = room();
     rooms.create(&opened, &settings(Dispatch::unserved())).await.unwrap();
-    let nobody = rooms.dispatches(&opened, Some(&name)).await.unwrap();
-    assert!(matches!(nobody[..], [Asked { owner: DispatchOwner::Unserved, .. }]), "{nobody:?}");
+    let listed = rooms.dispatches(&opened, Some(&name)).await.unwrap();
+    let is_unserved = matches!(listed[..], [ListedDispatch { owner: DispatchOwner::Unserved, .. }]);
+    assert!(is_unserved, "{listed:?}");
     rooms.delete_dispatch(&opened, "AD_unknown").await.unwrap();
     rooms.delete(&opened).await.unwrap();
 }
 
 #[tokio::test]
-async fn an_agent_is_asked_for_seen_and_taken_back() {
+async fn agent_is_dispatched_listed_and_removed() {
     let server = Server::shared().await.unwrap();
     let rooms = rooms(server);
-    let (name, dispatch) = agent(&format!("rooms-{}", place::random_hex().unwrap()));
+    let (name, dispatch) = agent(&format!("rooms-{}", random_hex().unwrap()));
     let room = room();
-    // Nobody is there to take it: answered OK, and lost.
+    // Without a worker LiveKit answers OK, and the dispatch is lost.
     rooms.create(&room, &settings(dispatch.clone())).await.unwrap();
     let lost = rooms.dispatches(&room, Some(&name)).await.unwrap();
     assert_eq!((lost.len(), lost[0].jobs.len()), (1, 0), "{lost:?}");
@@ -103,24 +106,27 @@ async fn an_agent_is_asked_for_seen_and_taken_back() {
 
     let _worker = Worker::start(server, name.as_str()).await.unwrap();
     rooms.dispatch(&room, &dispatch).await.unwrap();
-    let agent = wait_until("the agent to be there", PATIENCE, async || {
-        let all = rooms.participants(&room).await?;
-        Ok(all.into_iter().find(|one| one.kind == ParticipantKind::Agent && one.is_active))
+    let agent = wait_until("the agent to join", WAIT_TIMEOUT, async || {
+        let participants = rooms.participants(&room).await?;
+        let is_agent = |participant: &Participant| {
+            participant.kind == ParticipantKind::Agent && participant.is_active
+        };
+        Ok(participants.into_iter().find(is_agent))
     });
     let agent = agent.await.unwrap();
-    // LiveKit shows the job some time after the agent itself.
-    let taken = wait_until("the job to be shown", PATIENCE, async || {
-        let all = rooms.dispatches(&room, Some(&name)).await?;
-        Ok(all.iter().any(|one| !one.jobs.is_empty()).then_some(all))
+    // LiveKit lists the job up to five seconds after its agent joined.
+    let accepted = wait_until("the job to be listed", WAIT_TIMEOUT, async || {
+        let listed = rooms.dispatches(&room, Some(&name)).await?;
+        Ok(listed.iter().any(|dispatch| !dispatch.jobs.is_empty()).then_some(listed))
     });
-    let taken = taken.await.unwrap();
-    assert_eq!(taken.len(), 1);
-    let job = &taken[0].jobs[0];
-    assert!(job.is_live && taken[0].created_at > 0, "{taken:?}");
+    let accepted = accepted.await.unwrap();
+    assert_eq!(accepted.len(), 1);
+    let job = &accepted[0].jobs[0];
+    assert!(job.is_live && accepted[0].created_at > 0, "{accepted:?}");
     assert_eq!(job.participant_identity, agent.identity);
 
-    rooms.delete_dispatch(&room, &taken[0].id).await.unwrap();
-    let gone = wait_until("the agent to be gone", PATIENCE, async || {
+    rooms.delete_dispatch(&room, &accepted[0].id).await.unwrap();
+    let gone = wait_until("the agent to leave", WAIT_TIMEOUT, async || {
         Ok(rooms.participants(&room).await?.is_empty().then_some(()))
     });
     gone.await.unwrap();
@@ -128,10 +134,10 @@ async fn an_agent_is_asked_for_seen_and_taken_back() {
 }
 
 #[tokio::test]
-async fn a_server_that_is_stopped_is_no_empty_one() {
+async fn calls_to_stopped_server_are_unavailable() {
     let mut server = Server::start().await.unwrap();
     let rooms = rooms(&server);
-    let (name, _) = agent("nobody-here");
+    let (name, _) = agent("absent-agent");
     server.stop().await.unwrap();
     let room = room();
     for failed in [

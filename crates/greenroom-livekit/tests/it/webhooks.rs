@@ -1,4 +1,4 @@
-//! The webhooks of a real server: what it sends is what is verified and read.
+//! A test of the webhooks that a real LiveKit server sends.
 
 use std::time::Duration;
 
@@ -12,9 +12,9 @@ use wiremock::{Mock, MockServer, ResponseTemplate, matchers};
 
 use crate::rooms::{config, room, rooms, settings};
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const WAIT_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// What has arrived so far, in its order.
+/// Verifies the webhooks received so far, and returns them in order.
 async fn received(hooks: &MockServer, verifier: &WebhookVerifier) -> Vec<Webhook> {
     let requests = hooks.received_requests().await.unwrap();
     let verify = |request: &wiremock::Request| {
@@ -25,7 +25,7 @@ async fn received(hooks: &MockServer, verifier: &WebhookVerifier) -> Vec<Webhook
 }
 
 #[tokio::test]
-async fn what_a_server_tells_of_a_room_is_read() {
+async fn webhooks_of_a_room_are_verified_and_parsed_in_order() {
     let hooks = MockServer::start().await;
     Mock::given(matchers::any()).respond_with(ResponseTemplate::new(200)).mount(&hooks).await;
     let webhook_urls = vec![hooks.uri()];
@@ -39,25 +39,34 @@ async fn what_a_server_tells_of_a_room_is_read() {
         .with_grants(grants)
         .to_jwt()
         .unwrap();
-    let user = User::new(server.url(), &token).greeting_within(Duration::ZERO);
-    assert!(user.join().await.unwrap().connected);
+    let user = User::new(server.url(), &token).greeting_timeout(Duration::ZERO);
+    assert!(user.join_and_report().await.unwrap().connected);
     rooms.delete(&room).await.unwrap();
 
-    let event = wait_until("the room to be event finished", PATIENCE, async || {
-        let event = received(&hooks, &verifier).await;
-        Ok(event.iter().any(|hook| hook.event == WebhookEvent::RoomFinished).then_some(event))
+    let webhooks = wait_until("the webhook room_finished", WAIT_TIMEOUT, async || {
+        let webhooks = received(&hooks, &verifier).await;
+        let is_finished =
+            webhooks.iter().any(|webhook| webhook.event == WebhookEvent::RoomFinished);
+        Ok(is_finished.then_some(webhooks))
     });
-    let event = event.await.unwrap();
-    assert!(
-        event.iter().all(|hook| hook.room.as_ref() == Some(&room) && hook.at.is_some()),
-        "{event:?}"
-    );
-    let is = |kind: &dyn Fn(&WebhookEvent) -> bool| event.iter().position(|hook| kind(&hook.event));
-    let started = is(&|event| *event == WebhookEvent::RoomStarted { sid: sid.clone() });
-    let joined = is(&|event| matches!(event, WebhookEvent::Joined(stay) if stay.identity == "ann"));
-    let left = is(
-        &|event| matches!(event, WebhookEvent::Left(stay) if stay.reason.as_deref() == Some("CLIENT_INITIATED")),
-    );
+    let webhooks = webhooks.await.unwrap();
+    let is_complete =
+        |webhook: &Webhook| webhook.room.as_ref() == Some(&room) && webhook.at.is_some();
+    assert!(webhooks.iter().all(is_complete), "{webhooks:?}");
+    let position = |matches: &dyn Fn(&WebhookEvent) -> bool| {
+        webhooks.iter().position(|webhook| matches(&webhook.event))
+    };
+    let started = position(&|event| *event == WebhookEvent::RoomStarted { sid: sid.clone() });
+    let joined = position(&|event| match event {
+        WebhookEvent::Joined(participant) => participant.identity == "ann",
+        _ => false,
+    });
+    let left = position(&|event| match event {
+        WebhookEvent::Left(participant) => {
+            participant.reason.as_deref() == Some("CLIENT_INITIATED")
+        }
+        _ => false,
+    });
     let order = [started, joined, left];
-    assert!(order.iter().all(Option::is_some) && order.is_sorted(), "{event:?}");
+    assert!(order.iter().all(Option::is_some) && order.is_sorted(), "{webhooks:?}");
 }

@@ -1,5 +1,4 @@
-//! ClaimBatch: each due session is one process's at a time, and nothing that was written meanwhile is
-//! overwritten.
+//! Claims and commits of the keeper: leases, and the detection of concurrent writes.
 
 use chrono::TimeDelta;
 use diesel::sql_query;
@@ -13,7 +12,7 @@ use greenroom_testkit::pg::Database;
 
 use crate::session::{ORGANIZATION, now, session, template};
 
-async fn due_sessions(db: &mut AsyncPgConnection, count: u32) {
+async fn insert_due_sessions(db: &mut AsyncPgConnection, count: u32) {
     template(db, None).await;
     for number in 1..=count {
         let new = session(u128::from(number));
@@ -23,11 +22,11 @@ async fn due_sessions(db: &mut AsyncPgConnection, count: u32) {
     sql_query("update sessions set next_check_at = now()").execute(db).await.unwrap();
 }
 
-async fn take(db: &mut AsyncPgConnection) -> Vec<Claim> {
+async fn claim_all(db: &mut AsyncPgConnection) -> Vec<Claim> {
     Claim::due(db, 10, Urgency::Any, ClaimOrder::OldestFirst).await.unwrap().sessions
 }
 
-/// A decision that says so much, and when to look again.
+/// A decision with these events and actions, and the next check 15 s after the lease expires.
 fn decision(claim: &Claim, events: &[Event], actions: &[Action]) -> Decision {
     let mut state = claim.state.clone();
     state.next_check_at = claim.lease_until.map(|lease| lease + TimeDelta::seconds(15));
@@ -35,30 +34,30 @@ fn decision(claim: &Claim, events: &[Event], actions: &[Action]) -> Decision {
 }
 
 #[tokio::test]
-async fn a_due_session_is_claimed_once() {
+async fn due_session_is_claimed_once() {
     let database = Database::fresh().await.unwrap();
     let mut db = connect(database.url()).await.unwrap();
     let mut other = connect(database.url()).await.unwrap();
-    due_sessions(&mut db, 4).await;
+    insert_due_sessions(&mut db, 4).await;
     let claims = Claim::due(&mut db, 3, Urgency::Any, ClaimOrder::OldestFirst).await.unwrap();
     assert_eq!(claims.sessions.len(), 3);
     assert!((now(&mut db).await - claims.at).abs() < TimeDelta::seconds(30), "{}", claims.at);
-    assert_eq!(take(&mut other).await.len(), 1, "the one that is left");
-    assert!(take(&mut db).await.is_empty());
+    assert_eq!(claim_all(&mut other).await.len(), 1, "the session that is left");
+    assert!(claim_all(&mut db).await.is_empty());
 
     sql_query("update sessions set lease_until = now() - interval '1 second'")
         .execute(&mut db)
         .await
         .unwrap();
-    assert_eq!(take(&mut other).await.len(), 4, "leases that ran out are nobody's");
+    assert_eq!(claim_all(&mut other).await.len(), 4, "expired leases do not block a claim");
 }
 
 #[tokio::test]
-async fn a_decision_is_written_once_and_not_over_what_is_newer() {
+async fn commit_with_outdated_revision_is_refused() {
     let database = Database::fresh().await.unwrap();
     let mut db = connect(database.url()).await.unwrap();
-    due_sessions(&mut db, 1).await;
-    let mut claim = take(&mut db).await.remove(0);
+    insert_due_sessions(&mut db, 1).await;
+    let mut claim = claim_all(&mut db).await.remove(0);
     let id = claim.id;
     let joined = Event { event: TimelineEvent::UserJoined, sid: Some("PA_1".to_owned()) };
     let left = Event { event: TimelineEvent::UserLeft, sid: None };
@@ -66,80 +65,82 @@ async fn a_decision_is_written_once_and_not_over_what_is_newer() {
     assert!(claim.commit(&mut db, &first).await.unwrap());
     let events = SessionEvent::list(&mut db, ORGANIZATION, id).await.unwrap();
     assert_eq!(events.len(), 2, "{events:?}");
-    assert!(!claim.commit(&mut db, &first).await.unwrap(), "its revision is over");
+    assert!(!claim.commit(&mut db, &first).await.unwrap(), "the first commit changed the revision");
 
-    // While it acts nobody else looks, and when it has acted somebody may.
+    // The lease lasts while the actions run, and the release allows a new claim.
     Session::make_due(&mut db, ORGANIZATION, id).await.unwrap();
-    assert!(take(&mut db).await.is_empty());
+    assert!(claim_all(&mut db).await.is_empty());
     claim.release(&mut db).await.unwrap();
-    let mut again = take(&mut db).await.remove(0);
-    // Somebody writes between the look and the commit.
+    let mut second = claim_all(&mut db).await.remove(0);
+    // A concurrent write between the observation and the commit.
     Session::make_due(&mut db, ORGANIZATION, id).await.unwrap();
-    let stale = decision(&again, &[Event { event: TimelineEvent::Failed, sid: None }], &[]);
-    assert!(!again.commit(&mut db, &stale).await.unwrap());
+    let stale = decision(&second, &[Event { event: TimelineEvent::Failed, sid: None }], &[]);
+    assert!(!second.commit(&mut db, &stale).await.unwrap());
     assert_eq!(SessionEvent::list(&mut db, ORGANIZATION, id).await.unwrap().len(), 2);
     claim.release(&mut db).await.unwrap();
-    assert!(take(&mut db).await.is_empty(), "an old lease does not free a new one");
-    again.release(&mut db).await.unwrap();
-    assert_eq!(take(&mut db).await.len(), 1);
+    assert!(claim_all(&mut db).await.is_empty(), "the release of an old lease keeps the new one");
+    second.release(&mut db).await.unwrap();
+    assert_eq!(claim_all(&mut db).await.len(), 1);
 }
 
 #[tokio::test]
-async fn an_agent_is_asked_for_when_that_is_written_not_when_it_was_looked_at() {
+async fn dispatch_time_is_that_of_the_commit() {
     let database = Database::fresh().await.unwrap();
     let mut db = connect(database.url()).await.unwrap();
-    due_sessions(&mut db, 1).await;
-    for (action, is_asked) in [(Action::Dispatch, true), (Action::AnnounceEnd, false)] {
-        let mut claim = take(&mut db).await.remove(0);
-        let looked_at = now(&mut db).await - TimeDelta::seconds(8);
+    insert_due_sessions(&mut db, 1).await;
+    for (action, is_dispatched) in [(Action::Dispatch, true), (Action::AnnounceEnd, false)] {
+        let mut claim = claim_all(&mut db).await.remove(0);
+        let observed_at = now(&mut db).await - TimeDelta::seconds(8);
         let mut late = decision(&claim, &[], &[action]);
-        late.state.last_dispatch_at = Some(looked_at);
+        late.state.last_dispatch_at = Some(observed_at);
         assert!(claim.commit(&mut db, &late).await.unwrap());
         claim.release(&mut db).await.unwrap();
         Session::make_due(&mut db, ORGANIZATION, claim.id).await.unwrap();
-        let again = take(&mut db).await.remove(0);
-        let asked_at = again.state.last_dispatch_at.unwrap();
-        assert_eq!(asked_at >= looked_at + TimeDelta::seconds(7), is_asked, "{asked_at}");
-        again.release(&mut db).await.unwrap();
+        let next = claim_all(&mut db).await.remove(0);
+        let dispatched_at = next.state.last_dispatch_at.unwrap();
+        let is_commit_time = dispatched_at >= observed_at + TimeDelta::seconds(7);
+        assert_eq!(is_commit_time, is_dispatched, "{dispatched_at}");
+        next.release(&mut db).await.unwrap();
         Session::make_due(&mut db, ORGANIZATION, claim.id).await.unwrap();
     }
 }
 
 #[tokio::test]
-async fn a_leaving_that_was_seen_is_that_of_the_last_stay() {
+async fn observed_and_reported_departure_is_one_event() {
     let database = Database::fresh().await.unwrap();
     let mut db = connect(database.url()).await.unwrap();
-    due_sessions(&mut db, 1).await;
-    let mut claim = take(&mut db).await.remove(0);
+    insert_due_sessions(&mut db, 1).await;
+    let mut claim = claim_all(&mut db).await.remove(0);
     let joined = Event { event: TimelineEvent::AgentJoined, sid: Some("PA_7".to_owned()) };
     let left = Event { event: TimelineEvent::AgentLeft, sid: None };
-    let seen = decision(&claim, &[joined, left], &[]);
-    assert!(claim.commit(&mut db, &seen).await.unwrap());
-    let told =
+    let observed = decision(&claim, &[joined, left], &[]);
+    assert!(claim.commit(&mut db, &observed).await.unwrap());
+    let reported =
         Fact::AgentLeft { identity: "agent-AJ_1".to_owned(), sid: "PA_7".to_owned(), reason: None };
     let at = now(&mut db).await;
-    assert!(told.record(&mut db, &claim.room_name, at).await.unwrap());
+    assert!(reported.record(&mut db, &claim.room_name, at).await.unwrap());
     let events = SessionEvent::list(&mut db, ORGANIZATION, claim.id).await.unwrap();
-    let events: Vec<_> = events.iter().map(|one| one.event.as_str()).collect();
-    assert_eq!(events, ["agent_joined", "agent_left"], "seen and told, it stands there once");
+    let events: Vec<_> = events.iter().map(|event| event.event.as_str()).collect();
+    assert_eq!(events, ["agent_joined", "agent_left"], "the departure appears once");
 }
 
 #[tokio::test]
-async fn of_several_agents_the_stay_that_has_ended_is_that_of_the_one_that_left() {
+async fn observed_departure_has_the_sid_of_that_agent() {
     let database = Database::fresh().await.unwrap();
     let mut db = connect(database.url()).await.unwrap();
-    due_sessions(&mut db, 1).await;
-    let mut claim = take(&mut db).await.remove(0);
+    insert_due_sessions(&mut db, 1).await;
+    let mut claim = claim_all(&mut db).await.remove(0);
     for (identity, sid) in [("agent-AJ_1", "PA_1"), ("agent-AJ_2", "PA_2")] {
         let joined = Fact::AgentJoined { identity: identity.to_owned(), sid: sid.to_owned() };
         let at = now(&mut db).await;
         assert!(joined.record(&mut db, &claim.room_name, at).await.unwrap());
     }
     claim.release(&mut db).await.unwrap();
-    claim = take(&mut db).await.remove(0);
-    let mut seen = decision(&claim, &[Event { event: TimelineEvent::AgentLeft, sid: None }], &[]);
-    seen.state.agent_left_identity = Some("agent-AJ_1".to_owned());
-    assert!(claim.commit(&mut db, &seen).await.unwrap());
+    claim = claim_all(&mut db).await.remove(0);
+    let left = Event { event: TimelineEvent::AgentLeft, sid: None };
+    let mut observed = decision(&claim, &[left], &[]);
+    observed.state.agent_left_identity = Some("agent-AJ_1".to_owned());
+    assert!(claim.commit(&mut db, &observed).await.unwrap());
     for (identity, sid) in [("agent-AJ_1", "PA_1"), ("agent-AJ_2", "PA_2")] {
         let (identity, sid) = (identity.to_owned(), sid.to_owned());
         let left = Fact::AgentLeft { identity, sid, reason: None };
@@ -147,35 +148,36 @@ async fn of_several_agents_the_stay_that_has_ended_is_that_of_the_one_that_left(
         assert!(left.record(&mut db, &claim.room_name, at).await.unwrap());
     }
     let events = SessionEvent::list(&mut db, ORGANIZATION, claim.id).await.unwrap();
-    let left = events.iter().filter(|one| one.event == TimelineEvent::AgentLeft);
-    let left: Vec<_> = left.map(|one| one.detail.to_string()).collect();
-    assert_eq!(left.len(), 2, "each once: {left:?}");
+    let left = events.iter().filter(|event| event.event == TimelineEvent::AgentLeft);
+    let left: Vec<_> = left.map(|event| event.detail.to_string()).collect();
+    assert_eq!(left.len(), 2, "each departure once: {left:?}");
     assert!(left[0].contains("agent-AJ_1") && left[1].contains("agent-AJ_2"), "{left:?}");
 }
 
 #[tokio::test]
-async fn many_looks_are_put_off_at_once_but_those_that_something_happened_to() {
+async fn reschedule_skips_sessions_with_outdated_revision() {
     let database = Database::fresh().await.unwrap();
     let mut db = connect(database.url()).await.unwrap();
-    due_sessions(&mut db, 3).await;
-    let claims = take(&mut db).await;
+    insert_due_sessions(&mut db, 3).await;
+    let claims = claim_all(&mut db).await;
     Session::make_due(&mut db, ORGANIZATION, claims[1].id).await.unwrap();
     let later = Some(now(&mut db).await + TimeDelta::seconds(30));
     let reschedule: Vec<_> = claims.iter().map(|claim| (claim.clone(), later)).collect();
     let done = Claim::reschedule(&mut db, &reschedule).await.unwrap();
     assert_eq!(done.len(), 2);
     assert!(!done.contains(&claims[1].id));
-    assert!(take(&mut db).await.is_empty());
+    assert!(claim_all(&mut db).await.is_empty());
     claims[1].release(&mut db).await.unwrap();
-    assert_eq!(take(&mut db).await.len(), 1);
+    assert_eq!(claim_all(&mut db).await.len(), 1);
 }
 
 #[tokio::test]
-async fn when_calls_run_low_what_is_at_rest_waits() {
+async fn in_progress_claim_skips_idle_sessions() {
     let database = Database::fresh().await.unwrap();
     let mut db = connect(database.url()).await.unwrap();
-    due_sessions(&mut db, 5).await;
-    let of = |number: u32| format!("where id = '00000000-0000-0000-0000-00000000000{number}'");
+    insert_due_sessions(&mut db, 5).await;
+    let condition =
+        |number: u32| format!("where id = '00000000-0000-0000-0000-00000000000{number}'");
     let active =
         "status = 'active', started_at = now(), room_created_at = now(), user_joined_at = now()";
     for (number, change) in [
@@ -188,37 +190,37 @@ async fn when_calls_run_low_what_is_at_rest_waits() {
         ),
         (3, format!("{active}, end_by = now(), agent_status = 'ready', agent_identity = 'a'")),
         (4, "room_created_at = now()".to_owned()),
-        // Its agent has left, as somebody told.
+        // A webhook reported that the agent left.
         (5, "room_created_at = now(), agent_status = 'ready', agent_identity = 'a', agent_left_identity = 'a'".to_owned()),
     ] {
-        sql_query(format!("update sessions set {change} {}", of(number)))
+        sql_query(format!("update sessions set {change} {}", condition(number)))
             .execute(&mut db)
             .await
             .unwrap();
     }
-    let urgent = Claim::due(&mut db, 10, Urgency::InProgress, ClaimOrder::OldestFirst)
+    let claims = Claim::due(&mut db, 10, Urgency::InProgress, ClaimOrder::OldestFirst)
         .await
         .unwrap()
         .sessions;
-    let mut urgent: Vec<_> = urgent.iter().map(|claim| claim.id.0.as_u128()).collect();
-    urgent.sort_unstable();
-    assert_eq!(urgent, [1, 3, 5]);
-    assert_eq!(take(&mut db).await.len(), 2, "the others when there is room");
+    let mut in_progress: Vec<_> = claims.iter().map(|claim| claim.id.0.as_u128()).collect();
+    in_progress.sort_unstable();
+    assert_eq!(in_progress, [1, 3, 5]);
+    assert_eq!(claim_all(&mut db).await.len(), 2, "the idle sessions");
 }
 
 #[tokio::test]
-async fn claims_begin_with_the_oldest_or_with_the_newest() {
+async fn claim_starts_with_oldest_or_newest_due_session() {
     let database = Database::fresh().await.unwrap();
     let mut db = connect(database.url()).await.unwrap();
-    due_sessions(&mut db, 3).await;
+    insert_due_sessions(&mut db, 3).await;
     sql_query("update sessions set next_check_at = now() - interval '10 seconds' + right(id::text, 1)::int * interval '1 second'")
         .execute(&mut db)
         .await
         .unwrap();
-    for (first, number) in
+    for (order, number) in
         [(ClaimOrder::NewestFirst, 3), (ClaimOrder::OldestFirst, 1), (ClaimOrder::NewestFirst, 2)]
     {
-        let one = Claim::due(&mut db, 1, Urgency::Any, first).await.unwrap().sessions.remove(0);
-        assert_eq!(one.id.0.as_u128(), number, "{first:?}");
+        let claim = Claim::due(&mut db, 1, Urgency::Any, order).await.unwrap().sessions.remove(0);
+        assert_eq!(claim.id.0.as_u128(), number, "{order:?}");
     }
 }

@@ -1,9 +1,8 @@
-//! What LiveKit told, in any order and any number: one statement each.
+//! Facts from webhooks, recorded in any order and more than once.
 
 use chrono::{DateTime, TimeDelta, Utc};
-use diesel::QueryableByName;
-use diesel::sql_query;
 use diesel::sql_types::{BigInt, Nullable, Text, Timestamptz};
+use diesel::{QueryableByName, sql_query};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use greenroom_domain::RoomName;
 use greenroom_store::{EndCause, Fact, Session, SessionEvent, connect};
@@ -42,27 +41,27 @@ async fn set(db: &mut AsyncPgConnection, change: &str) {
     sql_query(format!("update sessions set {change}")).execute(db).await.unwrap();
 }
 
-/// So many seconds after a moment that is over.
+/// LiveKit's time of an event: this number of seconds after a fixed time in the past.
 fn at(seconds: i64) -> DateTime<Utc> {
     DateTime::from_timestamp(1_700_000_000 + seconds, 0).unwrap()
 }
 
-/// The end of the second that LiveKit tells.
-fn told(seconds: i64) -> DateTime<Utc> {
+/// The time that is recorded for [`at`]: the end of that second.
+fn recorded(seconds: i64) -> DateTime<Utc> {
     at(seconds) + TimeDelta::milliseconds(999)
 }
 
-fn stay(n: u32) -> (String, String) {
+fn user(n: u32) -> (String, String) {
     ("guest-00000001".to_owned(), format!("PA_{n}"))
 }
 
 fn joined(n: u32) -> Fact {
-    let (identity, sid) = stay(n);
+    let (identity, sid) = user(n);
     Fact::UserJoined { identity, sid }
 }
 
 fn left(n: u32) -> Fact {
-    let (identity, sid) = stay(n);
+    let (identity, sid) = user(n);
     Fact::UserLeft { identity, sid, reason: None }
 }
 
@@ -74,7 +73,7 @@ fn agent_left(n: u32, reason: Option<&str>) -> Fact {
     }
 }
 
-async fn one_session() -> (Database, AsyncPgConnection, RoomName) {
+async fn database_with_session() -> (Database, AsyncPgConnection, RoomName) {
     let database = Database::fresh().await.unwrap();
     let mut db = connect(database.url()).await.unwrap();
     template(&mut db, None).await;
@@ -83,22 +82,26 @@ async fn one_session() -> (Database, AsyncPgConnection, RoomName) {
 }
 
 #[tokio::test]
-async fn facts_are_the_latest_of_their_kind_in_any_order() {
-    let (_database, mut db, room) = one_session().await;
+async fn latest_fact_of_each_kind_is_kept_in_any_order() {
+    let (_database, mut db, room) = database_with_session().await;
     for (fact, seconds) in [(joined(2), 20), (left(1), 15), (joined(1), 10), (left(1), 15)] {
         assert!(fact.record(&mut db, &room, at(seconds)).await.unwrap());
     }
     let now = facts(&mut db).await;
-    assert_eq!((now.user_joined_at, now.user_left_at), (Some(told(20)), Some(told(15))));
-    assert_eq!((now.status.as_str(), now.due), ("pending", 1), "no status, but a look");
+    assert_eq!((now.user_joined_at, now.user_left_at), (Some(recorded(20)), Some(recorded(15))));
+    assert_eq!(
+        (now.status.as_str(), now.due),
+        ("pending", 1),
+        "the status stays, and the session is due"
+    );
     let events = SessionEvent::list(&mut db, ORGANIZATION, session(1).id).await.unwrap();
-    let events: Vec<_> = events.iter().map(|one| one.event.as_str()).collect();
-    assert_eq!(events, ["user_joined", "user_left", "user_joined"], "each stay once");
+    let events: Vec<_> = events.iter().map(|event| event.event.as_str()).collect();
+    assert_eq!(events, ["user_joined", "user_left", "user_joined"], "each stay appears once");
 }
 
 #[tokio::test]
-async fn nothing_is_told_from_the_future() {
-    let (_database, mut db, room) = one_session().await;
+async fn time_in_the_future_is_capped_at_now() {
+    let (_database, mut db, room) = database_with_session().await;
     let future = now(&mut db).await + TimeDelta::hours(1);
     joined(1).record(&mut db, &room, future).await.unwrap();
     let joined_at = facts(&mut db).await.user_joined_at.unwrap();
@@ -106,51 +109,66 @@ async fn nothing_is_told_from_the_future() {
 }
 
 #[tokio::test]
-async fn an_agents_leaving_is_the_latest_and_learns_its_reason() {
-    let (_database, mut db, room) = one_session().await;
-    let leaving = |facts: &Facts| {
+async fn latest_agent_departure_is_kept_and_gains_its_reason() {
+    let (_database, mut db, room) = database_with_session().await;
+    let departure = |facts: &Facts| {
         (facts.agent_left_at, facts.agent_left_identity.clone(), facts.agent_left_reason.clone())
     };
-    let of = |at, n: u32, reason: Option<&str>| {
+    let expected = |at, n: u32, reason: Option<&str>| {
         (Some(at), Some(format!("agent-AJ_{n}")), reason.map(str::to_owned))
     };
     agent_left(1, Some("CLIENT_INITIATED")).record(&mut db, &room, at(10)).await.unwrap();
-    assert_eq!(leaving(&facts(&mut db).await), of(told(10), 1, Some("CLIENT_INITIATED")));
+    assert_eq!(
+        departure(&facts(&mut db).await),
+        expected(recorded(10), 1, Some("CLIENT_INITIATED"))
+    );
     agent_left(2, None).record(&mut db, &room, at(20)).await.unwrap();
-    assert_eq!(leaving(&facts(&mut db).await), of(told(20), 2, None), "all three together");
+    assert_eq!(
+        departure(&facts(&mut db).await),
+        expected(recorded(20), 2, None),
+        "the three columns change together"
+    );
     agent_left(1, Some("CLIENT_INITIATED")).record(&mut db, &room, at(10)).await.unwrap();
-    assert_eq!(leaving(&facts(&mut db).await), of(told(20), 2, None), "an old one is none");
+    assert_eq!(
+        departure(&facts(&mut db).await),
+        expected(recorded(20), 2, None),
+        "an earlier departure changes nothing"
+    );
 
-    // A look missed it, and its webhook comes later, though its whole second is over earlier.
+    // The keeper observed a departure first. Its webhook arrives later, with an earlier time.
     set(&mut db, "agent_left_at = '2030-01-01', agent_left_identity = 'agent-AJ_3', agent_left_reason = null").await;
     agent_left(3, Some("CLIENT_INITIATED")).record(&mut db, &room, at(30)).await.unwrap();
     let now = facts(&mut db).await;
     assert_eq!(now.agent_left_reason.as_deref(), Some("CLIENT_INITIATED"));
-    assert!(now.agent_left_at > Some(told(30)), "the look's own time stays");
+    assert!(now.agent_left_at > Some(recorded(30)), "the observed time stays");
 }
 
 #[tokio::test]
-async fn an_agent_that_is_back_has_not_left() {
-    let (_database, mut db, room) = one_session().await;
+async fn agent_that_rejoins_has_no_departure() {
+    let (_database, mut db, room) = database_with_session().await;
     let joined =
         |n: u32| Fact::AgentJoined { identity: format!("agent-AJ_{n}"), sid: format!("PA_B{n}") };
     agent_left(1, Some("SIGNAL_CLOSE")).record(&mut db, &room, at(10)).await.unwrap();
     joined(1).record(&mut db, &room, at(9)).await.unwrap();
     joined(2).record(&mut db, &room, at(12)).await.unwrap();
     let kept = facts(&mut db).await;
-    assert_eq!(kept.agent_left_identity.as_deref(), Some("agent-AJ_1"), "nobody came back");
+    assert_eq!(
+        kept.agent_left_identity.as_deref(),
+        Some("agent-AJ_1"),
+        "this agent did not rejoin after it left"
+    );
     joined(1).record(&mut db, &room, at(12)).await.unwrap();
     let back = facts(&mut db).await;
     assert_eq!((back.agent_left_at, back.agent_left_identity), (None, None));
 }
 
 #[tokio::test]
-async fn what_is_of_no_session_changes_nothing() {
-    let (_database, mut db, room) = one_session().await;
+async fn fact_of_unknown_room_or_user_changes_nothing() {
+    let (_database, mut db, room) = database_with_session().await;
     set(&mut db, "next_check_at = now() + interval '1 hour'").await;
     let before = facts(&mut db).await;
-    let elsewhere = RoomName::new(at(0), 99);
-    assert!(!joined(1).record(&mut db, &elsewhere, at(1)).await.unwrap());
+    let unknown_room = RoomName::new(at(0), 99);
+    assert!(!joined(1).record(&mut db, &unknown_room, at(1)).await.unwrap());
     let stranger = Fact::UserJoined { identity: "ben".to_owned(), sid: "PA_9".to_owned() };
     assert!(!stranger.record(&mut db, &room, at(1)).await.unwrap());
     assert_eq!(facts(&mut db).await, before);
@@ -158,8 +176,8 @@ async fn what_is_of_no_session_changes_nothing() {
 }
 
 #[tokio::test]
-async fn of_a_session_that_is_over_only_an_open_room_is_looked_at() {
-    let (_database, mut db, room) = one_session().await;
+async fn session_that_is_over_becomes_due_only_by_an_open_room() {
+    let (_database, mut db, room) = database_with_session().await;
     let id = session(1).id;
     let ended = Session::end(&mut db, ORGANIZATION, id, EndCause::Requested).await.unwrap();
     assert_eq!(ended.unwrap().status.as_str(), "ended");
@@ -175,6 +193,6 @@ async fn of_a_session_that_is_over_only_an_open_room_is_looked_at() {
     let now = facts(&mut db).await;
     assert_eq!((now.status.as_str(), now.due), ("ended", 1));
     let events = SessionEvent::list(&mut db, ORGANIZATION, id).await.unwrap();
-    let events: Vec<_> = events.iter().map(|one| one.event.as_str()).collect();
+    let events: Vec<_> = events.iter().map(|event| event.event.as_str()).collect();
     assert_eq!(events, ["end_requested", "ended", "user_left", "agent_left", "room_created"]);
 }

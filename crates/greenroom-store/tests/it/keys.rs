@@ -1,11 +1,11 @@
-//! Idempotency keys: one session each, for a day.
+//! Idempotency keys and the deletion of old sessions.
 
 use diesel::sql_query;
 use diesel_async::RunQueryDsl;
 use greenroom_domain::RoomName;
 use greenroom_store::idempotency::purge_expired_keys;
 use greenroom_store::retention::delete_old_sessions;
-use greenroom_store::{KeyClaim, KeyKind, NewSession, TokenReissue, connect};
+use greenroom_store::{KeyClaim, KeyKind, NewSession, Session, TokenReissue, connect};
 use greenroom_testkit::pg::Database;
 
 use crate::session::{ORGANIZATION, session, template};
@@ -18,22 +18,22 @@ fn keyed(number: u32, key: u8) -> NewSession {
 }
 
 #[tokio::test]
-async fn a_key_is_one_session_for_a_day() {
+async fn session_holds_key_for_24_hours() {
     let database = Database::fresh().await.unwrap();
     let mut db = connect(database.url()).await.unwrap();
     template(&mut db, None).await;
     let first = keyed(1, 7).insert(&mut db).await.unwrap().unwrap();
     sql_query("update sessions set created_at = now()").execute(&mut db).await.unwrap();
     assert!(keyed(2, 7).insert(&mut db).await.unwrap().is_none());
-    let again = keyed(2, 7);
-    let key = again.key.unwrap();
+    let replay = keyed(2, 7);
+    let key = replay.key.unwrap();
     let replayed =
-        TokenReissue::Key(&key).execute(&mut db, ORGANIZATION, again.token).await.unwrap();
+        TokenReissue::Key(&key).execute(&mut db, ORGANIZATION, replay.token).await.unwrap();
     assert_eq!(replayed.unwrap().setup.session.id, first.setup.session.id);
     let other = KeyClaim { fingerprint: [2; 32], ..key };
     assert!(
         TokenReissue::Key(&other)
-            .execute(&mut db, ORGANIZATION, again.token)
+            .execute(&mut db, ORGANIZATION, replay.token)
             .await
             .unwrap()
             .is_none()
@@ -45,18 +45,18 @@ async fn a_key_is_one_session_for_a_day() {
     sql_query(age).execute(&mut db).await.unwrap();
     assert!(
         TokenReissue::Key(&key)
-            .execute(&mut db, ORGANIZATION, again.token)
+            .execute(&mut db, ORGANIZATION, replay.token)
             .await
             .unwrap()
             .is_none()
     );
     assert!(key.release_if_expired(&mut db, ORGANIZATION).await.unwrap());
-    let anew = again.insert(&mut db).await.unwrap().unwrap();
-    assert_eq!(anew.setup.session.id, keyed(2, 7).id, "it is free again");
+    let second = replay.insert(&mut db).await.unwrap().unwrap();
+    assert_eq!(second.setup.session.id, keyed(2, 7).id, "the key was released");
 }
 
 #[tokio::test]
-async fn a_walk_forgets_the_keys_of_yesterday_and_no_others() {
+async fn purge_releases_only_expired_keys() {
     let database = Database::fresh().await.unwrap();
     let mut db = connect(database.url()).await.unwrap();
     template(&mut db, None).await;
@@ -68,31 +68,31 @@ async fn a_walk_forgets_the_keys_of_yesterday_and_no_others() {
         .execute(&mut db)
         .await
         .unwrap();
-    let mut start = purge_expired_keys(&mut db, None).await.unwrap();
-    assert!(start.is_some());
-    start = purge_expired_keys(&mut db, start.as_ref()).await.unwrap();
-    assert_eq!(start, None, "a second batch finds nothing behind the first");
+    let mut cursor = purge_expired_keys(&mut db, None).await.unwrap();
+    assert!(cursor.is_some());
+    cursor = purge_expired_keys(&mut db, cursor.as_ref()).await.unwrap();
+    assert_eq!(cursor, None, "the first batch contains all keys");
     for number in 1..=5 {
-        let holder = keyed(number, u8::try_from(number).unwrap()).key.unwrap();
-        let holder = holder.find_holder(&mut db, ORGANIZATION).await.unwrap();
+        let key = keyed(number, u8::try_from(number).unwrap()).key.unwrap();
+        let holder = key.find_holder(&mut db, ORGANIZATION).await.unwrap();
         assert_eq!(holder.is_some(), number > 3, "{number}");
     }
 }
 
 #[tokio::test]
-async fn sessions_are_forgotten_by_the_day_they_ended() {
+async fn sessions_are_deleted_by_the_age_of_their_end() {
     let database = Database::fresh().await.unwrap();
     let mut db = connect(database.url()).await.unwrap();
     template(&mut db, None).await;
     for number in 1..=4 {
         keyed(number, u8::try_from(number).unwrap()).insert(&mut db).await.unwrap().unwrap();
     }
-    let over =
+    let ended =
         "status = 'ended', end_reason = 'requested', created_at = now() - interval '40 days'";
     for (number, change) in [
-        (1, format!("{over}, ended_at = now() - interval '31 days', next_check_at = null")),
-        (2, format!("{over}, ended_at = now() - interval '29 days', next_check_at = null")),
-        (3, format!("{over}, ended_at = now() - interval '31 days'")),
+        (1, format!("{ended}, ended_at = now() - interval '31 days', next_check_at = null")),
+        (2, format!("{ended}, ended_at = now() - interval '29 days', next_check_at = null")),
+        (3, format!("{ended}, ended_at = now() - interval '31 days'")),
         (4, "created_at = now() - interval '40 days'".to_owned()),
     ] {
         let change = format!(
@@ -100,9 +100,9 @@ async fn sessions_are_forgotten_by_the_day_they_ended() {
         );
         sql_query(change).execute(&mut db).await.unwrap();
     }
-    assert!(!delete_old_sessions(&mut db, 30).await.unwrap(), "fewer than a batch");
+    assert!(!delete_old_sessions(&mut db, 30).await.unwrap(), "there are fewer than a full batch");
     for number in 1..=4_u32 {
-        let found = greenroom_store::Session::find(&mut db, ORGANIZATION, keyed(number, 1).id);
+        let found = Session::find(&mut db, ORGANIZATION, keyed(number, 1).id);
         assert_eq!(found.await.unwrap().is_some(), number != 1, "{number}");
     }
 }

@@ -1,4 +1,6 @@
-//! The store on a real PostgreSQL.
+//! Tests of the store on a real PostgreSQL.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests may panic, like the tests")]
 
 mod claims;
 mod facts;

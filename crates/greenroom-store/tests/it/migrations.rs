@@ -1,4 +1,4 @@
-//! Migrations, up and down and by many at once.
+//! Applying and reverting migrations, also concurrently.
 
 use diesel::sql_types::Text;
 use diesel::{QueryableByName, sql_query};
@@ -12,7 +12,7 @@ struct Line {
     line: String,
 }
 
-/// The schema in words: columns, constraints, indexes.
+/// The columns, constraints and indexes of the schema, one line each.
 async fn dump(database: &Database) -> Vec<Line> {
     let mut db = AsyncPgConnection::establish(database.url()).await.unwrap();
     sql_query(
@@ -32,7 +32,7 @@ async fn dump(database: &Database) -> Vec<Line> {
 }
 
 #[tokio::test]
-async fn up_down_up_gives_the_same_schema() {
+async fn reapplied_migrations_give_the_same_schema() {
     let database = Database::empty().await.unwrap();
     let applied = migrate::run(database.url()).await.unwrap();
     assert_eq!(applied.len(), 4, "{applied:?}");
@@ -49,7 +49,7 @@ async fn up_down_up_gives_the_same_schema() {
 }
 
 #[tokio::test]
-async fn eight_at_once_apply_each_migration_once() {
+async fn concurrent_runs_apply_each_migration_once() {
     let database = Database::empty().await.unwrap();
     let runs = (0..8).map(|_| {
         let url = database.url().to_owned();
@@ -63,7 +63,7 @@ async fn eight_at_once_apply_each_migration_once() {
 }
 
 #[tokio::test]
-async fn the_status_tells_what_is_missing() {
+async fn status_shows_pending_migrations() {
     let database = Database::empty().await.unwrap();
     let applied = async || {
         let states = migrate::status(database.url()).await.unwrap();

@@ -1,4 +1,4 @@
-//! An end user's request is its own key, while they may come back to the session it started.
+//! Starts with an implicit key, which resume the user's session.
 
 use diesel::sql_query;
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
@@ -17,72 +17,79 @@ fn start(number: u32) -> NewSession {
     NewSession { room_name, user_id, key: Some(KEY), ..new }
 }
 
-async fn started(db: &mut AsyncPgConnection, number: u32) -> Option<SessionId> {
+async fn start_id(db: &mut AsyncPgConnection, number: u32) -> Option<SessionId> {
     let started = start(number).insert(db).await.unwrap();
     started.map(|started| started.setup.session.id)
 }
 
 #[tokio::test]
-async fn a_session_is_found_again_while_its_user_may_come_back() {
+async fn session_is_resumed_while_its_user_may_come_back() {
     let database = Database::fresh().await.unwrap();
     let mut db = connect(database.url()).await.unwrap();
     template(&mut db, None).await;
-    let first = started(&mut db, 1).await;
+    let first = start_id(&mut db, 1).await;
     assert_eq!(first, Some(start(1).id));
     let active = "status = 'active', started_at = now(), end_by = now() + interval '1 hour'";
-    for (standing, change, again) in [
-        ("it waits", "status = 'pending'".to_owned(), true),
-        ("the user is there", format!("{active}, user_joined_at = now()"), false),
-        ("the user is out", "user_left_at = now() + interval '1 second'".to_owned(), true),
-        ("and there again", "user_joined_at = now() + interval '2 seconds'".to_owned(), false),
+    for (state, change, is_resumable) in [
+        ("pending", "status = 'pending'".to_owned(), true),
+        ("the user is in the room", format!("{active}, user_joined_at = now()"), false),
+        ("the user has left", "user_left_at = now() + interval '1 second'".to_owned(), true),
         (
-            "it is over",
+            "the user is in the room again",
+            "user_joined_at = now() + interval '2 seconds'".to_owned(),
+            false,
+        ),
+        (
+            "the session is over",
             "status = 'ended', ended_at = now(), end_reason = 'user_left'".to_owned(),
             false,
         ),
     ] {
         sql_query(format!("update sessions set {change}")).execute(&mut db).await.unwrap();
-        let found = started(&mut db, 2).await;
-        assert_eq!(found, first.filter(|_| again), "{standing}");
-        // What may be found again keeps its key, whoever asks it back.
-        if again {
+        let resumed = start_id(&mut db, 2).await;
+        assert_eq!(resumed, first.filter(|_| is_resumable), "{state}");
+        // A resumable session keeps its key.
+        if is_resumable {
             KEY.release(&mut db, ORGANIZATION).await.unwrap();
-            assert_eq!(started(&mut db, 2).await, first, "{standing}");
+            assert_eq!(start_id(&mut db, 2).await, first, "{state}");
         }
     }
     KEY.release(&mut db, ORGANIZATION).await.unwrap();
-    assert_eq!(started(&mut db, 2).await, Some(start(2).id), "the key is free");
-    assert_eq!(started(&mut db, 3).await, Some(start(2).id));
+    assert_eq!(start_id(&mut db, 2).await, Some(start(2).id), "the key was released");
+    assert_eq!(start_id(&mut db, 3).await, Some(start(2).id));
 }
 
 #[tokio::test]
-async fn a_user_who_never_left_loses_the_key_of_their_session() {
+async fn session_releases_its_key_if_its_user_never_left() {
     let database = Database::fresh().await.unwrap();
     let mut db = connect(database.url()).await.unwrap();
     template(&mut db, None).await;
-    started(&mut db, 1).await.unwrap();
+    start_id(&mut db, 1).await.unwrap();
     let joined = "update sessions set status = 'active', user_joined_at = now()";
     sql_query(joined).execute(&mut db).await.unwrap();
-    assert_eq!(started(&mut db, 2).await, None);
+    assert_eq!(start_id(&mut db, 2).await, None);
     KEY.release(&mut db, ORGANIZATION).await.unwrap();
-    assert_eq!(started(&mut db, 2).await, Some(start(2).id));
+    assert_eq!(start_id(&mut db, 2).await, Some(start(2).id));
 }
 
 #[tokio::test]
-async fn a_session_that_is_found_again_has_the_later_expiry_and_its_own_template() {
+async fn resumed_session_has_latest_expiry_and_its_own_template() {
     let database = Database::fresh().await.unwrap();
     let mut db = connect(database.url()).await.unwrap();
     template(&mut db, None).await;
     let first = start(1).insert(&mut db).await.unwrap().unwrap();
-    // The template has changed, and even been archived: the session keeps what it was started with.
+    // The session keeps the version of the template that it was started from.
     sql_query("update session_templates set superseded_at = now()").execute(&mut db).await.unwrap();
     let mut later = start(2);
     later.token.issued_at += chrono::Duration::seconds(60);
-    let again = later.insert(&mut db).await.unwrap().unwrap();
-    assert_eq!(again.setup.session.id, first.setup.session.id);
-    assert_eq!(again.token_expiry, first.token_expiry + chrono::Duration::seconds(60));
-    assert_eq!(again.setup.session.token_expiry, again.token_expiry);
+    let resumed = later.insert(&mut db).await.unwrap().unwrap();
+    assert_eq!(resumed.setup.session.id, first.setup.session.id);
+    assert_eq!(resumed.token_expiry, first.token_expiry + chrono::Duration::seconds(60));
+    assert_eq!(resumed.setup.session.token_expiry, resumed.token_expiry);
     let earlier = start(3).insert(&mut db).await.unwrap().unwrap();
-    assert_eq!(earlier.token_expiry, first.token_expiry, "this token's own");
-    assert_eq!(earlier.setup.session.token_expiry, again.token_expiry, "the latest of all");
+    assert_eq!(earlier.token_expiry, first.token_expiry, "the expiry of this token");
+    assert_eq!(
+        earlier.setup.session.token_expiry, resumed.token_expiry,
+        "the latest of all tokens"
+    );
 }

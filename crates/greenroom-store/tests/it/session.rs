@@ -1,4 +1,4 @@
-//! `enabled_panels` is a real PostgreSQL array, and what PostgreSQL holds is what was written.
+//! Starts of sessions, their columns, and the availability of templates.
 
 use chrono::{DateTime, Utc};
 use diesel::sql_types::{Bool, Integer, Text, Timestamptz};
@@ -21,15 +21,16 @@ const TEMPLATE: SessionTemplateId = SessionTemplateId(Uuid::from_u128(2));
 
 pub async fn template(db: &mut AsyncPgConnection, panels: Option<&[&str]>) {
     let mut settings = TemplateSettings::new(TemplateName::try_from("T".to_owned()).unwrap());
-    let own = |panels: &[&str]| panels.iter().map(|panel| (*panel).to_owned()).collect::<Vec<_>>();
-    settings.enabled_panels = panels.map(|panels| EnabledPanels::try_from(own(panels)).unwrap());
+    let owned =
+        |panels: &[&str]| panels.iter().map(|panel| (*panel).to_owned()).collect::<Vec<_>>();
+    settings.enabled_panels = panels.map(|panels| EnabledPanels::try_from(owned(panels)).unwrap());
     organization::ensure(db, ORGANIZATION).await.unwrap();
-    let written =
+    let inserted =
         SessionTemplate::insert(db, ORGANIZATION, TEMPLATE, settings.clone()).await.unwrap();
-    assert_eq!(written.settings, settings);
+    assert_eq!(inserted.settings, settings);
 }
 
-/// PostgreSQL's time.
+/// PostgreSQL's current time.
 pub async fn now(db: &mut AsyncPgConnection) -> DateTime<Utc> {
     diesel::select(diesel::dsl::now.into_sql::<Timestamptz>()).get_result(db).await.unwrap()
 }
@@ -49,7 +50,7 @@ pub fn session(number: u128) -> NewSession {
         agent_name: None,
         created_at: at,
         token: TokenLifetime { issued_at: at, default_ttl: TokenTtl::constant::<3600>() },
-        first_look_within: Seconds::constant::<30>(),
+        first_check_within: Seconds::constant::<30>(),
         key: None,
         max_active_sessions: None,
         sessions_locked: false,
@@ -57,7 +58,7 @@ pub fn session(number: u128) -> NewSession {
 }
 
 #[derive(QueryableByName)]
-struct Panels {
+struct PanelsColumn {
     #[diesel(sql_type = Text)]
     kind: String,
     #[diesel(sql_type = Integer)]
@@ -67,20 +68,20 @@ struct Panels {
 }
 
 #[tokio::test]
-async fn a_sessions_panels_are_an_array_of_its_templates() {
+async fn session_copies_panels_of_its_template_as_array() {
     let database = Database::fresh().await.unwrap();
     let mut db = connect(database.url()).await.unwrap();
     template(&mut db, Some(&["chat", "notes"])).await;
     let started = session(1).insert(&mut db).await.unwrap().unwrap();
     assert_eq!(started.setup.session.enabled_panels.unwrap().as_slice(), ["chat", "notes"]);
-    let found: Panels = sql_query(
+    let column: PanelsColumn = sql_query(
         "select pg_typeof(enabled_panels)::text as kind, cardinality(enabled_panels) as length,
                 enabled_panels @> '{notes}' as has_notes from sessions",
     )
     .get_result(&mut db)
     .await
     .unwrap();
-    assert_eq!((found.kind.as_str(), found.length, found.has_notes), ("text[]", 2, true));
+    assert_eq!((column.kind.as_str(), column.length, column.has_notes), ("text[]", 2, true));
     sql_query("update sessions set enabled_panels = '{a,null}'")
         .execute(&mut db)
         .await
@@ -88,7 +89,7 @@ async fn a_sessions_panels_are_an_array_of_its_templates() {
 }
 
 #[tokio::test]
-async fn null_and_empty_panels_stay_apart() {
+async fn null_panels_differ_from_empty_panels() {
     for panels in [None, Some(&[][..])] {
         let database = Database::fresh().await.unwrap();
         let mut db = connect(database.url()).await.unwrap();
@@ -102,7 +103,7 @@ async fn null_and_empty_panels_stay_apart() {
 }
 
 #[tokio::test]
-async fn a_taken_room_name_is_told_apart() {
+async fn taken_room_name_is_a_conflict() {
     let database = Database::fresh().await.unwrap();
     let mut db = connect(database.url()).await.unwrap();
     template(&mut db, None).await;
@@ -112,7 +113,7 @@ async fn a_taken_room_name_is_told_apart() {
 }
 
 #[tokio::test]
-async fn a_start_that_opened_no_room_does_not_fail_a_session_whose_room_another_opened() {
+async fn failed_start_keeps_session_whose_room_was_opened() {
     let database = Database::fresh().await.unwrap();
     let mut db = connect(database.url()).await.unwrap();
     template(&mut db, None).await;
@@ -127,32 +128,32 @@ async fn a_start_that_opened_no_room_does_not_fail_a_session_whose_room_another_
 }
 
 #[tokio::test]
-async fn an_archived_or_superseded_template_starts_nothing() {
+async fn only_current_unarchived_template_of_organization_is_startable() {
     let database = Database::fresh().await.unwrap();
     let mut db = connect(database.url()).await.unwrap();
     assert_eq!(
-        SessionTemplate::standing(&mut db, ORGANIZATION, TEMPLATE).await.unwrap(),
+        SessionTemplate::availability(&mut db, ORGANIZATION, TEMPLATE).await.unwrap(),
         TemplateAvailability::Absent
     );
     template(&mut db, None).await;
     assert_eq!(
-        SessionTemplate::standing(&mut db, ORGANIZATION, TEMPLATE).await.unwrap(),
+        SessionTemplate::availability(&mut db, ORGANIZATION, TEMPLATE).await.unwrap(),
         TemplateAvailability::Startable
     );
-    let stranger = OrganizationId(Uuid::from_u128(9));
+    let other = OrganizationId(Uuid::from_u128(9));
     assert_eq!(
-        SessionTemplate::standing(&mut db, stranger, TEMPLATE).await.unwrap(),
+        SessionTemplate::availability(&mut db, other, TEMPLATE).await.unwrap(),
         TemplateAvailability::Foreign
     );
     sql_query("update session_templates set archived_at = now()").execute(&mut db).await.unwrap();
     assert_eq!(
-        SessionTemplate::standing(&mut db, ORGANIZATION, TEMPLATE).await.unwrap(),
+        SessionTemplate::availability(&mut db, ORGANIZATION, TEMPLATE).await.unwrap(),
         TemplateAvailability::Archived
     );
     assert!(session(1).insert(&mut db).await.unwrap().is_none());
     sql_query("update session_templates set superseded_at = now()").execute(&mut db).await.unwrap();
     assert_eq!(
-        SessionTemplate::standing(&mut db, ORGANIZATION, TEMPLATE).await.unwrap(),
+        SessionTemplate::availability(&mut db, ORGANIZATION, TEMPLATE).await.unwrap(),
         TemplateAvailability::Absent
     );
 }

@@ -1,99 +1,98 @@
-//! Looks into a server's rooms, past Greenroom, for what tests hold against it.
+//! Direct calls to LiveKit's API, with which tests check what Greenroom has done.
 
 use std::time::Duration;
 
 use anyhow::Result;
-use livekit_api::services::{
-    agent_dispatch::AgentDispatchClient,
-    room::{RoomClient, SendDataOptions},
-};
-use livekit_protocol::{
-    AgentDispatch, CreateAgentDispatchRequest, ParticipantInfo, Room,
-    participant_info::{Kind, State},
-};
+use livekit_api::services::agent_dispatch::AgentDispatchClient;
+use livekit_api::services::room::{RoomClient, SendDataOptions};
+use livekit_protocol::participant_info::{Kind, State};
+use livekit_protocol::{AgentDispatch, CreateAgentDispatchRequest, ParticipantInfo, Room};
 
 use super::Server;
 use crate::wait_until;
 
-/// A room with a client of its own, the making of which takes longer than a look.
+/// Lists the agents of a room repeatedly. It keeps its HTTP client, because creating a client
+/// takes longer than a call.
 #[derive(Debug)]
-pub struct View {
+pub struct RoomInspector {
     client: RoomClient,
     room: String,
 }
 
-impl View {
-    /// Looks at another room from now on.
-    pub fn turn_to(&mut self, room: &str) {
+impl RoomInspector {
+    /// Selects another room.
+    pub fn set_room(&mut self, room: &str) {
         room.clone_into(&mut self.room);
     }
 
-    /// The agents in the room that are active, and not still joining.
+    /// Returns the agents in the room that have finished joining.
     ///
     /// # Errors
-    /// When LiveKit does not answer.
-    pub async fn agents(&self) -> Result<Vec<ParticipantInfo>> {
-        let mut agents = self.client.list_participants(&self.room).await?;
-        agents.retain(|one| one.kind() == Kind::Agent && one.state() == State::Active);
-        Ok(agents)
+    /// Returns an error if LiveKit does not answer.
+    pub async fn active_agents(&self) -> Result<Vec<ParticipantInfo>> {
+        let mut participants = self.client.list_participants(&self.room).await?;
+        participants.retain(|participant| {
+            participant.kind() == Kind::Agent && participant.state() == State::Active
+        });
+        Ok(participants)
     }
 }
 
 impl Server {
-    /// Every room there is.
+    /// Returns all rooms.
     ///
     /// # Errors
-    /// When LiveKit does not answer.
+    /// Returns an error if LiveKit does not answer.
     pub async fn rooms(&self) -> Result<Vec<Room>> {
         Ok(self.room_client().list_rooms(Vec::new()).await?)
     }
 
-    /// The room of this name, if it is open.
+    /// Returns the room with this name. `None` means that it does not exist.
     ///
     /// # Errors
-    /// When LiveKit does not answer.
+    /// Returns an error if LiveKit does not answer.
     pub async fn room(&self, name: &str) -> Result<Option<Room>> {
         Ok(self.room_client().list_rooms(vec![name.to_owned()]).await?.pop())
     }
 
-    /// Who is in the room: nobody when it does not exist.
+    /// Returns the participants of a room. A room that does not exist has none.
     ///
     /// # Errors
-    /// When LiveKit does not answer.
+    /// Returns an error if LiveKit does not answer.
     pub async fn participants(&self, room: &str) -> Result<Vec<ParticipantInfo>> {
         Ok(self.room_client().list_participants(room).await?)
     }
 
-    /// A room to be looked at often, as long as the caller's runtime lives.
+    /// Returns an inspector for a room. It works only while the caller's Tokio runtime is alive.
     #[must_use]
-    pub fn view(&self, room: &str) -> View {
-        View { client: self.room_client(), room: room.to_owned() }
+    pub fn inspect_room(&self, room: &str) -> RoomInspector {
+        RoomInspector { client: self.room_client(), room: room.to_owned() }
     }
 
-    /// Waits until an agent is in the room and active.
+    /// Waits until an agent has joined the room.
     ///
     /// # Errors
-    /// When none came in time.
-    pub async fn agent_in(&self, room: &str, timeout: Duration) -> Result<ParticipantInfo> {
-        let view = self.view(room);
+    /// Returns an error if no agent has joined within `timeout`.
+    pub async fn wait_for_agent(&self, room: &str, timeout: Duration) -> Result<ParticipantInfo> {
+        let inspector = self.inspect_room(room);
         wait_until("an agent in the room", timeout, || async {
-            Ok(view.agents().await?.into_iter().next())
+            Ok(inspector.active_agents().await?.into_iter().next())
         })
         .await
     }
 
-    /// The room's dispatches with their jobs.
+    /// Returns the dispatches of a room with their jobs.
     ///
     /// # Errors
-    /// When LiveKit does not answer, or there is no such room.
+    /// Returns an error if LiveKit does not answer or the room does not exist.
     pub async fn dispatches(&self, room: &str) -> Result<Vec<AgentDispatch>> {
         Ok(self.dispatch_client().list_dispatch(room).await?)
     }
 
-    /// Sends an agent into a room, which is opened when it does not exist.
+    /// Dispatches an agent to a room. LiveKit creates the room if it does not exist.
     ///
     /// # Errors
-    /// When LiveKit does not answer.
+    /// Returns an error if LiveKit does not answer.
     pub async fn dispatch(
         &self,
         room: &str,
@@ -109,18 +108,18 @@ impl Server {
         Ok(self.dispatch_client().create_dispatch(request).await?)
     }
 
-    /// Closes a room and disconnects who is in it.
+    /// Deletes a room and disconnects its participants.
     ///
     /// # Errors
-    /// When LiveKit does not answer, or there is no such room.
+    /// Returns an error if LiveKit does not answer or the room does not exist.
     pub async fn delete_room(&self, room: &str) -> Result<()> {
         Ok(self.room_client().delete_room(room).await?)
     }
 
-    /// Sends everybody in a room a data packet, as a backend does.
+    /// Sends a data packet to all participants of a room, as a backend does.
     ///
     /// # Errors
-    /// When LiveKit does not answer, or there is no such room.
+    /// Returns an error if LiveKit does not answer or the room does not exist.
     pub async fn send_data(&self, room: &str, topic: &str, payload: &[u8]) -> Result<()> {
         let options = SendDataOptions { topic: Some(topic.to_owned()), ..Default::default() };
         Ok(self.room_client().send_data(room, payload.to_owned(), options).await?)

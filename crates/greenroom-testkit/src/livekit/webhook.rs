@@ -1,22 +1,23 @@
-//! Webhooks as a server signs them, for those who send them in its place.
+//! Webhook signatures, for tests that send webhooks in place of LiveKit.
 
-use base64::{Engine, prelude::BASE64_STANDARD};
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
 use super::Server;
 use crate::caller;
 
-/// How long LiveKit lets a webhook be believed.
-const LIFE: i64 = 300;
+/// The time for which LiveKit's webhook tokens are valid, in seconds.
+const TOKEN_LIFETIME_SECONDS: i64 = 300;
 
 impl Server {
-    /// What it would send in `Authorization` with this body.
+    /// Returns the `Authorization` header that LiveKit would send with this body.
     #[must_use]
-    pub fn signature_of(&self, body: &str) -> String {
+    pub fn sign_webhook(&self, body: &str) -> String {
         let sha256 = BASE64_STANDARD.encode(Sha256::digest(body));
-        let claims =
-            json!({ "iss": self.api_key, "exp": caller::in_seconds(LIFE), "sha256": sha256 });
+        let expiry = caller::seconds_from_now(TOKEN_LIFETIME_SECONDS);
+        let claims = json!({ "iss": self.api_key, "exp": expiry, "sha256": sha256 });
         caller::token(&self.api_secret, &claims)
     }
 }

@@ -1,93 +1,95 @@
-//! The origin a page is of: what it is made of, and where it tells what it sees.
+//! The web server of a test page. It serves the page's files and receives the page's reports.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, Result};
 use serde_json::Value;
-use tokio::{
-    io::{AsyncWriteExt, BufReader},
-    net::{TcpListener, TcpStream},
-    task::{JoinHandle, JoinSet},
-};
+use tokio::io::{AsyncWriteExt, BufReader};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::{JoinHandle, JoinSet};
 
-use crate::{http::Request, tools};
+use crate::http::Request;
+use crate::tools;
 
-/// What the site answers with, and what it was told.
+/// The content of the site and the reports of its page.
 #[derive(Debug, Default)]
 struct State {
+    /// Paths and texts.
     files: Vec<(&'static str, String)>,
     settings: Mutex<Value>,
-    told: Mutex<Vec<Value>>,
+    reports: Mutex<Vec<Value>>,
 }
 
-/// A site of one page, on a port of its own. Dropping it ends it.
+/// A site with one page, on a separate port. Dropping it stops the web server.
 #[derive(Debug)]
 pub struct Site {
     origin: String,
     state: Arc<State>,
-    serving: JoinHandle<()>,
+    accept_task: JoinHandle<()>,
 }
 
 impl Site {
-    /// A site whose page runs the module `/page.mjs` of these files. That imports `testkit`, for its
-    /// settings and to `tell` what it sees, and `livekit-client`.
+    /// Starts a site with these files (path and text). Its page runs the module `/page.mjs`, which
+    /// can import `livekit-client` and `testkit`. `testkit` exports `settings` and the function
+    /// `report`.
     ///
     /// # Errors
-    /// When LiveKit's SDK cannot be fetched, or no port is free.
+    /// Returns an error if LiveKit's SDK cannot be downloaded or no port is free.
     pub async fn serve(files: &[(&'static str, &str)]) -> Result<Self> {
         let sdk = tokio::task::spawn_blocking(tools::livekit_client::module).await??;
         let sdk = std::fs::read_to_string(&sdk)
-            .with_context(|| format!("cannot read {}", sdk.display()))?;
-        let own = [
+            .with_context(|| format!("failed to read {}", sdk.display()))?;
+        let common = [
             ("/", include_str!("../../web/index.html")),
             ("/testkit.mjs", include_str!("../../web/testkit.mjs")),
             ("/livekit-client.mjs", sdk.as_str()),
         ];
-        let files = own.iter().chain(files).map(|&(path, text)| (path, text.to_owned())).collect();
+        let files =
+            common.iter().chain(files).map(|&(path, text)| (path, text.to_owned())).collect();
         let state = Arc::new(State { files, ..State::default() });
         let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
         let origin = format!("http://{}", listener.local_addr()?);
-        let serving = tokio::spawn(serve_all(listener, Arc::clone(&state)));
-        Ok(Self { origin, state, serving })
+        let accept_task = tokio::spawn(accept_connections(listener, Arc::clone(&state)));
+        Ok(Self { origin, state, accept_task })
     }
 
-    /// Its origin, as a browser names it.
+    /// Returns the site's origin as a browser sends it, `http://host:port`.
     #[must_use]
     pub fn origin(&self) -> &str {
         &self.origin
     }
 
-    /// What the page told so far.
-    pub(super) fn told(&self) -> Vec<Value> {
-        self.state.told.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    /// Returns the page's reports so far.
+    pub(super) fn reports(&self) -> Vec<Value> {
+        self.state.reports.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    pub(super) fn settle(&self, settings: Value) {
+    pub(super) fn set_settings(&self, settings: Value) {
         *self.state.settings.lock().unwrap_or_else(PoisonError::into_inner) = settings;
     }
 }
 
 impl Drop for Site {
     fn drop(&mut self) {
-        self.serving.abort();
+        self.accept_task.abort();
     }
 }
 
-async fn serve_all(listener: TcpListener, state: Arc<State>) {
+async fn accept_connections(listener: TcpListener, state: Arc<State>) {
     let mut connections = JoinSet::new();
     while let Ok((connection, _)) = listener.accept().await {
         connections.spawn(serve(connection, Arc::clone(&state)));
     }
 }
 
-/// One request: the connection is closed after it.
+/// Answers one request and closes the connection.
 async fn serve(connection: TcpStream, state: Arc<State>) -> Result<()> {
     let mut connection = BufReader::new(connection);
-    // A browser also connects in case it may want to ask something.
+    // Browsers also open connections in advance and may close them without a request.
     let Some(request) = Request::read(&mut connection).await? else { return Ok(()) };
-    let (status, kind, body) = state.answer(&request);
+    let (status, content_type, body) = state.answer(&request);
     let head = format!(
-        "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {}\r\n\
+        "HTTP/1.1 {status}\r\nContent-Type: {content_type}\r\nContent-Length: {}\r\n\
          Cache-Control: no-store\r\nConnection: close\r\n\r\n",
         body.len()
     );
@@ -97,18 +99,19 @@ async fn serve(connection: TcpStream, state: Arc<State>) -> Result<()> {
 }
 
 impl State {
+    /// Returns the status, the content type and the body.
     fn answer(&self, request: &Request) -> (&'static str, &'static str, String) {
         match (request.method.as_str(), request.path.as_str()) {
-            ("POST", "/told") => {
-                let told = serde_json::from_str(&request.body).unwrap_or_default();
-                self.told.lock().unwrap_or_else(PoisonError::into_inner).push(told);
+            ("POST", "/reports") => {
+                let report = serde_json::from_str(&request.body).unwrap_or_default();
+                self.reports.lock().unwrap_or_else(PoisonError::into_inner).push(report);
                 ("204 No Content", "text/plain", String::new())
             }
             ("GET", "/settings.json") => {
                 let settings = self.settings.lock().unwrap_or_else(PoisonError::into_inner);
                 ("200 OK", "application/json", settings.to_string())
             }
-            (_, path) => match self.files.iter().find(|(own, _)| *own == path) {
+            (_, path) => match self.files.iter().find(|(file, _)| *file == path) {
                 Some((_, text)) if path == "/" => ("200 OK", "text/html", text.clone()),
                 Some((_, text)) => ("200 OK", "text/javascript", text.clone()),
                 None => ("404 Not Found", "text/plain", String::new()),

@@ -1,116 +1,135 @@
-//! One PostgreSQL server with its data, on a port of its own.
+//! A PostgreSQL server with its data on a separate port (PostgreSQL calls this a cluster).
 
-use std::{
-    path::{Path, PathBuf},
-    process::Command,
-    time::Duration,
-};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use super::{blocking, connect, initdb};
-use crate::{
-    place::{self, Owner},
-    process::{Guarded, Process},
-    tools, wait_until,
-};
+use super::{connect, initdb, spawn_blocking};
+use crate::process::{GuardedCommand, Process};
+use crate::unix_user::UnixUser;
+use crate::{paths, ports, tools, unix_user, wait_until};
 
-const PATIENCE: Duration = Duration::from_secs(20);
+/// Maximum time until a server accepts connections after its start.
+const START_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// What of the data must outlive a crash of the machine.
+/// Time between SIGINT (fast shutdown) and SIGKILL.
+const STOP_GRACE_PERIOD: Duration = Duration::from_secs(20);
+
+/// Which data survives a crash of the machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Durability {
-    /// Nothing: `fsync` and its like are off, for tests.
+    /// No data. For tests, `fsync`, `synchronous_commit` and `full_page_writes` are off.
     None,
-    /// Everything that was committed.
+    /// All committed data.
     Full,
 }
 
-/// A running PostgreSQL server. Dropping it stops it.
+/// A running PostgreSQL server. Dropping it stops the server.
 #[derive(Debug)]
 pub struct Cluster {
+    /// The directory of `postgres` and `initdb`.
     bin: PathBuf,
-    home: PathBuf,
-    owner: Option<Owner>,
+    /// The directory of the data, the password and the log.
+    directory: PathBuf,
+    owner: Option<UnixUser>,
     port: u16,
     password: String,
     durability: Durability,
-    temporary: bool,
+    is_temporary: bool,
+    /// `None` while the server is stopped.
     process: Option<Process>,
 }
 
 impl Cluster {
-    /// A new cluster for one test, without durability, which is removed when dropped.
+    /// Starts a new cluster without durability for one test. Dropping it removes the data.
     ///
     /// # Errors
-    /// When PostgreSQL is missing or does not start.
-    pub async fn private() -> Result<Self> {
-        let owner = place::unprivileged()?;
-        Self::create(place::temporary("postgres", owner)?, owner, Durability::None, true).await
+    /// Returns an error if PostgreSQL is missing or does not start.
+    pub async fn temporary() -> Result<Self> {
+        Self::create_temporary(Durability::None).await
     }
 
-    /// The same with full durability, for what is measured.
+    /// Starts a new cluster with full durability for measurements. Dropping it removes the data.
     ///
     /// # Errors
-    /// When PostgreSQL is missing or does not start.
-    pub async fn durable() -> Result<Self> {
-        let owner = place::unprivileged()?;
-        Self::create(place::temporary("postgres", owner)?, owner, Durability::Full, true).await
+    /// Returns an error if PostgreSQL is missing or does not start.
+    pub async fn temporary_durable() -> Result<Self> {
+        Self::create_temporary(Durability::Full).await
     }
 
-    /// The cluster kept in this directory, made when there is none yet, with full durability.
+    /// Starts the cluster in this directory with full durability. Creates the data if there is
+    /// none yet, and keeps it when the cluster is dropped.
     ///
-    /// As root the data may be elsewhere: PostgreSQL then runs as an unprivileged user, who must be
-    /// able to reach it.
+    /// As root, the data may be in another directory: PostgreSQL then runs as an unprivileged user,
+    /// which may be unable to reach `directory`.
     ///
     /// # Errors
-    /// When PostgreSQL is missing or does not start, or another one runs on the same data.
-    pub async fn kept_in(directory: &Path) -> Result<Self> {
-        let owner = place::unprivileged()?;
-        Self::create(place::reachable(directory, owner)?, owner, Durability::Full, false).await
+    /// Returns an error if PostgreSQL is missing or does not start, or if another server uses the
+    /// data.
+    pub async fn open_or_create(directory: &Path) -> Result<Self> {
+        let owner = unix_user::unprivileged()?;
+        let directory = paths::create_accessible_dir(directory, owner)?;
+        Self::create(directory, owner, Durability::Full, false).await
     }
 
-    /// Removes the cluster kept in this directory, with its data.
+    /// Removes the data of the cluster that [`Self::open_or_create`] keeps in this directory.
     ///
     /// # Errors
-    /// When it cannot be removed.
-    pub fn forget(directory: &Path) -> Result<()> {
-        let home = place::reachable(directory, place::unprivileged()?)?;
-        std::fs::remove_dir_all(&home).with_context(|| format!("cannot remove {}", home.display()))
+    /// Returns an error if the data cannot be removed.
+    pub fn delete(directory: &Path) -> Result<()> {
+        let directory = paths::create_accessible_dir(directory, unix_user::unprivileged()?)?;
+        std::fs::remove_dir_all(&directory)
+            .with_context(|| format!("failed to remove {}", directory.display()))
+    }
+
+    async fn create_temporary(durability: Durability) -> Result<Self> {
+        let owner = unix_user::unprivileged()?;
+        let directory = paths::create_temp_dir("postgres", owner)?;
+        Self::create(directory, owner, durability, true).await
     }
 
     async fn create(
-        home: PathBuf,
-        owner: Option<Owner>,
+        directory: PathBuf,
+        owner: Option<UnixUser>,
         durability: Durability,
-        temporary: bool,
+        is_temporary: bool,
     ) -> Result<Self> {
-        let (bin, password) = blocking({
-            let home = home.clone();
+        let (bin, password) = spawn_blocking({
+            let directory = directory.clone();
             move || {
                 let bin = tools::postgres::bin_directory()?;
-                initdb::initialise(&bin, &home, owner, durability)?;
-                Ok((bin, std::fs::read_to_string(home.join("password"))?))
+                initdb::initialise(&bin, &directory, owner, durability)?;
+                Ok((bin, std::fs::read_to_string(directory.join("password"))?))
             }
         })
         .await?;
-        let mut cluster =
-            Self { bin, home, owner, port: 0, password, durability, temporary, process: None };
-        cluster.start_on_a_free_port().await?;
+        let mut cluster = Self {
+            bin,
+            directory,
+            owner,
+            port: 0,
+            password,
+            durability,
+            is_temporary,
+            process: None,
+        };
+        cluster.start_on_free_port().await?;
         Ok(cluster)
     }
 
-    /// The URL of a database on it, for its superuser.
+    /// Returns the URL of a database for the superuser.
     #[must_use]
     pub fn url(&self, database: &str) -> String {
         format!("postgres://postgres:{}@127.0.0.1:{}/{database}", self.password, self.port)
     }
 
-    /// The URL of a database on it, which is made when there is none of this name.
+    /// Creates a database if it does not exist, and returns its URL for the superuser.
     ///
     /// # Errors
-    /// When it cannot be made.
-    pub async fn database(&self, name: &str) -> Result<String> {
+    /// Returns an error if the database cannot be created.
+    pub async fn ensure_database(&self, name: &str) -> Result<String> {
         let client = connect(&self.url("postgres")).await?;
         if client.query_opt("select from pg_database where datname = $1", &[&name]).await?.is_none()
         {
@@ -119,101 +138,105 @@ impl Cluster {
         Ok(self.url(name))
     }
 
-    /// The port it listens on, the same after [`Self::stop`] and [`Self::start`].
+    /// Returns the server's port, which stays the same after [`Self::stop`] and [`Self::start`].
     #[must_use]
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// What the server has logged so far.
+    /// Returns the server's log so far.
     #[must_use]
     pub fn output(&self) -> String {
         self.process.as_ref().map(Process::output).unwrap_or_default()
     }
 
-    /// Stops it at once, as a fast shutdown: connections are cut, nothing that was committed is
-    /// lost.
+    /// Stops the server with a fast shutdown, which closes the connections and keeps committed
+    /// data.
     ///
     /// # Errors
-    /// When it is not running.
+    /// Returns an error if the server is not running.
     pub async fn stop(&mut self) -> Result<()> {
-        self.end_by("INT").await
+        self.terminate_with("INT").await
     }
 
-    /// Kills the server without any warning, as a crash does.
+    /// Stops the server with an immediate shutdown, which has the effect of a crash.
     ///
     /// # Errors
-    /// When it is not running.
+    /// Returns an error if the server is not running.
     pub async fn kill(&mut self) -> Result<()> {
-        self.end_by("QUIT").await
+        self.terminate_with("QUIT").await
     }
 
-    /// Makes it hang (connections stay open and nothing answers) until [`Self::resume`].
+    /// Makes the server hang until [`Self::resume`]: connections stay open, but the server does not
+    /// answer.
     ///
     /// # Errors
-    /// When it is not running.
+    /// Returns an error if the server is not running.
     pub fn pause(&self) -> Result<()> {
         self.signal_all("STOP")
     }
 
-    /// Lets a hanging server go on.
+    /// Makes the server continue after [`Self::pause`].
     ///
     /// # Errors
-    /// When it is not running.
+    /// Returns an error if the server is not running.
     pub fn resume(&self) -> Result<()> {
         self.signal_all("CONT")
     }
 
-    /// The server process accepts connections; each session is a process of its own, in a group of
-    /// its own.
+    /// Signals the server process, which accepts connections, and the backend process of each
+    /// connection. A signal to the server's process group would miss the backends, because each
+    /// backend has a separate process group.
     fn signal_all(&self, signal: &str) -> Result<()> {
         self.process.as_ref().context("the cluster is stopped")?.signal(signal)?;
-        let pid_file = std::fs::read_to_string(self.home.join("data/postmaster.pid"))?;
+        let pid_file = std::fs::read_to_string(self.directory.join("data/postmaster.pid"))?;
         let server = pid_file.lines().next().context("postmaster.pid is empty")?;
-        // It fails when there is no session to be signalled, which is fine.
+        // Ignore the exit status: `pkill` reports a failure if there are no backends.
         Command::new("pkill").args([&format!("-{signal}"), "-P", server]).status()?;
         Ok(())
     }
 
-    /// Starts it again, on the same port with the same data.
+    /// Starts the server again with the same port and data.
     ///
     /// # Errors
-    /// When it does not come up.
+    /// Returns an error if the server does not accept connections within 20 seconds.
     pub async fn start(&mut self) -> Result<()> {
-        let mut process = self.server().start()?;
+        let mut process = self.server_command().start()?;
         let url = self.url("postgres");
-        let up = wait_until("PostgreSQL to accept connections", PATIENCE, || {
-            // A server that died will never accept: that is found, too, and told below.
-            let dead = process.has_ended();
-            let url = &url;
-            async move { if dead { Ok(Some(())) } else { connect(url).await.map(|_| Some(())) } }
-        })
-        .await;
-        process.check()?;
-        up?;
+        let ready =
+            wait_until("PostgreSQL to accept connections", START_TIMEOUT, || {
+                // Stop waiting if the server has exited. `ensure_running` below returns the error.
+                let has_exited = process.has_exited();
+                let url = &url;
+                async move {
+                    if has_exited { Ok(Some(())) } else { connect(url).await.map(|_| Some(())) }
+                }
+            })
+            .await;
+        process.ensure_running()?;
+        ready?;
         self.process = Some(process);
         Ok(())
     }
 
-    async fn start_on_a_free_port(&mut self) -> Result<()> {
-        // Another process may take the port between our finding it free and the server's binding
-        // it.
+    async fn start_on_free_port(&mut self) -> Result<()> {
+        // Retry, because another process may take a free port before the server binds it.
         for _ in 0..2 {
-            self.port = place::free_tcp_port()?;
+            self.port = ports::free_tcp_port()?;
             if self.start().await.is_ok() {
                 return Ok(());
             }
         }
-        self.port = place::free_tcp_port()?;
+        self.port = ports::free_tcp_port()?;
         self.start().await
     }
 
-    async fn end_by(&mut self, signal: &'static str) -> Result<()> {
+    async fn terminate_with(&mut self, signal: &'static str) -> Result<()> {
         let process = self.process.take().context("the cluster is stopped")?;
-        blocking(move || process.end_by(signal)).await
+        spawn_blocking(move || process.terminate_with(signal)).await
     }
 
-    fn server(&self) -> Guarded {
+    fn server_command(&self) -> GuardedCommand {
         let mut settings = vec![
             format!("port={}", self.port),
             "listen_addresses=127.0.0.1".to_owned(),
@@ -225,23 +248,23 @@ impl Cluster {
                 ["fsync=off", "synchronous_commit=off", "full_page_writes=off"].map(str::to_owned),
             );
         }
-        let server =
-            Guarded::new("postgres", self.bin.join("postgres"), self.home.join("postgres.log"))
-                .args(["-D".as_ref(), self.home.join("data").as_os_str()])
-                .args(settings.iter().flat_map(|setting| ["-c", setting]))
-                .in_directory(&self.home)
-                .as_owner(self.owner)
-                .stopped_by("INT", PATIENCE);
-        if self.temporary { server.removing(&self.home) } else { server }
+        let log = self.directory.join("postgres.log");
+        let command = GuardedCommand::new("postgres", self.bin.join("postgres"), log)
+            .args(["-D".as_ref(), self.directory.join("data").as_os_str()])
+            .args(settings.iter().flat_map(|setting| ["-c", setting]))
+            .current_dir(&self.directory)
+            .run_as(self.owner)
+            .stop_signal("INT", STOP_GRACE_PERIOD);
+        if self.is_temporary { command.remove_on_stop(&self.directory) } else { command }
     }
 }
 
 impl Drop for Cluster {
     fn drop(&mut self) {
         drop(self.process.take());
-        if self.temporary {
-            // The guard did it already, unless the cluster was stopped before.
-            std::fs::remove_dir_all(&self.home).ok();
+        if self.is_temporary {
+            // The guard has removed the directory, unless `stop` or `kill` was called before.
+            std::fs::remove_dir_all(&self.directory).ok();
         }
     }
 }

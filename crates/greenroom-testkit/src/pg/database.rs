@@ -1,22 +1,26 @@
-//! A database of one test's own.
+//! A separate database for each test, copied from a migrated template.
 
-use std::{path::Path, time::Duration};
+use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use sha2::{Digest, Sha256};
-use tokio::{sync::OnceCell, time::timeout};
+use tokio::sync::OnceCell;
+use tokio::time::timeout;
 use tokio_postgres::Client;
 
-use super::{Cluster, apart, aside, connect, url::with_database};
-use crate::{env, place};
+use super::url::with_database;
+use super::{Cluster, block_on_new_runtime, connect, run_on_new_runtime};
+use crate::{env, paths, random_hex};
 
-/// The cluster of this process, when nobody gave us one. Its guard stops it when the process ends.
+/// The cluster that all tests of this process share. Its guard stops it when the process ends.
 static SHARED: OnceCell<Cluster> = OnceCell::const_new();
 
-const TO_DROP: Duration = Duration::from_secs(5);
+/// Maximum time for `drop database`. It bounds how long a test waits for a hanging server.
+const DROP_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A database nobody else uses. Dropping it drops it in PostgreSQL, with the connections that are
-/// still open.
+/// A database that only one test uses. Dropping it closes the open connections and drops the
+/// database in PostgreSQL.
 #[derive(Debug)]
 pub struct Database {
     url: String,
@@ -25,63 +29,64 @@ pub struct Database {
 }
 
 impl Database {
-    /// A migrated database, on the server of `GREENROOM_TEST_DATABASE_URL` or else on one cluster
-    /// per test process.
+    /// Creates a migrated database. Its server is the one of `GREENROOM_TEST_DATABASE_URL`, or, if
+    /// this variable is not set, a cluster that is started once per test process.
     ///
     /// # Errors
-    /// When PostgreSQL is missing, or a migration fails.
+    /// Returns an error if PostgreSQL is missing or a migration fails.
     pub async fn fresh() -> Result<Self> {
         Self::fresh_at(server().await?).await
     }
 
-    /// A database without any tables, on the same server.
+    /// Creates a database without tables on the same server as [`Self::fresh`].
     ///
     /// # Errors
-    /// When PostgreSQL is missing.
+    /// Returns an error if PostgreSQL is missing.
     pub async fn empty() -> Result<Self> {
         Self::empty_on(server().await?).await
     }
 
-    /// A migrated database on a cluster of the test's own, which it may stop.
+    /// Creates a migrated database on a cluster that the test can stop.
     ///
     /// # Errors
-    /// When a migration fails.
+    /// Returns an error if a migration fails.
     pub async fn fresh_on(cluster: &Cluster) -> Result<Self> {
         Self::fresh_at(cluster.url("postgres")).await
     }
 
-    /// A migrated database on the server of this URL, whose user may make databases.
+    /// Creates a migrated database on the server with this URL. The URL's user needs the right to
+    /// create databases.
     ///
     /// # Errors
-    /// When a migration fails.
+    /// Returns an error if a migration fails.
     pub async fn fresh_at(server: String) -> Result<Self> {
-        aside(async move {
-            let template = template(&server).await?;
+        run_on_new_runtime(async move {
+            let template = ensure_template(&server).await?;
             Self::create(server, &format!("template {template} strategy file_copy")).await
         })
         .await
     }
 
-    /// The URL, for the server's superuser.
+    /// Returns the URL for the user of the server's URL.
     #[must_use]
     pub fn url(&self) -> &str {
         &self.url
     }
 
-    /// Its name in PostgreSQL.
+    /// Returns the database's name in PostgreSQL.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
     async fn empty_on(server: String) -> Result<Self> {
-        aside(Self::create(server, String::from("template template0"))).await
+        run_on_new_runtime(Self::create(server, String::from("template template0"))).await
     }
 
-    async fn create(server: String, how: impl AsRef<str> + Send) -> Result<Self> {
-        let name = format!("greenroom_test_{}", place::random_hex()?);
+    async fn create(server: String, options: impl AsRef<str> + Send) -> Result<Self> {
+        let name = format!("greenroom_test_{}", random_hex()?);
         let client = connect(&server).await?;
-        client.batch_execute(&format!("create database {name} {}", how.as_ref())).await?;
+        client.batch_execute(&format!("create database {name} {}", options.as_ref())).await?;
         Ok(Self { url: with_database(&server, &name), server, name })
     }
 }
@@ -89,8 +94,11 @@ impl Database {
 impl Drop for Database {
     fn drop(&mut self) {
         let (server, name) = (self.server.clone(), self.name.clone());
-        // A server that is gone took its databases with it; one that hangs is given up.
-        let _ = apart(async move { timeout(TO_DROP, drop_database(&server, &name)).await? });
+        // Ignore errors: a stopped temporary server has lost its databases, and a hanging server
+        // runs into the timeout.
+        let _ = block_on_new_runtime(async move {
+            timeout(DROP_TIMEOUT, drop_database(&server, &name)).await?
+        });
     }
 }
 
@@ -103,27 +111,28 @@ async fn server() -> Result<String> {
     if let Some(url) = env::text("GREENROOM_TEST_DATABASE_URL") {
         return Ok(url);
     }
-    let cluster = SHARED.get_or_try_init(Cluster::private).await?;
+    let cluster = SHARED.get_or_try_init(Cluster::temporary).await?;
     Ok(cluster.url("postgres"))
 }
 
-/// The migrated database the others are copied from, made by the first who needs it while the
-/// others wait.
-async fn template(server: &str) -> Result<String> {
-    let name =
-        format!("greenroom_template_{}", migrations_hash(&place::workspace().join("migrations"))?);
+/// Returns the name of the migrated database from which the others are copied, and creates it if it
+/// does not exist. An advisory lock makes other processes wait meanwhile.
+async fn ensure_template(server: &str) -> Result<String> {
+    let migrations = paths::workspace_root().join("migrations");
+    let name = format!("greenroom_template_{}", migrations_hash(&migrations)?);
     let client = connect(server).await?;
     client.execute("select pg_advisory_lock(hashtext($1))", &[&name]).await?;
     if !exists(&client, &name).await? {
-        // Renamed last: a template of this name is always whole.
+        // Migrate under another name and rename last, so that a template is always complete.
         let unfinished = format!("{name}_unfinished");
         client.batch_execute(&format!("drop database if exists {unfinished} with (force)")).await?;
         client.batch_execute(&format!("create database {unfinished} template template0")).await?;
         let migrated = greenroom_store::migrate::run(&with_database(server, &unfinished)).await;
-        migrated.context("cannot migrate the template database")?;
+        migrated.context("failed to migrate the template database")?;
         client.batch_execute(&format!("alter database {unfinished} rename to {name}")).await?;
     }
-    // The end of the connection frees the lock, too, but only after the reply: say it.
+    // Closing the connection also releases the lock, but only some time after this function
+    // returns. Release it explicitly.
     client.execute("select pg_advisory_unlock(hashtext($1))", &[&name]).await?;
     Ok(name)
 }
@@ -135,11 +144,14 @@ async fn exists(client: &Client, database: &str) -> Result<bool> {
         .is_some())
 }
 
-/// Of every file's path and content, so that a change of any migration makes a new template.
+/// Returns a hash of the paths and contents of all migrations. A changed migration therefore gets a
+/// new template.
 fn migrations_hash(directory: &Path) -> Result<String> {
     let mut hash = Sha256::new();
     let mut files = Vec::new();
-    for migration in std::fs::read_dir(directory).context("there are no migrations")?.flatten() {
+    let migrations = std::fs::read_dir(directory)
+        .with_context(|| format!("failed to read {}", directory.display()))?;
+    for migration in migrations.flatten() {
         files.extend(
             std::fs::read_dir(migration.path())
                 .into_iter()

@@ -1,67 +1,66 @@
-//! The data of a new cluster.
+//! Creates the data of a new cluster with `initdb`.
 
-use std::{
-    fs::Permissions,
-    os::unix::fs::{PermissionsExt, chown},
-    path::Path,
-};
+use std::fs::Permissions;
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 
 use super::Durability;
-use crate::{
-    place::{self, Owner},
-    process::Guarded,
-    tools,
-};
+use crate::process::GuardedCommand;
+use crate::unix_user::UnixUser;
+use crate::{random_hex, tools};
 
-/// Makes the data of a cluster in `home`, when there is none yet.
+/// Creates the data of a cluster in `directory`, or checks the version of data that already exists.
 pub(super) fn initialise(
     bin: &Path,
-    home: &Path,
-    owner: Option<Owner>,
+    directory: &Path,
+    owner: Option<UnixUser>,
     durability: Durability,
 ) -> Result<()> {
-    let (data, password) = (home.join("data"), home.join("password"));
-    let made = home.join(".initialised");
-    if made.exists() {
-        return same_version(bin, &data);
+    let (data, password) = (directory.join("data"), directory.join("password"));
+    let marker = directory.join(".initialised");
+    if marker.exists() {
+        return check_version(bin, &data);
     }
     std::fs::remove_dir_all(&data).ok();
     write_password(&password, owner)?;
-    let program = Guarded::new("initdb", bin.join("initdb"), home.join("initdb.log"))
+    let command = GuardedCommand::new("initdb", bin.join("initdb"), directory.join("initdb.log"))
         .args(["--username=postgres", "--auth=scram-sha-256", "--encoding=UTF8", locale()])
         .args(["--pwfile".as_ref(), password.as_os_str(), "--pgdata".as_ref(), data.as_os_str()])
         .args((durability == Durability::None).then_some("--no-sync"))
-        .in_directory(home)
-        .as_owner(owner);
-    program.run()?;
-    std::fs::write(made, "")?;
+        .current_dir(directory)
+        .run_as(owner);
+    command.run()?;
+    std::fs::write(marker, "")?;
     Ok(())
 }
 
-/// A locale that knows the letters of all languages, as production's will: `lower()` depends on it.
+/// Returns a locale that knows the letters of all languages, because `lower()` depends on the
+/// locale and production databases use such a locale.
 const fn locale() -> &'static str {
     if cfg!(target_os = "macos") { "--locale=en_US.UTF-8" } else { "--locale=C.UTF-8" }
 }
 
-fn write_password(file: &Path, owner: Option<Owner>) -> Result<()> {
+fn write_password(file: &Path, owner: Option<UnixUser>) -> Result<()> {
     std::fs::write(file, "")?;
     std::fs::set_permissions(file, Permissions::from_mode(0o600))?;
-    std::fs::write(file, place::random_hex()?)?;
+    std::fs::write(file, random_hex()?)?;
     owner.map_or(Ok(()), |owner| chown(file, Some(owner.uid), Some(owner.gid)))?;
     Ok(())
 }
 
-fn same_version(bin: &Path, data: &Path) -> Result<()> {
-    let kept = std::fs::read_to_string(data.join("PG_VERSION"))
-        .context("the kept data is not a PostgreSQL cluster")?;
-    let ours = tools::postgres::major_version(&bin.join("postgres"));
-    if kept.trim().parse().ok() != ours {
+fn check_version(bin: &Path, data: &Path) -> Result<()> {
+    let data_version = std::fs::read_to_string(data.join("PG_VERSION"))
+        .with_context(|| format!("{} contains no PostgreSQL cluster", data.display()))?;
+    let program_version = tools::postgres::major_version(&bin.join("postgres"));
+    if data_version.trim().parse().ok() != program_version {
         bail!(
-            "the data in {} is PostgreSQL {}'s: start over with --fresh",
+            "the data in {} was created by PostgreSQL {}, and {} contains another version: \
+             start over with --fresh",
             data.display(),
-            kept.trim()
+            data_version.trim(),
+            bin.display()
         );
     }
     Ok(())

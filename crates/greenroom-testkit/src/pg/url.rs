@@ -1,6 +1,6 @@
-//! The URLs of databases.
+//! Replaces the database in a PostgreSQL URL.
 
-/// The same server, another database.
+/// Returns the URL of another database on the same server.
 pub(super) fn with_database(url: &str, database: &str) -> String {
     let (address, parameters) = match url.split_once('?') {
         Some((address, parameters)) => (address, format!("?{parameters}")),
@@ -16,10 +16,10 @@ pub(super) fn with_database(url: &str, database: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::with_database;
+    use super::*;
 
     #[test]
-    fn only_the_database_is_replaced() {
+    fn only_database_is_replaced() {
         let cases = [
             ("postgres://u:p@host:5433/one", "postgres://u:p@host:5433/two"),
             ("postgres://host", "postgres://host/two"),

@@ -1,10 +1,11 @@
-# Runs a command and ends it when standard input does, so that nothing outlives a parent that was killed.
-# Arguments: the signal that stops the command, the tenths of a second it then has before SIGKILL, a directory to
-# remove once it was stopped (or nothing), the command. Every line on standard input is a signal to send to it.
-stop=$1 patience=$2 home=$3
+# Runs a command, and stops it when standard input is closed. The command therefore also stops if the parent is killed.
+# Arguments: the signal that stops the command; the tenths of a second until SIGKILL follows; a directory to remove
+# after the command was stopped (or an empty string); the command.
+# Each line on standard input is the name of a signal to send to the command.
+stop_signal=$1 grace_tenths=$2 temp_dir=$3
 shift 3
-# When a group loses its parent while one of its processes hangs (STOP), the system sends it SIGHUP: that is for us to
-# survive, or nobody would stop the command.
+# The kernel sends SIGHUP to a process group that becomes orphaned while one of its processes is stopped (STOP). The
+# guard must survive it to stop the command.
 trap '' HUP
 exec 3<&0 </dev/null
 "$@" 3<&- &
@@ -14,21 +15,21 @@ child=$!
         kill -s "$signal" "$child"
         echo "[sent $signal]"
     done <&3
-    [ -z "$home" ] || : >"$home/.stopped"
-    kill -s "$stop" "$child"
-    # One that was made to hang has to go on to notice, with what it has started.
+    [ -z "$temp_dir" ] || : >"$temp_dir/.stopped"
+    kill -s "$stop_signal" "$child"
+    # A stopped (STOP) command and its children handle the signal only after they continue.
     kill -s CONT "$child"
     pkill -CONT -P "$child"
-    while [ "$patience" -gt 0 ]; do
+    while [ "$grace_tenths" -gt 0 ]; do
         sleep 0.1
-        patience=$((patience - 1))
+        grace_tenths=$((grace_tenths - 1))
     done
     kill -s KILL "$child"
 } 2>/dev/null &
 exec 3<&-
 wait "$child"
-echo "[ended with status $?]"
-# Only what was stopped is cleared away: what ended by itself leaves its log to be read.
-[ -z "$home" ] || [ ! -e "$home/.stopped" ] || rm -rf "$home"
-# The whole process group: what the command left behind, the loop above, and this shell.
+echo "[exited with status $?]"
+# Remove the directory only if the guard stopped the command. A command that exited by itself leaves its log.
+[ -z "$temp_dir" ] || [ ! -e "$temp_dir/.stopped" ] || rm -rf "$temp_dir"
+# Kill the whole process group: remaining children of the command, the loop above, and this shell.
 kill -s KILL 0

@@ -1,33 +1,36 @@
-//! Debian's packages, where they can be installed without a question.
+//! Installs Debian packages, if this is possible without a question.
 
 use std::fs::File;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 
-use super::{directory, on_path};
-use crate::{place, process::Guarded};
+use super::{find_on_path, tools_dir};
+use crate::process::GuardedCommand;
+use crate::unix_user;
 
-/// What `find` finds, installed now from this package when there is none and that takes no question:
-/// as root, where there is `apt-get`. Blocks.
-pub(super) fn program(
+/// Returns the program that `find` finds. If it is missing, first installs `package`, which
+/// requires root and `apt-get`; otherwise fails with the message `missing`. Blocks.
+pub(super) fn find_or_install(
     find: fn() -> Option<PathBuf>,
     package: &str,
     missing: &'static str,
 ) -> Result<PathBuf> {
-    if let Some(found) = find() {
-        return Ok(found);
+    if let Some(program) = find() {
+        return Ok(program);
     }
-    let Some(apt) = on_path("apt-get").filter(|_| place::is_root()) else { bail!(missing) };
-    // One process at a time: apt-get holds a lock of its own, and fails instead of waiting for it.
-    std::fs::create_dir_all(directory())?;
-    let lock = File::create(directory().join("apt-get.lock"))?;
+    let Some(apt) = find_on_path("apt-get").filter(|_| unix_user::is_root()) else {
+        bail!(missing)
+    };
+    // Use a lock, because a second `apt-get` fails instead of waiting for the first.
+    std::fs::create_dir_all(tools_dir())?;
+    let lock = File::create(tools_dir().join("apt-get.lock"))?;
     lock.lock()?;
     if find().is_none() {
         for arguments in
             [&["update"][..], &["install", "--yes", "--no-install-recommends", package]]
         {
-            Guarded::new("apt-get", &apt, directory().join("apt-get.log"))
+            GuardedCommand::new("apt-get", &apt, tools_dir().join("apt-get.log"))
                 .args(arguments)
                 .env("DEBIAN_FRONTEND", "noninteractive")
                 .run()

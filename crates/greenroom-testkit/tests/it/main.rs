@@ -1,4 +1,6 @@
-//! The testkit on the real parts: it is believed because these were seen to work.
+//! Tests of the testkit itself with real servers, so that other tests can rely on it.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests may panic, like the tests")]
 
 mod agent;
 mod cluster;
@@ -10,7 +12,7 @@ mod user;
 use greenroom_testkit::livekit::Server;
 use livekit_api::access_token::{AccessToken, VideoGrants};
 
-/// Ann's token for this room.
+/// Returns a token of the user `ann` for a room.
 fn token(server: &Server, room: &str, grants: VideoGrants) -> String {
     token_of("ann", server, room, grants)
 }

@@ -1,11 +1,9 @@
-//! Clusters and databases.
+//! Tests of PostgreSQL clusters and databases.
 
 use std::time::{Duration, Instant};
 
-use greenroom_testkit::{
-    pg::{Cluster, Database},
-    wait_until,
-};
+use greenroom_testkit::pg::{Cluster, Database};
+use greenroom_testkit::wait_until;
 use tokio_postgres::{Client, NoTls};
 
 async fn connect(url: &str) -> Result<Client, tokio_postgres::Error> {
@@ -14,28 +12,28 @@ async fn connect(url: &str) -> Result<Client, tokio_postgres::Error> {
     Ok(client)
 }
 
-async fn tables(url: &str) -> i64 {
+async fn table_count(url: &str) -> i64 {
     let count = "select count(*) from pg_tables where schemaname = 'public'";
     connect(url).await.unwrap().query_one(count, &[]).await.unwrap().get(0)
 }
 
 #[tokio::test]
-async fn a_fresh_database_is_migrated_and_an_empty_one_is_not() {
+async fn fresh_database_is_migrated_and_empty_database_is_not() {
     let (fresh, empty) = (Database::fresh().await.unwrap(), Database::empty().await.unwrap());
-    assert!(tables(fresh.url()).await >= 3);
-    assert_eq!(tables(empty.url()).await, 0);
+    assert!(table_count(fresh.url()).await >= 3);
+    assert_eq!(table_count(empty.url()).await, 0);
 }
 
 #[tokio::test]
-async fn two_fresh_databases_are_two() {
-    let (one, other) = tokio::join!(Database::fresh(), Database::fresh());
-    let (one, other) = (one.unwrap(), other.unwrap());
-    connect(one.url()).await.unwrap().batch_execute("create table mine ()").await.unwrap();
-    assert_eq!(tables(one.url()).await, tables(other.url()).await + 1);
+async fn fresh_databases_are_independent() {
+    let (first, second) = tokio::join!(Database::fresh(), Database::fresh());
+    let (first, second) = (first.unwrap(), second.unwrap());
+    connect(first.url()).await.unwrap().batch_execute("create table mine ()").await.unwrap();
+    assert_eq!(table_count(first.url()).await, table_count(second.url()).await + 1);
 }
 
 #[tokio::test]
-async fn a_dropped_database_is_gone_even_with_a_connection_open() {
+async fn dropped_database_is_deleted_despite_open_connection() {
     let database = Database::empty().await.unwrap();
     let url = database.url().to_owned();
     let client = connect(&url).await.unwrap();
@@ -45,39 +43,40 @@ async fn a_dropped_database_is_gone_even_with_a_connection_open() {
 }
 
 #[tokio::test]
-async fn a_cluster_that_was_stopped_comes_back_on_its_port_with_its_data() {
-    let mut cluster = Cluster::private().await.unwrap();
+async fn stopped_cluster_restarts_with_same_port_and_data() {
+    let mut cluster = Cluster::temporary().await.unwrap();
     let database = Database::fresh_on(&cluster).await.unwrap();
     let port = cluster.port();
-    let before = tables(database.url()).await;
+    let before = table_count(database.url()).await;
 
     cluster.stop().await.unwrap();
     assert!(connect(database.url()).await.is_err());
 
     cluster.start().await.unwrap();
     assert_eq!(cluster.port(), port);
-    assert_eq!(tables(database.url()).await, before);
+    assert_eq!(table_count(database.url()).await, before);
 }
 
 #[tokio::test]
-async fn a_dropped_cluster_leaves_nothing() {
-    let cluster = Cluster::private().await.unwrap();
+async fn dropped_cluster_closes_its_port() {
+    let cluster = Cluster::temporary().await.unwrap();
     let url = cluster.url("postgres");
     drop(cluster);
-    let gone = wait_until("the port to be closed", Duration::from_secs(1), || async {
+    let closed = wait_until("the port to be closed", Duration::from_secs(1), || async {
         Ok(connect(&url).await.is_err().then_some(()))
     });
-    gone.await.unwrap();
+    closed.await.unwrap();
 }
 
 #[tokio::test]
-async fn a_cluster_that_hangs_is_dropped_all_the_same() {
-    let cluster = Cluster::private().await.unwrap();
+async fn paused_cluster_can_be_dropped() {
+    let cluster = Cluster::temporary().await.unwrap();
     let database = Database::fresh_on(&cluster).await.unwrap();
     let client = connect(database.url()).await.unwrap();
     cluster.pause().unwrap();
-    let asked = tokio::time::timeout(Duration::from_millis(300), client.query_one("select 1", &[]));
-    assert!(asked.await.is_err());
+    let answer =
+        tokio::time::timeout(Duration::from_millis(300), client.query_one("select 1", &[]));
+    assert!(answer.await.is_err());
     let started = Instant::now();
     drop(cluster);
     drop(database);

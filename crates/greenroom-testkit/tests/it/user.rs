@@ -1,34 +1,44 @@
-//! Users who stay.
+//! Tests of users that stay in a room.
 
 use std::time::Duration;
 
-use greenroom_testkit::{agent::Actor, livekit::Server, user::User, wait_until};
+use greenroom_testkit::agent::ScriptedAgent;
+use greenroom_testkit::livekit::Server;
+use greenroom_testkit::user::User;
+use greenroom_testkit::wait_until;
 use livekit_api::access_token::VideoGrants;
 
 use crate::{token, token_of};
 
-const SOON: Duration = Duration::from_secs(10);
+/// Maximum time until an event arrives.
+const EVENT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What the SDKs may take on a busy machine to find a server again.
-const LATER: Duration = Duration::from_secs(30);
+/// Maximum time until an SDK reconnects to a restarted server, on a busy machine.
+const RECONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 
 fn ann(server: &Server, room: &str) -> User {
     User::new(server.url(), &token(server, room, VideoGrants::default()))
 }
 
 async fn sids(server: &Server, room: &str) -> Vec<String> {
-    server.participants(room).await.unwrap().into_iter().map(|one| one.sid).collect()
+    server
+        .participants(room)
+        .await
+        .unwrap()
+        .into_iter()
+        .map(|participant| participant.sid)
+        .collect()
 }
 
 #[tokio::test]
-async fn a_user_stays_until_told_to_leave() {
+async fn user_stays_until_leave() {
     let server = Server::shared().await.unwrap();
-    let user = ann(server, "stays").enter().await.unwrap();
+    let user = ann(server, "stays").join_and_stay().await.unwrap();
     assert_eq!(sids(server, "stays").await, [user.sid().unwrap()]);
 
     user.leave().await.unwrap();
 
-    wait_until("the room to be empty", SOON, || async {
+    wait_until("the room to be empty", EVENT_TIMEOUT, || async {
         Ok(server.participants("stays").await?.is_empty().then_some(()))
     })
     .await
@@ -36,35 +46,37 @@ async fn a_user_stays_until_told_to_leave() {
 }
 
 #[tokio::test]
-async fn a_user_that_vanishes_is_missed_only_later() {
+async fn livekit_does_not_notice_killed_user_at_once() {
     let server = Server::shared().await.unwrap();
-    let user = ann(server, "vanishes").enter().await.unwrap();
-    user.vanish().await.unwrap();
-    assert_eq!(server.participants("vanishes").await.unwrap().len(), 1);
+    let user = ann(server, "killed-user").join_and_stay().await.unwrap();
+    user.kill().await.unwrap();
+    assert_eq!(server.participants("killed-user").await.unwrap().len(), 1);
 }
 
 #[tokio::test]
-async fn users_hear_each_other_and_the_backend_by_topic() {
+async fn users_receive_data_of_users_and_backend_by_topic() {
     let server = Server::shared().await.unwrap();
     let bob = token_of("bob", server, "data", VideoGrants::default());
-    let (ann, bob) =
-        tokio::join!(ann(server, "data").enter(), User::new(server.url(), &bob).enter());
+    let (ann, bob) = tokio::join!(
+        ann(server, "data").join_and_stay(),
+        User::new(server.url(), &bob).join_and_stay()
+    );
     let (ann, mut bob) = (ann.unwrap(), bob.unwrap());
 
-    ann.send("other", "no").unwrap();
-    ann.send("hello", "it is me").unwrap();
-    assert_eq!(bob.receive("hello", SOON).await.unwrap(), "it is me");
+    ann.send_data("other", "no").unwrap();
+    ann.send_data("hello", "it is me").unwrap();
+    assert_eq!(bob.wait_for_data("hello", EVENT_TIMEOUT).await.unwrap(), "it is me");
     server.send_data("data", "notice", b"five minutes").await.unwrap();
-    assert_eq!(bob.receive("notice", SOON).await.unwrap(), "five minutes");
+    assert_eq!(bob.wait_for_data("notice", EVENT_TIMEOUT).await.unwrap(), "five minutes");
 
-    assert_eq!(bob.received("hello").unwrap(), ["it is me"]);
-    assert!(ann.received("hello").unwrap().is_empty());
+    assert_eq!(bob.received_data("hello").unwrap(), ["it is me"]);
+    assert!(ann.received_data("hello").unwrap().is_empty());
 }
 
 #[tokio::test]
-async fn a_user_that_reloads_is_another_participant() {
+async fn reloaded_user_is_new_participant() {
     let server = Server::shared().await.unwrap();
-    let mut user = ann(server, "reload").enter().await.unwrap();
+    let mut user = ann(server, "reload").join_and_stay().await.unwrap();
     let before = user.sid().unwrap();
     user.reload().await.unwrap();
     assert_ne!(user.sid().unwrap(), before);
@@ -72,40 +84,40 @@ async fn a_user_that_reloads_is_another_participant() {
 }
 
 #[tokio::test]
-async fn the_second_of_one_identity_throws_out_the_first() {
+async fn second_participant_with_same_identity_disconnects_first() {
     let server = Server::shared().await.unwrap();
-    let mut first = ann(server, "twice").enter().await.unwrap();
-    let second = ann(server, "twice").enter().await.unwrap();
-    assert_eq!(first.disconnected(SOON).await.unwrap(), "DUPLICATE_IDENTITY");
+    let mut first = ann(server, "twice").join_and_stay().await.unwrap();
+    let second = ann(server, "twice").join_and_stay().await.unwrap();
+    assert_eq!(first.wait_for_disconnect(EVENT_TIMEOUT).await.unwrap(), "DUPLICATE_IDENTITY");
     assert_eq!(sids(server, "twice").await, [second.sid().unwrap()]);
 }
 
 #[tokio::test]
-async fn a_user_who_is_not_let_in_is_an_error_that_says_so() {
+async fn refused_user_is_reported_as_error() {
     let server = Server::shared().await.unwrap();
-    let refused = User::new(server.url(), "nonsense").enter().await.unwrap_err();
+    let refused = User::new(server.url(), "nonsense").join_and_stay().await.unwrap_err();
     assert!(format!("{refused:#}").contains("Failed"), "{refused:#}");
 }
 
 #[tokio::test]
-async fn a_user_and_an_agent_come_back_by_themselves_to_a_server_that_was_restarted() {
+async fn user_and_agent_reconnect_to_restarted_server() {
     let mut server = Server::start().await.unwrap();
-    let worker = Actor::named("comes-back").start(&server).await.unwrap();
-    server.dispatch("comes-back", "comes-back", "").await.unwrap();
-    let agent = server.agent_in("comes-back", LATER).await.unwrap();
-    let mut user = ann(&server, "comes-back").enter().await.unwrap();
+    let worker = ScriptedAgent::named("restart").start(&server).await.unwrap();
+    server.dispatch("restart", "restart", "").await.unwrap();
+    let agent = server.wait_for_agent("restart", RECONNECT_TIMEOUT).await.unwrap();
+    let mut user = ann(&server, "restart").join_and_stay().await.unwrap();
 
     server.stop().await.unwrap();
     server.restart().await.unwrap();
 
-    user.reconnected(LATER).await.unwrap();
-    let again = server.agent_in("comes-back", LATER).await.unwrap();
+    user.wait_for_reconnect(RECONNECT_TIMEOUT).await.unwrap();
+    let again = server.wait_for_agent("restart", RECONNECT_TIMEOUT).await.unwrap();
     assert_eq!(again.identity, agent.identity);
-    let sids = sids(&server, "comes-back").await;
+    let sids = sids(&server, "restart").await;
     assert!(sids.len() == 2 && !sids.contains(&agent.sid), "{sids:?}");
     assert!(!sids.contains(&user.sid().unwrap()), "{sids:?}");
-    wait_until("the worker to register again", LATER, || async {
-        Ok((worker.registrations() == 2).then_some(()))
+    wait_until("the worker to register again", RECONNECT_TIMEOUT, || async {
+        Ok((worker.registration_count() == 2).then_some(()))
     })
     .await
     .unwrap();

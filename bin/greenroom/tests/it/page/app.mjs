@@ -1,5 +1,5 @@
-// An app's page: it talks as the example does, tries its camera, and is reloaded once.
-import { settings, tell } from "testkit";
+// A page that joins as in the example, tries to publish its camera, and reloads itself once.
+import { report, settings } from "testkit";
 import { talk } from "/token-source.mjs";
 
 const { greenroom, template, accessToken } = settings;
@@ -7,13 +7,13 @@ let room;
 try {
   room = await talk(greenroom, template, accessToken);
 } catch (error) {
-  await tell("refused", { why: String(error) });
+  await report("refused", { why: String(error) });
 }
 
 if (room) {
   const user = room.localParticipant;
   const camera = await user.setCameraEnabled(true).then(() => "published", String);
-  await tell("joined", {
+  await report("joined", {
     session: JSON.parse(user.metadata).session_id,
     room: room.name,
     identity: user.identity,

@@ -1,6 +1,6 @@
-// A page that fetches in every way LiveKit's SDK has, and joins nothing.
+// A page that fetches tokens with every kind of option of LiveKit's SDK, without joining a room.
 import { TokenSource, decodeTokenPayload } from "livekit-client";
-import { settings, tell } from "testkit";
+import { report, settings } from "testkit";
 
 const source = TokenSource.endpoint(`${settings.greenroom}/api/v1/sessions/start?session_template_id=${settings.template}`, {
   headers: { Authorization: `Bearer ${settings.accessToken}` },
@@ -12,9 +12,9 @@ async function fetched(options, force) {
   return { session: JSON.parse(metadata).session_id, token: participantToken, name, attributes };
 }
 
-await tell("fetched", {
+await report("fetched", {
   first: await fetched({}),
-  kept: await fetched({}),
+  cached: await fetched({}),
   forced: await fetched({}, true),
   named: await fetched({ agentName: "greeter", participantName: "Ann", participantAttributes: { language: "en" } }),
   refused: await fetched({ roomName: "mine" }).catch(String),

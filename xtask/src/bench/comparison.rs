@@ -1,0 +1,103 @@
+//! Plain starts and webhooks of this build against another build, in interleaved rounds.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use greenroom_testkit::caller;
+use serde_json::json;
+
+use super::deployment::{BenchEnv, Deployment};
+use super::figure::{Measurement, Threshold, Unit};
+use super::start_load::StartLoad;
+use super::starts::{self, StartedSession};
+use super::statistics::{Ratio, median};
+use super::webhook_load;
+
+const ROUND_DURATION: Duration = Duration::from_secs(2);
+
+/// Sessions with open rooms that the webhooks are about.
+const SESSIONS: usize = 400;
+
+/// How often the user of each session joins and leaves in a round.
+const STAYS: usize = 6;
+
+/// The lower bound of the 95 % interval must reach this ratio: no slower build is accepted that the
+/// measurement can tell apart.
+const NOT_SLOWER: f64 = 0.97;
+
+/// One build under both loads.
+struct Side {
+    deployment: Deployment,
+    starts: StartLoad,
+    sessions: Vec<StartedSession>,
+}
+
+pub async fn measure(env: &BenchEnv) -> Result<Vec<Measurement>> {
+    let against = env.against.as_deref().context("name the other build with --against")?;
+    let this = Side::start(env, &env.program, "this").await?;
+    let other = Side::start(env, against, "other").await?;
+    let (mut starts, mut webhooks) = (Vec::new(), Vec::new());
+    for round in 0..env.rounds {
+        // The order alternates, so that neither build always follows the other.
+        let (first, second) = if round % 2 == 0 { (&this, &other) } else { (&other, &this) };
+        let pair = (first.start_rate().await?, second.start_rate().await?);
+        starts.push(if round % 2 == 0 { pair } else { (pair.1, pair.0) });
+        let pair = (first.webhook_rate(round).await?, second.webhook_rate(round).await?);
+        webhooks.push(if round % 2 == 0 { pair } else { (pair.1, pair.0) });
+    }
+    Ok(vec![measurement("plain starts", &starts)?, measurement("webhooks", &webhooks)?])
+}
+
+fn measurement(what: &str, pairs: &[(f64, f64)]) -> Result<Measurement> {
+    let Ratio { mean, lower, upper } = Ratio::of_pairs(pairs).context("run 2 to 21 rounds")?;
+    let (this, other): (Vec<_>, Vec<_>) = pairs.iter().copied().unzip();
+    let (this, other) = (median(&this), median(&other));
+    Ok(Measurement {
+        measured: lower,
+        threshold: Threshold::AtLeast(NOT_SLOWER),
+        unit: Unit::Times,
+        description: format!(
+            "{what}: ratio {mean:.3}, 95 % interval {lower:.3} to {upper:.3}, {} rounds; \
+             medians {this:.0} /s against {other:.0} /s",
+            pairs.len()
+        ),
+    })
+}
+
+impl Side {
+    async fn start(env: &BenchEnv, program: &Path, name: &str) -> Result<Self> {
+        let env = BenchEnv { program: program.to_owned(), ..env.clone() };
+        let settings = [("GREENROOM_RECONCILE_SECONDS", "3600")];
+        let deployment = Deployment::start(&env, name, &settings).await?;
+        let starts = StartLoad::plain(&deployment).await?;
+        let rooms = json!({
+            "name": "Rooms", "join_window_seconds": 3_600, "reconnect_window_seconds": 3_600,
+        });
+        let template = deployment.api.create_template(&rooms).await?;
+        let sessions = starts::start_sessions(&deployment.api, &template, SESSIONS).await?;
+        Ok(Self { deployment, starts, sessions })
+    }
+
+    async fn start_rate(&self) -> Result<f64> {
+        self.starts.run(ROUND_DURATION).await
+    }
+
+    async fn webhook_rate(&self, round: u32) -> Result<f64> {
+        let round = usize::try_from(round)?;
+        let at = caller::seconds_from_now(0);
+        let mut requests = Vec::new();
+        for event in 0..2 * STAYS {
+            let kind = ["participant_joined", "participant_left"][event % 2];
+            for (number, session) in self.sessions.iter().enumerate() {
+                let stay = (round * STAYS + event / 2) * SESSIONS + number;
+                let id = (round * 2 * STAYS + event) * SESSIONS + number;
+                let event = webhook_load::event(kind, &session.room, stay, id, at);
+                requests.push(webhook_load::request(&self.deployment.livekit, &event));
+            }
+        }
+        let count = f64::from(u32::try_from(requests.len())?);
+        let sent = webhook_load::send(self.deployment.service.address(), requests).await?;
+        Ok(count / sent.took.as_secs_f64())
+    }
+}

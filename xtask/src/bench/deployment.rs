@@ -1,0 +1,63 @@
+//! The deployment that one figure measures: its own LiveKit server, database and service.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use greenroom_testkit::livekit::{Options, Server};
+use greenroom_testkit::pg::Database;
+use greenroom_testkit::ports;
+use reqwest::Client;
+use tokio_postgres::{Client as Postgres, NoTls};
+
+use crate::api::Api;
+use crate::service::Service;
+
+/// What all deployments share.
+#[derive(Clone)]
+pub struct BenchEnv {
+    pub program: PathBuf,
+    /// The other build of `--against`.
+    pub against: Option<PathBuf>,
+    /// Number of interleaved rounds of `--against`.
+    pub rounds: u32,
+    /// The server on which each deployment gets its own database.
+    pub database_url: String,
+    /// Directory of the logs.
+    pub home: PathBuf,
+    /// Shared, because building a client takes long.
+    pub client: Client,
+}
+
+/// The components of one figure. They are dropped, and so stopped, in this order.
+pub struct Deployment {
+    pub api: Api,
+    pub service: Service,
+    pub livekit: Server,
+    /// Direct access to the database, for controls.
+    pub sql: Postgres,
+    _database: Database,
+}
+
+impl Deployment {
+    /// Starts a deployment with these settings in addition to the required ones.
+    pub async fn start(env: &BenchEnv, name: &str, more: &[(&str, &str)]) -> Result<Self> {
+        let port = ports::free_tcp_port()?;
+        let webhook_urls = vec![format!("http://127.0.0.1:{port}/webhooks/livekit")];
+        let options = Options { webhook_urls, ..Options::default() };
+        let (livekit, database) = tokio::try_join!(
+            Server::start_with(options),
+            Database::fresh_at(env.database_url.clone())
+        )?;
+        let (program, home) = (env.program.clone(), env.home.join(name));
+        let service = Service::launch(program, port, database.url(), &livekit, &home, more).await?;
+        let (sql, connection) = tokio_postgres::connect(database.url(), NoTls).await?;
+        tokio::spawn(connection);
+        let api = Api::of(&service, &env.client);
+        Ok(Self { api, service, livekit, sql, _database: database })
+    }
+
+    /// Returns the single number that a query selects.
+    pub async fn number(&self, query: &str) -> Result<i64> {
+        Ok(self.sql.query_one(query, &[]).await?.try_get(0)?)
+    }
+}
