@@ -110,7 +110,7 @@ pub async fn livekit(steps: &Steps, webhook_urls: Vec<String>) -> Result<Server>
                     (Server::start_with(options).await?, "")
                 }
                 _ => bail!(
-                    "LIVEKIT_URL is set without its keys: set LIVEKIT_API_KEY and LIVEKIT_API_SECRET"
+                    "LIVEKIT_URL is set, so LIVEKIT_API_KEY and LIVEKIT_API_SECRET must be set"
                 ),
             };
             // An external server may be unreachable, or refuse the keys.

@@ -39,7 +39,7 @@ pub async fn run(arguments: Arguments) -> Result<ExitCode> {
     match arguments.action {
         Action::Run => print_migrations("applied", &migrate::run(&url).await?),
         Action::Revert { count } => {
-            print_migrations("reverted", &migrate::revert(&url, count).await?)
+            print_migrations("reverted", &migrate::revert(&url, count).await?);
         }
         Action::Redo => {
             print_migrations("reverted", &migrate::revert(&url, 1).await?);

@@ -151,8 +151,8 @@ fn diesel_type(column: &Column) -> Result<String> {
             column.name
         ),
     };
-    // Elements are never null: each array has a check constraint, which the catalog does not show in
-    // the type.
+    // Elements are never null: each array has a check constraint, which the catalog does not show
+    // in the type.
     let diesel_type = if is_array { format!("Array<{plain}>") } else { plain.to_owned() };
     Ok(if column.nullable { format!("Nullable<{diesel_type}>") } else { diesel_type })
 }

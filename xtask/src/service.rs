@@ -165,7 +165,8 @@ impl Service {
 
     /// Returns a token of an end user of this organization.
     pub fn token_of_user(&self, organization: Uuid, user: &str) -> String {
-        let claims = json!({ "org_id": organization, "user_id": user, "exp": caller::seconds_from_now(3_600) });
+        let expiry = caller::seconds_from_now(3_600);
+        let claims = json!({ "org_id": organization, "user_id": user, "exp": expiry });
         caller::token(&self.secret, &claims)
     }
 

@@ -26,8 +26,8 @@ impl Steps {
         Self { bars: stdout().is_terminal().then(MultiProgress::new) }
     }
 
-    /// Runs a step and prints its result. `progress` is shown if the step takes long. `work` returns
-    /// its value and a summary for the result line.
+    /// Runs a step and prints its result. `progress` is shown if the step takes long. `work`
+    /// returns its value and a summary for the result line.
     pub async fn run<T>(
         &self,
         name: &str,

@@ -94,9 +94,9 @@ async fn call_livekit(
 ) -> Result<Duration> {
     let livekit = &deployment.livekit;
     let room = format!("direct-{number}");
-    let claims = json!({
-        "iss": livekit.api_key(), "exp": caller::seconds_from_now(60), "video": { "roomCreate": true },
-    });
+    let expiry = caller::seconds_from_now(60);
+    let grant = json!({ "roomCreate": true });
+    let claims = json!({ "iss": livekit.api_key(), "exp": expiry, "video": grant });
     let token = caller::token(livekit.api_secret(), &claims);
     let begun = Instant::now();
     let response = env

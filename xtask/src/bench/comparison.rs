@@ -22,8 +22,7 @@ const SESSIONS: usize = 400;
 /// How often the user of each session joins and leaves in a round.
 const STAYS: usize = 6;
 
-/// The lower bound of the 95 % interval must reach this ratio: no slower build is accepted that the
-/// measurement can tell apart.
+/// Minimum of the lower bound of the ratio's 95 % interval.
 const NOT_SLOWER: f64 = 0.97;
 
 /// One build under both loads.

@@ -18,16 +18,16 @@ use crate::api::{Api, text};
 /// Number of sessions that stay alive during the measurement.
 const SESSIONS: usize = 10_000;
 
-/// Number of sessions with a user, according to webhooks. The keeper makes more calls to LiveKit for
-/// an active session. The webhooks arrive in one burst, so all active sessions are checked in the
-/// same second from then on.
+/// Number of sessions with a user, according to webhooks. The keeper makes more calls to LiveKit
+/// for an active session. The webhooks arrive in one burst, so all active sessions are checked in
+/// the same second from then on.
 const ACTIVE_SESSIONS: usize = SESSIONS / 2;
 
 /// The shortest join window that a template can have.
 const JOIN_WINDOW: Duration = Duration::from_secs(30);
 
-/// Time in which sessions with [`JOIN_WINDOW`] are started. The keeper's CPU time is measured for
-/// the same time, one join window later: then the deadlines pass, and the load of the setup is over.
+/// Time in which sessions with [`JOIN_WINDOW`] are started. The CPU time is measured for the same
+/// time, one join window later: then the deadlines pass, and the load of the setup is over.
 const MEASUREMENT: Duration = Duration::from_mins(1);
 
 const START_INTERVAL: Duration = Duration::from_millis(200);

@@ -58,7 +58,7 @@ pub async fn measure(env: &BenchEnv) -> Result<Vec<Measurement>> {
     ])
 }
 
-/// Starts by end users, each of whom gets the same session each time.
+/// Starts by end users. Each user gets the same session each time.
 async fn resumed(deployment: &Deployment) -> Result<StartLoad> {
     let template = json!({ "name": "Resumed", "room_creation": "on_join" });
     let template = deployment.api.create_template(&template).await?;

@@ -5,14 +5,13 @@ use std::time::Instant;
 use anyhow::{Result, ensure};
 use greenroom_domain::SuffixSequence;
 
-use super::deployment::BenchEnv;
 use super::figure::{Measurement, Threshold, Unit};
 
 const SUFFIXES: u32 = 1 << 24;
 
 const SECONDS: f64 = 2.0;
 
-pub async fn measure(_env: &BenchEnv) -> Result<Vec<Measurement>> {
+pub fn measure() -> Result<Vec<Measurement>> {
     let begun = Instant::now();
     let sequence = SuffixSequence::new(0xdead_beef, 0x1234_5678);
     let mut seen = vec![false; usize::try_from(SUFFIXES)?];

@@ -1,5 +1,5 @@
-//! A minimal HTTP client for prepared requests. It uses little CPU time, because it shares the cores
-//! with the measured service.
+//! A minimal HTTP client for prepared requests. It uses little CPU time, because it shares the
+//! cores with the measured service.
 
 use std::io::ErrorKind;
 
@@ -57,8 +57,8 @@ impl Connection {
     }
 }
 
-/// Returns the status of a response that is complete according to its `content-length`. `None` means
-/// that more bytes must be read.
+/// Returns the status of a response that is complete according to its `content-length`. `None`
+/// means that more bytes must be read.
 fn status_if_complete(response: &[u8]) -> Option<u16> {
     let head_end = response.windows(4).position(|four| four == b"\r\n\r\n")? + 4;
     let head = std::str::from_utf8(&response[..head_end]).ok()?;

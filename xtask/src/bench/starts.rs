@@ -16,8 +16,8 @@ pub const USER: &str = "ann";
 /// Number of concurrent starts.
 const CONCURRENCY: usize = 8;
 
-/// Maximum number of attempts per session. A start can fail while LiveKit is overloaded by thousands
-/// of new rooms on a shared machine.
+/// Maximum number of attempts per session. A start can fail while LiveKit is overloaded by
+/// thousands of new rooms on a shared machine.
 const MAX_ATTEMPTS: usize = 5;
 
 const RETRY_DELAY: Duration = Duration::from_secs(1);

@@ -59,7 +59,7 @@ pub async fn measure(env: &BenchEnv) -> Result<Vec<Measurement>> {
             threshold: Threshold::AtMost(MAX_TRANSACTIONS_PER_SECOND),
             unit: Unit::PerSecond,
             description: format!(
-                "additional transactions: {rate:.1} /s with held requests, {idle_rate:.1} /s without"
+                "additional transactions: {rate:.1} /s with held requests, {idle_rate:.1} without"
             ),
         },
     ])
@@ -79,7 +79,10 @@ async fn measure_usage(deployment: &Deployment, pid: u32) -> Result<(f64, f64)> 
 
 async fn transactions(deployment: &Deployment) -> Result<i64> {
     deployment
-        .number("select xact_commit + xact_rollback from pg_stat_database where datname = current_database()")
+        .number(
+            "select xact_commit + xact_rollback from pg_stat_database
+             where datname = current_database()",
+        )
         .await
 }
 

@@ -202,8 +202,8 @@ impl Deployment {
         Watch::start(self.livekit.node().inspect_room(room), room)
     }
 
-    /// Waits until the API reports the agent as ready and the agent is in the room. Records the time
-    /// since the start.
+    /// Waits until the API reports the agent as ready and the agent is in the room. Records the
+    /// time since the start.
     pub async fn wait_for_agent(&self, session: &Session, timeout: Duration) -> Result<()> {
         self.wait_for_fields(session, &[("agent_status", "ready")], timeout).await?;
         session.watch.wait_for_new_agent(&[], Duration::from_secs(2)).await?;

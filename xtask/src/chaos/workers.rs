@@ -120,7 +120,7 @@ pub async fn burst(deployment: &mut Deployment) -> Result<()> {
         sessions.iter().filter(|session| session.watch.seen_agent_count() == 0).count();
     ensure!(
         without_agent >= starts - workers * MAX_JOBS,
-        "only {without_agent} of {starts} sessions lack an agent, so the workers exceeded their limit"
+        "only {without_agent} of {starts} sessions lack an agent: the workers exceeded their limit"
     );
     for _ in 0..without_agent.div_ceil(MAX_JOBS) {
         deployment.start_worker(&agent).await?;

@@ -8,8 +8,8 @@ use serde_json::Value;
 use super::Deployment;
 
 impl Deployment {
-    /// Writes the state of all sessions and rooms to `evidence.txt`, and the logs of all workers and
-    /// LiveKit nodes. The replicas have written their own logs.
+    /// Writes the state of all sessions and rooms to `evidence.txt`, and the logs of all workers
+    /// and LiveKit nodes. The replicas have written their own logs.
     pub async fn write_evidence(&self, outcome: &Result<()>) -> Result<()> {
         let mut sections = vec![
             outcome.as_ref().map_or_else(|error| format!("{error:#}"), |()| "passed".to_owned()),
