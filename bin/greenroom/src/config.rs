@@ -32,7 +32,7 @@ pub enum LogFormat {
 pub struct Settings {
     /// The address of the HTTP API.
     pub listen: SocketAddr,
-    /// The origins of the web pages that may call the API. If empty, no page may call.
+    /// The origins of the web pages that may call the API. If empty, no page may call it.
     pub cors_origins: Vec<String>,
     /// The log filter, in tracing's syntax.
     pub log: String,
@@ -90,7 +90,7 @@ impl Settings {
             None => {
                 reader.add_fault(
                     "AUTH_JWT_SECRET is required to sign a token, but it is not set. If tokens are \
-                     verified with a public key, get one from your identity provider",
+                     verified with a public key, get a token from your identity provider",
                 );
                 None
             }
@@ -188,15 +188,15 @@ fn keys(reader: &mut Reader) -> Option<Keys> {
     const PUBLIC_KEY: &str = "AUTH_JWT_PUBLIC_KEY_FILE";
     const JWKS: &str = "AUTH_JWKS_URL";
     const PREVIOUS: &str = "AUTH_JWT_SECRET_PREVIOUS";
-    let set = [SECRET, PUBLIC_KEY, JWKS].map(|name| reader.given(name).is_some());
+    let is_set = [SECRET, PUBLIC_KEY, JWKS].map(|name| reader.given(name).is_some());
     let secret = reader.get_optional(SECRET, long_secret);
     let public_key = reader.get_optional(PUBLIC_KEY, public_key);
     let jwks = reader.get_optional(JWKS, jwks);
     let previous = reader.get_optional(PREVIOUS, long_secret);
-    if reader.given(PREVIOUS).is_some() && !set[0] {
+    if reader.given(PREVIOUS).is_some() && !is_set[0] {
         reader.add_fault(&format!("{PREVIOUS} is set without {SECRET}; remove it, or set both"));
     }
-    let count = set.iter().filter(|set| **set).count();
+    let count = is_set.iter().filter(|is_set| **is_set).count();
     if count != 1 {
         let names = format!("{SECRET}, {PUBLIC_KEY} and {JWKS}");
         reader.add_fault(&format!("exactly one of {names} must be set, but {count} are set"));

@@ -3,8 +3,8 @@
 //! The order of the steps makes the keeper safe: claim, observe, decide, commit the decision, act.
 //! If a process dies at any point, an observation or an action is repeated, but never skipped. If
 //! two processes observe the same session, only one of them commits. Dispatching an agent cannot be
-//! repeated safely: it follows only from an observation without a pending agent, and happens only
-//! after the dispatch was recorded.
+//! repeated safely: the keeper dispatches an agent only after an observation without a pending
+//! agent, and only after it recorded the dispatch.
 
 mod act;
 mod observe;
@@ -25,7 +25,8 @@ use tracing::Instrument;
 use self::observe::{RoomLookup, look_up_room};
 use crate::{Error, Greenroom};
 
-/// Interval between claims, unless a session becomes due in this process.
+/// Interval between claims. A full claim is followed by another one at once, and a session that
+/// becomes due in this process ends the interval early.
 const CLAIM_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Maximum number of sessions per claim. One call to LiveKit lists the rooms of a whole batch.
@@ -33,20 +34,21 @@ const MAX_BATCH: u32 = 256;
 
 /// Maximum number of sessions claimed at once. Sessions that become due meanwhile wait. While
 /// LiveKit does not answer, each session stays claimed for seconds; 512 sessions are still enough
-/// to keep all calls to LiveKit busy.
+/// to use all concurrent calls that `LIVEKIT_MAX_IN_FLIGHT` allows by default.
 const MAX_CLAIMED: usize = 512;
 
-/// Minimum number of free permits for a claim. Smaller claims would be many queries.
+/// Minimum number of free permits for a claim, because many small claims would be many queries.
 const MIN_BATCH: u32 = 32;
 
 /// Maximum number of sessions of a batch that are reconciled concurrently.
 const OBSERVE_CONCURRENCY: usize = 64;
 
-/// Time limit for all observations of a batch. The rest of the lease of 15 s is for writing and
-/// acting.
+/// Time limit for all observations of a batch. The rest of the lease of 15 s is for writing the
+/// results. The commit of a decision with actions sets a new lease.
 const OBSERVE_TIMEOUT: Duration = Duration::from_secs(8);
 
-/// Idle sessions are rescheduled, in one statement, after this time without another result.
+/// Time without another result after which the idle sessions found so far are rescheduled, in one
+/// statement.
 const RESCHEDULE_DELAY: Duration = Duration::from_millis(500);
 
 /// A session that only needs a new time for its next check. `None` means no further check.
@@ -70,23 +72,23 @@ impl Greenroom {
         let mut retention = JoinSet::new();
         let greenroom = self.clone();
         retention.spawn(async move { greenroom.run_retention().await });
-        let free = Arc::new(Semaphore::new(MAX_CLAIMED));
+        let semaphore = Arc::new(Semaphore::new(MAX_CLAIMED));
         let mut batches = JoinSet::new();
         let mut order = ClaimOrder::OldestFirst;
-        let mut is_logged = false;
+        let mut is_failing = false;
         loop {
             while batches.try_join_next().is_some() {}
             let permits = tokio::select! {
                 () = &mut stop => None,
-                permits = acquire_permits(&free) => permits,
+                permits = acquire_permits(&semaphore) => permits,
             };
             let Some(mut permits) = permits else { break };
             let limit = permits.num_permits();
-            let claims = claims_or_empty(self.claim(limit, order).await, &mut is_logged);
+            let claims = claims_or_empty(self.claim(limit, order).await, &mut is_failing);
             let size = claims.sessions.len();
-            // A full claim means that more sessions are due. Every second claim then starts with
-            // the sessions that became due last, so that a backlog, as after an outage, does not
-            // delay users who are in a call.
+            // After a full claim, more sessions are probably due. Every second claim then starts
+            // with the sessions that became due last, so that a backlog, as after an outage, does
+            // not delay users who are in a call.
             let is_full = size > 0 && size == limit;
             order = if is_full { order.toggled() } else { ClaimOrder::OldestFirst };
             // Keep one permit per claimed session and release the rest now, so that a few slow
@@ -273,21 +275,21 @@ impl Greenroom {
 
 /// Returns the claims, or an empty batch after an error. Of several errors in a row only the first
 /// is logged, because the keeper retries four times per second.
-fn claims_or_empty(claims: Result<ClaimBatch, Error>, is_logged: &mut bool) -> ClaimBatch {
-    if let (Err(error), false) = (&claims, *is_logged) {
+fn claims_or_empty(claims: Result<ClaimBatch, Error>, is_failing: &mut bool) -> ClaimBatch {
+    if let (Err(error), false) = (&claims, *is_failing) {
         tracing::warn!(error = error as &dyn std::error::Error, "failed to claim due sessions");
     }
-    *is_logged = claims.is_err();
+    *is_failing = claims.is_err();
     claims.unwrap_or_default()
 }
 
 /// Waits for the permits of a claim: at least [`MIN_BATCH`], at most [`MAX_BATCH`]. `None` means
 /// that the semaphore is closed.
-async fn acquire_permits(free: &Arc<Semaphore>) -> Option<OwnedSemaphorePermit> {
-    let mut permits = free.clone().acquire_many_owned(MIN_BATCH).await.ok()?;
-    let more = u32::try_from(free.available_permits())
+async fn acquire_permits(semaphore: &Arc<Semaphore>) -> Option<OwnedSemaphorePermit> {
+    let mut permits = semaphore.clone().acquire_many_owned(MIN_BATCH).await.ok()?;
+    let more = u32::try_from(semaphore.available_permits())
         .map_or(0, |available| available.min(MAX_BATCH - MIN_BATCH));
-    if let Ok(more) = free.clone().try_acquire_many_owned(more) {
+    if let Ok(more) = semaphore.clone().try_acquire_many_owned(more) {
         permits.merge(more);
     }
     Some(permits)

@@ -18,14 +18,16 @@ use tracing::Instrument;
 use crate::room_setup::{dispatch_by_call, dispatch_by_token, room_settings};
 use crate::{Error, Greenroom, OnLiveKitDown, idempotency};
 
-/// Time from the start within which the session is written, including retries with new room names.
+/// Time from the beginning of a start within which the session is written, including retries with
+/// new room names.
 const INSERT_DEADLINE: Duration = Duration::from_millis(3_500);
 
-/// Time from the start within which LiveKit opens the room. The call itself may take 2 s.
+/// Time from the beginning of a start within which LiveKit opens the room. The call itself may take
+/// 2 s.
 const ROOM_DEADLINE: Duration = Duration::from_secs(4);
 
-/// Time from the start within which the response of LiveKit is recorded: the longest time that a
-/// start takes.
+/// Time from the beginning of a start within which the response of LiveKit is recorded. It is also
+/// the maximum duration of a start.
 const RECORD_DEADLINE: Duration = Duration::from_millis(4_500);
 
 /// A request to start a session.
@@ -42,7 +44,7 @@ pub struct StartRequest {
     /// The user's attributes in the room. Other participants can read them.
     pub participant_attributes: Option<ParticipantAttributes>,
     /// The agent that the caller expects. The start fails if the template has another agent. `None`
-    /// accepts every template.
+    /// accepts any template.
     pub agent_name: Option<AgentName>,
     /// A repeated request with the same key returns the same session.
     pub idempotency_key: Option<IdempotencyKey>,
@@ -75,7 +77,7 @@ pub struct StartedSession {
     pub token_expiry: DateTime<Utc>,
     /// Whether an earlier start wrote the session.
     pub replayed: bool,
-    /// The URL to join at, with the scheme `ws` or `wss`.
+    /// The URL at which clients join, with the scheme `ws` or `wss`.
     pub livekit_url: String,
 }
 
@@ -208,8 +210,8 @@ impl Greenroom {
     /// whether the start continues without LiveKit.
     ///
     /// A dispatch with private data cannot be deferred, because the user could read it in the
-    /// token. A refusal of LiveKit is not deferred either, because LiveKit would also refuse the
-    /// user.
+    /// token. After a refusal by LiveKit, the room is not deferred either, because LiveKit would
+    /// also refuse the user.
     async fn defer_room_to_join(
         &self,
         setup: &SessionSetup,
@@ -231,7 +233,7 @@ impl Greenroom {
         let deferred = self.shared.database.run_until(deadline, defer).await;
         deferred.unwrap_or_else(|error| {
             tracing::warn!(session_id = %id, error = &error as &dyn std::error::Error,
-                "failed to defer room to join");
+                "failed to defer room until join");
             false
         })
     }

@@ -17,7 +17,8 @@ use serde_json::{Value, json};
 use crate::schema::{session_events, sessions};
 use crate::{Claim, StoreError};
 
-/// Time for the actions of a decision, in seconds. Then another process may claim the session.
+/// Time for the actions of a decision, in seconds. Afterwards, another process may claim the
+/// session.
 const ACTION_LEASE_SECONDS: i32 = 6;
 
 macro_rules! state {
@@ -100,9 +101,9 @@ impl Claim {
         Ok(lease.is_some())
     }
 
-    /// Sets `last_dispatch_at` to the time of the commit. The decision has the time of the
-    /// observation, which may be seconds earlier; the dispatch would count as lost that much too
-    /// soon.
+    /// Sets `last_dispatch_at` to the time of the commit. The decision contains the time of the
+    /// claim, which may be seconds earlier: with that time, the dispatch would count as lost too
+    /// early.
     async fn stamp_dispatch(&self, connection: &mut AsyncPgConnection) -> QueryResult<()> {
         diesel::update(sessions::table.find((self.organization_id, self.id)))
             .set(sessions::last_dispatch_at.eq(now.into_sql::<Timestamptz>().nullable()))
@@ -188,7 +189,8 @@ impl Claim {
     /// # Errors
     /// Returns a [`StoreError`] if the query fails.
     pub async fn release(&self, connection: &mut AsyncPgConnection) -> Result<(), StoreError> {
-        // Compare the lease: after it expired, another process may have claimed the session.
+        // Compare the lease, because another process may have claimed the session after the lease
+        // expired.
         let held = sessions::table
             .find((self.organization_id, self.id))
             .filter(sessions::lease_until.eq(self.lease_until));
@@ -202,7 +204,7 @@ impl Claim {
     /// Sets the next check of many sessions and releases their leases, in one statement.
     ///
     /// Each claim comes with its `next_check_at`; `None` means that nothing is left to check. Skips
-    /// a session if its revision has changed since the claim. Returns the ids of the other
+    /// a session if its revision has changed since the claim. Returns the ids of the rescheduled
     /// sessions.
     ///
     /// # Errors
@@ -222,7 +224,7 @@ impl Claim {
     }
 }
 
-/// Whether an action of the decision dispatches an agent. Opening the room dispatches it as well,
+/// Whether an action of the decision dispatches an agent. `OpenRoom` also dispatches the agent,
 /// if the session has one.
 fn dispatches_agent(decision: &Decision) -> bool {
     let dispatches = |action: &Action| matches!(action, Action::Dispatch | Action::OpenRoom);

@@ -29,12 +29,12 @@ pub enum KeyKind {
     /// The caller sent the key. The session holds it for 24 hours, even after the session is over.
     Explicit,
     /// The key was derived from an end user's request. The session holds it while the user may come
-    /// back to the session; then a new start takes it.
+    /// back to the session. Afterwards a new start may take the key.
     Implicit,
 }
 
 /// SQL condition: the user of a session may come back to it, because the session is pending or the
-/// user is out of its room.
+/// user has left its room.
 ///
 /// Checks the deadlines because the keeper may not have applied them yet: a user who joined after a
 /// deadline would be removed at once.
@@ -104,12 +104,12 @@ impl KeyClaim {
         connection: &mut AsyncPgConnection,
         organization: OrganizationId,
     ) -> Result<(), StoreError> {
-        let held = sessions::table
+        let not_resumable = sessions::table
             .filter(sessions::organization_id.eq(organization))
             .filter(sessions::idempotency_key.eq(self.hash.as_slice()))
-            // `not` would not match a user who has never left: the condition is null then.
+            // `not` would not match if the user has never left: the condition is then null.
             .filter(sql::<Bool>(RESUMABLE).sql(" is not true"));
-        diesel::update(held)
+        diesel::update(not_resumable)
             .set((
                 sessions::idempotency_key.eq(None::<Vec<u8>>),
                 sessions::idempotency_fingerprint.eq(None::<Vec<u8>>),

@@ -28,7 +28,7 @@ pub struct Watch {
     polling: JoinHandle<()>,
 }
 
-/// What the watch has seen so far.
+/// The agents that the watch has seen so far.
 #[derive(Default)]
 struct Record {
     /// The active agents at the last successful poll.
@@ -57,7 +57,7 @@ impl Watch {
         &self.room
     }
 
-    /// Returns the identities of the agents that are in the room.
+    /// Returns the identities of the agents that were in the room at the last successful poll.
     pub fn agents(&self) -> Vec<String> {
         lock(&self.record).agents.clone()
     }
@@ -67,7 +67,7 @@ impl Watch {
         lock(&self.record).first_seen.values().min().copied()
     }
 
-    /// Returns the number of different agents that were seen so far.
+    /// Returns the number of different agents seen so far.
     pub fn seen_agent_count(&self) -> usize {
         lock(&self.record).first_seen.len()
     }
@@ -103,7 +103,7 @@ impl Watch {
             .with_context(|| format!("the room has the agents {:?}", self.agents()))
     }
 
-    /// Checks that the room has exactly one agent now, and never had two for longer than
+    /// Checks that the room has exactly one agent now, and never had several for longer than
     /// [`MAX_OVERLAP`].
     pub fn check_one_agent(&self) -> Result<()> {
         let (room, last_poll) = (&self.room, lock(&self.record).last_poll);
@@ -112,7 +112,7 @@ impl Watch {
         let agents = self.agents();
         ensure!(agents.len() == 1, "{room} has the agents {agents:?} instead of one");
         let longest = lock(&self.record).longest_overlap;
-        ensure!(longest <= MAX_OVERLAP, "{room} had two agents for {longest:?}");
+        ensure!(longest <= MAX_OVERLAP, "{room} had several agents for {longest:?}");
         Ok(())
     }
 
@@ -135,7 +135,7 @@ async fn poll(inspector: RoomInspector, record: Arc<Mutex<Record>>) {
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        // An error shows nothing about the room: the server may be down.
+        // Ignore an error: the server may be down, which says nothing about the room's agents.
         if let Ok(agents) = inspector.active_agents().await {
             let agents = agents.into_iter().map(|agent| agent.identity).collect();
             lock(&record).update(agents, begun, Instant::now());

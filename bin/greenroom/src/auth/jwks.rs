@@ -56,7 +56,8 @@ impl Jwks {
     /// # Errors
     /// Returns an error if the HTTP client cannot be created.
     pub fn new(url: Url) -> reqwest::Result<Self> {
-        // Trusts the system's certificates, because identity providers are often private.
+        // The client trusts the system's certificates, because identity providers often have
+        // certificates from a private authority.
         let client =
             Client::builder().timeout(FETCH_TIMEOUT).redirect(redirect::Policy::none()).build()?;
         let (keys, last_fetch) = (RwLock::default(), Mutex::default());
@@ -74,8 +75,8 @@ impl Jwks {
     }
 
     /// Fetches the set after the key `tried` did not verify a signature, because the identity
-    /// provider may have replaced the key under the same id. `None` means that no other key has
-    /// this id and algorithm.
+    /// provider may have replaced the key under the same id. `None` means that the set has not been
+    /// fetched again since `tried` was found, or that no key has this id and algorithm any more.
     pub async fn replaced_key(
         &self,
         id: Option<&str>,
@@ -147,12 +148,12 @@ impl Shared {
     }
 }
 
-fn may_fetch(last: Option<Instant>, now: Instant) -> bool {
-    last.is_none_or(|last| now.saturating_duration_since(last) >= MIN_FETCH_INTERVAL)
+fn may_fetch(last: Option<Instant>, requested_at: Instant) -> bool {
+    last.is_none_or(|last| requested_at.saturating_duration_since(last) >= MIN_FETCH_INTERVAL)
 }
 
-/// Parses a public key that verifies signatures with RS256, ES256 or `EdDSA`. `None` means any
-/// other key, such as a symmetric key that was published by mistake.
+/// Parses a public key that verifies signatures with RS256, ES256 or `EdDSA`. Returns `None` for
+/// any other key, such as a symmetric key that was published by mistake.
 fn parse_key(jwk: &Value) -> Option<PublishedKey> {
     let declared = jwk.get("alg").map(|name| name.as_str().unwrap_or_default().to_owned());
     let jwk: Jwk = serde_json::from_value(jwk.clone()).ok()?;
@@ -191,14 +192,14 @@ async fn read(mut response: Response) -> Result<Vec<u8>, String> {
 
 /// Describes an error without the URL, because the URL may contain a secret.
 fn describe(error: &reqwest::Error) -> String {
-    let what = if error.is_timeout() {
+    let problem = if error.is_timeout() {
         "did not answer in time"
     } else if error.is_connect() {
         "cannot be reached"
     } else {
         "sent an incomplete or invalid response"
     };
-    format!("AUTH_JWKS_URL {what}")
+    format!("AUTH_JWKS_URL {problem}")
 }
 
 #[cfg(test)]

@@ -167,7 +167,7 @@ impl Operation {
 }
 
 #[tokio::test]
-async fn every_route_permits_exactly_the_callers_of_its_row() {
+async fn every_route_permits_exactly_its_listed_callers() {
     let app = App::start().await;
     for operation in operations(&app).await {
         let Route { operation: id, scope, end_users, .. } = operation.route;
@@ -291,7 +291,7 @@ async fn end_user_sees_and_starts_only_own_sessions() {
 }
 
 #[tokio::test]
-async fn times_have_thirty_seconds_of_leeway() {
+async fn token_times_have_thirty_seconds_of_leeway() {
     let app = App::start().await;
     for (exp, nbf, status) in [(-20, 20, 200), (-40, 0, 401), (60, 45, 401)] {
         let claims = json!({"org_id": uuid(), "exp": caller::seconds_from_now(exp), "nbf": caller::seconds_from_now(nbf)});

@@ -57,7 +57,7 @@ async fn pages_of_configured_origins_may_call() {
 }
 
 #[tokio::test]
-async fn page_may_read_failures() {
+async fn page_may_read_error_responses() {
     let app = App::with(&[("GREENROOM_CORS_ORIGINS", PAGE)]).await;
     let url = format!("{}/api/v1/sessions", app.address);
     let refused = answer(app.client.get(&url).header("origin", PAGE)).await;

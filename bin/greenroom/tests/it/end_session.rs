@@ -95,7 +95,7 @@ async fn end_user_ends_only_own_sessions() {
 }
 
 #[tokio::test]
-async fn body_is_ignored_but_limited() {
+async fn body_is_ignored_but_limited_to_64_kib() {
     let app = App::start().await;
     let template = app.create_template(json!({"room_creation": "on_join"})).await;
     let session = app.start_session(&template, json!({})).await.header("location").to_owned();

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::app::{App, assert_in_order, join_for};
 
 #[tokio::test]
-async fn join_and_departure_are_noticed_without_webhooks() {
+async fn join_and_departure_are_observed_without_webhooks() {
     let app = App::with(&[("GREENROOM_RECONCILE_SECONDS", "1")]).await;
     let template = app.create_template(json!({"reconnect_window_seconds": 5})).await;
     let started = app.start_session(&template, json!({"user_id": "ann"})).await;

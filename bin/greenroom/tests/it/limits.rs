@@ -152,7 +152,7 @@ async fn starts_per_minute_count_replays_and_are_per_process() {
 }
 
 #[tokio::test]
-async fn absent_limits_are_null_and_hidden_from_end_users() {
+async fn absent_limits_are_null_and_end_users_may_not_read_limits() {
     let app = App::start().await;
     let unlimited = json!({"max_active_sessions": null, "active_sessions": 0,
                            "starts_per_minute": null, "starts_remaining": null});

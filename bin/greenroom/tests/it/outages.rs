@@ -147,7 +147,7 @@ async fn server_other_than_livekit_fails_the_start() {
 }
 
 #[tokio::test]
-async fn incomplete_response_of_livekit_is_unavailable_and_no_refusal() {
+async fn incomplete_response_of_livekit_counts_as_unavailable() {
     const HALF: &[u8] =
         b"HTTP/1.1 200 OK\r\ncontent-type: application/protobuf\r\ncontent-length: 90\r\n\r\n\x12";
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

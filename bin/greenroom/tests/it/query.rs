@@ -140,7 +140,7 @@ fn next(answer: &Answer) -> Option<String> {
 }
 
 #[tokio::test]
-async fn links_keep_every_filter_and_end() {
+async fn links_keep_every_filter_until_last_page() {
     let app = App::start().await;
     let template = app.create_template(json!({"room_creation": "on_join"})).await;
     let mut anns = Vec::new();

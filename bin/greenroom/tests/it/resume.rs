@@ -165,7 +165,7 @@ async fn resumed_start_does_not_count_and_refused_start_takes_no_key() {
 }
 
 #[tokio::test]
-async fn start_that_livekit_failed_is_not_resumed() {
+async fn start_that_failed_in_livekit_is_not_resumed() {
     let app = App::with(&[("LIVEKIT_API_URL", "http://127.0.0.1:9")]).await;
     let template = app.create_template(json!({})).await;
     for _ in 0..2 {

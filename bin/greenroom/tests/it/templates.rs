@@ -305,7 +305,7 @@ async fn archived_template_can_be_read_but_not_started() {
 }
 
 #[tokio::test]
-async fn list_continues_at_its_link() {
+async fn link_returns_rest_of_list() {
     let app = App::start().await;
     for number in 0..3 {
         app.create_template(json!({"name": format!("T{number}")})).await;

@@ -169,7 +169,7 @@ async fn body_of_one_mib_and_any_content_type_is_accepted() {
 }
 
 #[tokio::test]
-async fn webhook_that_cannot_be_stored_is_503() {
+async fn webhook_that_cannot_be_stored_gets_503() {
     let mut cluster = Cluster::temporary().await.unwrap();
     let database = Database::fresh_on(&cluster).await.unwrap();
     let app = App::on(database, Server::shared().await.unwrap(), &[]).await;

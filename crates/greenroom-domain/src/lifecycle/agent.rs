@@ -8,14 +8,15 @@ use super::{
 };
 use crate::{AgentStatus, EndReason, OnAgentHangup, SessionStatus};
 
-/// Time after which a dispatch without a job is lost: no worker accepted it. LiveKit may ask its
-/// nodes for five seconds before it assigns a job.
+/// Time after which a dispatch without a job counts as lost, because no worker accepted it. LiveKit
+/// may search its nodes for a worker for five seconds before it assigns a job.
 const JOB_ASSIGNMENT_TIMEOUT: TimeDelta = TimeDelta::seconds(6);
 
-/// Maximum time between a user's departure and that of an agent that leaves because its user left.
+/// Maximum time between the departure of a user and the departure of an agent that leaves because
+/// its user left.
 const AGENT_EXIT_WINDOW: TimeDelta = TimeDelta::seconds(10);
 
-/// LiveKit's disconnect reason of a participant that disconnected itself.
+/// LiveKit's disconnect reason for a participant that disconnected itself.
 const CLIENT_INITIATED: &str = "CLIENT_INITIATED";
 
 impl DecisionBuilder<'_> {
@@ -58,8 +59,8 @@ impl DecisionBuilder<'_> {
     /// reported the departure of an agent, the agent is ignored, although LiveKit may list it for a
     /// moment longer. An agent that one observation missed still qualifies.
     fn session_agent<'o>(&self, observation: &'o Observation) -> Option<&'o Participant> {
-        let is_reported = self.state.agent_left_reason.is_some();
-        let departed = self.state.agent_left_identity.as_deref().filter(|_| is_reported);
+        let is_departure_reported = self.state.agent_left_reason.is_some();
+        let departed = self.state.agent_left_identity.as_deref().filter(|_| is_departure_reported);
         let is_known = |agent: &Participant| {
             self.state.agent_identity.as_deref() == Some(agent.identity.as_str())
         };
@@ -146,8 +147,8 @@ impl DecisionBuilder<'_> {
             && self.state.agent_left_at >= self.state.agent_wanted_since
     }
 
-    /// Returns whether the agent left because its user did. livekit-agents disconnects when its
-    /// user leaves.
+    /// Returns whether the agent left because its user did. An agent built with livekit-agents
+    /// disconnects when its user leaves.
     fn left_with_user(&self) -> bool {
         let departures = self.state.agent_left_at.zip(self.state.user_left_at);
         departures.is_some_and(|(agent, user)| user <= agent && agent - user <= AGENT_EXIT_WINDOW)
@@ -164,8 +165,9 @@ impl DecisionBuilder<'_> {
             return;
         }
         self.state.agent_status = AgentStatus::Left;
-        let with_user = self.state.agent_left_at.is_some_and(|at| self.state.was_user_present(at));
-        if policy.on_hangup == OnAgentHangup::End && with_user {
+        let was_user_present =
+            self.state.agent_left_at.is_some_and(|at| self.state.was_user_present(at));
+        if policy.on_hangup == OnAgentHangup::End && was_user_present {
             self.finish(SessionStatus::Ended, EndReason::AgentLeft);
         }
     }
@@ -221,8 +223,8 @@ impl DecisionBuilder<'_> {
             return;
         }
         if observation.own_dispatches().any(|dispatch| self.is_live(dispatch)) {
-            // A worker accepted the dispatch. A cold agent may need ten seconds, and dispatching
-            // again would delete this dispatch and kill the agent.
+            // A worker accepted the dispatch. A cold agent may need ten seconds to join, and
+            // dispatching again would delete this dispatch and kill the agent.
             self.delete_surplus_dispatches(observation);
             return;
         }
@@ -255,8 +257,9 @@ impl DecisionBuilder<'_> {
             .extend(observation.dispatches_of(DispatchOwner::Unnamed).map(Dispatch::delete));
     }
 
-    /// Keeps one of the dispatches that workers have accepted: that of the session's agent,
-    /// otherwise the oldest. Also deletes the dispatch of a second agent in the room.
+    /// Deletes all but one of the dispatches that workers have accepted. Keeps the dispatch of the
+    /// session's agent, otherwise the oldest. Also deletes the dispatch of a second agent in the
+    /// room.
     fn delete_surplus_dispatches(&mut self, observation: &Observation) {
         let live: Vec<_> =
             observation.own_dispatches().filter(|dispatch| self.is_live(dispatch)).collect();
@@ -276,11 +279,11 @@ impl DecisionBuilder<'_> {
         // With two agents in the room, a dispatch without a job brought the second one: LiveKit
         // repeated the dispatch when it opened the room again, and lists the job late. A dispatch
         // of the last six seconds may have brought either agent.
-        let is_jobless_surplus =
+        let are_jobless_surplus =
             self.has_several_agents && self.dispatch_lost_at().is_none_or(|at| self.now >= at);
-        // If the current agent's dispatch is listed, delete all others, also those of departed
-        // agents: `is_live` knows only the latest departure, and would later count their jobs as
-        // running.
+        // If the current agent's dispatch is listed, delete all others, including those of departed
+        // agents: `is_live` knows only the latest departure, and would later count the jobs of
+        // earlier agents as running.
         let is_current_listed = observation.own_dispatches().any(is_current);
         let is_surplus = |dispatch: &&Dispatch| {
             let is_kept = Some(&dispatch.id) == kept.as_ref();
@@ -288,7 +291,7 @@ impl DecisionBuilder<'_> {
                 return !is_kept;
             }
             if dispatch.jobs.is_empty() {
-                return current_agent.is_some() && is_jobless_surplus;
+                return current_agent.is_some() && are_jobless_surplus;
             }
             self.is_live(dispatch) && (!is_kept || is_second(dispatch))
         };

@@ -159,7 +159,7 @@ mod rooms {
     }
 
     #[test]
-    fn observed_room_missing_in_state_is_recorded() {
+    fn room_known_only_from_observation_is_recorded() {
         let mut session = started();
         session.state.room_created_at = None;
         session.state.agent_status = AgentStatus::Waiting;
@@ -495,7 +495,7 @@ mod agents {
     }
 
     #[test]
-    fn missing_optional_agent_becomes_unavailable_for_good() {
+    fn missing_optional_agent_becomes_unavailable_permanently() {
         let session = with_agent_policy(started(), |agent| agent.required = false);
         let late = room(&[]).with_dispatches(vec![dispatch("AD_1", 1, &[(true, "")])]);
         let decision = decide_at(&session, late, 30);
@@ -989,7 +989,7 @@ proptest! {
     }
 
     #[test]
-    fn closed_session_never_changes_its_end(
+    fn outcome_of_closed_session_never_changes(
         session in any_session(), observations in prop::collection::vec(any_observation(), 1..40),
     ) {
         let (mut session, mut now, mut ended) = (session, at(11), None);

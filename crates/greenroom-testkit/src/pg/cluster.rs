@@ -1,4 +1,4 @@
-//! A PostgreSQL server with its data on a separate port (PostgreSQL calls this a cluster).
+//! A PostgreSQL server with a data directory and port of its own (PostgreSQL: a cluster).
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -20,7 +20,7 @@ const STOP_GRACE_PERIOD: Duration = Duration::from_secs(20);
 /// Which data survives a crash of the machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Durability {
-    /// No data. For tests, `fsync`, `synchronous_commit` and `full_page_writes` are off.
+    /// No data, because `fsync`, `synchronous_commit` and `full_page_writes` are off.
     None,
     /// All committed data.
     Full,
@@ -62,8 +62,8 @@ impl Cluster {
     /// Starts the cluster in this directory with full durability. Creates the data if there is
     /// none yet, and keeps it when the cluster is dropped.
     ///
-    /// As root, the data may be in another directory: PostgreSQL then runs as an unprivileged user,
-    /// which may be unable to reach `directory`.
+    /// If the caller is root, the data may be in another directory: PostgreSQL then runs as an
+    /// unprivileged user, which may be unable to access `directory`.
     ///
     /// # Errors
     /// Returns an error if PostgreSQL is missing or does not start, or if another server uses the
@@ -199,7 +199,7 @@ impl Cluster {
     /// Starts the server again with the same port and data.
     ///
     /// # Errors
-    /// Returns an error if the server does not accept connections within 20 seconds.
+    /// Returns an error if the server exits, or does not accept connections within 20 seconds.
     pub async fn start(&mut self) -> Result<()> {
         let mut process = self.server_command().start()?;
         let url = self.url("postgres");
