@@ -113,7 +113,7 @@ const RULES: [Rule; 7] = [
     },
     Rule {
         name: "greenroom",
-        may: &["greenroom-core", "greenroom-domain"],
+        may: &["greenroom-core"],
         foreign: &[
             "actix-cors",
             "actix-web",
@@ -227,6 +227,7 @@ mod tests {
             ("greenroom-store", "greenroom-livekit"),
             ("greenroom-livekit", "greenroom-core"),
             ("greenroom-core", "greenroom"),
+            ("greenroom", "greenroom-domain"),
             ("greenroom", "greenroom-store"),
             ("xtask", "greenroom-core"),
             ("greenroom-core", "greenroom-testkit"),
