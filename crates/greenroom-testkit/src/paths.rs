@@ -22,6 +22,21 @@ pub fn workspace_root() -> &'static Path {
         .expect("the crate is in crates/greenroom-testkit")
 }
 
+/// Returns the names of the repository's migrations, oldest first.
+///
+/// # Errors
+/// Returns an error if the directory cannot be read.
+pub fn migration_names() -> Result<Vec<String>> {
+    let directory = workspace_root().join("migrations");
+    let entries = std::fs::read_dir(&directory)
+        .with_context(|| format!("failed to read {}", directory.display()))?;
+    let mut names = entries
+        .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
+        .collect::<Result<Vec<_>>>()?;
+    names.sort_unstable();
+    Ok(names)
+}
+
 /// Returns Cargo's target directory, which also holds the downloaded tools and the kept data.
 #[must_use]
 pub fn target_dir() -> PathBuf {

@@ -36,9 +36,9 @@ async fn invalid_configuration_exits_2_with_all_faults() {
 }
 
 #[tokio::test]
-async fn value_that_is_not_utf_8_is_refused_without_its_text() {
-    let wrong = OsStr::from_bytes(b"postgres://u:s3cret\xff@h/db");
-    let output = greenroom(&["migrate"]).env("DATABASE_URL", wrong).output().await.unwrap();
+async fn value_that_is_not_utf_8_is_refused_and_not_printed() {
+    let not_utf_8 = OsStr::from_bytes(b"postgres://u:s3cret\xff@h/db");
+    let output = greenroom(&["migrate"]).env("DATABASE_URL", not_utf_8).output().await.unwrap();
     assert_eq!(output.status.code(), Some(2));
     let printed = String::from_utf8(output.stderr).unwrap();
     assert!(
@@ -46,12 +46,12 @@ async fn value_that_is_not_utf_8_is_refused_without_its_text() {
         "{printed}"
     );
     // Variables of other programs are ignored.
-    let output = greenroom(&["migrate"]).env("FOO", wrong).output().await.unwrap();
+    let output = greenroom(&["migrate"]).env("FOO", not_utf_8).output().await.unwrap();
     assert!(String::from_utf8(output.stderr).unwrap().contains("DATABASE_URL is required"));
 }
 
 #[tokio::test]
-async fn unusable_database_url_exits_2_without_its_password() {
+async fn unusable_database_url_exits_2_and_password_is_not_printed() {
     for url in [
         "mysql://h/db",
         "postgres://u:s3cret@h:port/db",
@@ -83,7 +83,8 @@ async fn eight_concurrent_processes_apply_each_migration_once() {
         assert!(output.status.success(), "{printed}{}", String::from_utf8_lossy(&output.stderr));
         applied += printed.matches("applied").count();
     }
-    assert_eq!(applied, 4, "each migration is applied once");
+    let migrations = paths::migration_names().unwrap().len();
+    assert_eq!(applied, migrations, "each migration is applied once");
 }
 
 #[tokio::test]
@@ -95,17 +96,15 @@ async fn migrations_are_reverted_and_applied_again() {
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap()
     };
+    let newest = paths::migration_names().unwrap().pop().unwrap();
     let reverted = migrate(&["migrate", "--revert", "1"]).await;
-    assert!(
-        reverted.starts_with("reverted") && reverted.contains("create_session_events"),
-        "{reverted}"
-    );
-    assert!(migrate(&["migrate"]).await.contains("create_session_events"));
+    assert!(reverted.starts_with("reverted") && reverted.contains(newest.as_str()), "{reverted}");
+    assert!(migrate(&["migrate"]).await.contains(newest.as_str()));
     assert!(migrate(&["migrate"]).await.contains("nothing to do"));
 }
 
 #[tokio::test]
-async fn unreachable_database_exits_1_without_its_password() {
+async fn unreachable_database_exits_1_and_password_is_not_printed() {
     let url = "postgres://greenroom:s3cret@127.0.0.1:9/greenroom";
     let output = greenroom(&["migrate"]).env("DATABASE_URL", url).output().await.unwrap();
     assert_eq!(output.status.code(), Some(1));
@@ -301,7 +300,7 @@ async fn organization_limit_is_stored() {
 }
 
 /// Writes a file and returns its path.
-pub fn write(folder: &Path, name: &str, text: &str) -> String {
+pub fn write_file(folder: &Path, name: &str, text: &str) -> String {
     let file = folder.join(name);
     std::fs::write(&file, text).unwrap();
     file.to_str().unwrap().to_owned()
@@ -312,8 +311,8 @@ async fn environment_overrides_file_and_secrets_come_from_files() {
     let home = paths::create_temp_dir("config", None).unwrap();
     let database = Database::fresh().await.unwrap();
     let livekit = Server::shared().await.unwrap();
-    let secret = write(&home, "secret", &format!("{}\n", livekit.api_secret()));
-    let config = write(
+    let secret = write_file(&home, "secret", &format!("{}\n", livekit.api_secret()));
+    let config = write_file(
         &home,
         "greenroom.toml",
         &format!(
@@ -325,7 +324,7 @@ async fn environment_overrides_file_and_secrets_come_from_files() {
             AUTH_SECRET,
         ),
     );
-    let url = write(&home, "url", database.url());
+    let url = write_file(&home, "url", database.url());
     let (printed, code) =
         outcome(greenroom(&["doctor", "--config", &config]).env("DATABASE_URL_FILE", &url)).await;
     assert!(code == Some(0) && printed.contains("up to 7 connections"), "{printed}");
@@ -349,12 +348,12 @@ async fn environment_overrides_file_and_secrets_come_from_files() {
     let expected = "DATABASE_URL_FILE names a file that cannot be read";
     assert!(code == Some(2) && printed.contains(expected), "{printed}");
 
-    let wrong = write(
+    let invalid = write_file(
         &home,
         "wrong.toml",
         "greenroom_listen = \"nowhere\"\ngreenroom_lissten = \"x\"\nGREENROOM_LOG = \"info\"\nlivekit_url = [1]\n",
     );
-    let (printed, code) = outcome(&mut greenroom(&["serve", "--config", &wrong])).await;
+    let (printed, code) = outcome(&mut greenroom(&["serve", "--config", &invalid])).await;
     assert_eq!(code, Some(2));
     for fault in [
         "GREENROOM_LISTEN must be",
@@ -366,7 +365,7 @@ async fn environment_overrides_file_and_secrets_come_from_files() {
     ] {
         assert!(printed.contains(fault), "{fault} is not in:\n{printed}");
     }
-    let broken = write(&home, "broken.toml", "auth_jwt_secret = \"s3cret");
+    let broken = write_file(&home, "broken.toml", "auth_jwt_secret = \"s3cret");
     let (printed, code) = outcome(&mut greenroom(&["serve", "--config", &broken])).await;
     assert!(
         code == Some(2) && printed.contains("is not valid TOML") && !printed.contains("s3cret"),

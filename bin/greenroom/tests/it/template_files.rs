@@ -10,7 +10,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::app::{App, uuid};
-use crate::command_line::{greenroom, outcome, write};
+use crate::command_line::{greenroom, outcome, write_file};
 
 /// A database with one organization, and a folder for template files.
 struct Fixture {
@@ -28,7 +28,7 @@ impl Fixture {
 
     /// Applies this text as a template file. Returns the output and the exit code.
     async fn apply(&self, text: &str, options: &[&str]) -> (String, Option<i32>) {
-        write(&self.home, "templates.toml", text);
+        write_file(&self.home, "templates.toml", text);
         let arguments = ["templates", "apply", "--org", &self.organization, "templates.toml"];
         let mut command = greenroom(&[&arguments[..], options].concat());
         command.env("DATABASE_URL", self.database.url()).current_dir(&self.home);
