@@ -1,4 +1,4 @@
-//! Authorization: a table of every route and the callers that may use it.
+//! Authorization: a table of every route and the callers that may use it, compared with the API.
 
 use greenroom_testkit::caller;
 use reqwest::{Method, RequestBuilder};
@@ -8,101 +8,106 @@ use crate::app::{AUTH_SECRET, Answer, App, answer, uuid};
 
 /// An operation of the API, and the callers that may use it.
 struct Route {
+    /// Its `operationId` in the OpenAPI document.
     operation: &'static str,
+    /// The scope that it requires.
     scope: &'static str,
     /// Whether end users may call the route.
     end_users: bool,
-    /// The result for a backend of another organization.
-    foreign: Foreign,
+    /// The result if the request names a resource of this organization, but the caller is a backend
+    /// of another organization.
+    from_other_organization: Outcome,
 }
 
-enum Foreign {
+/// The result of a request by a backend of another organization.
+enum Outcome {
     /// A problem with this status and code.
     Refused(u16, &'static str),
     /// An empty list.
     EmptyList,
-    /// A new resource in its own organization.
+    /// A new resource in the caller's own organization.
     Created,
-    /// This number of active sessions in its own organization.
+    /// This number of active sessions in the caller's own organization.
     ActiveSessions(u64),
 }
 
+/// A row for every operation that needs a caller's token. A test fails if an operation has no row.
 const ROUTES: &[Route] = &[
     Route {
         operation: "start_session",
         scope: "sessions:start",
         end_users: true,
-        foreign: Foreign::Refused(403, "template_forbidden"),
+        from_other_organization: Outcome::Refused(403, "template_forbidden"),
     },
     Route {
         operation: "get_session",
         scope: "sessions:read",
         end_users: true,
-        foreign: Foreign::Refused(404, "session_not_found"),
+        from_other_organization: Outcome::Refused(404, "session_not_found"),
     },
     Route {
         operation: "refresh_session_token",
         scope: "sessions:start",
         end_users: true,
-        foreign: Foreign::Refused(404, "session_not_found"),
+        from_other_organization: Outcome::Refused(404, "session_not_found"),
     },
     Route {
         operation: "end_session",
         scope: "sessions:end",
         end_users: true,
-        foreign: Foreign::Refused(404, "session_not_found"),
+        from_other_organization: Outcome::Refused(404, "session_not_found"),
     },
     Route {
         operation: "get_session_timeline",
         scope: "sessions:read",
         end_users: true,
-        foreign: Foreign::Refused(404, "session_not_found"),
+        from_other_organization: Outcome::Refused(404, "session_not_found"),
     },
     Route {
         operation: "list_sessions",
         scope: "sessions:read",
         end_users: true,
-        foreign: Foreign::EmptyList,
+        from_other_organization: Outcome::EmptyList,
     },
     Route {
         operation: "create_session_template",
         scope: "templates:write",
         end_users: false,
-        foreign: Foreign::Created,
+        from_other_organization: Outcome::Created,
     },
     Route {
         operation: "get_session_template",
         scope: "templates:read",
         end_users: false,
-        foreign: Foreign::Refused(404, "template_not_found"),
+        from_other_organization: Outcome::Refused(404, "template_not_found"),
     },
     Route {
         operation: "list_session_templates",
         scope: "templates:read",
         end_users: false,
-        foreign: Foreign::EmptyList,
+        from_other_organization: Outcome::EmptyList,
     },
     Route {
         operation: "update_session_template",
         scope: "templates:write",
         end_users: false,
-        foreign: Foreign::Refused(404, "template_not_found"),
+        from_other_organization: Outcome::Refused(404, "template_not_found"),
     },
     Route {
         operation: "archive_session_template",
         scope: "templates:write",
         end_users: false,
-        foreign: Foreign::Refused(404, "template_not_found"),
+        from_other_organization: Outcome::Refused(404, "template_not_found"),
     },
     Route {
         operation: "get_limits",
         scope: "limits:read",
         end_users: false,
-        foreign: Foreign::ActiveSessions(0),
+        from_other_organization: Outcome::ActiveSessions(0),
     },
 ];
 
-/// All scopes.
+/// Every scope of the API.
 const SCOPES: [&str; 6] = [
     "sessions:start",
     "sessions:read",
@@ -119,7 +124,7 @@ struct Operation {
     route: &'static Route,
 }
 
-/// Returns every operation of the OpenAPI document that needs a token.
+/// Returns every operation of the OpenAPI document that needs a caller's token, with its row.
 async fn operations(app: &App) -> Vec<Operation> {
     let document = answer(app.client.get(format!("{}/openapi.json", app.address))).await.body;
     let mut operations = Vec::new();
@@ -142,7 +147,7 @@ async fn operations(app: &App) -> Vec<Operation> {
 }
 
 impl Operation {
-    /// Returns a valid request for a resource of the app's organization.
+    /// Returns a valid request for a new resource of the app's organization, without a token.
     async fn request(&self, app: &App) -> RequestBuilder {
         let template = app.create_template(json!({"room_creation": "on_join"})).await;
         let session = app.start_session(&template, json!({"user_id": "ann"})).await.body;
@@ -158,10 +163,13 @@ impl Operation {
         }
     }
 
+    /// Sends the request with a token of the app's organization. `claims` are added to the token, or
+    /// replace its claims.
     async fn answer_to(&self, app: &App, claims: Value) -> Answer {
-        let mut all = json!({"org_id": app.organization, "exp": caller::seconds_from_now(60)});
-        all.as_object_mut().unwrap().extend(claims.as_object().unwrap().clone());
-        let token = caller::token(AUTH_SECRET, &all);
+        let mut all_claims =
+            json!({"org_id": app.organization, "exp": caller::seconds_from_now(60)});
+        all_claims.as_object_mut().unwrap().extend(claims.as_object().unwrap().clone());
+        let token = caller::token(AUTH_SECRET, &all_claims);
         answer(self.request(app).await.bearer_auth(token)).await
     }
 }
@@ -171,13 +179,13 @@ async fn every_route_permits_exactly_its_listed_callers() {
     let app = App::start().await;
     for operation in operations(&app).await {
         let Route { operation: id, scope, end_users, .. } = operation.route;
-        let others = SCOPES.into_iter().filter(|other| other != scope).collect::<Vec<_>>();
+        let other_scopes = SCOPES.into_iter().filter(|other| other != scope).collect::<Vec<_>>();
         for (caller, claims, refused) in [
             ("a backend", json!({}), None),
             ("its scope", json!({"scope": scope}), None),
             ("its scope among others", json!({"scope": format!("openid {scope} a:b")}), None),
             ("an empty scope", json!({"scope": ""}), Some("scope_missing")),
-            ("every other scope", json!({"scope": others.join(" ")}), Some("scope_missing")),
+            ("every other scope", json!({"scope": other_scopes.join(" ")}), Some("scope_missing")),
             ("an end user", json!({"user_id": "ann"}), (!end_users).then_some("user_forbidden")),
             (
                 "an end user with the scope",
@@ -205,16 +213,16 @@ async fn every_route_permits_exactly_its_listed_callers() {
 }
 
 #[tokio::test]
-async fn no_route_reaches_another_organization() {
+async fn backend_cannot_reach_another_organization() {
     let app = App::start().await;
     for operation in operations(&app).await {
         let id = operation.route.operation;
         let answered = operation.answer_to(&app, json!({"org_id": uuid()})).await;
-        match operation.route.foreign {
-            Foreign::Refused(status, code) => answered.assert_problem(status, code),
-            Foreign::EmptyList => assert_eq!(answered.body, json!([]), "{id}"),
-            Foreign::Created => assert_eq!(answered.status, 201, "{id}"),
-            Foreign::ActiveSessions(sessions) => {
+        match operation.route.from_other_organization {
+            Outcome::Refused(status, code) => answered.assert_problem(status, code),
+            Outcome::EmptyList => assert_eq!(answered.body, json!([]), "{id}"),
+            Outcome::Created => assert_eq!(answered.status, 201, "{id}"),
+            Outcome::ActiveSessions(sessions) => {
                 assert_eq!(answered.body["active_sessions"], sessions, "{id}");
             }
         }
@@ -239,8 +247,8 @@ async fn unauthenticated_request_is_refused_before_validation() {
             refused.assert_problem(401, "unauthenticated");
             assert_eq!(refused.header("www-authenticate"), "Bearer");
         }
-        let two = request().bearer_auth(app.token()).bearer_auth(app.token());
-        answer(two).await.assert_problem(401, "unauthenticated");
+        let two_headers = request().bearer_auth(app.token()).bearer_auth(app.token());
+        answer(two_headers).await.assert_problem(401, "unauthenticated");
         // Without the scope of the route, 403 comes before 400.
         let claims =
             json!({"org_id": app.organization, "exp": caller::seconds_from_now(60), "scope": ""});
@@ -264,17 +272,19 @@ async fn unusual_path_spelling_does_not_bypass_authentication() {
 async fn end_user_sees_and_starts_only_own_sessions() {
     let app = App::start().await;
     let template = app.create_template(json!({"room_creation": "on_join"})).await;
-    let anns = app.start_session(&template, json!({"user_id": "ann", "metadata": {"a": 1}})).await;
-    let anns = anns.header("location").to_owned();
+    let started =
+        app.start_session(&template, json!({"user_id": "ann", "metadata": {"a": 1}})).await;
+    let session_of_ann = started.header("location").to_owned();
     let get = async |path: &str, user: &str| app.request_as(user, Method::GET, path).await;
     let start = async |body: Value, user: &str| {
         let request = app.client.post(format!("{}/api/v1/sessions/start", app.address));
         answer(request.bearer_auth(app.user_token(user)).json(&body)).await
     };
-    let seen = get(&anns, "ann").await;
+    let seen = get(&session_of_ann, "ann").await;
     assert_eq!((seen.status, &seen.body["metadata"]), (200, &Value::Null));
-    assert_eq!(app.get(&anns).await.body["metadata"], json!({"a": 1}), "the backend sees it");
-    get(&anns, "ben").await.assert_problem(404, "session_not_found");
+    let seen_by_backend = app.get(&session_of_ann).await;
+    assert_eq!(seen_by_backend.body["metadata"], json!({"a": 1}));
+    get(&session_of_ann, "ben").await.assert_problem(404, "session_not_found");
 
     let own = start(json!({"session_template_id": template}), "ben").await;
     assert_eq!((own.status, &own.body["participant_identity"]), (201, &json!("ben")));
