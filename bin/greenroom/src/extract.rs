@@ -51,12 +51,13 @@ impl FieldErrors {
         }
     }
 
-    /// Returns the value, or a problem with all invalid fields.
+    /// Returns the value, or a problem with all invalid fields. `value` is `None` only if a field
+    /// was recorded as invalid; otherwise the problem would list no field.
     pub fn finish<T>(self, value: Option<T>) -> Result<T, Problem> {
         self.into_result(value).map_err(Problem::invalid)
     }
 
-    /// Returns the value, or all invalid fields.
+    /// Returns the value, or all invalid fields, with the same condition as [`Self::finish`].
     pub fn into_result<T>(self, value: Option<T>) -> Result<T, Vec<FieldError>> {
         value.filter(|_| self.0.is_empty()).ok_or(self.0)
     }
@@ -156,10 +157,13 @@ fn invalid_json(path: &str, error: &serde_json::Error) -> FieldError {
             "must occur only once; two spellings of a field are the same field",
         );
     }
-    // For an unknown field, the path ends in the field or in a question mark.
+    // For an unknown field, the path ends in the field or in a question mark, as in
+    // `room_config.?`.
     let path = path.trim_end_matches(['?', '.']);
     let path = if path.is_empty() { "body" } else { path };
     let message = message.rsplit_once(" at line ").map_or(message.as_str(), |(message, _)| message);
+    // For example: `invalid type: integer `5`, expected a string`. Only the part after `expected`
+    // is kept, because the part before it contains the value.
     let detail = match message.rsplit_once(", expected ") {
         Some((found, expected)) if found.starts_with("invalid") => {
             format!("must be {}", json_type(expected))

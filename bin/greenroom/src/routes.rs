@@ -65,7 +65,7 @@ pub fn api(routes: &mut web::ServiceConfig<'_>) {
 pub fn operations(routes: &mut plain::ServiceConfig, document: &'static str) {
     routes.service(
         plain::resource("/webhooks/livekit")
-            .route(plain::post().to(webhooks::livekit))
+            .route(plain::post().to(webhooks::receive))
             .default_service(plain::to(|| not_allowed("POST"))),
     );
     let openapi =

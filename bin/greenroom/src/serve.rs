@@ -40,8 +40,9 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let document: &'static str = openapi::document().leak();
     let server = HttpServer::new(move || {
         App::new()
-            // The last `wrap` is the outermost. CORS runs before authentication, because a
-            // preflight has no token. The request id comes first, so that every response has one.
+            // Requests pass these from the last `wrap` to the first: request id, CORS,
+            // authentication. The request id comes first, so that every response has one. CORS
+            // comes before authentication, because a preflight request has no token.
             .wrap(from_fn(auth::authenticate))
             .wrap(Condition::new(!origins.is_empty(), cors::middleware(&origins)))
             .wrap(from_fn(request::handle))

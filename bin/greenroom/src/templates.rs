@@ -62,7 +62,7 @@ pub async fn create(
     body: Body<NewTemplateBody>,
     greenroom: Data<Greenroom>,
 ) -> Result<CreatedJson<TemplateBody>, Problem> {
-    let settings = settings::read(body.0).map_err(Problem::invalid)?;
+    let settings = settings::parse_settings(body.0).map_err(Problem::invalid)?;
     let template = greenroom.create_template(caller.0, settings).await?;
     Ok(CreatedJson(template.into()))
 }
@@ -116,7 +116,7 @@ pub async fn update(
     // value null would go unnoticed.
     from_value::<NewTemplateBody>(Value::Object(patch.clone()))?;
     let change = |current: &TemplateSettings| {
-        settings::read(patched(current, &patch)?).map_err(Problem::invalid)
+        settings::parse_settings(patched(current, &patch)?).map_err(Problem::invalid)
     };
     Ok(Json(greenroom.update_template(caller.0, id.0, change).await?.into()))
 }

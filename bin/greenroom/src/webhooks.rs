@@ -13,7 +13,7 @@ const MAX_WEBHOOK_BYTES: usize = 1024 * 1024;
 
 /// Responds after the event is committed. If the response is a failure, LiveKit sends the webhook
 /// again.
-pub async fn livekit(
+pub async fn receive(
     request: HttpRequest,
     body: RawBody<MAX_WEBHOOK_BYTES>,
     greenroom: Data<Greenroom>,

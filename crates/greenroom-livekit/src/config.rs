@@ -24,7 +24,8 @@ pub struct LiveKitConfig {
 /// A key of LiveKit's API with its secret.
 #[derive(Debug, Clone)]
 pub struct KeyPair {
-    /// The `iss` of every token. It is not secret, but is kept out of logs.
+    /// The `iss` of every token. It is not secret by itself, but it is kept out of logs, so that
+    /// `Debug` of the configuration prints no part of the credentials.
     pub api_key: SecretString,
     /// The secret that signs every token, at least 32 bytes.
     pub api_secret: SecretString,
@@ -60,10 +61,10 @@ impl FromStr for ServerUrl {
     type Err = Invalid;
 
     fn from_str(text: &str) -> Result<Self, Invalid> {
-        let invalid_scheme = || Invalid::new("must be a ws://, wss://, http:// or https:// URL");
-        let url = Url::parse(text).map_err(|_| invalid_scheme())?;
+        let invalid_url = || Invalid::new("must be a ws://, wss://, http:// or https:// URL");
+        let url = Url::parse(text).map_err(|_| invalid_url())?;
         if !matches!(url.scheme(), "ws" | "wss" | "http" | "https") || !url.has_host() {
-            return Err(invalid_scheme());
+            return Err(invalid_url());
         }
         if !url.username().is_empty() || url.password().is_some() {
             return Err(Invalid::new("must not contain a user name or a password"));

@@ -45,7 +45,7 @@ impl From<Error> for Problem {
                     .map(|field| {
                         FieldError::new(
                             field,
-                            "must be shorter: the token would be longer than 6 KB",
+                            "must be shorter: the token would be longer than 6 KiB",
                         )
                     })
                     .to_vec(),

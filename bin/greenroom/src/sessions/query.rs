@@ -87,11 +87,13 @@ fn parse_wait(params: WaitParams) -> Result<Option<(WaitCondition, Duration)>, P
     let condition = params.wait_for.map(|text| text.parse()).transpose();
     let condition = errors.take("wait_for", condition);
     let seconds = match (&condition, params.timeout_seconds.as_deref()) {
-        // Unknown parameters are ignored, so a misspelled wait_for would otherwise go unnoticed.
+        // serde ignores unknown parameters. Without this error, a misspelled `wait_for` would be
+        // ignored and the response would not wait.
         (Some(None), Some(_)) => Err(Invalid::new("is only allowed with wait_for")),
         (_, text) => number(text, 1, 30, 30),
     };
     let seconds = errors.take("timeout_seconds", seconds);
+    // The outer `None` means that a parameter is invalid, the inner `None` that `wait_for` is absent.
     let wait = condition.zip(seconds);
     let wait = wait.map(|(condition, seconds)| Some((condition?, Duration::from_secs(seconds))));
     errors.finish(wait)

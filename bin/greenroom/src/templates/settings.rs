@@ -16,7 +16,8 @@ use serde_json::{Map, Value, json};
 use crate::extract::{FieldErrors, from_value};
 use crate::problem::{FieldError, Problem};
 
-/// The names of all settings, in the order in which `templates apply` and `export` write them.
+/// The names of all settings, in the order in which `templates apply` prints them and `templates
+/// export` writes them.
 pub const FIELDS: [&str; 13] = [
     "name",
     "modality_profile",
@@ -107,7 +108,7 @@ pub fn patched(
 ///
 /// # Errors
 /// Returns every wrong field.
-pub fn read(body: NewTemplateBody) -> Result<TemplateSettings, Vec<FieldError>> {
+pub fn parse_settings(body: NewTemplateBody) -> Result<TemplateSettings, Vec<FieldError>> {
     let mut errors = FieldErrors::default();
     let name =
         body.name.ok_or_else(|| Invalid::new("is required")).and_then(TemplateName::try_from);
@@ -163,8 +164,8 @@ pub fn read(body: NewTemplateBody) -> Result<TemplateSettings, Vec<FieldError>> 
 }
 
 impl SettingsBody {
-    /// The default settings of a template with this name. `agent_required` is true if `settings`
-    /// names an agent.
+    /// Returns the default of every setting except the name, which is the name in `settings`.
+    /// `agent_required` is true if `settings` names an agent, because that is its default then.
     pub fn default_of(settings: &TemplateSettings) -> Self {
         let agent_required = settings.agent_name.is_some();
         TemplateSettings { agent_required, ..TemplateSettings::new(settings.name.clone()) }.into()

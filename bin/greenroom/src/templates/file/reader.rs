@@ -75,7 +75,7 @@ impl<'a> FileReader<'a> {
         let table = Spanned::new(span, table);
         let body = self.body(&table)?;
         let read = from_value(body).map_err(|error| vec![error]);
-        let settings = match read.and_then(|body: NewTemplateBody| settings::read(body)) {
+        let settings = match read.and_then(|body: NewTemplateBody| settings::parse_settings(body)) {
             Ok(settings) => settings,
             Err(errors) => {
                 for error in &errors {
