@@ -6,7 +6,7 @@ mod agents;
 mod app;
 mod authorization;
 mod caller_tokens;
-mod client_guide;
+mod client_sdk_page;
 mod command_line;
 mod cors_and_docs;
 mod end_session;

@@ -1,4 +1,5 @@
-//! The code in `docs/api/clients.md`: it is part of the examples, and it is short.
+//! The page about client SDKs, `docs/api/clients.md`: its code occurs in the example programs, and
+//! each block has at most fifteen lines.
 
 const PAGE: &str = include_str!("../../../../docs/api/clients.md");
 
