@@ -2,6 +2,8 @@
 
 #[cfg(feature = "livekit")]
 pub mod agent;
+#[cfg(feature = "livekit")]
+pub mod browser_page;
 pub mod caller;
 mod env;
 #[cfg(feature = "livekit")]
@@ -10,8 +12,6 @@ pub mod http;
 mod json_lines;
 #[cfg(feature = "livekit")]
 pub mod livekit;
-#[cfg(feature = "livekit")]
-pub mod page;
 pub mod paths;
 #[cfg(feature = "pg")]
 pub mod pg;
@@ -26,5 +26,5 @@ pub mod unix_user;
 pub mod user;
 mod wait;
 
-pub use random::random_hex;
-pub use wait::{sleep_for, wait_until};
+pub use self::random::random_hex;
+pub use self::wait::{sleep_for, wait_until};

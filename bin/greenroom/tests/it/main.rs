@@ -5,6 +5,7 @@
 mod agents;
 mod app;
 mod authorization;
+mod browser_page;
 mod caller_tokens;
 mod client_sdk_page;
 mod command_line;
@@ -16,7 +17,6 @@ mod interruptions;
 mod keeper;
 mod limits;
 mod outages;
-mod page;
 mod problems;
 mod query;
 mod resume;

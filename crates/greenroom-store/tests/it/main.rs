@@ -4,8 +4,9 @@
 
 mod claims;
 mod facts;
-mod keys;
+mod idempotency_keys;
+mod list_pages;
 mod migrations;
-mod pages;
 mod resume;
+mod retention;
 mod session;

@@ -3,9 +3,9 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests may panic, like the tests")]
 
 mod agent;
+mod browser_page;
 mod cluster;
 mod livekit;
-mod page;
 mod pg;
 mod user;
 

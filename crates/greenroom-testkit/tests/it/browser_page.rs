@@ -1,6 +1,6 @@
 //! Tests of pages in a browser, and of the recording proxy.
 
-use greenroom_testkit::page::Site;
+use greenroom_testkit::browser_page::Site;
 use greenroom_testkit::recording_proxy::RecordingProxy;
 use serde_json::json;
 

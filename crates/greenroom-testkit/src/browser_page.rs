@@ -2,8 +2,6 @@
 
 mod site;
 
-pub use site::Site;
-
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -12,6 +10,8 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::process::{GuardedCommand, Process};
 use crate::{paths, tools, wait_until};
+
+pub use self::site::Site;
 
 /// Maximum time until a page sends a report, including the start of the browser on a busy machine.
 const REPORT_TIMEOUT: Duration = Duration::from_mins(1);
@@ -22,7 +22,7 @@ static BROWSER_LIMIT: Semaphore = Semaphore::const_new(1);
 
 /// An open page. Dropping it closes the browser.
 #[derive(Debug)]
-pub struct Page {
+pub struct BrowserPage {
     site: Site,
     browser: Option<Process>,
     _permit: SemaphorePermit<'static>,
@@ -34,7 +34,7 @@ impl Site {
     ///
     /// # Errors
     /// Returns an error if the browser is missing.
-    pub async fn open(self, settings: Value) -> Result<Page> {
+    pub async fn open(self, settings: Value) -> Result<BrowserPage> {
         self.set_settings(settings);
         let program = tokio::task::spawn_blocking(tools::browser::program).await??;
         let permit = BROWSER_LIMIT.acquire().await?;
@@ -54,11 +54,11 @@ impl Site {
             .env("HOME", &directory)
             .remove_on_stop(directory)
             .start()?;
-        Ok(Page { site: self, browser: Some(browser), _permit: permit })
+        Ok(BrowserPage { site: self, browser: Some(browser), _permit: permit })
     }
 }
 
-impl Page {
+impl BrowserPage {
     /// Waits for the page's report number `index` (from zero) of this event and returns it.
     ///
     /// # Errors
@@ -87,7 +87,7 @@ impl Page {
     }
 }
 
-impl Drop for Page {
+impl Drop for BrowserPage {
     fn drop(&mut self) {
         // `kill` waits until all processes of the browser have exited. Until then they write into
         // the profile, and it cannot be removed.

@@ -1,16 +1,15 @@
-//! Idempotency keys and the deletion of old sessions.
+//! Tests of idempotency keys: how long a session holds its key, and the release of expired keys.
 
 use diesel::sql_query;
 use diesel_async::RunQueryDsl;
 use greenroom_domain::RoomName;
 use greenroom_store::idempotency::purge_expired_keys;
-use greenroom_store::retention::delete_old_sessions;
-use greenroom_store::{KeyClaim, KeyKind, NewSession, Session, TokenReissue, connect};
+use greenroom_store::{KeyClaim, KeyKind, NewSession, TokenReissue, connect};
 use greenroom_testkit::pg::Database;
 
 use crate::session::{ORGANIZATION, session, template};
 
-fn keyed(number: u32, key: u8) -> NewSession {
+pub fn keyed(number: u32, key: u8) -> NewSession {
     let new = session(u128::from(number));
     let room_name = RoomName::new(new.created_at, number);
     let key = Some(KeyClaim { kind: KeyKind::Explicit, hash: [key; 32], fingerprint: [1; 32] });
@@ -76,33 +75,5 @@ async fn purge_releases_only_expired_keys() {
         let key = keyed(number, u8::try_from(number).unwrap()).key.unwrap();
         let holder = key.find_holder(&mut db, ORGANIZATION).await.unwrap();
         assert_eq!(holder.is_some(), number > 3, "{number}");
-    }
-}
-
-#[tokio::test]
-async fn sessions_are_deleted_by_the_age_of_their_end() {
-    let database = Database::fresh().await.unwrap();
-    let mut db = connect(database.url()).await.unwrap();
-    template(&mut db, None).await;
-    for number in 1..=4 {
-        keyed(number, u8::try_from(number).unwrap()).insert(&mut db).await.unwrap().unwrap();
-    }
-    let ended =
-        "status = 'ended', end_reason = 'requested', created_at = now() - interval '40 days'";
-    for (number, change) in [
-        (1, format!("{ended}, ended_at = now() - interval '31 days', next_check_at = null")),
-        (2, format!("{ended}, ended_at = now() - interval '29 days', next_check_at = null")),
-        (3, format!("{ended}, ended_at = now() - interval '31 days'")),
-        (4, "created_at = now() - interval '40 days'".to_owned()),
-    ] {
-        let change = format!(
-            "update sessions set {change} where id = '00000000-0000-0000-0000-00000000000{number}'"
-        );
-        sql_query(change).execute(&mut db).await.unwrap();
-    }
-    assert!(!delete_old_sessions(&mut db, 30).await.unwrap(), "there are fewer than a full batch");
-    for number in 1..=4_u32 {
-        let found = Session::find(&mut db, ORGANIZATION, keyed(number, 1).id);
-        assert_eq!(found.await.unwrap().is_some(), number != 1, "{number}");
     }
 }

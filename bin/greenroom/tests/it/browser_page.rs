@@ -1,8 +1,8 @@
 //! LiveKit's JavaScript SDK in a real browser, with the start as its token source.
 
+use greenroom_testkit::browser_page::Site;
 use greenroom_testkit::http::Request;
 use greenroom_testkit::livekit::{Options, Server};
-use greenroom_testkit::page::Site;
 use greenroom_testkit::pg::Database;
 use greenroom_testkit::ports;
 use greenroom_testkit::recording_proxy::RecordingProxy;
@@ -13,7 +13,8 @@ use crate::app::{App, assert_in_order};
 /// Serves a page that uses the documentation's example.
 async fn app_page() -> Site {
     let example = include_str!("../../../../docs/examples/token-source.mjs");
-    let files = [("/page.mjs", include_str!("page/app.mjs")), ("/token-source.mjs", example)];
+    let files =
+        [("/page.mjs", include_str!("browser_page/app.mjs")), ("/token-source.mjs", example)];
     Site::serve(&files).await.unwrap()
 }
 
@@ -97,7 +98,7 @@ async fn page_publishes_what_template_allows_and_reload_resumes_session() {
 
 #[tokio::test]
 async fn sdk_caches_token_and_forced_fetch_gets_same_session() {
-    let script = include_str!("page/source.mjs");
+    let script = include_str!("browser_page/source.mjs");
     let site = Site::serve(&[("/page.mjs", script)]).await.unwrap();
     let origin = site.origin().to_owned();
     let app = App::with(&[("GREENROOM_CORS_ORIGINS", &origin)]).await;
