@@ -3,6 +3,7 @@
 mod dependencies;
 mod edges;
 mod language;
+mod prose;
 mod sources;
 mod unused;
 
@@ -13,18 +14,19 @@ use anyhow::{Context, Result, ensure};
 use greenroom_testkit::paths;
 use serde_json::Value;
 
-use self::dependencies::Policy;
+use self::dependencies::{LockFile, Policy};
 use self::edges::{Dependency, Kind, Package};
 use self::language::Language;
 
 pub fn run() -> Result<ExitCode> {
     let files = tracked_files()?;
-    let policy =
-        Policy::parse(&std::fs::read_to_string(paths::workspace_root().join("deny.toml"))?)?;
-    let metadata = metadata(&policy)?;
+    let policy = Policy::parse(&read("deny.toml")?)?;
+    let lock_file = LockFile::parse(&read("Cargo.lock")?);
+    let metadata = metadata()?;
+    let tree = dependency_tree(&policy.graph.targets)?;
     let mut faults = text_faults(&files)?;
     faults.extend(manifest_faults(&metadata, &files)?);
-    faults.extend(policy.faults(&dependencies::resolved(&metadata)));
+    faults.extend(policy.faults(&dependencies::resolved(&metadata, &tree), &lock_file));
     for fault in &faults {
         println!("{fault}");
     }
@@ -59,7 +61,7 @@ fn manifest_faults(metadata: &Value, files: &[String]) -> Result<Vec<String>> {
         .iter()
         .filter(|package| package["source"].is_null())
         .collect();
-    let packages: Vec<_> = members.iter().map(|member| package(member)).collect();
+    let packages: Vec<_> = members.iter().map(|member| package(member)).collect::<Result<_>>()?;
     let mut faults = edges::faults(&packages);
     for (member, package) in members.iter().zip(&packages) {
         let sources = sources_of(member, files)?;
@@ -73,39 +75,56 @@ fn manifest_faults(metadata: &Value, files: &[String]) -> Result<Vec<String>> {
 
 /// The text of all Rust files of a workspace member.
 fn sources_of(member: &Value, files: &[String]) -> Result<String> {
-    let manifest = Path::new(member["manifest_path"].as_str().unwrap_or_default());
-    let directory = manifest.parent().context("a manifest has no directory")?;
-    let directory = directory.strip_prefix(paths::workspace_root())?;
+    let manifest = manifest_path(member)?;
+    let directory = Path::new(&manifest).parent().context("a manifest has no directory")?;
     let own = |file: &&String| {
         let path = Path::new(file.as_str());
         path.starts_with(directory) && path.extension().is_some_and(|extension| extension == "rs")
     };
-    let read = |file: &String| Ok(std::fs::read_to_string(paths::workspace_root().join(file))?);
-    files.iter().filter(own).map(read).collect()
+    files.iter().filter(own).map(|file| read(file)).collect()
 }
 
-/// `cargo metadata` of the workspace and its dependencies on the platforms of `deny.toml`.
-fn metadata(policy: &Policy) -> Result<Value> {
-    let mut arguments = vec!["metadata", "--format-version=1", "--locked", "--all-features"];
-    for target in &policy.graph.targets {
-        arguments.extend(["--filter-platform", target]);
-    }
+/// The manifest of a workspace member, relative to the workspace.
+fn manifest_path(member: &Value) -> Result<String> {
+    let manifest = Path::new(member["manifest_path"].as_str().unwrap_or_default());
+    Ok(manifest.strip_prefix(paths::workspace_root())?.display().to_string())
+}
+
+fn read(file: &str) -> Result<String> {
+    let text = std::fs::read_to_string(paths::workspace_root().join(file));
+    text.with_context(|| format!("failed to read {file}"))
+}
+
+/// `cargo metadata` of the workspace and its dependencies.
+fn metadata() -> Result<Value> {
+    let arguments = ["metadata", "--format-version=1", "--locked", "--all-features"];
     Ok(serde_json::from_str(&output("cargo", &arguments)?)?)
 }
 
-fn package(package: &Value) -> Package {
-    let dependencies = package["dependencies"].as_array().into_iter().flatten();
-    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    Package {
-        name: text(&package["name"]),
-        dependencies: dependencies
-            .map(|dependency| Dependency {
-                name: text(&dependency["name"]),
-                kind: if dependency["kind"] == "dev" { Kind::Test } else { Kind::Program },
-                local: dependency["path"].is_string(),
-            })
-            .collect(),
+/// `cargo tree` of the workspace on these platforms: one package per line. `cargo metadata` would
+/// also list optional dependencies that no feature enables.
+fn dependency_tree(targets: &[String]) -> Result<String> {
+    let mut arguments =
+        vec!["tree", "--workspace", "--locked", "--all-features", "--prefix=none", "--format={p}"];
+    for target in targets {
+        arguments.extend(["--target", target]);
     }
+    output("cargo", &arguments)
+}
+
+fn package(member: &Value) -> Result<Package> {
+    let manifest = manifest_path(member)?;
+    let manifest_text = read(&manifest)?;
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let dependency = |dependency: &Value| {
+        let name = text(&dependency["name"]);
+        let kind = if dependency["kind"] == "dev" { Kind::Test } else { Kind::Program };
+        let line = edges::line_of(&manifest_text, &name, kind);
+        Dependency { name, kind, line, local: dependency["path"].is_string() }
+    };
+    let dependencies = member["dependencies"].as_array().into_iter().flatten();
+    let dependencies = dependencies.map(dependency).collect();
+    Ok(Package { name: text(&member["name"]), manifest, dependencies })
 }
 
 /// Files that git tracks or would add.

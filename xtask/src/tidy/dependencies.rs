@@ -2,15 +2,12 @@
 //!
 //! The same questions as `cargo deny check bans licenses sources`, for machines without cargo-deny.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use anyhow::{Context, Result};
 use serde::Deserialize;
 use serde_json::Value;
 use spdx::{Expression, ParseMode};
-
-/// How the index of the public registry is called, whatever mirror serves it.
-const PUBLIC_INDEX: &str = "/crates.io-index";
 
 /// The part of `deny.toml` that is enforced here.
 #[derive(Debug, Deserialize)]
@@ -18,6 +15,9 @@ pub struct Policy {
     pub graph: Graph,
     licenses: Licenses,
     bans: Bans,
+    /// The text of `deny.toml`, to find the line of an entry.
+    #[serde(skip)]
+    text: String,
 }
 
 #[derive(Debug, Deserialize)]
@@ -61,38 +61,79 @@ pub struct Resolved {
     pub source: Option<String>,
 }
 
+/// The part of `Cargo.lock` that is needed here.
+#[derive(Debug, Default)]
+pub struct LockFile {
+    /// The line of each package by name and version.
+    lines: HashMap<(String, String), usize>,
+    /// The first registry in the file, which must be the source of all packages.
+    registry: Option<String>,
+}
+
+impl LockFile {
+    pub fn parse(text: &str) -> Self {
+        let mut lock_file = Self::default();
+        let mut package = None;
+        for (line, number) in text.lines().zip(1..) {
+            match line.split_once(" = ").map(|(key, value)| (key, value.trim_matches('"'))) {
+                Some(("name", name)) => package = Some((name, number)),
+                Some(("version", version)) => {
+                    let Some((name, number)) = package.take() else { continue };
+                    lock_file.lines.insert((name.to_owned(), version.to_owned()), number);
+                }
+                Some(("source", source)) if source.starts_with("registry+") => {
+                    lock_file.registry.get_or_insert_with(|| source.to_owned());
+                }
+                _ => {}
+            }
+        }
+        lock_file
+    }
+
+    fn line_of(&self, name: &str, version: &str) -> usize {
+        self.lines.get(&(name.to_owned(), version.to_owned())).copied().unwrap_or(1)
+    }
+}
+
 impl Policy {
     pub fn parse(deny: &str) -> Result<Self> {
-        toml::from_str(deny).context("deny.toml does not parse")
+        let policy: Self = toml::from_str(deny).context("deny.toml does not parse")?;
+        Ok(Self { text: deny.to_owned(), ..policy })
     }
 
     /// Returns one sentence per violation.
-    pub fn faults(&self, packages: &[Resolved]) -> Vec<String> {
+    pub fn faults(&self, packages: &[Resolved], lock_file: &LockFile) -> Vec<String> {
         let mut faults: Vec<_> = packages
             .iter()
             .filter(|package| package.source.is_some())
-            .flat_map(|package| self.package_faults(package))
+            .flat_map(|package| self.package_faults(package, lock_file))
             .collect();
-        faults.extend(self.duplicate_faults(packages));
+        faults.extend(self.duplicate_faults(packages, lock_file));
+        faults.extend(self.skip_faults(packages));
         faults
     }
 
-    fn package_faults(&self, package: &Resolved) -> Vec<String> {
+    fn package_faults(&self, package: &Resolved, lock_file: &LockFile) -> Vec<String> {
         let Resolved { name, version, license, source } = package;
+        let place = format!("Cargo.lock:{}: [dependencies]", lock_file.line_of(name, version));
         let mut faults = Vec::new();
         if let Some(banned) = self.bans.deny.iter().find(|banned| banned.name == *name) {
-            faults.push(format!("{name} {version} is banned: {}", banned.reason));
+            let reason = &banned.reason;
+            faults.push(format!("{place} {name} {version} is banned: {reason}; remove it"));
         }
         let license = license.as_deref().unwrap_or_default();
         if !self.allows_license(license) {
             faults.push(format!(
-                "{name} {version} has the licence \"{license}\", which deny.toml does not allow"
+                "{place} {name} {version} has the licence \"{license}\"; remove the package, or add the \
+                 licence to `allow` in deny.toml"
             ));
         }
-        let source = source.as_deref().unwrap_or_default();
-        if !(source.starts_with("registry+") && source.ends_with(PUBLIC_INDEX)) {
+        if *source != lock_file.registry {
+            let source = source.as_deref().unwrap_or_default();
+            let registry = lock_file.registry.as_deref().unwrap_or("a registry");
             faults.push(format!(
-                "{name} {version} comes from {source}, not from the public registry"
+                "{place} {name} {version} comes from {source}; use a version from {registry}, as for \
+                 the other packages"
             ));
         }
         faults
@@ -107,7 +148,7 @@ impl Policy {
         })
     }
 
-    fn duplicate_faults(&self, packages: &[Resolved]) -> Vec<String> {
+    fn duplicate_faults(&self, packages: &[Resolved], lock_file: &LockFile) -> Vec<String> {
         let mut versions: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
         for package in packages {
             let Resolved { name, version, .. } = package;
@@ -120,36 +161,74 @@ impl Policy {
         let duplicates = versions.into_iter().filter(|(_, versions)| versions.len() > 1);
         let fault = |(name, versions): (&str, Vec<&str>)| {
             format!(
-                "{name} is in the tree in several versions ({}); unify them, or add one to `skip` in deny.toml",
+                "Cargo.lock:{}: [dependencies] {name} is in the tree in several versions ({}); unify them, \
+                 or add one to `skip` in deny.toml",
+                lock_file.line_of(name, versions[0]),
                 versions.join(", ")
             )
         };
         duplicates.map(fault).collect()
     }
+
+    /// Finds entries of `skip` without a package, or without another version of the package.
+    fn skip_faults(&self, packages: &[Resolved]) -> Vec<String> {
+        let fault = |skip: &Skipped| {
+            let (name, version) = skip.krate.split_once('@').unwrap_or((&skip.krate, ""));
+            let mut versions = packages.iter().filter(|package| package.name == name);
+            let is_used = versions.clone().any(|package| package.version == version)
+                && versions.any(|package| package.version != version);
+            let quoted = format!("\"{}\"", skip.krate);
+            let number = self.text.lines().position(|line| line.contains(&quoted));
+            (!is_used).then(|| {
+                format!(
+                    "deny.toml:{}: [dependencies] {} is not in the tree, or is the only version in the \
+                     tree; remove it from `skip`",
+                    number.map_or(1, |index| index + 1),
+                    skip.krate
+                )
+            })
+        };
+        self.bans.skip.iter().filter_map(fault).collect()
+    }
 }
 
-/// The packages of `cargo metadata`'s resolved graph.
-pub fn resolved(metadata: &Value) -> Vec<Resolved> {
-    let nodes = metadata["resolve"]["nodes"].as_array().into_iter().flatten();
-    let ids: Vec<_> = nodes.filter_map(|node| node["id"].as_str()).collect();
+/// The packages of `cargo metadata` that are in the tree: lines of `name vVERSION`.
+pub fn resolved(metadata: &Value, tree: &str) -> Vec<Resolved> {
+    let package = |line: &str| {
+        let (name, rest) = line.split_once(" v")?;
+        Some((name.to_owned(), rest.split_whitespace().next()?.to_owned()))
+    };
+    let in_tree: HashSet<_> = tree.lines().filter_map(package).collect();
     let packages = metadata["packages"].as_array().into_iter().flatten();
-    let used =
-        packages.filter(|package| package["id"].as_str().is_some_and(|id| ids.contains(&id)));
     let text = |value: &Value| value.as_str().map(str::to_owned);
-    used.map(|package| Resolved {
+    let resolved = packages.map(|package| Resolved {
         name: text(&package["name"]).unwrap_or_default(),
         version: text(&package["version"]).unwrap_or_default(),
         license: text(&package["license"]),
         source: text(&package["source"]),
-    })
-    .collect()
+    });
+    resolved
+        .filter(|package| in_tree.contains(&(package.name.clone(), package.version.clone())))
+        .collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const PUBLIC: &str = "registry+https://example.com/crates.io-index";
+    const REGISTRY: &str = "registry+https://example.com/index";
+
+    fn lock_file() -> LockFile {
+        let http = "[[package]]\nname = \"http\"\nversion = \"0.2.12\"";
+        LockFile::parse(&format!("version = 4\n\n{http}\nsource = \"{REGISTRY}\"\n"))
+    }
+
+    /// Faults in addition to the `skip` entry, which most of these trees do not need.
+    fn faults(packages: &[Resolved]) -> Vec<String> {
+        let mut faults = policy().faults(packages, &lock_file());
+        faults.retain(|fault| !fault.contains("`skip`") || fault.starts_with("Cargo.lock"));
+        faults
+    }
 
     fn policy() -> Policy {
         Policy::parse(
@@ -171,7 +250,7 @@ mod tests {
             name: name.to_owned(),
             version: version.to_owned(),
             license: Some(license.to_owned()),
-            source: Some(PUBLIC.to_owned()),
+            source: Some(REGISTRY.to_owned()),
         }
     }
 
@@ -180,10 +259,10 @@ mod tests {
         for allowed in
             ["MIT", "MIT/Apache-2.0", "GPL-3.0 OR MIT", "Apache-2.0 WITH LLVM-exception OR GPL-3.0"]
         {
-            assert!(policy().faults(&[package("a", "1.0.0", allowed)]).is_empty(), "{allowed}");
+            assert!(faults(&[package("a", "1.0.0", allowed)]).is_empty(), "{allowed}");
         }
         for refused in ["GPL-3.0", "MIT AND GPL-3.0", "", "no licence"] {
-            assert_eq!(policy().faults(&[package("a", "1.0.0", refused)]).len(), 1, "{refused}");
+            assert_eq!(faults(&[package("a", "1.0.0", refused)]).len(), 1, "{refused}");
         }
     }
 
@@ -193,16 +272,33 @@ mod tests {
             source: Some("git+https://git.example/a".to_owned()),
             ..package("a", "1.0.0", "MIT")
         };
-        assert_eq!(policy().faults(&[git]).len(), 1);
-        assert_eq!(policy().faults(&[package("openssl", "1.0.0", "MIT")]).len(), 1);
+        let mirror = Resolved {
+            source: Some("registry+https://mirror.example/index".to_owned()),
+            ..package("a", "1.0.0", "MIT")
+        };
+        assert_eq!(faults(&[git]).len(), 1);
+        assert_eq!(faults(&[mirror]).len(), 1);
+        assert_eq!(faults(&[package("openssl", "1.0.0", "MIT")]).len(), 1);
     }
 
     #[test]
     fn new_duplicate_version_is_a_violation() {
         let known = [package("base64", "0.21.7", "MIT"), package("base64", "0.22.1", "MIT")];
-        assert!(policy().faults(&known).is_empty());
+        assert_eq!(policy().faults(&known, &lock_file()), Vec::<String>::new());
         let new = [package("http", "0.2.12", "MIT"), package("http", "1.5.0", "MIT")];
-        let faults = policy().faults(&new);
+        let faults = faults(&new);
         assert!(faults.len() == 1 && faults[0].contains("0.2.12, 1.5.0"), "{faults:?}");
+        assert!(faults[0].starts_with("Cargo.lock:4: [dependencies] http "), "{faults:?}");
+    }
+
+    #[test]
+    fn stale_skip_is_a_violation() {
+        let only = [package("base64", "0.21.7", "MIT")];
+        for packages in [&[][..], &only] {
+            let faults = policy().faults(packages, &lock_file());
+            assert_eq!(faults.len(), 1, "{faults:?}");
+            let expected = "deny.toml:8: [dependencies] base64@0.21.7 ";
+            assert!(faults[0].starts_with(expected), "{faults:?}");
+        }
     }
 }

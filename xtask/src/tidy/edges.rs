@@ -4,6 +4,8 @@
 #[derive(Debug, Clone)]
 pub struct Package {
     pub name: String,
+    /// The path of its manifest, relative to the workspace.
+    pub manifest: String,
     pub dependencies: Vec<Dependency>,
 }
 
@@ -12,6 +14,8 @@ pub struct Package {
 pub struct Dependency {
     pub name: String,
     pub kind: Kind,
+    /// Its line in the manifest.
+    pub line: usize,
     /// Whether it is a crate of this workspace.
     pub local: bool,
 }
@@ -95,7 +99,7 @@ const RULES: [Rule; 7] = [
     },
     Rule {
         name: TESTKIT,
-        may: &["greenroom-store", "greenroom-livekit"],
+        may: &["greenroom-store"],
         foreign: &[
             "anyhow",
             "base64",
@@ -170,6 +174,26 @@ const RULES: [Rule; 7] = [
     },
 ];
 
+/// Returns the line of a dependency in a manifest, or 1 if the manifest does not name it.
+pub fn line_of(manifest: &str, name: &str, kind: Kind) -> usize {
+    let mut section = "";
+    for (line, number) in manifest.lines().zip(1..) {
+        if let Some(header) = line.trim().strip_prefix('[') {
+            section = header.trim_end_matches(']');
+        }
+        let is_kind = section.contains("dev-dependencies") == (kind == Kind::Test);
+        if !section.contains("dependencies") || !is_kind {
+            continue;
+        }
+        let key = line.split(['.', ' ', '=']).next().unwrap_or_default();
+        let is_table = line.starts_with('[') && section.ends_with(&format!("dependencies.{name}"));
+        if key == name || is_table || line.contains(&format!("package = \"{name}\"")) {
+            return number;
+        }
+    }
+    1
+}
+
 /// Returns one sentence per forbidden dependency.
 pub fn faults(packages: &[Package]) -> Vec<String> {
     packages.iter().flat_map(faults_of).collect()
@@ -178,11 +202,16 @@ pub fn faults(packages: &[Package]) -> Vec<String> {
 fn faults_of(package: &Package) -> Vec<String> {
     let Some(rule) = RULES.iter().find(|rule| rule.name == package.name) else {
         return vec![format!(
-            "{}: no rule lists its allowed dependencies; add one to xtask/src/tidy/edges.rs",
-            package.name
+            "{}:1: [dependencies] no rule lists the allowed dependencies of {}; add one to \
+             xtask/src/tidy/edges.rs",
+            package.manifest, package.name
         )];
     };
-    package.dependencies.iter().filter_map(|dependency| fault(rule, dependency)).collect()
+    let fault = |dependency: &Dependency| {
+        let (text, line) = (fault(rule, dependency)?, dependency.line);
+        Some(format!("{}:{line}: [dependencies] {text}", package.manifest))
+    };
+    package.dependencies.iter().filter_map(fault).collect()
 }
 
 fn fault(rule: &Rule, dependency: &Dependency) -> Option<String> {
@@ -193,7 +222,7 @@ fn fault(rule: &Rule, dependency: &Dependency) -> Option<String> {
         let allows = if rule.may.is_empty() { "none".to_owned() } else { rule.may.join(", ") };
         return (!allowed).then(|| {
             format!(
-                "{}: must not depend on {name}; remove it from the manifest \
+                "{} must not depend on {name}; remove it from the manifest \
                  (allowed workspace crates: {allows})",
                 rule.name
             )
@@ -203,7 +232,7 @@ fn fault(rule: &Rule, dependency: &Dependency) -> Option<String> {
     let forbidden = dependency.kind == Kind::Program && !rule.foreign.contains(&name);
     forbidden.then(|| {
         format!(
-            "{}: must not depend on {name}; move the code to a crate that may, \
+            "{} must not depend on {name}; move the code to a crate that may, \
              or allow it in xtask/src/tidy/edges.rs",
             rule.name
         )
@@ -216,8 +245,13 @@ mod tests {
 
     fn uses(name: &str, dependency: &str, kind: Kind) -> Vec<String> {
         let local = dependency == "xtask" || dependency.starts_with("greenroom");
-        let dependency = Dependency { name: dependency.to_owned(), kind, local };
-        faults(&[Package { name: name.to_owned(), dependencies: vec![dependency] }])
+        let dependency = Dependency { name: dependency.to_owned(), kind, line: 7, local };
+        faults(&[package(name, vec![dependency])])
+    }
+
+    fn package(name: &str, dependencies: Vec<Dependency>) -> Package {
+        let manifest = "crates/a/Cargo.toml".to_owned();
+        Package { name: name.to_owned(), manifest, dependencies }
     }
 
     #[test]
@@ -242,7 +276,9 @@ mod tests {
         for (name, dependency) in forbidden {
             let faults = uses(name, dependency, Kind::Program);
             assert_eq!(faults.len(), 1, "{name} -> {dependency}");
-            assert!(faults[0].starts_with(name) && faults[0].contains(dependency), "{}", faults[0]);
+            let expected = format!("crates/a/Cargo.toml:7: [dependencies] {name} must not ");
+            assert!(faults[0].starts_with(&expected), "{}", faults[0]);
+            assert!(faults[0].contains(dependency), "{}", faults[0]);
         }
     }
 
@@ -273,10 +309,22 @@ mod tests {
 
     #[test]
     fn crate_without_rule_is_a_violation() {
-        assert_eq!(
-            faults(&[Package { name: "greenroom-extra".to_owned(), dependencies: Vec::new() }])
-                .len(),
-            1
-        );
+        assert_eq!(faults(&[package("greenroom-extra", Vec::new())]).len(), 1);
+    }
+
+    #[test]
+    fn line_of_a_dependency_is_found_in_its_section() {
+        let manifest = "[package]\nname = \"a\"\n\n[dependencies]\ntokio.workspace = true\n\
+            web = { package = \"axum\", version = \"1\" }\n\n[dev-dependencies]\ntokio = \"1\"\n\n\
+            [dependencies.serde]\nversion = \"1\"\n";
+        for (name, kind, line) in [
+            ("tokio", Kind::Program, 5),
+            ("tokio", Kind::Test, 9),
+            ("axum", Kind::Program, 6),
+            ("serde", Kind::Program, 11),
+            ("absent", Kind::Program, 1),
+        ] {
+            assert_eq!(line_of(manifest, name, kind), line, "{name}");
+        }
     }
 }

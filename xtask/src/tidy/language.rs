@@ -1,11 +1,12 @@
 //! Banned phrases: constructions that make English hard to read, each with a plain alternative.
 
-use std::borrow::Cow;
 use std::path::Path;
 
 use anyhow::Result;
 use regex::Regex;
 use serde::Deserialize;
+
+use super::prose::Reader;
 
 /// The list of phrases.
 const PHRASES: &str = include_str!("phrases.toml");
@@ -31,30 +32,29 @@ const NARRATION: [&str; 8] =
 /// Finds banned phrases in comments, string literals and Markdown.
 pub struct Language {
     phrases: Vec<(Regex, String)>,
-    literal: Regex,
-    code_span: Regex,
+    reader: Reader,
 }
 
 impl Language {
     pub fn new() -> Result<Self> {
         let Phrases { phrase } = toml::from_str(PHRASES)?;
         let compile = |phrase: Phrase| Ok((Regex::new(&phrase.pattern)?, phrase.instead));
-        Ok(Self {
-            phrases: phrase.into_iter().map(compile).collect::<Result<_>>()?,
-            literal: Regex::new(r#""((?:[^"\\]|\\.)*)""#)?,
-            code_span: Regex::new("`[^`]*`")?,
-        })
+        let phrases = phrase.into_iter().map(compile).collect::<Result<_>>()?;
+        Ok(Self { phrases, reader: Reader::new()? })
     }
 
     /// Returns one sentence per violation: file, line, the phrase and an alternative.
     pub fn faults(&self, file: &str, text: &str) -> Vec<String> {
         let mut faults = Vec::new();
-        for (number, prose) in self.prose(file, text) {
+        for prose in self.reader.read(file, text) {
             for (pattern, instead) in &self.phrases {
-                if let Some(found) = pattern.find(&prose) {
-                    let found = found.as_str().trim_matches([',', ';', '.', ' ']);
+                for found in pattern.find_iter(&prose.text) {
+                    let is_margin = |one: char| ",;:. ".contains(one);
+                    let phrase = found.as_str().trim_start_matches(is_margin);
+                    let number = prose.line_at(found.end() - phrase.len());
+                    let phrase = phrase.trim_end_matches(is_margin);
                     faults.push(format!(
-                        "{file}:{number}: banned phrase \"{found}\"; write: {instead}"
+                        "{file}:{number}: [language] banned phrase \"{phrase}\"; write: {instead}"
                     ));
                 }
             }
@@ -64,50 +64,6 @@ impl Language {
         }
         faults
     }
-
-    /// The lines of a file that hold English, without code.
-    fn prose<'t>(&self, file: &str, text: &'t str) -> Vec<(usize, Cow<'t, str>)> {
-        let lines = text.lines().enumerate().map(|(index, line)| (index + 1, line));
-        match Path::new(file).extension().and_then(|extension| extension.to_str()) {
-            Some("md") => {
-                let mut is_code = false;
-                let lines = lines.filter(|(_, line)| {
-                    let is_fence = line.trim_start().starts_with("```");
-                    is_code ^= is_fence;
-                    !is_code && !is_fence
-                });
-                lines
-                    .map(|(number, line)| (number, self.code_span.replace_all(line, "``")))
-                    .collect()
-            }
-            Some("rs") => lines.flat_map(|(number, line)| self.rust_prose(number, line)).collect(),
-            Some("sql") => comments(lines, "--"),
-            Some("toml" | "py" | "sh" | "yml" | "example") => comments(lines, "#"),
-            _ => Vec::new(),
-        }
-    }
-
-    /// The comment and the string literals of a line of Rust. Literals of fewer than three words
-    /// are names and not sentences.
-    fn rust_prose<'t>(&self, number: usize, line: &'t str) -> Vec<(usize, Cow<'t, str>)> {
-        if line.trim_start().starts_with("//") {
-            return vec![(number, self.code_span.replace_all(line, "``"))];
-        }
-        let literals = self.literal.captures_iter(line).map(|found| found.extract::<1>().1[0]);
-        let sentences = literals.filter(|text| text.split_whitespace().count() >= 3);
-        let comment = line.split_once(" // ").map(|(_, comment)| comment);
-        sentences.chain(comment).map(|text| (number, Cow::Borrowed(text))).collect()
-    }
-}
-
-fn comments<'t>(
-    lines: impl Iterator<Item = (usize, &'t str)>,
-    marker: &str,
-) -> Vec<(usize, Cow<'t, str>)> {
-    let comment = |(number, line): (usize, &'t str)| {
-        line.split_once(marker).map(|(_, comment)| (number, Cow::Borrowed(comment)))
-    };
-    lines.filter_map(comment).collect()
 }
 
 fn test_name_faults(file: &str, text: &str) -> Vec<String> {
@@ -122,7 +78,7 @@ fn test_name_faults(file: &str, text: &str) -> Vec<String> {
             let name = after.split(['(', '<']).next().unwrap_or_default();
             if NARRATION.iter().any(|prefix| name.starts_with(prefix)) {
                 faults.push(format!(
-                    "{file}:{number}: test name {name} narrates; state the fact: replay_with_other_body_is_refused"
+                    "{file}:{number}: [test-names] {name} narrates; state the fact: replay_with_other_body_is_refused"
                 ));
             }
         }
@@ -149,7 +105,7 @@ mod tests {
         let word = example.split(' ').next().unwrap();
         assert_eq!(
             faults("a.rs", &format!("//! Rooms.\n\n/// {example}\nfn f() {{}}\n")),
-            [format!("a.rs:3: banned phrase \"{word}\"; write: {instead}")]
+            [format!("a.rs:3: [language] banned phrase \"{word}\"; write: {instead}")]
         );
     }
 
@@ -172,6 +128,15 @@ mod tests {
         ] {
             assert_eq!(faults(file, &text).len(), 1, "{file}: {text}");
         }
+    }
+
+    #[test]
+    fn wrapped_and_repeated_phrases_are_found() {
+        let [one, two] = ["for", "ever"];
+        let comment = format!("// It lives {one}\n// {two}. It lives {one} {two}.\n");
+        let found = faults("a.rs", &comment);
+        assert_eq!(found.len(), 2, "{found:?}");
+        assert!(found[0].starts_with("a.rs:1: ") && found[1].starts_with("a.rs:2: "), "{found:?}");
     }
 
     #[test]

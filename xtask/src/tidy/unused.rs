@@ -14,8 +14,8 @@ pub fn faults(
     };
     let fault = |dependency: &Dependency| {
         format!(
-            "{}: the dependency {} is unused; remove it, or list it in [package.metadata.cargo-machete]",
-            package.name, dependency.name
+            "{}:{}: [dependencies] {} is unused; remove it, or list it in [package.metadata.cargo-machete]",
+            package.manifest, dependency.line, dependency.name
         )
     };
     package.dependencies.iter().filter(unused).map(fault).collect()
@@ -35,16 +35,18 @@ mod tests {
     use super::*;
 
     fn package() -> Package {
-        let dependency =
-            Dependency { name: "tokio-postgres".to_owned(), kind: Kind::Program, local: false };
-        Package { name: "greenroom-store".to_owned(), dependencies: vec![dependency] }
+        let (kind, local) = (Kind::Program, false);
+        let dependency = Dependency { name: "tokio-postgres".to_owned(), kind, line: 7, local };
+        let manifest = "crates/a/Cargo.toml".to_owned();
+        Package { name: "a".to_owned(), manifest, dependencies: vec![dependency] }
     }
 
     #[test]
     fn dependency_without_mention_is_unused() {
         let unused = faults(&package(), &[], |name| mentions("use tokio_postgresql::X;", name));
         assert_eq!(unused.len(), 1);
-        assert!(unused[0].contains("greenroom-store") && unused[0].contains("tokio-postgres"));
+        let expected = "crates/a/Cargo.toml:7: [dependencies] tokio-postgres is unused";
+        assert!(unused[0].starts_with(expected), "{}", unused[0]);
         assert!(faults(&package(), &["tokio-postgres".to_owned()], |_| false).is_empty());
     }
 

@@ -316,7 +316,7 @@ async fn environment_overrides_file_and_secrets_come_from_files() {
         &home,
         "greenroom.toml",
         &format!(
-            "database_url = \"postgres://nobody@127.0.0.1:9/nothing\"\ndatabase_pool_size = 7\n\
+            "database_url = \"postgres://ann@127.0.0.1:9/nothing\"\ndatabase_pool_size = 7\n\
              livekit_url = \"{}\"\nlivekit_api_key = \"{}\"\nlivekit_api_secret_file = \"{secret}\"\n\
              auth_jwt_secret = \"{}\"\ngreenroom_console = false\n",
             livekit.url(),

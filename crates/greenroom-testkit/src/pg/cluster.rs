@@ -59,8 +59,8 @@ impl Cluster {
         Self::create_temporary(Durability::Full).await
     }
 
-    /// Starts the cluster in this directory with full durability. Creates the data if there is
-    /// none yet, and keeps it when the cluster is dropped.
+    /// Starts the cluster in this directory with full durability. Creates the data if it
+    /// does not exist yet, and keeps it when the cluster is dropped.
     ///
     /// If the caller is root, the data may be in another directory: PostgreSQL then runs as an
     /// unprivileged user, which may be unable to access `directory`.
@@ -100,7 +100,7 @@ impl Cluster {
             let directory = directory.clone();
             move || {
                 let bin = tools::postgres::bin_directory()?;
-                initdb::initialise(&bin, &directory, owner, durability)?;
+                initdb::initialize(&bin, &directory, owner, durability)?;
                 Ok((bin, std::fs::read_to_string(directory.join("password"))?))
             }
         })

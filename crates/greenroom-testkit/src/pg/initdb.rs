@@ -12,7 +12,7 @@ use crate::unix_user::UnixUser;
 use crate::{random_hex, tools};
 
 /// Creates the data of a cluster in `directory`, or checks the version of data that already exists.
-pub(super) fn initialise(
+pub(super) fn initialize(
     bin: &Path,
     directory: &Path,
     owner: Option<UnixUser>,
