@@ -19,7 +19,8 @@ use self::variable::WITHOUT_EFFECT;
 use crate::auth::claims::ClaimRules;
 use crate::auth::key::Key;
 use crate::auth::verify::{Keys, Verifier};
-pub use reader::Faults;
+
+pub use self::reader::Faults;
 
 /// The format of the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -8,11 +8,12 @@ use greenroom_store::{
     Constraint, SessionTemplate, StoreError, TemplateFilter, TemplateSettings, organization,
 };
 
+use crate::page::{CursorScope, Page, PageRequest};
+use crate::{Error, Greenroom, clock};
+
 pub use self::set::{
     TemplateChange, TemplateSet, apply_templates, compare_templates, current_templates,
 };
-use crate::page::{CursorScope, Page, PageRequest};
-use crate::{Error, Greenroom, clock};
 
 impl Greenroom {
     /// Creates a template, and returns its first version.

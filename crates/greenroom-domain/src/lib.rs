@@ -23,15 +23,15 @@ mod text_enum;
 
 mod invalid;
 
-pub use attributes::ParticipantAttributes;
-pub use caller::{Caller, UserMismatch};
-pub use id::{OrganizationId, SessionId, SessionTemplateId};
-pub use idempotency::IdempotencyKey;
-pub use identity::{ParticipantIdentity, ParticipantName, UserId};
-pub use invalid::Invalid;
-pub use json::JsonObject;
-pub use modality::{Modality, ModalityProfile, PublishGrant, TrackSource};
-pub use panel::EnabledPanels;
-pub use room_name::{RoomName, SuffixSequence};
-pub use session::{AgentStatus, EndReason, SessionStatus, WaitCondition};
-pub use template::{AgentName, OnAgentHangup, RoomCreation, Seconds, TemplateName};
+pub use self::attributes::ParticipantAttributes;
+pub use self::caller::{Caller, UserMismatch};
+pub use self::id::{OrganizationId, SessionId, SessionTemplateId};
+pub use self::idempotency::IdempotencyKey;
+pub use self::identity::{ParticipantIdentity, ParticipantName, UserId};
+pub use self::invalid::Invalid;
+pub use self::json::JsonObject;
+pub use self::modality::{Modality, ModalityProfile, PublishGrant, TrackSource};
+pub use self::panel::EnabledPanels;
+pub use self::room_name::{RoomName, SuffixSequence};
+pub use self::session::{AgentStatus, EndReason, SessionStatus, WaitCondition};
+pub use self::template::{AgentName, OnAgentHangup, RoomCreation, Seconds, TemplateName};

@@ -10,10 +10,10 @@ pub mod rooms;
 pub mod token;
 pub mod webhook;
 
-pub use config::{KeyPair, LiveKitConfig, ServerUrl};
-pub use dispatch::{Dispatch, JobMetadata};
-pub use error::LiveKitError;
-pub use rooms::livekit::LiveKitRooms;
-pub use rooms::memory::MemoryRooms;
-pub use rooms::{RoomSettings, Rooms};
-pub use token::{JoinToken, TokenMetadata, TokenSigner};
+pub use self::config::{KeyPair, LiveKitConfig, ServerUrl};
+pub use self::dispatch::{Dispatch, JobMetadata};
+pub use self::error::LiveKitError;
+pub use self::rooms::livekit::LiveKitRooms;
+pub use self::rooms::memory::MemoryRooms;
+pub use self::rooms::{RoomSettings, Rooms};
+pub use self::token::{JoinToken, TokenMetadata, TokenSigner};

@@ -28,20 +28,20 @@ pub mod template;
 pub use diesel::{ConnectionError, ConnectionResult};
 pub use diesel_async::AsyncPgConnection;
 
-pub use claim::{Claim, ClaimBatch, ClaimOrder, Urgency};
-pub use connection::connect;
-pub use end::EndCause;
-pub use error::{Constraint, StoreError};
-pub use event::SessionEvent;
-pub use fact::Fact;
-pub use idempotency::{KeyClaim, KeyCursor, KeyHolder, KeyKind};
-pub use organization::SessionLimit;
-pub use page_start::PageStart;
-pub use reissue::TokenReissue;
-pub use session::{Session, SessionFilter};
-pub use session_setup::SessionSetup;
-pub use session_state::SessionState;
-pub use start::{NewSession, StartedRow, TokenLifetime};
-pub use template::{
+pub use self::claim::{Claim, ClaimBatch, ClaimOrder, Urgency};
+pub use self::connection::connect;
+pub use self::end::EndCause;
+pub use self::error::{Constraint, StoreError};
+pub use self::event::SessionEvent;
+pub use self::fact::Fact;
+pub use self::idempotency::{KeyClaim, KeyCursor, KeyHolder, KeyKind};
+pub use self::organization::SessionLimit;
+pub use self::page_start::PageStart;
+pub use self::reissue::TokenReissue;
+pub use self::session::{Session, SessionFilter};
+pub use self::session_setup::SessionSetup;
+pub use self::session_state::SessionState;
+pub use self::start::{NewSession, StartedRow, TokenLifetime};
+pub use self::template::{
     FoldedName, SessionTemplate, TemplateAvailability, TemplateFilter, TemplateSettings,
 };

@@ -18,7 +18,7 @@ use greenroom_domain::{
 use crate::schema::session_templates;
 use crate::{PageStart, StoreError};
 
-pub use current::FoldedName;
+pub use self::current::FoldedName;
 
 const FIRST_VERSION: i32 = 1;
 

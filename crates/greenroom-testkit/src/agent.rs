@@ -2,8 +2,6 @@
 
 mod scripted_agent;
 
-pub use scripted_agent::{Job, ScriptedAgent};
-
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -13,6 +11,8 @@ use anyhow::{Context, Result};
 use crate::livekit::Server;
 use crate::process::{GuardedCommand, Process};
 use crate::{paths, tools, wait_until};
+
+pub use self::scripted_agent::{Job, ScriptedAgent};
 
 /// Maximum time until a worker has registered. Importing livekit-agents is slow on a busy machine.
 const REGISTER_TIMEOUT: Duration = Duration::from_mins(1);

@@ -5,10 +5,6 @@ mod redis;
 mod rooms;
 mod webhook;
 
-pub use cluster::Cluster;
-pub use livekit_protocol::AgentDispatch;
-pub use rooms::RoomInspector;
-
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -18,6 +14,11 @@ use tokio::sync::OnceCell;
 
 use crate::process::{GuardedCommand, Process};
 use crate::{env, paths, ports, random_hex, tools, wait_until};
+
+pub use livekit_protocol::AgentDispatch;
+
+pub use self::cluster::Cluster;
+pub use self::rooms::RoomInspector;
 
 /// Maximum time until a server answers after its start.
 const START_TIMEOUT: Duration = Duration::from_secs(20);

@@ -5,11 +5,11 @@ mod database;
 mod initdb;
 mod url;
 
-pub use cluster::{Cluster, Durability};
-pub use database::Database;
-
 use anyhow::{Context, Result};
 use tokio_postgres::{Client, NoTls};
+
+pub use self::cluster::{Cluster, Durability};
+pub use self::database::Database;
 
 /// Runs `work` on a separate thread with its own runtime, and blocks until it is done.
 ///

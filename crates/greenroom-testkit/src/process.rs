@@ -2,8 +2,6 @@
 
 mod guarded_command;
 
-pub use guarded_command::GuardedCommand;
-
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ExitStatus};
@@ -11,6 +9,8 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+
+pub use self::guarded_command::GuardedCommand;
 
 /// Start of the last line of the log, which the guard writes when the command has exited.
 const EXIT_LINE_PREFIX: &str = "[exited with status ";

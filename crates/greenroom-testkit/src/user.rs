@@ -2,8 +2,6 @@
 
 mod live_participant;
 
-pub use live_participant::{Event, LiveParticipant, TimedEvent};
-
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -11,6 +9,8 @@ use serde::Deserialize;
 
 use crate::process::GuardedCommand;
 use crate::{paths, tools};
+
+pub use self::live_participant::{Event, LiveParticipant, TimedEvent};
 
 /// A user that has not joined a room yet.
 #[derive(Debug, Clone)]

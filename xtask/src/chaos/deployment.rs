@@ -16,11 +16,11 @@ use greenroom_testkit::{ports, wait_until};
 use reqwest::Client;
 use serde_json::{Value, json};
 
-pub use self::livekit::LiveKit;
-
 use super::watch::Watch;
 use crate::api::{Api, text};
 use crate::service::Service;
+
+pub use self::livekit::LiveKit;
 
 /// The agent name of every template. Deployments share no LiveKit, so they can use the same name.
 pub const AGENT: &str = "scripted-agent";
