@@ -63,7 +63,7 @@ struct Starts {
     #[arg(long, value_name = "PROGRAM", conflicts_with = "only")]
     against: Option<PathBuf>,
     /// Number of interleaved rounds of the comparison.
-    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(2..=21))]
+    #[arg(long, requires = "against", default_value_t = 10, value_parser = clap::value_parser!(u32).range(2..=21))]
     rounds: u32,
 }
 

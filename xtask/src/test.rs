@@ -57,7 +57,7 @@ pub async fn run(arguments: Arguments) -> Result<ExitCode> {
     checks::run_all(&steps, checks, started).await
 }
 
-/// All checks, quickest first, so that a slip shows early.
+/// All checks, fastest first, so that a failure is reported early.
 fn all(
     postgres: &Postgres,
     livekit: &Server,

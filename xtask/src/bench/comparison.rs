@@ -19,8 +19,8 @@ const ROUND_DURATION: Duration = Duration::from_secs(2);
 /// Sessions with open rooms that the webhooks are about.
 const SESSIONS: usize = 400;
 
-/// How often the user of each session joins and leaves in a round.
-const STAYS: usize = 6;
+/// Number of visits per session and round: in each visit the user joins and leaves.
+const VISITS: usize = 6;
 
 /// Minimum of the lower bound of the ratio's 95 % interval.
 const NOT_SLOWER: f64 = 0.97;
@@ -86,12 +86,12 @@ impl Side {
         let round = usize::try_from(round)?;
         let at = caller::seconds_from_now(0);
         let mut requests = Vec::new();
-        for event in 0..2 * STAYS {
+        for event in 0..2 * VISITS {
             let kind = ["participant_joined", "participant_left"][event % 2];
             for (number, session) in self.sessions.iter().enumerate() {
-                let stay = (round * STAYS + event / 2) * SESSIONS + number;
-                let id = (round * 2 * STAYS + event) * SESSIONS + number;
-                let event = webhook_load::event(kind, &session.room, stay, id, at);
+                let visit = (round * VISITS + event / 2) * SESSIONS + number;
+                let id = (round * 2 * VISITS + event) * SESSIONS + number;
+                let event = webhook_load::event(kind, &session.room, visit, id, at);
                 requests.push(webhook_load::request(&self.deployment.livekit, &event));
             }
         }

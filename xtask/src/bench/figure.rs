@@ -128,6 +128,6 @@ mod tests {
         assert!(!passes(1_999.9, Threshold::AtLeast(2_000.0)));
         assert!(passes(60.0, Threshold::AtMost(60.0)));
         assert!(!passes(60.1, Threshold::AtMost(60.0)));
-        assert!(!passes(f64::NAN, Threshold::AtMost(60.0)), "what is no number passes nothing");
+        assert!(!passes(f64::NAN, Threshold::AtMost(60.0)), "NaN passes no threshold");
     }
 }

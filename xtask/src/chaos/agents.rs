@@ -48,8 +48,8 @@ pub async fn never_joins(deployment: &mut Deployment) -> Result<()> {
     Ok(())
 }
 
-/// Another client dispatches the same agent. One agent stays.
-pub async fn asked_for_twice(deployment: &mut Deployment) -> Result<()> {
+/// Another client dispatches the same agent. One agent remains.
+pub async fn duplicate_dispatch(deployment: &mut Deployment) -> Result<()> {
     deployment.start_worker(&ScriptedAgent::named(AGENT)).await?;
     let template = deployment.create_template(json!({})).await?;
     let session = deployment.start_session(&template).await?;

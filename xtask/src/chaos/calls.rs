@@ -64,7 +64,7 @@ pub async fn reload(deployment: &mut Deployment) -> Result<()> {
     deployment.wait_until_room_closed(&session, REACTION_TIMEOUT).await
 }
 
-pub async fn nobody_joins(deployment: &mut Deployment) -> Result<()> {
+pub async fn user_never_joins(deployment: &mut Deployment) -> Result<()> {
     let window = Duration::from_secs(30);
     deployment.start_worker(&ScriptedAgent::named(AGENT)).await?;
     let template = json!({ "join_window_seconds": 30 });

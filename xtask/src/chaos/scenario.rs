@@ -40,8 +40,8 @@ pub fn all() -> Vec<Scenario> {
         scenario("livekit-killed", "LiveKit restarts during a call", fast_keeper(), |deployment| {
             Box::pin(outages::livekit_killed(deployment))
         }),
-        scenario("nobody-joins", "no user joins within 30 s", default(), |deployment| {
-            Box::pin(calls::nobody_joins(deployment))
+        scenario("user-never-joins", "no user joins within 30 s", default(), |deployment| {
+            Box::pin(calls::user_never_joins(deployment))
         }),
         scenario("burst", "more starts than the workers accept", default(), |deployment| {
             Box::pin(workers::burst(deployment))
@@ -67,8 +67,8 @@ pub fn all() -> Vec<Scenario> {
         scenario("never-joins", "the agent's job never joins", default(), |deployment| {
             Box::pin(agents::never_joins(deployment))
         }),
-        scenario("asked-twice", "another client dispatches the agent", default(), |deployment| {
-            Box::pin(agents::asked_for_twice(deployment))
+        scenario("duplicate-dispatch", "a client dispatches again", default(), |deployment| {
+            Box::pin(agents::duplicate_dispatch(deployment))
         }),
         scenario("hang-up", "the agent hangs up", default(), |deployment| {
             Box::pin(calls::hang_up(deployment))
