@@ -246,6 +246,13 @@ fn patch_operation(operation: &mut Value) {
         if let Some(schema) = parameter_schema(name) {
             parameter["schema"] = schema;
         }
+        match parameter["name"].as_str() {
+            Some("session_id") => parameter["description"] = "The session's id.".into(),
+            Some("session_template_id") if parameter["in"] == "path" => {
+                parameter["description"] = "The template's id, the same for all versions.".into();
+            }
+            _ => {}
+        }
     }
     let text = |what: &str| json!({"description": what, "schema": {"type": "string"}});
     match id.as_str() {
@@ -319,9 +326,9 @@ fn headers(code: Code) -> Value {
         StatusCode::UNAUTHORIZED => headers["WWW-Authenticate"] = text("Bearer"),
         StatusCode::TOO_MANY_REQUESTS => {
             for (name, what) in [
-                ("RateLimit-Limit", "Maximum number."),
-                ("RateLimit-Remaining", "Number left: 0."),
-                ("RateLimit-Reset", "Seconds until the full number is available again."),
+                ("RateLimit-Limit", "Maximum starts per minute, or maximum active sessions."),
+                ("RateLimit-Remaining", "Starts or sessions left: 0."),
+                ("RateLimit-Reset", "Seconds until the whole limit is available again."),
             ] {
                 headers[name] = json!({"description": what, "schema": {"type": "integer"}});
             }
@@ -382,8 +389,8 @@ mod tests {
     #[test]
     fn start_comes_first() {
         let document = document();
-        let first = document.find("\"/").map(|at| &document[at..]).unwrap();
-        assert!(document.contains("\"paths\": {\n    \"/api/v1/sessions/start\""), "{first:.80}");
+        let paths = document.find("\"paths\"").map(|at| &document[at..]).unwrap();
+        assert!(paths.starts_with("\"paths\": {\n    \"/api/v1/sessions/start\""), "{paths:.80}");
     }
 
     #[test]

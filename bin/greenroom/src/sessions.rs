@@ -23,6 +23,7 @@ use crate::problem::{Code, Problem};
 #[derive(Debug, Serialize, Apiv2Schema)]
 #[openapi(rename = "Session")]
 pub struct SessionBody {
+    /// The session's id, a UUID of version 7.
     id: Uuid,
     /// The name of the LiveKit room.
     room_name: String,
@@ -30,7 +31,7 @@ pub struct SessionBody {
     status: &'static str,
     /// When the user first joined. Null if the user has not joined.
     started_at: Option<DateTime<Utc>>,
-    /// When the session was over. Null until then.
+    /// When the session ended. Null until then.
     ended_at: Option<DateTime<Utc>>,
     /// The template that the session was started from.
     session_template_id: Uuid,
@@ -40,6 +41,7 @@ pub struct SessionBody {
     modality_profile: Option<String>,
     /// The panels that a client shows. Null leaves the choice to the client.
     enabled_panels: Option<Vec<String>>,
+    /// When the session was started.
     created_at: DateTime<Utc>,
     /// The latest expiry of all tokens that were issued for the session.
     token_expiry: DateTime<Utc>,
@@ -58,7 +60,9 @@ pub struct SessionBody {
 #[derive(Serialize, Apiv2Schema)]
 #[openapi(rename = "StartedSession")]
 pub struct StartedBody {
+    /// The session's id.
     session_id: Uuid,
+    /// The name of the LiveKit room.
     room_name: String,
     /// The token with which the user joins the room.
     access_token: String,
@@ -66,7 +70,9 @@ pub struct StartedBody {
     livekit_url: String,
     /// When this token expires. The expiry limits connecting; a connected user stays.
     token_expiry: DateTime<Utc>,
+    /// The same as `livekit_url`, under the name that LiveKit SDKs expect.
     server_url: String,
+    /// The same as `access_token`, under the name that LiveKit SDKs expect.
     participant_token: String,
     /// The user's identity in the room: the `user_id`, or for a guest `guest-` and eight
     /// hexadecimal digits.

@@ -26,6 +26,7 @@ use crate::problem::Problem;
 #[derive(Serialize, Apiv2Schema)]
 #[openapi(rename = "SessionTemplate")]
 pub struct TemplateBody {
+    /// The template's id, the same for all versions.
     id: Uuid,
     /// Begins at 1 and increases with every change of the settings.
     version: i32,
