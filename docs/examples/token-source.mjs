@@ -4,7 +4,7 @@
 //   greenroom    the base URL of Greenroom, such as https://greenroom.example.com.
 //                Its GREENROOM_CORS_ORIGINS must contain the page's origin.
 //   template     the id of a session template
-//   accessToken  a token of your identity system with the claim `user_id`
+//   accessToken  a token of your identity provider with the claim `user_id`
 import { Room, TokenSource } from "livekit-client";
 
 export async function talk(greenroom, template, accessToken) {

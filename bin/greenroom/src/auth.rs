@@ -37,7 +37,7 @@ pub async fn authenticate(
     if request.path().starts_with(API_PREFIX) {
         match identify(&request).await {
             Ok(identity) => drop(request.extensions_mut().insert(identity)),
-            Err(reason) => return Ok(request.error_response(unauthenticated(reason))),
+            Err(error) => return Ok(request.error_response(unauthenticated(error))),
         }
     }
     Ok(next.call(request).await?.map_into_boxed_body())
@@ -60,8 +60,8 @@ fn bearer_token(headers: &HeaderMap) -> Option<&str> {
 }
 
 /// Logs which check failed, without the token. The response does not contain the reason.
-fn unauthenticated(reason: &str) -> Problem {
-    tracing::info!(reason, "failed to authenticate a caller");
+fn unauthenticated(error: &str) -> Problem {
+    tracing::info!(error, "failed to authenticate a caller");
     let detail = "The bearer token is missing or invalid. Send Authorization: Bearer <JWT>.";
     Problem::new(Code::Unauthenticated, detail)
 }

@@ -25,7 +25,8 @@ use crate::{doctor, openapi, serve};
 #[derive(Parser)]
 #[command(version, after_help = "Exit codes: 0 done, 1 failed, 2 wrong usage or configuration.")]
 pub struct Arguments {
-    /// TOML file with the same names in lower case. The environment overrides the file.
+    /// TOML file whose keys are the variables' names in lower case. The environment overrides the
+    /// file.
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
     #[command(subcommand)]

@@ -75,7 +75,7 @@ impl<const LIMIT: usize> FromRequest for RawBody<LIMIT> {
         Box::pin(async move {
             let payload = payload.await.map_err(|error| Problem::from_actix(&error))?;
             let Ok(arrived) = timeout(BODY_TIMEOUT, payload.to_bytes_limited(LIMIT)).await else {
-                return Err(invalid_body("must arrive in time: within 5 seconds").into());
+                return Err(invalid_body("must arrive within 5 seconds").into());
             };
             let bytes = arrived.map_err(|_| too_large(LIMIT))?;
             Ok(Self(bytes.map_err(|error| Problem::from_actix(&error))?))

@@ -31,8 +31,8 @@ pub async fn readyz(greenroom: web::Data<Greenroom>) -> Result<HttpResponse, Pro
 /// token.
 fn check(part: &str, result: &Result<(), Fault>) -> String {
     let Err(fault) = result else { return "ok".to_owned() };
-    if let Some(cause) = &fault.cause {
-        tracing::warn!(part, cause, "readiness check failed");
+    if let Some(error) = &fault.cause {
+        tracing::warn!(part, error, "failed readiness check");
     }
     fault.summary.clone()
 }

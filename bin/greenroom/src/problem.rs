@@ -12,7 +12,7 @@ use greenroom_core::domain::Invalid;
 use paperclip::v2::schema::Apiv2Errors;
 use serde::Serialize;
 
-pub use code::Code;
+pub use self::code::Code;
 
 /// The media type of every failure.
 pub const CONTENT_TYPE: &str = "application/problem+json";
@@ -195,7 +195,7 @@ impl Problem {
 
     /// A fault of Greenroom. Logs the cause, which the response does not contain.
     pub fn internal(cause: &dyn fmt::Display) -> Self {
-        tracing::error!(error = %cause, "request failed");
+        tracing::error!(error = %cause, "failed to handle request");
         Self::new(
             Code::Internal,
             "Greenroom failed to handle the request. Its log contains the cause under this request_id.",
@@ -226,7 +226,7 @@ impl Apiv2Errors for Problem {}
 
 /// The maximum number of sessions, or of starts per minute.
 pub const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit-limit");
-/// What remains of the limit: always 0, because only refusals have this header.
+/// The remaining starts or sessions: always 0, because only refusals have this header.
 pub const RATE_LIMIT_REMAINING: HeaderName = HeaderName::from_static("ratelimit-remaining");
 /// Seconds until the whole limit is available again.
 pub const RATE_LIMIT_RESET: HeaderName = HeaderName::from_static("ratelimit-reset");

@@ -21,7 +21,7 @@ pub async fn handle(
     let span = tracing::error_span!("request", request_id = %id, method = %request.method(), path = request.path());
     async {
         let response = next.call(request).await?;
-        tracing::debug!(status = response.status().as_u16(), "request completed");
+        tracing::debug!(status = response.status().as_u16(), "completed request");
         let problem = response.response().error().map(Problem::from_actix);
         let mut response = match problem {
             Some(problem) => replace_body(response, problem.respond(&id)),

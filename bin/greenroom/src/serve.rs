@@ -29,9 +29,10 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         tracing::warn!(variable = name, "ignored variable that has no effect in this version");
     }
     let verifier = Data::new(settings.verifier);
-    // Without the published keys, every token is refused. The next token causes another fetch.
-    if let Err(reason) = verifier.check().await {
-        tracing::warn!(reason, "failed to fetch the keys that verify callers");
+    // Without the published keys, every token is refused. A token that arrives at least 30 s later
+    // causes another fetch.
+    if let Err(error) = verifier.check().await {
+        tracing::warn!(error, "failed to fetch the callers' keys");
     }
     let greenroom = Greenroom::new(settings.greenroom)?;
     let shared = Data::new(greenroom.clone());
@@ -101,5 +102,5 @@ fn stop_signal() -> anyhow::Result<impl Future<Output = ()> + Send + 'static> {
 
 async fn log_shutdown(stop: impl Future<Output = ()>) {
     stop.await;
-    tracing::info!(timeout_seconds = SHUTDOWN_SECONDS, "shutdown started");
+    tracing::info!(timeout_seconds = SHUTDOWN_SECONDS, "started shutdown");
 }

@@ -76,9 +76,11 @@ pub enum Error {
     /// The process is shutting down and did not finish the request.
     #[error("the process is shutting down")]
     ShuttingDown,
-    /// Too many requests at once: no database connection, or no lock of a limited organization,
-    /// became free in time.
-    #[error("too many requests at once: no database connection became free in time")]
+    /// Too many concurrent requests: no database connection or lock of a limited organization became
+    /// free in time, or concurrent starts took the idempotency key of this start in each attempt.
+    #[error(
+        "too many concurrent requests: no database connection or organization lock became free in time"
+    )]
     Overloaded,
 }
 

@@ -8,7 +8,8 @@ use tokio::time::Instant;
 use crate::start::StartRequest;
 use crate::{Error, Greenroom};
 
-/// What the key of a request means for a start that wrote no session.
+/// What the key of a request means for a start that wrote no session, for example because it lost
+/// the race for the key against a concurrent start.
 pub(crate) enum Replay {
     /// The key belongs to this session, which is still open.
     Started(Box<StartedRow>),

@@ -83,7 +83,8 @@ impl LimitedOrganizations {
     }
 }
 
-/// A token bucket per organization. A bucket holds the starts of one minute and refills evenly.
+/// The rate limit of starts: a token bucket per organization. A bucket holds the starts of one
+/// minute and refills evenly.
 ///
 /// The crate `governor` counts in the same way, but cannot report the remaining starts without
 /// consuming one.

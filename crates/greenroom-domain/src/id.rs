@@ -43,7 +43,7 @@ macro_rules! id {
 
 id!(
     /// The id of an organization, the tenant that owns sessions and templates. The caller's
-    /// identity system assigns it.
+    /// identity provider assigns it.
     OrganizationId
 );
 id!(

@@ -20,10 +20,14 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::text_enum::text_enum;
 use crate::{AgentStatus, EndReason, SessionStatus};
-pub use observation::{Dispatch, DispatchOwner, Job, Observation, Participant, ParticipantKind};
-pub use state::{AgentPolicy, Session, SessionPolicy, State};
 
-/// Time until the next check of a session that waits for a change.
+pub use self::observation::{
+    Dispatch, DispatchOwner, Job, Observation, Participant, ParticipantKind,
+};
+pub use self::state::{AgentPolicy, Session, SessionPolicy, State};
+
+/// Time until the next check of a session that waits for a change: a retry without backoff, because
+/// an agent's deadline can be as short as 5 s.
 const RECHECK_INTERVAL: TimeDelta = TimeDelta::seconds(2);
 
 /// Time before the maximum duration at which the participants are notified of the end.

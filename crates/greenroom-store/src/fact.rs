@@ -13,7 +13,7 @@ use crate::StoreError;
 
 /// An event in a session's room that a LiveKit webhook reported.
 ///
-/// A `sid` is LiveKit's id of a room, or of one stay of a participant in a room. A `reason` is
+/// A `sid` is LiveKit's id of a room, or of one visit of a participant in a room. A `reason` is
 /// LiveKit's disconnect reason, such as `CLIENT_INITIATED`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fact {

@@ -90,7 +90,7 @@ impl Jwks {
     /// Fetches the set when the process starts.
     ///
     /// # Errors
-    /// Returns why the fetch failed. A later token causes another fetch.
+    /// Returns why the fetch failed. A token that arrives at least 30 s later causes another fetch.
     pub async fn fetch_at_startup(&self) -> Result<(), String> {
         let mut last_fetch = self.shared.last_fetch.lock().await;
         *last_fetch = Some(Instant::now());
@@ -109,8 +109,9 @@ impl Jwks {
                 return;
             }
             *last_fetch = Some(Instant::now());
-            if let Err(reason) = shared.fetch().await {
-                tracing::warn!(reason, "failed to fetch the callers' keys, keeping the last set");
+            // The last set stays in use.
+            if let Err(error) = shared.fetch().await {
+                tracing::warn!(error, "failed to fetch the callers' keys");
             }
         };
         // The task does not panic, and only the end of the process cancels it.

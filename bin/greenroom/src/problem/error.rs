@@ -84,19 +84,21 @@ impl From<Error> for Problem {
                 );
                 Self { quota: Some(quota), ..Self::new(Code::RateLimited, detail) }
             }
-            Error::InvalidWebhook(why) => {
-                tracing::warn!(reason = %why, "webhook refused");
-                let detail =
-                    "The webhook has no valid signature of a LiveKit API key that Greenroom knows.";
+            Error::InvalidWebhook(error) => {
+                tracing::warn!(error = %error, "refused webhook");
+                let detail = "The webhook could not be verified: its signature, body hash or body is invalid.";
                 Self::new(Code::Unauthenticated, detail)
             }
             Error::LiveKit(error) => Self::livekit(&error),
             Error::Store(error) => Self::store(&error),
             Error::Overloaded | Error::ShuttingDown => {
-                tracing::warn!(error = %error, "request refused");
+                tracing::warn!(error = %error, "refused request");
                 let detail = match error {
                     Error::ShuttingDown => "This process is shutting down. Try again.",
-                    _ => "All database connections are in use. Try again.",
+                    _ => {
+                        "Too many concurrent requests: no database connection or organization lock became \
+                         free in time. Try again."
+                    }
                 };
                 Self::new(Code::Overloaded, detail)
             }

@@ -84,7 +84,7 @@ async fn apply(
         error => Failure::from(anyhow::Error::from(error).context("the templates are unchanged")),
     })?;
     let summary = difference::describe(&changes, dry_run);
-    // anstream removes the colors if the output is not a terminal.
+    // anstream removes the colours if the output is not a terminal.
     let printed = anstream::stdout().write_all(summary.as_bytes());
     printed.context("the command succeeded, but failed to print the changes")?;
     Ok(())

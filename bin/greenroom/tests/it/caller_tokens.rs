@@ -567,7 +567,7 @@ async fn process_starts_with_unusable_key_set_and_refuses_callers() {
         let provider = IdentityProvider::publishing(answer).await;
         let app = app("AUTH_JWKS_URL", &provider.url()).await;
         assert_eq!(status(&app, &pair.token(Some("one"), &claims())).await, 401);
-        assert!(app.process.output().contains("failed to fetch the keys that verify callers"));
+        assert!(app.process.output().contains("failed to fetch the callers' keys"));
     }
     assert_eq!(elsewhere.fetched(), 0, "a redirect is not followed");
 }

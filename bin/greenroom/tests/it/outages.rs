@@ -205,7 +205,7 @@ async fn requests_without_free_connection_are_refused_as_overloaded() {
     }
     sql_query("rollback").execute(&mut db).await.unwrap();
     assert_eq!(app.start_session(&template, json!({})).await.status, 201);
-    assert!(app.process.output().contains("request refused"), "the log reports it");
+    assert!(app.process.output().contains("refused request"), "the log reports it");
 }
 
 #[tokio::test]
