@@ -7,6 +7,7 @@
 
 pub mod attributes;
 pub mod caller;
+pub mod error_chain;
 pub mod id;
 pub mod idempotency;
 pub mod identity;
@@ -14,7 +15,9 @@ pub mod json;
 pub mod lifecycle;
 pub mod modality;
 pub mod panel;
+pub mod quantity;
 pub mod room_name;
+pub mod secret;
 pub mod session;
 #[cfg(feature = "diesel")]
 mod sql;
@@ -25,13 +28,18 @@ mod invalid;
 
 pub use attributes::ParticipantAttributes;
 pub use caller::{Caller, UserMismatch};
+pub use error_chain::ErrorChain;
 pub use id::{OrganizationId, SessionId, SessionTemplateId};
 pub use idempotency::IdempotencyKey;
 pub use identity::{ParticipantIdentity, ParticipantName, UserId};
-pub use invalid::Invalid;
+pub use invalid::{Invalid, InvalidValue};
 pub use json::JsonObject;
 pub use modality::{Modality, ModalityProfile, PublishGrant, TrackSource};
 pub use panel::EnabledPanels;
+pub use quantity::{
+    CallsInFlight, CallsPerMinute, PageLimit, PageOffset, PoolSize, RetentionDays, Seconds,
+    SessionCount, StartsPerMinute,
+};
 pub use room_name::{RoomName, SuffixSequence};
 pub use session::{AgentStatus, EndReason, SessionStatus, WaitCondition};
-pub use template::{AgentName, OnAgentHangup, RoomCreation, Seconds, TemplateName};
+pub use template::{AgentName, OnAgentHangup, RoomCreation, TemplateName};
