@@ -10,8 +10,8 @@ pub mod rooms;
 pub mod token;
 pub mod webhook;
 
-pub use config::{KeyPair, LiveKitConfig, ServerUrl};
-pub use dispatch::{Dispatch, JobMetadata};
+pub use config::{ApiKey, ApiSecret, KeyPair, LiveKitConfig, ServerUrl};
+pub use dispatch::{AgentDispatch, JobMetadata};
 pub use error::LiveKitError;
 pub use rooms::livekit::LiveKitRooms;
 pub use rooms::memory::MemoryRooms;
