@@ -6,7 +6,6 @@
 pub mod claim;
 pub mod commit;
 pub mod connection;
-pub mod end;
 pub mod error;
 pub mod event;
 pub mod fact;
@@ -22,20 +21,20 @@ mod schema;
 pub mod session;
 pub mod session_setup;
 pub mod session_state;
+mod sql;
 pub mod start;
 pub mod template;
 
 pub use diesel::{ConnectionError, ConnectionResult};
 pub use diesel_async::AsyncPgConnection;
 
-pub use claim::{Claim, ClaimBatch, ClaimOrder, Urgency};
+pub use claim::{Claim, ClaimBatch, ClaimOrder, PolicyDefaults, Urgency};
 pub use connection::connect;
-pub use end::EndCause;
 pub use error::{Constraint, StoreError};
 pub use event::SessionEvent;
-pub use fact::Fact;
-pub use idempotency::{KeyClaim, KeyCursor, KeyHolder, KeyKind};
-pub use organization::SessionLimit;
+pub use fact::{Subject, record};
+pub use idempotency::{KeyClaim, KeyCursor, KeyHolder, StartKey};
+pub use organization::{SessionLimit, SessionLock};
 pub use page_start::PageStart;
 pub use reissue::TokenReissue;
 pub use session::{Session, SessionFilter};

@@ -6,6 +6,7 @@ mod claims;
 mod facts;
 mod keys;
 mod migrations;
+mod mirror;
 mod pages;
 mod resume;
 mod session;
