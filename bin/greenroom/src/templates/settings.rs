@@ -166,8 +166,9 @@ impl SettingsBody {
     /// The default settings of a template with this name. `agent_required` is true if `settings`
     /// names an agent.
     pub fn default_of(settings: &TemplateSettings) -> Self {
-        let agent_required = settings.agent_name.is_some();
-        TemplateSettings { agent_required, ..TemplateSettings::new(settings.name.clone()) }.into()
+        let mut defaults = TemplateSettings::new(settings.name.clone());
+        defaults.agent_required = settings.agent_name.is_some();
+        defaults.into()
     }
 
     /// The fields with their names, in the order of [`FIELDS`].
