@@ -15,8 +15,7 @@ use actix_web::http::header;
 use actix_web::http::header::HeaderMap;
 use actix_web::middleware::Next;
 use actix_web::{FromRequest, HttpMessage, HttpRequest, web};
-use greenroom_core::Caller;
-use greenroom_core::domain::OrganizationId;
+use greenroom_core::{Caller, Error};
 use paperclip::actix::OperationModifier;
 use paperclip::v2::schema::Apiv2Schema;
 
@@ -66,11 +65,12 @@ fn unauthenticated(error: &str) -> Problem {
     Problem::new(Code::Unauthenticated, detail)
 }
 
-/// Extracts the caller, a backend or an end user, if the token permits the scope `S`.
+/// Extracts the caller, if its token permits the scope `S` and the scope is not closed to the
+/// caller.
+///
+/// Core checks the caller again. The check here only decides the order: a caller that may not use
+/// the route is refused before its body is read.
 pub struct Allowed<S>(pub Caller, PhantomData<S>);
-
-/// Extracts the organization of a backend, if its token permits the scope `S`. Refuses end users.
-pub struct Backend<S>(pub OrganizationId, PhantomData<S>);
 
 impl<S: ScopeOf> FromRequest for Allowed<S> {
     type Error = Problem;
@@ -81,40 +81,25 @@ impl<S: ScopeOf> FromRequest for Allowed<S> {
     }
 }
 
-impl<S: ScopeOf> FromRequest for Backend<S> {
-    type Error = Problem;
-    type Future = Ready<Result<Self, Problem>>;
-
-    fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
-        ready(authorize(request, S::SCOPE).and_then(|caller| match caller.end_user {
-            None => Ok(Self(caller.organization_id, PhantomData)),
-            Some(_) => {
-                let detail = "This route is for backends, but the token belongs to an end user. \
-                              Use a backend's token.";
-                Err(Problem::new(Code::UserForbidden, detail))
-            }
-        }))
-    }
-}
-
-/// Returns the caller if its token permits the scope.
+/// Returns the caller if its token and the rules for callers permit the scope.
 fn authorize(request: &HttpRequest, scope: Scope) -> Result<Caller, Problem> {
     let extensions = request.extensions();
     let identity = extensions
         .get::<Identity>()
         .ok_or_else(|| unauthenticated("the authentication middleware did not run"))?;
-    if identity.scopes.permit(scope) {
-        return Ok(identity.caller.clone());
+    if !identity.scopes.permit(scope) {
+        let detail = format!(
+            "The token's scope claim does not include {}. Use a token with this scope.",
+            scope.as_str()
+        );
+        return Err(Problem::new(Code::ScopeMissing, detail));
     }
-    let detail = format!(
-        "The token's scope claim does not include {}. Use a token with this scope.",
-        scope.as_str()
-    );
-    Err(Problem::new(Code::ScopeMissing, detail))
+    if !scope.is_open_to(&identity.caller) {
+        return Err(Error::BackendOnly.into());
+    }
+    Ok(identity.caller.clone())
 }
 
 // `openapi.rs` adds the bearer scheme, because OpenAPI 2, which paperclip generates, has none.
 impl<S> Apiv2Schema for Allowed<S> {}
 impl<S> OperationModifier for Allowed<S> {}
-impl<S> Apiv2Schema for Backend<S> {}
-impl<S> OperationModifier for Backend<S> {}

@@ -2,21 +2,21 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use clap::{Parser, Subcommand};
-use greenroom_core::domain::{OrganizationId, UserId};
-use greenroom_core::{SessionLimit, migrate, set_session_limit};
+use greenroom_core::domain::{Invalid, OrganizationId, SessionCount, UserId};
+use greenroom_core::{Admin, SessionLimit};
 use jsonwebtoken::{EncodingKey, Header, encode, get_current_timestamp};
 use secrecy::ExposeSecret;
 use serde_json::{Map, Value, json};
 
-use crate::config::{Faults, Settings, TokenSettings};
+use crate::config::{Settings, TokenSettings};
+use crate::failure::Failure;
 use crate::templates::command as templates;
-use crate::templates::file::FileFaults;
 use crate::{doctor, openapi, serve};
 
 /// Starts LiveKit sessions: one POST opens the room, dispatches the agent and returns the token.
@@ -89,53 +89,10 @@ enum OrganizationCommand {
     },
 }
 
-/// Why a command failed.
-pub enum Failure {
-    /// The configuration is invalid. The command did nothing.
-    Configuration(Faults),
-    /// The file of templates is invalid. The command did nothing.
-    File(FileFaults),
-    /// Any other failure.
-    Other(anyhow::Error),
-}
-
-impl From<Faults> for Failure {
-    fn from(faults: Faults) -> Self {
-        Self::Configuration(faults)
-    }
-}
-
-impl From<FileFaults> for Failure {
-    fn from(faults: FileFaults) -> Self {
-        Self::File(faults)
-    }
-}
-
-impl From<anyhow::Error> for Failure {
-    fn from(error: anyhow::Error) -> Self {
-        Self::Other(error)
-    }
-}
-
 /// Runs a command and prints its failure. Returns 0 if it succeeded, 1 if it failed, and 2 if its
 /// usage or the configuration is wrong.
 pub async fn run(arguments: Arguments) -> ExitCode {
-    match execute(arguments).await {
-        Ok(code) => code,
-        Err(Failure::Configuration(faults)) => {
-            eprintln!("greenroom: {faults}");
-            ExitCode::from(2)
-        }
-        Err(Failure::File(faults)) => {
-            // Without a prefix, as compilers do, so that editors can jump to the line.
-            eprintln!("{faults}");
-            ExitCode::from(2)
-        }
-        Err(Failure::Other(error)) => {
-            eprintln!("greenroom: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    execute(arguments).await.unwrap_or_else(|failure| failure.print())
 }
 
 async fn execute(arguments: Arguments) -> Result<ExitCode, Failure> {
@@ -143,7 +100,7 @@ async fn execute(arguments: Arguments) -> Result<ExitCode, Failure> {
     match arguments.command {
         Command::Serve => serve::run(Settings::read(file)?).await?,
         Command::Migrate { revert } => {
-            run_migrations(Settings::database_url(file)?.expose_secret(), revert).await?;
+            run_migrations(&admin(file)?, revert).await?;
         }
         Command::Doctor => {
             let is_healthy = doctor::run(Settings::read(file)?).await?;
@@ -155,23 +112,28 @@ async fn execute(arguments: Arguments) -> Result<ExitCode, Failure> {
         Command::Openapi => println!("{}", openapi::document()),
         Command::Healthcheck => healthcheck(Settings::listen(file)?).await?,
         Command::Organization { command: OrganizationCommand::Limit { organization, limit } } => {
-            let url = Settings::database_url(file)?;
-            let result = set_session_limit(url.expose_secret(), organization, limit).await;
+            let result = admin(file)?.set_session_limit(organization, limit).await;
             result.context("failed to set the limit, which is unchanged")?;
             println!("{organization}  {}", describe(limit));
         }
         Command::Templates { command } => {
-            command.run(Settings::database_url(file)?.expose_secret()).await?;
+            command.run(&admin(file)?).await?;
         }
     }
     Ok(ExitCode::SUCCESS)
 }
 
-async fn run_migrations(url: &str, revert: Option<NonZeroUsize>) -> anyhow::Result<()> {
+/// Returns the administration of the database at `DATABASE_URL`.
+fn admin(file: Option<&Path>) -> Result<Admin, Failure> {
+    let admin = Admin::new(&Settings::database_url(file)?);
+    Ok(admin.context("failed to prepare the connection to the database")?)
+}
+
+async fn run_migrations(admin: &Admin, revert: Option<NonZeroUsize>) -> anyhow::Result<()> {
     let (verb, if_none, names) = match revert {
-        None => ("applied", "the schema is up to date", migrate::run(url).await),
+        None => ("applied", "the schema is up to date", admin.migrate().await),
         Some(count) => {
-            ("reverted", "no migration is applied", migrate::revert(url, count.get()).await)
+            ("reverted", "no migration is applied", admin.revert_migrations(count.get()).await)
         }
     };
     let names = names.context("failed to migrate the schema, which is unchanged")?;
@@ -240,9 +202,9 @@ fn limit(text: &str) -> anyhow::Result<SessionLimit> {
     match text {
         "default" => Ok(SessionLimit::Default),
         "unlimited" => Ok(SessionLimit::Unlimited),
-        number => match number.parse() {
-            Ok(sessions @ 0..) => Ok(SessionLimit::AtMost(sessions)),
-            _ => bail!("must be a whole number from 0 to {}, default or unlimited", i32::MAX),
+        number => match number.parse::<SessionCount>() {
+            Ok(sessions) => Ok(SessionLimit::AtMost(sessions)),
+            Err(invalid) => bail!("{}, default or unlimited", Invalid::from(invalid)),
         },
     }
 }
@@ -250,7 +212,9 @@ fn limit(text: &str) -> anyhow::Result<SessionLimit> {
 fn describe(limit: SessionLimit) -> String {
     match limit {
         SessionLimit::Default => "the default of GREENROOM_MAX_ACTIVE_SESSIONS".to_owned(),
-        SessionLimit::AtMost(1) => "at most 1 active session".to_owned(),
+        SessionLimit::AtMost(sessions) if sessions.get() == 1 => {
+            "at most 1 active session".to_owned()
+        }
         SessionLimit::AtMost(sessions) => format!("at most {sessions} active sessions"),
         SessionLimit::Unlimited => "no limit".to_owned(),
     }

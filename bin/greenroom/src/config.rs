@@ -12,8 +12,8 @@ use secrecy::SecretString;
 
 use self::reader::Reader;
 use self::value::{
-    address, claim_name, database_url, jwks, log_filter, log_format, long_secret, number, origins,
-    public_key, seconds, server_url,
+    address, checked, claim_name, database_url, jwks, log_filter, log_format, long_secret, origins,
+    public_key,
 };
 use self::variable::WITHOUT_EFFECT;
 use crate::auth::claims::ClaimRules;
@@ -106,45 +106,38 @@ impl Settings {
         let log = reader.get("GREENROOM_LOG", log_filter);
         let log_format = reader.get("GREENROOM_LOG_FORMAT", log_format);
         let database_url = reader.get("DATABASE_URL", database_url);
-        let database_pool_size = reader.get("DATABASE_POOL_SIZE", |text| number(text, 2, 200));
+        let database_pool_size = reader.get("DATABASE_POOL_SIZE", checked);
         let livekit = livekit(&mut reader);
-        let token_ttl = reader.get("LIVEKIT_TOKEN_TTL_SECONDS", seconds);
-        let max_in_flight = reader.get("LIVEKIT_MAX_IN_FLIGHT", |text| number(text, 1, 10_000));
-        let calls_per_minute =
-            reader.get_optional("LIVEKIT_CALLS_PER_MINUTE", |text| number(text, 1, 1_000_000));
-        let agent_deadline = reader.get("GREENROOM_AGENT_DEADLINE_SECONDS", seconds);
-        let reconcile_every = reader.get("GREENROOM_RECONCILE_SECONDS", seconds);
+        let token_ttl = reader.get("LIVEKIT_TOKEN_TTL_SECONDS", checked);
+        let max_in_flight = reader.get("LIVEKIT_MAX_IN_FLIGHT", checked);
+        let calls_per_minute = reader.get_optional("LIVEKIT_CALLS_PER_MINUTE", checked);
+        let agent_deadline = reader.get("GREENROOM_AGENT_DEADLINE_SECONDS", checked);
+        let reconcile_every = reader.get("GREENROOM_RECONCILE_SECONDS", checked);
         let on_livekit_down = reader.get("GREENROOM_ON_LIVEKIT_DOWN", |text| match text {
             "fail" => Ok(OnLiveKitDown::Fail),
             "token_only" => Ok(OnLiveKitDown::TokenOnly),
             _ => Err("must be fail or token_only".to_owned()),
         });
-        let retention_days =
-            reader.get_optional("GREENROOM_RETENTION_DAYS", |text| number(text, 1, 36_500));
-        let max_active_sessions = reader
-            .get_optional("GREENROOM_MAX_ACTIVE_SESSIONS", |text| number(text, 0, 1_000_000_000));
-        let starts_per_minute =
-            reader.get_optional("GREENROOM_STARTS_PER_MINUTE", |text| number(text, 1, 1_000_000));
+        let retention_days = reader.get_optional("GREENROOM_RETENTION_DAYS", checked);
+        let max_active_sessions = reader.get_optional("GREENROOM_MAX_ACTIVE_SESSIONS", checked);
+        let starts_per_minute = reader.get_optional("GREENROOM_STARTS_PER_MINUTE", checked);
         let keys = keys(&mut reader);
         let rules = claim_rules(&mut reader);
         check_variables_without_effect(&mut reader);
         let is_set = |name: &&'static str| reader.given(name).is_some();
         let without_effect = WITHOUT_EFFECT.iter().copied().filter(is_set).collect();
         let settings = (|| {
-            let greenroom = Config {
-                database_url: database_url?,
-                database_pool_size: database_pool_size?,
-                livekit: livekit?,
-                token_ttl: token_ttl?,
-                agent_deadline: agent_deadline?,
-                reconcile_every: reconcile_every?,
-                on_livekit_down: on_livekit_down?,
-                livekit_max_in_flight: max_in_flight?,
-                livekit_calls_per_minute: calls_per_minute,
-                retention_days,
-                max_active_sessions,
-                starts_per_minute,
-            };
+            let mut greenroom = Config::new(database_url?, livekit?);
+            greenroom.database_pool_size = database_pool_size?;
+            greenroom.token_ttl = token_ttl?;
+            greenroom.agent_deadline = agent_deadline?;
+            greenroom.reconcile_every = reconcile_every?;
+            greenroom.on_livekit_down = on_livekit_down?;
+            greenroom.livekit_max_in_flight = max_in_flight?;
+            greenroom.livekit_calls_per_minute = calls_per_minute;
+            greenroom.retention_days = retention_days;
+            greenroom.max_active_sessions = max_active_sessions;
+            greenroom.starts_per_minute = starts_per_minute;
             Some(Self {
                 listen: listen?,
                 cors_origins: cors_origins?,
@@ -160,16 +153,15 @@ impl Settings {
 }
 
 fn livekit(reader: &mut Reader) -> Option<LiveKitConfig> {
-    let url = reader.get("LIVEKIT_URL", server_url);
-    let api_url = match reader.given("LIVEKIT_API_URL") {
-        Some(_) => reader.get("LIVEKIT_API_URL", server_url),
-        None => url.clone(),
-    };
-    let api_key = reader.get("LIVEKIT_API_KEY", |text| Ok(SecretString::from(text)));
-    let api_secret = reader.get("LIVEKIT_API_SECRET", long_secret);
+    let url = reader.get("LIVEKIT_URL", checked);
+    let api_url = reader.get_optional("LIVEKIT_API_URL", checked);
+    let api_key = reader.get("LIVEKIT_API_KEY", checked);
+    let api_secret = reader.get("LIVEKIT_API_SECRET", checked);
     let previous_key = previous_key(reader);
-    let key = KeyPair { api_key: api_key?, api_secret: api_secret? };
-    Some(LiveKitConfig { url: url?, api_url: api_url?, key, previous_key })
+    let mut config = LiveKitConfig::new(url?, KeyPair::new(api_key?, api_secret?));
+    config.api_url = api_url.unwrap_or(config.api_url);
+    config.previous_key = previous_key;
+    Some(config)
 }
 
 fn previous_key(reader: &mut Reader) -> Option<KeyPair> {
@@ -178,9 +170,9 @@ fn previous_key(reader: &mut Reader) -> Option<KeyPair> {
         let [key, secret] = names;
         reader.add_fault(&format!("{key} and {secret} must be set together, but only one is set"));
     }
-    let api_key = reader.get_optional(names[0], |text| Ok(SecretString::from(text)));
-    let api_secret = reader.get_optional(names[1], long_secret);
-    Some(KeyPair { api_key: api_key?, api_secret: api_secret? })
+    let api_key = reader.get_optional(names[0], checked);
+    let api_secret = reader.get_optional(names[1], checked);
+    Some(KeyPair::new(api_key?, api_secret?))
 }
 
 /// Reads how callers' tokens are verified: by a shared secret, a public key or published keys.

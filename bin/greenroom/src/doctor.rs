@@ -48,9 +48,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<bool> {
         },
         Check {
             part: "callers",
-            result: callers
-                .map(|how| format!("tokens are verified {how}"))
-                .map_err(|summary| Fault { summary, cause: None }),
+            result: callers.map(|how| format!("tokens are verified {how}")).map_err(Fault::new),
             advice: Some(CALLERS),
         },
     ];

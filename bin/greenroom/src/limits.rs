@@ -1,11 +1,12 @@
 //! `GET /api/v1/limits`: the limits of the organization, and their use.
 
 use actix_web::web::{Data, Json};
+use greenroom_core::domain::SessionCount;
 use greenroom_core::{Greenroom, Limits};
 use paperclip::actix::{Apiv2Schema, api_v2_operation};
 use serde::Serialize;
 
-use crate::auth::Backend;
+use crate::auth::Allowed;
 use crate::auth::scope::LimitsRead;
 use crate::problem::Problem;
 
@@ -30,16 +31,16 @@ pub struct LimitsBody {
 /// this route.
 #[api_v2_operation(tags(Limits), operation_id = "get_limits")]
 pub async fn get(
-    caller: Backend<LimitsRead>,
+    caller: Allowed<LimitsRead>,
     greenroom: Data<Greenroom>,
 ) -> Result<Json<LimitsBody>, Problem> {
-    Ok(Json(greenroom.limits(caller.0).await?.into()))
+    Ok(Json(greenroom.limits(&caller.0).await?.into()))
 }
 
 impl From<Limits> for LimitsBody {
     fn from(limits: Limits) -> Self {
         Self {
-            max_active_sessions: limits.max_active_sessions,
+            max_active_sessions: limits.max_active_sessions.map(SessionCount::get),
             active_sessions: limits.active_sessions,
             starts_per_minute: limits.starts_per_minute,
             starts_remaining: limits.starts_remaining,

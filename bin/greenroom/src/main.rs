@@ -7,6 +7,7 @@ mod cors;
 mod docs;
 mod doctor;
 mod extract;
+mod failure;
 mod health;
 mod limits;
 mod openapi;

@@ -1,15 +1,17 @@
 //! Pagination of lists: the parameters of a page, and the link to the next page.
 
+use std::str::FromStr;
+
 use actix_web::http::header;
 use actix_web::{HttpRequest, HttpResponse, Responder, web};
-use greenroom_core::domain::Invalid;
+use greenroom_core::domain::{Invalid, InvalidValue, PageOffset};
 use greenroom_core::{Cursor, Page, PageRequest, PageStart};
 use paperclip::actix::OperationModifier;
 use paperclip::v2::models::DefaultOperationRaw;
 use paperclip::v2::schema::Apiv2Schema;
 use serde::Serialize;
 
-use crate::extract::{FieldErrors, number};
+use crate::extract::FieldErrors;
 
 /// The query parameters of a page, not parsed yet. Without parameters, the page is the first 50
 /// items.
@@ -24,16 +26,22 @@ impl PageParams {
     /// Parses the parameters. `None` means that a parameter is invalid and was recorded in
     /// `errors`.
     pub fn page(self, errors: &mut FieldErrors) -> Option<PageRequest> {
-        let limit = errors.take("limit", number(self.limit.as_deref(), 1, 200, 50));
-        let offset = errors.take("offset", number(self.offset.as_deref(), 0, 10_000, 0));
+        let limit = errors.take("limit", parse(self.limit.as_deref(), PageRequest::DEFAULT_LIMIT));
+        let first = PageOffset::constant::<0>();
+        let offset = errors.take("offset", parse(self.offset.as_deref(), first));
         let start = match (self.cursor, &self.offset) {
             (Some(_), Some(_)) => Err(Invalid::new("must not be combined with cursor")),
             (Some(cursor), None) => Ok(PageStart::After(Cursor(cursor))),
-            (None, _) => Ok(PageStart::Offset(offset.unwrap_or_default())),
+            (None, _) => Ok(PageStart::Offset(offset.unwrap_or(first))),
         };
         let start = errors.take("offset", start);
-        offset.and(Some(PageRequest { limit: limit?, start: start? }))
+        offset.and(Some(PageRequest::new(limit?, start?)))
     }
+}
+
+/// Parses a quantity. An absent text gives the default.
+fn parse<T: FromStr<Err = InvalidValue>>(text: Option<&str>, default: T) -> Result<T, Invalid> {
+    text.map_or(Ok(default), |text| text.parse().map_err(Invalid::from))
 }
 
 /// The response for a page: an array, and a `Link` header (RFC 8288) to the next page if there is
@@ -89,6 +97,8 @@ impl<T: Apiv2Schema + OperationModifier> OperationModifier for PageOf<T> {
 
 #[cfg(test)]
 mod tests {
+    use greenroom_core::domain::PageLimit;
+
     use super::*;
 
     fn page(
@@ -107,12 +117,12 @@ mod tests {
         let cursor = PageStart::After(Cursor("c".to_owned()));
         assert_eq!(
             page(Some("200"), None, Some("c")),
-            Some(PageRequest { limit: 200, start: cursor })
+            Some(PageRequest::new(PageLimit::constant::<200>(), cursor))
         );
-        let offset = PageStart::Offset(10_000);
+        let offset = PageStart::Offset(PageOffset::constant::<10_000>());
         assert_eq!(
             page(Some("1"), Some("10000"), None),
-            Some(PageRequest { limit: 1, start: offset })
+            Some(PageRequest::new(PageLimit::constant::<1>(), offset))
         );
     }
 

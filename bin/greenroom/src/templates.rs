@@ -16,7 +16,7 @@ use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use self::settings::{NewTemplateBody, SettingsBody, patched};
-use crate::auth::Backend;
+use crate::auth::Allowed;
 use crate::auth::scope::{TemplatesRead, TemplatesWrite};
 use crate::extract::{Body, FieldErrors, Params, PathId, from_value};
 use crate::page::{PageOf, PageParams};
@@ -59,12 +59,12 @@ pub struct TemplatePatch(Map<String, Value>);
 /// The first template of an organization also creates the organization.
 #[api_v2_operation(tags(Templates), operation_id = "create_session_template")]
 pub async fn create(
-    caller: Backend<TemplatesWrite>,
+    caller: Allowed<TemplatesWrite>,
     body: Body<NewTemplateBody>,
     greenroom: Data<Greenroom>,
 ) -> Result<CreatedJson<TemplateBody>, Problem> {
     let settings = settings::parse_settings(body.0).map_err(Problem::invalid)?;
-    let template = greenroom.create_template(caller.0, settings).await?;
+    let template = greenroom.create_template(&caller.0, settings).await?;
     Ok(CreatedJson(template.into()))
 }
 
@@ -73,11 +73,11 @@ pub async fn create(
 /// Returns the current version of a template, even if it is archived.
 #[api_v2_operation(tags(Templates), operation_id = "get_session_template")]
 pub async fn get(
-    caller: Backend<TemplatesRead>,
+    caller: Allowed<TemplatesRead>,
     id: PathId<SessionTemplateId>,
     greenroom: Data<Greenroom>,
 ) -> Result<Json<TemplateBody>, Problem> {
-    let template = greenroom.template(caller.0, id.0).await?;
+    let template = greenroom.template(&caller.0, id.0).await?;
     let template = template.ok_or(Error::TemplateNotFound(id.0))?;
     Ok(Json(template.into()))
 }
@@ -88,7 +88,7 @@ pub async fn get(
 /// has a `Link` header with the URL of the next page.
 #[api_v2_operation(tags(Templates), operation_id = "list_session_templates")]
 pub async fn list(
-    caller: Backend<TemplatesRead>,
+    caller: Allowed<TemplatesRead>,
     params: Params<ListParams>,
     greenroom: Data<Greenroom>,
 ) -> Result<PageOf<TemplateBody>, Problem> {
@@ -96,9 +96,9 @@ pub async fn list(
     let ListParams { limit, cursor, include_archived } = params.0;
     let page = PageParams { limit, cursor, ..PageParams::default() }.page(&mut errors);
     let include_archived = errors.take("include_archived", flag(include_archived.as_deref()));
-    let filter = include_archived.map(|include_archived| TemplateFilter { include_archived });
+    let filter = include_archived.map(|archived| TemplateFilter::default().archived(archived));
     let (filter, page) = errors.finish(filter.zip(page))?;
-    Ok(PageOf::of(greenroom.templates(caller.0, filter, page).await?))
+    Ok(PageOf::of(greenroom.templates(&caller.0, filter, page).await?))
 }
 
 /// Change a template
@@ -107,7 +107,7 @@ pub async fn list(
 /// is a new version of the template; running sessions keep the version that they were started from.
 #[api_v2_operation(tags(Templates), operation_id = "update_session_template")]
 pub async fn update(
-    caller: Backend<TemplatesWrite>,
+    caller: Allowed<TemplatesWrite>,
     id: PathId<SessionTemplateId>,
     patch: Body<TemplatePatch>,
     greenroom: Data<Greenroom>,
@@ -119,7 +119,7 @@ pub async fn update(
     let change = |current: &TemplateSettings| {
         settings::parse_settings(patched(current, &patch)?).map_err(Problem::invalid)
     };
-    Ok(Json(greenroom.update_template(caller.0, id.0, change).await?.into()))
+    Ok(Json(greenroom.update_template(&caller.0, id.0, change).await?.into()))
 }
 
 /// Archive a template
@@ -128,11 +128,11 @@ pub async fn update(
 /// free for another template.
 #[api_v2_operation(tags(Templates), operation_id = "archive_session_template")]
 pub async fn archive(
-    caller: Backend<TemplatesWrite>,
+    caller: Allowed<TemplatesWrite>,
     id: PathId<SessionTemplateId>,
     greenroom: Data<Greenroom>,
 ) -> Result<NoContent, Problem> {
-    greenroom.archive_template(caller.0, id.0).await?;
+    greenroom.archive_template(&caller.0, id.0).await?;
     Ok(NoContent)
 }
 

@@ -20,10 +20,12 @@ use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use axum::{Extension, Json, Router};
-use greenroom_core::domain::{OrganizationId, SessionId, SessionTemplateId, TemplateName, UserId};
+use greenroom_core::domain::{
+    OrganizationId, PageLimit, SessionId, SessionTemplateId, TemplateName, UserId,
+};
 use greenroom_core::{
     Caller, Config, Error, Greenroom, KeyPair, LiveKitConfig, PageRequest, StartRequest,
-    StoreError, TemplateFilter, TemplateSettings, migrate,
+    StoreError, TemplateFilter, TemplateSettings,
 };
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -39,8 +41,8 @@ const ORGANIZATION: OrganizationId =
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    migrate::run(&variable("DATABASE_URL")?).await?;
     let greenroom = Greenroom::new(configuration()?)?;
+    greenroom.admin().migrate().await?;
     let template = find_or_create_template(&greenroom).await?;
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;
@@ -168,13 +170,14 @@ impl IntoResponse for Failure {
 }
 
 async fn find_or_create_template(greenroom: &Greenroom) -> anyhow::Result<SessionTemplateId> {
-    let newest = PageRequest { limit: 1, ..PageRequest::default() };
-    let templates = greenroom.templates(ORGANIZATION, TemplateFilter::default(), newest).await?;
+    let caller = Caller::backend(ORGANIZATION);
+    let newest = PageRequest::first(PageLimit::constant::<1>());
+    let templates = greenroom.templates(&caller, TemplateFilter::default(), newest).await?;
     if let Some(template) = templates.items.first() {
         return Ok(template.id);
     }
     let name = TemplateName::try_from("Under axum".to_owned())?;
-    Ok(greenroom.create_template(ORGANIZATION, TemplateSettings::new(name)).await?.id)
+    Ok(greenroom.create_template(&caller, TemplateSettings::new(name)).await?.id)
 }
 
 /// Starts a session as a client, and fails if the server accepts an unauthenticated request.
@@ -223,15 +226,11 @@ async fn shutdown_signal() -> anyhow::Result<()> {
 }
 
 fn configuration() -> anyhow::Result<Config> {
-    let livekit = LiveKitConfig {
-        url: variable("LIVEKIT_URL")?.parse()?,
-        api_url: variable("LIVEKIT_URL")?.parse()?,
-        key: KeyPair {
-            api_key: variable("LIVEKIT_API_KEY")?.into(),
-            api_secret: variable("LIVEKIT_API_SECRET")?.into(),
-        },
-        previous_key: None,
-    };
+    let key = KeyPair::new(
+        variable("LIVEKIT_API_KEY")?.parse()?,
+        variable("LIVEKIT_API_SECRET")?.parse()?,
+    );
+    let livekit = LiveKitConfig::new(variable("LIVEKIT_URL")?.parse()?, key);
     Ok(Config::new(variable("DATABASE_URL")?.into(), livekit))
 }
 

@@ -39,7 +39,9 @@ pub(crate) struct RoomNameGenerator {
 }
 
 impl RoomNameGenerator {
-    pub(crate) fn new(sequence: SuffixSequence) -> Self {
+    /// Creates a generator with a random sequence, so that the names of two processes differ.
+    pub(crate) fn random() -> Self {
+        let sequence = SuffixSequence::new(rand::random(), rand::random());
         Self { sequence, next: AtomicU32::new(0) }
     }
 
@@ -48,10 +50,6 @@ impl RoomNameGenerator {
     pub(crate) fn next_name(&self, at: DateTime<Utc>) -> RoomName {
         RoomName::new(at, self.sequence.suffix(self.next.fetch_add(1, Ordering::Relaxed)))
     }
-}
-
-pub(crate) fn random_sequence() -> SuffixSequence {
-    SuffixSequence::new(rand::random(), rand::random())
 }
 
 pub(crate) fn session_id(at: DateTime<Utc>) -> SessionId {

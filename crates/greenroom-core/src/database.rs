@@ -9,6 +9,7 @@ use diesel_async::pooled_connection::{
 use diesel_async::{AsyncConnection, AsyncPgConnection, TransactionManager};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use greenroom_domain::PoolSize;
 use greenroom_store::{ConnectionError, ConnectionResult, StoreError, connect};
 use secrecy::{ExposeSecret, SecretString};
 use tokio::runtime::Handle;
@@ -25,6 +26,7 @@ const DB_TIMEOUT: Duration = Duration::from_millis(4_500);
 type Transactions = <AsyncPgConnection as AsyncConnection>::TransactionManager;
 
 pub(crate) struct Database {
+    url: SecretString,
     pool: Pool<AsyncPgConnection>,
     /// The keeper uses at most half of the pool, so that a backlog leaves connections for requests.
     keeper_permits: Semaphore,
@@ -32,7 +34,7 @@ pub(crate) struct Database {
 
 impl Database {
     /// Creates a pool of at most `size` connections, without opening one.
-    pub(crate) fn new(url: &SecretString, size: usize) -> Result<Self, Error> {
+    pub(crate) fn new(url: &SecretString, size: PoolSize) -> Result<Self, Error> {
         let mut config = ManagerConfig::default();
         // The default method sends a query before each use. The fast method also drops a connection
         // that is known to be closed; on any other broken connection, the first query fails.
@@ -40,9 +42,18 @@ impl Database {
         let runtime = Handle::try_current().ok();
         config.custom_setup = Box::new(move |url| open(runtime.clone(), url));
         let manager = AsyncDieselConnectionManager::new_with_config(url.expose_secret(), config);
-        let pool = Pool::builder(manager).max_size(size).build();
+        let pool = Pool::builder(manager).max_size(usize::from(size.get())).build();
         let pool = pool.map_err(|error| StoreError::Unavailable(error.into()))?;
-        Ok(Self { pool, keeper_permits: Semaphore::new((size / 2).max(1)) })
+        Ok(Self {
+            url: url.clone(),
+            pool,
+            keeper_permits: Semaphore::new(usize::from(size.get()) / 2),
+        })
+    }
+
+    /// Returns the URL, for work that needs a connection of its own.
+    pub(crate) fn url(&self) -> &SecretString {
+        &self.url
     }
 
     /// Runs `work` on one of the connections that the keeper may use.

@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use greenroom_domain::{Caller, SessionId};
 use greenroom_livekit::LiveKitError;
-use greenroom_store::{EndCause, Session};
+use greenroom_store::Session;
 use tokio::time::timeout;
 
+use crate::query::visible_to;
 use crate::{Error, Greenroom};
 
 /// How long [`Greenroom::end`] waits for LiveKit to delete the room. After that, the keeper deletes
@@ -29,16 +30,15 @@ impl Greenroom {
     /// Returns [`Error::Store`] if the database fails, and [`Error::Overloaded`] if no database
     /// connection becomes free in time.
     pub async fn end(&self, caller: &Caller, id: SessionId) -> Result<Option<Session>, Error> {
-        if self.session(caller, id).await?.is_none() {
-            return Ok(None);
-        }
-        let organization = caller.organization_id;
-        let end = async |db: &mut _| Session::end(db, organization, id, EndCause::Requested).await;
-        if let Some(ended) = self.shared.database.run(end).await? {
-            self.delete_room_of(&ended).await;
-            self.shared.waiters.wake();
-        }
-        self.session(caller, id).await
+        let (organization, end_user) = (caller.organization_id, caller.end_user.as_ref());
+        let end = async |db: &mut _| Session::end(db, organization, id, end_user).await;
+        let Some(ended) = self.shared.database.run(end).await? else {
+            // The session is over already, or the caller may not see it.
+            return self.session(caller, id).await;
+        };
+        self.shared.waiters.wake();
+        self.delete_room_of(&ended).await;
+        Ok(Some(visible_to(caller, ended)))
     }
 
     /// Deletes the room now, so that it is usually gone when [`Greenroom::end`] returns. The

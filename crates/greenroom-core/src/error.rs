@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use greenroom_domain::template::Contradiction;
-use greenroom_domain::{SessionId, SessionTemplateId, TemplateName, UserMismatch};
+use greenroom_domain::{SessionCount, SessionId, SessionTemplateId, TemplateName, UserMismatch};
 use greenroom_livekit::LiveKitError;
 use greenroom_livekit::webhook::InvalidWebhook;
 use greenroom_store::StoreError;
@@ -12,6 +12,7 @@ use greenroom_store::StoreError;
 ///
 /// An absent session is not an error: methods report it as `None`.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum Error {
     /// The template does not exist, or it is archived.
     #[error("session template {0} does not exist or is archived")]
@@ -32,6 +33,9 @@ pub enum Error {
     /// With this template and this request, the join token would be longer than 6 KiB.
     #[error("the join token would be longer than 6 KiB")]
     TokenTooLong,
+    /// The caller is an end user, but only backends may do this.
+    #[error("only a backend may do this, but the caller is an end user")]
+    BackendOnly,
     /// An end user tried to act for another user.
     #[error("an end user may only act for themselves")]
     UserMismatch,
@@ -51,7 +55,7 @@ pub enum Error {
     #[error("the organization has reached its limit of {limit} active sessions")]
     TooManyActiveSessions {
         /// Maximum number of `pending` and `active` sessions.
-        limit: i32,
+        limit: SessionCount,
     },
     /// The organization has reached its limit of starts per minute.
     #[error("the organization has reached its limit of {per_minute} session starts per minute")]
@@ -82,6 +86,11 @@ pub enum Error {
         "too many concurrent requests: no database connection or organization lock became free in time"
     )]
     Overloaded,
+}
+
+/// Returns [`Error::BackendOnly`] unless a rule of [`Caller`](crate::Caller) permits the use case.
+pub(crate) fn permitted(is_permitted: bool) -> Result<(), Error> {
+    if is_permitted { Ok(()) } else { Err(Error::BackendOnly) }
 }
 
 impl From<UserMismatch> for Error {

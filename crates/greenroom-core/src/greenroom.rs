@@ -3,14 +3,16 @@
 use std::sync::Arc;
 
 use greenroom_domain::template::{AgentDeadline, TokenTtl};
-use greenroom_domain::{Seconds, SuffixSequence};
+use greenroom_domain::{
+    CallsInFlight, CallsPerMinute, PoolSize, RetentionDays, Seconds, SessionCount, StartsPerMinute,
+};
 use greenroom_livekit::webhook::WebhookVerifier;
 use greenroom_livekit::{LiveKitConfig, LiveKitRooms, Rooms, TokenSigner};
 use secrecy::SecretString;
 use tokio::sync::Notify;
 
 use crate::Error;
-use crate::clock::{Clock, RoomNameGenerator, random_sequence};
+use crate::clock::{Clock, RoomNameGenerator};
 use crate::database::Database;
 use crate::limits::{LimitedOrganizations, StartRate};
 use crate::livekit_limiter::LiveKitLimiter;
@@ -18,14 +20,16 @@ use crate::organization_locks::OrganizationLocks;
 use crate::readiness::ReadinessCache;
 use crate::wait::Waiters;
 
-/// The configuration of a [`Greenroom`].
+/// The configuration of a [`Greenroom`]. [`Config::new`] sets the defaults; assign the other fields.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Config {
-    /// URL of the database: PostgreSQL 15 or later. [`migrate`](crate::migrate) creates its schema.
+    /// URL of the database: PostgreSQL 15 or later. [`Admin::migrate`](crate::Admin::migrate)
+    /// creates its schema.
     pub database_url: SecretString,
     /// Maximum number of connections that this process opens to the database. The keeper uses at
     /// most half of them.
-    pub database_pool_size: usize,
+    pub database_pool_size: PoolSize,
     /// Addresses and API key of LiveKit.
     pub livekit: LiveKitConfig,
     /// Lifetime of join tokens, for templates that set none.
@@ -39,18 +43,18 @@ pub struct Config {
     pub on_livekit_down: OnLiveKitDown,
     /// Maximum number of concurrent calls to LiveKit. The keeper uses at most three quarters of
     /// them.
-    pub livekit_max_in_flight: usize,
+    pub livekit_max_in_flight: CallsInFlight,
     /// Budget of calls to LiveKit per minute. While a quarter or less of it is left, the keeper
     /// postpones idle sessions. A start is never refused because of it. `None` means no limit.
-    pub livekit_calls_per_minute: Option<usize>,
+    pub livekit_calls_per_minute: Option<CallsPerMinute>,
     /// Number of days after which a session that is over is deleted. `None` keeps all sessions.
-    pub retention_days: Option<i32>,
+    pub retention_days: Option<RetentionDays>,
     /// Maximum number of `pending` and `active` sessions per organization, unless
-    /// [`set_session_limit`](crate::set_session_limit) has set another limit for the organization.
-    /// `None` means no limit.
-    pub max_active_sessions: Option<i32>,
+    /// [`Admin::set_session_limit`](crate::Admin::set_session_limit) has set another limit for the
+    /// organization. `None` means no limit.
+    pub max_active_sessions: Option<SessionCount>,
     /// Maximum number of starts per organization and minute in this process. `None` means no limit.
-    pub starts_per_minute: Option<u32>,
+    pub starts_per_minute: Option<StartsPerMinute>,
 }
 
 /// Interval at which an idle session is compared with LiveKit: 1 second to 1 hour.
@@ -73,13 +77,13 @@ impl Config {
     pub fn new(database_url: SecretString, livekit: LiveKitConfig) -> Self {
         Self {
             database_url,
-            database_pool_size: 10,
+            database_pool_size: PoolSize::constant::<10>(),
             livekit,
             token_ttl: TokenTtl::constant::<3600>(),
             agent_deadline: AgentDeadline::constant::<30>(),
             reconcile_every: ReconcileInterval::constant::<30>(),
             on_livekit_down: OnLiveKitDown::Fail,
-            livekit_max_in_flight: 64,
+            livekit_max_in_flight: CallsInFlight::constant::<64>(),
             livekit_calls_per_minute: None,
             retention_days: None,
             max_active_sessions: None,
@@ -95,7 +99,7 @@ pub struct Greenroom {
 }
 
 pub(crate) struct Shared {
-    pub(crate) database: Database,
+    pub(crate) database: Arc<Database>,
     pub(crate) rooms: Arc<dyn Rooms>,
     pub(crate) signer: TokenSigner,
     pub(crate) clock: Clock,
@@ -111,8 +115,8 @@ pub(crate) struct Shared {
     pub(crate) agent_deadline: AgentDeadline,
     pub(crate) reconcile_every: ReconcileInterval,
     pub(crate) on_livekit_down: OnLiveKitDown,
-    pub(crate) retention_days: Option<i32>,
-    pub(crate) max_active_sessions: Option<i32>,
+    pub(crate) retention_days: Option<RetentionDays>,
+    pub(crate) max_active_sessions: Option<SessionCount>,
     pub(crate) start_rate: Option<StartRate>,
     pub(crate) limited_organizations: LimitedOrganizations,
     pub(crate) organization_locks: OrganizationLocks,
@@ -132,10 +136,10 @@ impl Greenroom {
         Self::builder(config).build()
     }
 
-    /// Returns a builder that can replace the rooms, the clock and the sequence of room names.
+    /// Returns a builder that can replace the rooms and the clock.
     #[must_use]
     pub fn builder(config: Config) -> Builder {
-        Builder { config, rooms: None, clock: Clock::System, room_names: random_sequence() }
+        Builder { config, rooms: None, clock: Clock::System }
     }
 }
 
@@ -144,7 +148,6 @@ pub struct Builder {
     config: Config,
     rooms: Option<Arc<dyn Rooms>>,
     clock: Clock,
-    room_names: SuffixSequence,
 }
 
 impl Builder {
@@ -162,13 +165,6 @@ impl Builder {
         self
     }
 
-    /// Sets the sequence of room name suffixes. The default is a random sequence.
-    #[must_use]
-    pub fn room_names(mut self, sequence: SuffixSequence) -> Self {
-        self.room_names = sequence;
-        self
-    }
-
     /// Builds the service.
     ///
     /// # Errors
@@ -182,11 +178,11 @@ impl Builder {
             None => Arc::new(LiveKitRooms::new(livekit).map_err(Error::LiveKit)?),
         };
         let shared = Shared {
-            database: Database::new(&config.database_url, config.database_pool_size)?,
+            database: Arc::new(Database::new(&config.database_url, config.database_pool_size)?),
             rooms,
             signer: TokenSigner::new(&livekit.key),
             clock: self.clock,
-            room_names: RoomNameGenerator::new(self.room_names),
+            room_names: RoomNameGenerator::random(),
             livekit_url: livekit.url.websocket(),
             token_ttl: config.token_ttl,
             readiness_cache: ReadinessCache::default(),
@@ -202,7 +198,7 @@ impl Builder {
             on_livekit_down: config.on_livekit_down,
             retention_days: config.retention_days,
             max_active_sessions: config.max_active_sessions,
-            start_rate: config.starts_per_minute.map(StartRate::new),
+            start_rate: config.starts_per_minute.map(|starts| StartRate::new(starts.get())),
             limited_organizations: LimitedOrganizations::default(),
             organization_locks: OrganizationLocks::default(),
         };

@@ -1,7 +1,7 @@
 //! Idempotency keys: a repeated request with the same key returns the same session.
 
 use greenroom_domain::{Caller, SessionStatus};
-use greenroom_store::{KeyClaim, KeyKind, NewSession, StartedRow, TokenReissue};
+use greenroom_store::{KeyClaim, NewSession, StartKey, StartedRow, TokenReissue};
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
@@ -24,18 +24,21 @@ pub(crate) enum Replay {
 /// The hash of a key that an end user sent includes the user, so that no user reaches the session
 /// of another user by guessing a key. An end user who sends no key gets an implicit key: the hash
 /// of the request and the user. `None` means that a backend sent no key.
-pub(crate) fn key_claim(caller: &Caller, request: &StartRequest) -> Option<KeyClaim> {
+pub(crate) fn start_key(caller: &Caller, request: &StartRequest) -> StartKey {
     let fingerprint = fingerprint(request);
     let user = caller.end_user.as_ref().map(|user| user.as_str().as_bytes());
     // The hashes in the database depend on both prefixes.
-    let (kind, hash) = match &request.idempotency_key {
-        Some(key) => {
-            let key = key.as_str().as_bytes();
-            (KeyKind::Explicit, digest(&[Some(b"key"), user, Some(key)]))
+    match (&request.idempotency_key, user) {
+        (Some(key), user) => {
+            let hash = digest(&[Some(b"key"), user, Some(key.as_str().as_bytes())]);
+            StartKey::Explicit(KeyClaim { hash, fingerprint })
         }
-        None => (KeyKind::Implicit, digest(&[Some(b"refetch"), Some(user?), Some(&fingerprint)])),
-    };
-    Some(KeyClaim { kind, hash, fingerprint })
+        (None, Some(user)) => {
+            let hash = digest(&[Some(b"refetch"), Some(user), Some(&fingerprint)]);
+            StartKey::Implicit(KeyClaim { hash, fingerprint })
+        }
+        (None, None) => StartKey::None,
+    }
 }
 
 /// Hashes what a request asks for. Its JSON formatting and the order of its JSON keys do not
@@ -83,9 +86,6 @@ impl Greenroom {
         key: &KeyClaim,
         deadline: Instant,
     ) -> Result<Replay, Error> {
-        if key.kind == KeyKind::Implicit {
-            return Ok(Replay::Unused);
-        }
         let organization = new.organization_id;
         let database = &self.shared.database;
         let reissue =
@@ -129,19 +129,24 @@ mod tests {
             ..StartRequest::new(SessionTemplateId(Uuid::from_u128(2)))
         };
         let as_ann = Caller::end_user(organization, ann.clone());
-        let anns = key_claim(&as_ann, &request(&ann)).unwrap();
-        assert_eq!(anns.kind, KeyKind::Implicit);
-        assert_eq!(key_claim(&as_ann, &request(&ann)), Some(anns));
-        let bens = key_claim(&Caller::end_user(organization, ben.clone()), &request(&ben)).unwrap();
+        let implicit = |caller: &Caller, request: &StartRequest| match start_key(caller, request) {
+            StartKey::Implicit(claim) => claim,
+            other => panic!("{other:?}"),
+        };
+        let anns = implicit(&as_ann, &request(&ann));
+        assert_eq!(implicit(&as_ann, &request(&ann)), anns);
+        let bens = implicit(&Caller::end_user(organization, ben.clone()), &request(&ben));
         assert_ne!(anns.hash, bens.hash);
         let other = SessionTemplateId(Uuid::from_u128(3));
         let other = StartRequest { session_template_id: other, ..request(&ann) };
-        assert_ne!(anns.hash, key_claim(&as_ann, &other).unwrap().hash);
-        assert_eq!(key_claim(&Caller::backend(organization), &request(&ann)), None);
+        assert_ne!(anns.hash, implicit(&as_ann, &other).hash);
+        assert_eq!(start_key(&Caller::backend(organization), &request(&ann)), StartKey::None);
         let key = Some(IdempotencyKey::try_from("k".to_owned()).unwrap());
         let explicit = StartRequest { idempotency_key: key, ..request(&ann) };
-        let sent = key_claim(&as_ann, &explicit).unwrap();
-        assert_eq!((sent.kind, sent.fingerprint), (KeyKind::Explicit, anns.fingerprint));
+        let StartKey::Explicit(sent) = start_key(&as_ann, &explicit) else {
+            panic!("{explicit:?}")
+        };
+        assert_eq!(sent.fingerprint, anns.fingerprint);
         assert_ne!(sent.hash, anns.hash);
     }
 

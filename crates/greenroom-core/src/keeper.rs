@@ -9,20 +9,21 @@
 mod act;
 mod observe;
 
+use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use futures_util::{FutureExt, StreamExt, stream};
-use greenroom_domain::lifecycle::{Decision, decide};
-use greenroom_store::{Claim, ClaimBatch, ClaimOrder};
+use greenroom_domain::RoomName;
+use greenroom_domain::lifecycle::{Decision, Observation, decide};
+use greenroom_store::{Claim, ClaimBatch, ClaimOrder, PolicyDefaults};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout, timeout_at};
 use tracing::Instrument;
 
-use self::observe::{RoomLookup, look_up_room};
 use crate::{Error, Greenroom};
 
 /// Interval between claims. A full claim is followed by another one at once, and a session that
@@ -113,7 +114,11 @@ impl Greenroom {
     async fn claim(&self, limit: usize, order: ClaimOrder) -> Result<ClaimBatch, Error> {
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let urgency = self.shared.livekit_limiter.urgency();
-        let claim = async |db: &mut _| Claim::due(db, limit, urgency, order).await;
+        let defaults = PolicyDefaults {
+            agent_deadline: self.shared.agent_deadline,
+            reconcile_every: self.shared.reconcile_every,
+        };
+        let claim = async |db: &mut _| Claim::due(db, limit, urgency, order, defaults).await;
         self.shared.database.run_for_keeper(claim).await
     }
 
@@ -126,16 +131,16 @@ impl Greenroom {
         let rooms = timeout_at(deadline, self.list_rooms(&sessions)).await.ok().flatten();
         let (mut idle, mut busy) = (Vec::new(), Vec::new());
         for claim in sessions {
-            let lookup = look_up_room(&claim, rooms.as_ref());
             // Most sessions are idle and need no call to LiveKit of their own.
-            match self.next_check_if_idle(&claim, &lookup, at) {
-                Some(next_check_at) => idle.push((claim, next_check_at)),
-                None => busy.push((claim, lookup, permits.split(1))),
+            match next_step_isolated(&claim, rooms.as_ref(), at) {
+                Some(Step::Reschedule(next_check_at)) => idle.push((claim, next_check_at)),
+                Some(step) => busy.push((claim, step, permits.split(1))),
+                None => {}
             }
         }
         drop(permits);
-        let reconciled = busy.into_iter().map(|(claim, lookup, permit)| async move {
-            let idle_check = self.reconcile_isolated(claim, lookup, at, deadline).await;
+        let reconciled = busy.into_iter().map(|(claim, step, permit)| async move {
+            let idle_check = self.reconcile_isolated(claim, step, at, deadline).await;
             drop(permit);
             idle_check
         });
@@ -155,34 +160,17 @@ impl Greenroom {
         while writes.join_next().await.is_some() {}
     }
 
-    /// Returns the time of the next check if the list of rooms already shows that the session is
-    /// idle.
-    #[expect(clippy::option_option, reason = "`Some(None)` means idle without a further check")]
-    fn next_check_if_idle(
-        &self,
-        claim: &Claim,
-        lookup: &RoomLookup,
-        at: DateTime<Utc>,
-    ) -> Option<Option<DateTime<Utc>>> {
-        let RoomLookup::Observed(observation) = lookup else { return None };
-        let decide = || decide(&self.lifecycle_session(claim), observation.as_ref(), at);
-        // A panic here would affect the whole batch. `reconcile_isolated` decides again and logs
-        // the panic.
-        let decision = std::panic::catch_unwind(AssertUnwindSafe(decide)).ok()?;
-        is_idle(claim, &decision).then_some(decision.state.next_check_at)
-    }
-
     /// Reconciles one session of a batch. An error or a panic is logged and does not affect the
     /// other sessions; the session is claimed again when its lease expires.
     async fn reconcile_isolated(
         &self,
         claim: Claim,
-        lookup: RoomLookup,
+        step: Step,
         at: DateTime<Utc>,
         deadline: Instant,
     ) -> Option<IdleCheck> {
         let id = claim.id;
-        let reconcile = self.reconcile(claim, lookup, at, deadline);
+        let reconcile = self.reconcile(claim, step, at, deadline);
         match AssertUnwindSafe(reconcile).catch_unwind().await {
             Ok(Ok(idle_check)) => idle_check,
             Ok(Err(error)) => {
@@ -200,17 +188,18 @@ impl Greenroom {
     async fn reconcile(
         &self,
         claim: Claim,
-        lookup: RoomLookup,
+        step: Step,
         at: DateTime<Utc>,
         deadline: Instant,
     ) -> Result<Option<IdleCheck>, Error> {
-        let observation = match lookup {
-            RoomLookup::Observed(observation) => observation,
-            RoomLookup::NeedsDetails(sid) => {
-                timeout_at(deadline, self.observe_room(&claim, sid)).await.ok().flatten()
+        let decision = match step {
+            Step::Reschedule(next_check_at) => return Ok(Some((claim, next_check_at))),
+            Step::Apply(decision) => decision,
+            Step::Observe(sid) => {
+                let observation = timeout_at(deadline, self.observe_room(&claim, sid)).await;
+                decide(&claim.session, observation.ok().flatten().as_ref(), at)
             }
         };
-        let decision = decide(&self.lifecycle_session(&claim), observation.as_ref(), at);
         if is_idle(&claim, &decision) {
             return Ok(Some((claim, decision.state.next_check_at)));
         }
@@ -273,6 +262,45 @@ impl Greenroom {
     }
 }
 
+/// What to do with a claimed session, as far as the list of rooms shows it.
+enum Step {
+    /// The session is idle: only write the time of its next check.
+    Reschedule(Option<DateTime<Utc>>),
+    /// The list was sufficient for this decision.
+    Apply(Decision),
+    /// The room exists with this sid, and a decision needs its participants and dispatches.
+    Observe(String),
+}
+
+/// [`next_step`], or `None` if it panicked. The session is claimed again when its lease expires.
+fn next_step_isolated(
+    claim: &Claim,
+    rooms: Option<&HashMap<RoomName, String>>,
+    at: DateTime<Utc>,
+) -> Option<Step> {
+    let step = std::panic::catch_unwind(AssertUnwindSafe(|| next_step(claim, rooms, at)));
+    step.inspect_err(|_| {
+        tracing::error!(session_id = %claim.id, "panicked while reconciling session");
+    })
+    .ok()
+}
+
+/// Decides by the list of rooms, if that is sufficient: the room does not exist, or the session is
+/// over and only the existence of its room matters. `None` means that LiveKit returned no list.
+fn next_step(claim: &Claim, rooms: Option<&HashMap<RoomName, String>>, at: DateTime<Utc>) -> Step {
+    let observation = match rooms.map(|rooms| rooms.get(&claim.room_name)) {
+        Some(Some(sid)) if !claim.session.state.is_over() => return Step::Observe(sid.clone()),
+        Some(room) => Some(Observation { room: room.cloned(), ..Observation::default() }),
+        None => None,
+    };
+    let decision = decide(&claim.session, observation.as_ref(), at);
+    if is_idle(claim, &decision) {
+        Step::Reschedule(decision.state.next_check_at)
+    } else {
+        Step::Apply(decision)
+    }
+}
+
 /// Returns the claims, or an empty batch after an error. Of several errors in a row only the first
 /// is logged, because the keeper retries four times per second.
 fn claims_or_empty(claims: Result<ClaimBatch, Error>, is_failing: &mut bool) -> ClaimBatch {
@@ -297,7 +325,7 @@ async fn acquire_permits(semaphore: &Arc<Semaphore>) -> Option<OwnedSemaphorePer
 
 /// Whether a decision changes nothing but the time of the next check.
 fn is_idle(claim: &Claim, decision: &Decision) -> bool {
-    let mut before = claim.state.clone();
+    let mut before = claim.session.state.clone();
     before.next_check_at = decision.state.next_check_at;
     decision.actions.is_empty() && decision.events.is_empty() && before == decision.state
 }

@@ -1,35 +1,28 @@
 //! Starts LiveKit sessions and reconciles them with LiveKit, as a library.
 //!
-//! [`Greenroom`] has one method per use case. Each method takes the [`Caller`] or the organization
-//! that it acts for, and checks ownership itself: a caller never reaches the sessions or templates
-//! of another organization.
+//! [`Greenroom`] has one method per use case. Each method takes the [`Caller`] and checks itself what
+//! the caller may do, with the rules of [`domain::caller`]: a caller never reaches the sessions or
+//! templates of another organization, and an end user never those of another user. [`Admin`] contains
+//! the work on the database that needs no LiveKit.
 //!
 //! # Embedding
 //!
-//! Apply the migrations, create one [`Greenroom`] and share its clones, and run the keeper (the
+//! Create one [`Greenroom`] and share its clones, apply the migrations, and run the keeper (the
 //! loop that reconciles sessions with LiveKit) for as long as the process runs:
 //!
 //! ```no_run
-//! use greenroom_core::{
-//!     Caller, Config, Greenroom, KeyPair, LiveKitConfig, StartRequest, migrate,
-//! };
+//! use greenroom_core::{Caller, Config, Greenroom, KeyPair, LiveKitConfig, StartRequest};
 //!
 //! # async fn shutdown_signal() {}
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-//! let database_url = "postgres://localhost/greenroom";
-//! migrate::run(database_url).await?;
 //! let greenroom = Greenroom::new(Config::new(
-//!     database_url.into(),
-//!     LiveKitConfig {
-//!         url: "ws://localhost:7880".parse()?,
-//!         api_url: "http://localhost:7880".parse()?,
-//!         key: KeyPair {
-//!             api_key: "key".into(),
-//!             api_secret: "a secret of at least thirty-two bytes".into(),
-//!         },
-//!         previous_key: None,
-//!     },
+//!     "postgres://localhost/greenroom".into(),
+//!     LiveKitConfig::new(
+//!         "ws://localhost:7880".parse()?,
+//!         KeyPair::new("key".parse()?, "a secret of at least thirty-two bytes".parse()?),
+//!     ),
 //! ))?;
+//! greenroom.admin().migrate().await?;
 //! let keeper = tokio::spawn({
 //!     let greenroom = greenroom.clone();
 //!     async move { greenroom.run_keeper(shutdown_signal()).await }
@@ -69,6 +62,12 @@
 
 #![deny(missing_docs)]
 
+/// Compiles the example of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
+mod admin;
 mod clock;
 mod database;
 mod end;
@@ -92,23 +91,25 @@ mod wait;
 mod webhooks;
 
 pub use greenroom_domain::{self as domain, Caller};
+pub use greenroom_livekit::webhook::InvalidWebhook;
 pub use greenroom_livekit::{
-    Dispatch, KeyPair, LiveKitConfig, LiveKitError, MemoryRooms, RoomSettings, Rooms, ServerUrl,
+    AgentDispatch, ApiKey, ApiSecret, KeyPair, LiveKitConfig, LiveKitError, MemoryRooms,
+    RoomSettings, Rooms, ServerUrl,
 };
 pub use greenroom_store::connection::check as check_database_url;
 pub use greenroom_store::{
-    PageStart, Session, SessionFilter, SessionLimit, SessionTemplate, StoreError, TemplateFilter,
-    TemplateSettings, migrate,
+    Constraint, Session, SessionFilter, SessionLimit, SessionTemplate, StoreError, TemplateFilter,
+    TemplateSettings,
 };
+pub use secrecy::SecretString;
 
+pub use self::admin::Admin;
 pub use self::clock::Clock;
 pub use self::error::Error;
 pub use self::greenroom::{Builder, Config, Greenroom, OnLiveKitDown, ReconcileInterval};
-pub use self::limits::{Limits, set_session_limit};
-pub use self::page::{Cursor, Page, PageRequest};
+pub use self::limits::Limits;
+pub use self::page::{Cursor, Page, PageRequest, PageStart};
 pub use self::readiness::{Fault, Readiness};
 pub use self::start::{StartRequest, StartedSession};
-pub use self::templates::{
-    TemplateChange, TemplateSet, apply_templates, compare_templates, current_templates,
-};
+pub use self::templates::{TemplateChange, TemplateSet};
 pub use self::timeline::TimelineEntry;

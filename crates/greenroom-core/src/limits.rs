@@ -1,22 +1,24 @@
 //! Limits per organization: active sessions, and starts per minute.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use greenroom_domain::OrganizationId;
-use greenroom_store::{SessionLimit, StoreError, connect, organization};
+use greenroom_domain::{Caller, OrganizationId, SessionCount};
+use greenroom_store::{SessionLimit, organization};
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use crate::{Error, Greenroom};
+use crate::error::permitted;
+use crate::{Admin, Error, Greenroom};
 
 const MINUTE: Duration = Duration::from_mins(1);
 
 /// The limits of an organization, and how much of them it uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Limits {
     /// Maximum number of `pending` and `active` sessions. `None` means no limit.
-    pub max_active_sessions: Option<i32>,
+    pub max_active_sessions: Option<SessionCount>,
     /// Current number of `pending` and `active` sessions.
     pub active_sessions: i64,
     /// Maximum number of starts per minute in this process. `None` means no limit.
@@ -26,13 +28,15 @@ pub struct Limits {
 }
 
 impl Greenroom {
-    /// Returns the limits of an organization, and how much of them it uses.
+    /// Returns the limits of the caller's organization, and how much of them it uses.
     ///
     /// # Errors
     ///
-    /// Returns [`Error::Store`] if the database fails, and [`Error::Overloaded`] if no database
-    /// connection becomes free in time.
-    pub async fn limits(&self, organization: OrganizationId) -> Result<Limits, Error> {
+    /// Returns [`Error::BackendOnly`] if the caller is an end user, [`Error::Store`] if the database
+    /// fails, and [`Error::Overloaded`] if no database connection becomes free in time.
+    pub async fn limits(&self, caller: &Caller) -> Result<Limits, Error> {
+        permitted(caller.may_read_limits())?;
+        let organization = caller.organization_id;
         let default = self.shared.max_active_sessions;
         let usage = async |db: &mut _| organization::usage(db, organization, default).await;
         let (max_active_sessions, active_sessions) = self.shared.database.run(usage).await?;
@@ -46,20 +50,24 @@ impl Greenroom {
     }
 }
 
-/// Sets the maximum number of `pending` and `active` sessions of an organization, in the database
-/// at `database_url`.
-///
-/// # Errors
-///
-/// Returns [`StoreError::Unavailable`] if the database cannot be reached, and another
-/// [`StoreError`] if the limit is negative or the query fails.
-pub async fn set_session_limit(
-    database_url: &str,
-    organization: OrganizationId,
-    limit: SessionLimit,
-) -> Result<(), StoreError> {
-    let mut connection = connect(database_url).await?;
-    organization::set_limit(&mut connection, organization, limit).await
+impl Admin {
+    /// Sets the maximum number of `pending` and `active` sessions of an organization.
+    ///
+    /// Takes an organization instead of a caller: no caller may set a limit, because a backend could
+    /// otherwise raise its own.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`Error::Store`] if the database fails, and [`Error::Overloaded`] if no database
+    /// connection becomes free in time.
+    pub async fn set_session_limit(
+        &self,
+        organization: OrganizationId,
+        limit: SessionLimit,
+    ) -> Result<(), Error> {
+        let set = async |db: &mut _| organization::set_limit(db, organization, limit).await;
+        self.database.run(set).await
+    }
 }
 
 /// The organizations that had a limit of active sessions within the last minute. Their starts lock
@@ -69,17 +77,17 @@ pub(crate) struct LimitedOrganizations(Mutex<ExpiryMap>);
 
 impl LimitedOrganizations {
     pub(crate) fn contains(&self, organization: OrganizationId) -> bool {
-        let expiry = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let expiry = self.0.lock();
         expiry.get(organization).is_some_and(|until| until > Instant::now())
     }
 
     pub(crate) fn insert(&self, organization: OrganizationId) {
         let now = Instant::now();
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).set(organization, now + MINUTE, now);
+        self.0.lock().set(organization, now + MINUTE, now);
     }
 
     pub(crate) fn remove(&self, organization: OrganizationId) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).at.remove(&organization);
+        self.0.lock().at.remove(&organization);
     }
 }
 
@@ -104,7 +112,7 @@ impl StartRate {
 
     /// Takes one start from the bucket.
     pub(crate) fn take(&self, organization: OrganizationId, now: Instant) -> Result<(), Error> {
-        let mut full_at = self.full_at.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut full_at = self.full_at.lock();
         let full = full_at.get(organization).map_or(now, |full| full.max(now));
         let after = full + self.interval;
         let retry_after = (after - now).saturating_sub(MINUTE);
@@ -117,7 +125,7 @@ impl StartRate {
     }
 
     fn remaining(&self, organization: OrganizationId, now: Instant) -> u32 {
-        let full_at = self.full_at.lock().unwrap_or_else(PoisonError::into_inner);
+        let full_at = self.full_at.lock();
         let full = full_at.get(organization).map_or(now, |full| full.max(now));
         let available = MINUTE.saturating_sub(full - now).as_nanos();
         let starts = available / self.interval.as_nanos().max(1);
@@ -194,7 +202,7 @@ mod tests {
             rate.take(organization(number), start).unwrap();
         }
         rate.take(organization(7), start + Duration::from_mins(1)).unwrap();
-        let full_at = rate.full_at.lock().unwrap();
+        let full_at = rate.full_at.lock();
         assert_eq!(full_at.at.len(), 1);
         assert!(full_at.at.capacity() < 1_000, "{}", full_at.at.capacity());
     }

@@ -1,9 +1,10 @@
 //! Limits of calls to LiveKit: concurrent calls, and calls per minute.
 
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use greenroom_domain::{CallsInFlight, CallsPerMinute};
 use greenroom_store::Urgency;
+use parking_lot::Mutex;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 
@@ -29,11 +30,11 @@ struct Budget {
 }
 
 impl LiveKitLimiter {
-    pub(crate) fn new(max_in_flight: usize, per_minute: Option<usize>) -> Self {
-        let keeper_permits = (max_in_flight * 3 / 4).max(1);
+    pub(crate) fn new(max_in_flight: CallsInFlight, per_minute: Option<CallsPerMinute>) -> Self {
+        let max_in_flight = usize::from(max_in_flight.get());
         Self {
-            in_flight: Semaphore::new(max_in_flight.max(1)),
-            keeper_permits: Semaphore::new(keeper_permits),
+            in_flight: Semaphore::new(max_in_flight),
+            keeper_permits: Semaphore::new((max_in_flight * 3 / 4).max(1)),
             budget: per_minute.map(|calls| Mutex::new(Budget::new(calls))),
         }
     }
@@ -55,7 +56,7 @@ impl LiveKitLimiter {
 
     fn spend(&self) {
         if let Some(budget) = &self.budget {
-            budget.lock().unwrap_or_else(PoisonError::into_inner).spend(Instant::now());
+            budget.lock().spend(Instant::now());
         }
     }
 
@@ -63,7 +64,7 @@ impl LiveKitLimiter {
     /// run low.
     pub(crate) fn urgency(&self) -> Urgency {
         let Some(budget) = &self.budget else { return Urgency::Any };
-        let mut budget = budget.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut budget = budget.lock();
         budget.refill(Instant::now());
         if budget.remaining > budget.per_minute * RESERVED_SHARE {
             Urgency::Any
@@ -74,9 +75,8 @@ impl LiveKitLimiter {
 }
 
 impl Budget {
-    #[expect(clippy::cast_precision_loss, reason = "at most a million calls per minute")]
-    fn new(per_minute: usize) -> Self {
-        let per_minute = per_minute as f64;
+    fn new(per_minute: CallsPerMinute) -> Self {
+        let per_minute = f64::from(per_minute.get());
         Self { per_minute, remaining: per_minute, refilled_at: Instant::now() }
     }
 
@@ -101,18 +101,19 @@ mod tests {
 
     #[test]
     fn low_budget_postpones_idle_sessions() {
-        let limiter = LiveKitLimiter::new(8, Some(100));
+        let in_flight = CallsInFlight::constant::<8>();
+        let limiter = LiveKitLimiter::new(in_flight, Some(CallsPerMinute::constant::<100>()));
         assert_eq!(limiter.urgency(), Urgency::Any);
         for _ in 0..80 {
             limiter.spend();
         }
         assert_eq!(limiter.urgency(), Urgency::InProgress);
-        assert_eq!(LiveKitLimiter::new(8, None).urgency(), Urgency::Any);
+        assert_eq!(LiveKitLimiter::new(in_flight, None).urgency(), Urgency::Any);
     }
 
     #[test]
     fn budget_refills_evenly_up_to_its_capacity() {
-        let mut budget = Budget::new(60);
+        let mut budget = Budget::new(CallsPerMinute::constant::<60>());
         let start = budget.refilled_at;
         for _ in 0..70 {
             budget.spend(start);

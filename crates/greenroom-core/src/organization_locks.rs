@@ -1,9 +1,10 @@
 //! Locks in memory that make the starts of one limited organization wait for each other.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 
 use greenroom_domain::OrganizationId;
+use parking_lot::Mutex;
 use tokio::sync::OwnedMutexGuard;
 use tokio::time::{Instant, timeout_at};
 
@@ -34,7 +35,7 @@ impl OrganizationLocks {
     }
 
     fn lock_of(&self, organization: OrganizationId) -> Arc<OrganizationLock> {
-        let mut locks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut locks = self.0.lock();
         if let Some(lock) = locks.get(&organization).and_then(Weak::upgrade) {
             return lock;
         }
@@ -67,6 +68,6 @@ mod tests {
         let later = Instant::now() + Duration::from_secs(1);
         locks.acquire(first, later).await.expect("the lock is released");
         locks.acquire(second, later).await.unwrap();
-        assert_eq!(locks.0.lock().unwrap().len(), 1, "unused locks are removed");
+        assert_eq!(locks.0.lock().len(), 1, "unused locks are removed");
     }
 }

@@ -2,25 +2,59 @@
 
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
-use greenroom_store::PageStart;
+use greenroom_domain::{PageLimit, PageOffset};
+use greenroom_store::PageStart as RowStart;
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use crate::Error;
 
-/// Which page of a list to read.
+/// Which page of a list to read. The default is the first 50 items.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct PageRequest {
-    /// Maximum number of items, 1 to 200.
-    pub limit: i64,
+    /// Maximum number of items.
+    pub limit: PageLimit,
     /// Where the page starts.
-    pub start: PageStart<Cursor>,
+    pub start: PageStart,
+}
+
+/// Where a page of a list starts. Lists are ordered newest first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PageStart {
+    /// After this number of items, which PostgreSQL reads and discards.
+    Offset(PageOffset),
+    /// After the page that returned this cursor. As fast as the first page, however far into the
+    /// list.
+    After(Cursor),
+}
+
+impl PageRequest {
+    /// Maximum number of items of the default page.
+    pub const DEFAULT_LIMIT: PageLimit = PageLimit::constant::<50>();
+
+    /// Requests the first `limit` items.
+    #[must_use]
+    pub fn first(limit: PageLimit) -> Self {
+        Self::new(limit, PageStart::Offset(PageOffset::constant::<0>()))
+    }
+
+    /// Requests up to `limit` items from `start`.
+    #[must_use]
+    pub fn new(limit: PageLimit, start: PageStart) -> Self {
+        Self { limit, start }
+    }
+
+    /// Returns the number of items to query: one more than the page has, which shows whether there
+    /// is a next page.
+    pub(crate) fn query_limit(&self) -> i64 {
+        i64::from(self.limit.get()) + 1
+    }
 }
 
 impl Default for PageRequest {
-    /// The first 50 items.
     fn default() -> Self {
-        Self { limit: 50, start: PageStart::Offset(0) }
+        Self::first(Self::DEFAULT_LIMIT)
     }
 }
 
@@ -30,6 +64,7 @@ pub struct Cursor(pub String);
 
 /// One page of a list.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Page<T> {
     /// The items of the page, newest first.
     pub items: Vec<T>,
@@ -43,11 +78,11 @@ impl<T> Page<T> {
     /// page.
     pub(crate) fn new(
         mut items: Vec<T>,
-        limit: i64,
+        limit: PageLimit,
         scope: &CursorScope,
         id: impl Fn(&T) -> Uuid,
     ) -> Self {
-        let limit = usize::try_from(limit).unwrap_or_default();
+        let limit = usize::from(limit.get());
         let has_next = items.len() > limit;
         items.truncate(limit);
         let next_cursor =
@@ -83,12 +118,12 @@ impl CursorScope {
     /// Returns [`Error::InvalidCursor`] if the cursor is malformed or belongs to another list.
     pub(crate) fn resolve<Id>(
         &self,
-        start: PageStart<Cursor>,
+        start: PageStart,
         id: impl FnOnce(Uuid) -> Id,
-    ) -> Result<PageStart<Id>, Error> {
+    ) -> Result<RowStart<Id>, Error> {
         Ok(match start {
-            PageStart::Offset(items) => PageStart::Offset(items),
-            PageStart::After(cursor) => PageStart::After(id(self.read(&cursor)?)),
+            PageStart::Offset(items) => RowStart::Offset(items.get().into()),
+            PageStart::After(cursor) => RowStart::After(id(self.read(&cursor)?)),
         })
     }
 
@@ -159,7 +194,8 @@ mod tests {
     fn next_cursor_is_present_only_before_another_page() {
         let scope = CursorScope::new("", &[]);
         let page = |items: u128| {
-            Page::new((0..items).collect::<Vec<_>>(), 2, &scope, |item| Uuid::from_u128(*item))
+            let (items, limit) = ((0..items).collect::<Vec<_>>(), PageLimit::constant::<2>());
+            Page::new(items, limit, &scope, |item| Uuid::from_u128(*item))
         };
         assert_eq!((page(2).items, page(2).next_cursor), (vec![0, 1], None));
         assert_eq!(page(3).items, [0, 1]);

@@ -45,9 +45,9 @@ impl Greenroom {
     ) -> Result<Page<Session>, Error> {
         filter.user_id = caller.acts_for(filter.user_id)?;
         let scope = cursor_scope(caller, &filter);
+        let limit = page.query_limit();
         let start = scope.resolve(page.start, SessionId)?;
         let organization = caller.organization_id;
-        let limit = page.limit + 1;
         let list = async |db: &mut _| Session::list(db, organization, &filter, start, limit).await;
         let sessions = self.shared.database.run(list).await?;
         let visible = sessions.into_iter().map(|session| visible_to(caller, session)).collect();
@@ -73,8 +73,8 @@ fn cursor_scope(caller: &Caller, filter: &SessionFilter) -> CursorScope {
     )
 }
 
-/// Removes the metadata for end users: only the backend and the agent may read it.
-fn visible_to(caller: &Caller, session: Session) -> Session {
-    let metadata = session.metadata.filter(|_| caller.end_user.is_none());
-    Session { metadata, ..session }
+/// Removes the metadata if the caller may not read it.
+pub(crate) fn visible_to(caller: &Caller, mut session: Session) -> Session {
+    session.metadata = session.metadata.filter(|_| caller.may_read_metadata());
+    session
 }

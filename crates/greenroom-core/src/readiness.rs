@@ -3,6 +3,7 @@
 use std::error::Error as StdError;
 use std::time::Duration;
 
+use greenroom_domain::ErrorChain;
 use greenroom_livekit::LiveKitError;
 use greenroom_store::connection::server_version;
 use greenroom_store::migrate;
@@ -25,6 +26,7 @@ const MIN_POSTGRES_VERSION: i32 = 150_000;
 
 /// The result of the readiness check, per dependency.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Readiness {
     /// PostgreSQL answers, and its version is supported.
     pub database: Result<(), Fault>,
@@ -36,6 +38,7 @@ pub struct Readiness {
 
 /// Why a check failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Fault {
     /// The fault without its subject, such as `does not answer`. The text contains no host, user or
     /// key, so it can be shown to any caller.
@@ -55,18 +58,14 @@ impl Readiness {
 }
 
 impl Fault {
-    fn new(summary: impl Into<String>) -> Self {
+    /// Creates a fault without a cause.
+    #[must_use]
+    pub fn new(summary: impl Into<String>) -> Self {
         Self { summary: summary.into(), cause: None }
     }
 
-    fn with_cause(summary: &str, error: &dyn StdError) -> Self {
-        let mut cause = error.to_string();
-        let mut source = error.source();
-        while let Some(error) = source {
-            cause = format!("{cause}: {error}");
-            source = error.source();
-        }
-        Self { summary: summary.to_owned(), cause: Some(cause) }
+    fn with_cause(summary: &str, error: &(dyn StdError + 'static)) -> Self {
+        Self { summary: summary.to_owned(), cause: Some(ErrorChain(error).to_string()) }
     }
 }
 
@@ -115,9 +114,8 @@ impl Greenroom {
             let summary = match error {
                 LiveKitError::Unavailable(_) | LiveKitError::NoNode(_) => "does not answer",
                 LiveKitError::Timeout => "does not answer in time",
-                LiveKitError::Refused(_) | LiveKitError::NotFound => {
-                    "refuses the call; check its API key and secret"
-                }
+                // `Refused` and `NotFound`.
+                _ => "refuses the call; check its API key and secret",
             };
             Fault::with_cause(summary, &error)
         });

@@ -44,7 +44,7 @@ impl Greenroom {
         while self
             .shared
             .database
-            .run_for_keeper(async |db: &mut _| delete_old_sessions(db, days).await)
+            .run_for_keeper(async |db: &mut _| delete_old_sessions(db, days.get()).await)
             .await?
         {
             sleep(BATCH_PAUSE).await;

@@ -2,18 +2,18 @@
 
 use greenroom_domain::RoomCreation;
 use greenroom_livekit::dispatch::PrivateMetadata;
-use greenroom_livekit::{Dispatch, JobMetadata, RoomSettings};
+use greenroom_livekit::{AgentDispatch, JobMetadata, RoomSettings};
 use greenroom_store::SessionSetup;
 
 /// Returns the settings of a session's room. The time left to join comes from PostgreSQL's clock.
-pub(crate) fn room_settings(setup: &SessionSetup, dispatch: Dispatch) -> RoomSettings {
+pub(crate) fn room_settings(setup: &SessionSetup, dispatch: AgentDispatch) -> RoomSettings {
     RoomSettings::new(setup.join_within.unsigned_abs(), setup.reconnect_window, dispatch)
 }
 
 /// Returns the dispatch of the session's agent for a call to LiveKit. It contains private data,
 /// because the user cannot read it. With `on_join`, it equals the dispatch of the token, so that an
 /// agent that is dispatched again gets the same metadata.
-pub(crate) fn dispatch_by_call(setup: &SessionSetup) -> Dispatch {
+pub(crate) fn dispatch_by_call(setup: &SessionSetup) -> AgentDispatch {
     let session = &setup.session;
     if session.room_creation == RoomCreation::OnJoin {
         return dispatch(setup, None);
@@ -30,15 +30,15 @@ pub(crate) fn dispatch_by_call(setup: &SessionSetup) -> Dispatch {
 /// Returns the dispatch in the join token. With `on_start`, the call dispatches the agent and the
 /// token names an agent that does not exist, so that a room that the token re-creates admits no
 /// other agent.
-pub(crate) fn dispatch_by_token(setup: &SessionSetup) -> Dispatch {
+pub(crate) fn dispatch_by_token(setup: &SessionSetup) -> AgentDispatch {
     match setup.session.room_creation {
-        RoomCreation::OnStart => Dispatch::unserved(),
+        RoomCreation::OnStart => AgentDispatch::unserved(),
         RoomCreation::OnJoin => dispatch(setup, None),
     }
 }
 
-fn dispatch(setup: &SessionSetup, private: Option<PrivateMetadata<'_>>) -> Dispatch {
-    let Some(agent) = &setup.agent_name else { return Dispatch::unserved() };
+fn dispatch(setup: &SessionSetup, private: Option<PrivateMetadata<'_>>) -> AgentDispatch {
+    let Some(agent) = &setup.agent_name else { return AgentDispatch::unserved() };
     let session = &setup.session;
     let metadata = JobMetadata {
         session_id: session.id,
@@ -47,5 +47,5 @@ fn dispatch(setup: &SessionSetup, private: Option<PrivateMetadata<'_>>) -> Dispa
         user_id: session.user_id.as_ref(),
         private,
     };
-    Dispatch::new(agent, &metadata)
+    AgentDispatch::new(agent, &metadata)
 }

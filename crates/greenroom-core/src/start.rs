@@ -6,15 +6,17 @@ use std::fmt;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use greenroom_domain::lifecycle::Fact;
 use greenroom_domain::{
     AgentName, Caller, IdempotencyKey, JsonObject, OrganizationId, ParticipantAttributes,
     ParticipantName, RoomCreation, SessionTemplateId, UserId,
 };
 use greenroom_livekit::{JoinToken, LiveKitError, TokenMetadata};
-use greenroom_store::{EndCause, KeyClaim, KeyKind, Session, SessionSetup, StartedRow};
+use greenroom_store::{Session, SessionSetup, StartKey, StartedRow, Subject, record};
 use tokio::time::{Instant, timeout_at};
 use tracing::Instrument;
 
+use self::write::Written;
 use crate::room_setup::{dispatch_by_call, dispatch_by_token, room_settings};
 use crate::{Error, Greenroom, OnLiveKitDown, idempotency};
 
@@ -32,6 +34,7 @@ const RECORD_DEADLINE: Duration = Duration::from_millis(4_500);
 
 /// A request to start a session.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct StartRequest {
     /// The template of the session. The session keeps the version that is current at its start.
     pub session_template_id: SessionTemplateId,
@@ -68,6 +71,7 @@ impl StartRequest {
 
 /// A committed session with a token to join its room.
 #[derive(Clone)]
+#[non_exhaustive]
 pub struct StartedSession {
     /// The session as it is stored.
     pub session: Session,
@@ -134,10 +138,10 @@ impl Greenroom {
             rate.take(caller.organization_id, Instant::now())?;
         }
         request.user_id = caller.acts_for(request.user_id)?;
-        if caller.end_user.is_some() && request.metadata.is_some() {
+        if request.metadata.is_some() && !caller.may_send_metadata() {
             return Err(Error::MetadataForbidden);
         }
-        let key = idempotency::key_claim(caller, &request);
+        let key = idempotency::start_key(caller, &request);
         let (greenroom, organization) = (self.clone(), caller.organization_id);
         // The start runs in its own task, because the caller may be dropped at any point, as an
         // HTTP handler is when its client resets the connection. A room that was opened must be
@@ -156,31 +160,36 @@ impl Greenroom {
         &self,
         organization: OrganizationId,
         request: StartRequest,
-        key: Option<KeyClaim>,
+        key: StartKey,
     ) -> Result<StartedSession, Error> {
         let started_at = Instant::now();
-        let has_explicit_key = key.is_some_and(|key| key.kind == KeyKind::Explicit);
+        let has_explicit_key = matches!(key, StartKey::Explicit(_));
         let new = self.new_session(organization, request, key);
-        let (mut started, replayed) = self.write_session(new, started_at + INSERT_DEADLINE).await?;
-        let session = &started.setup.session;
+        let Written { mut started, mut access_token, is_replay } =
+            self.write_session(new, started_at + INSERT_DEADLINE).await?;
         // A replay opens the room if the first start has not recorded it.
-        if session.room_creation == RoomCreation::OnStart && !started.room_created {
+        if started.setup.session.room_creation == RoomCreation::OnStart && !started.room_created {
             // If another request may still open the room, a failure of LiveKit does not end the
             // session.
-            let may_retry = has_explicit_key || replayed;
-            self.open_room(&mut started, may_retry, started_at).await?;
+            let may_retry = has_explicit_key || is_replay;
+            if !self.open_room(&started.setup, may_retry, started_at).await? {
+                // The user's join opens the room, by another token.
+                started.setup.session.room_creation = RoomCreation::OnJoin;
+                access_token = None;
+            }
         }
-        Ok(self.issue_token(started, replayed))
+        let access_token = access_token.unwrap_or_else(|| self.sign_token(&started));
+        Ok(self.started_session(started, access_token, is_replay))
     }
 
     /// Opens the room and dispatches the agent, outside any transaction, and records the result.
+    /// Returns false if the room is left to the user's join.
     async fn open_room(
         &self,
-        started: &mut StartedRow,
+        setup: &SessionSetup,
         may_retry: bool,
         started_at: Instant,
-    ) -> Result<(), Error> {
-        let setup = &started.setup;
+    ) -> Result<bool, Error> {
         let settings = room_settings(setup, dispatch_by_call(setup));
         let open = async {
             let _permit = self.shared.livekit_limiter.acquire().await;
@@ -190,15 +199,15 @@ impl Greenroom {
         let opened = timeout_at(started_at + ROOM_DEADLINE, open).await;
         let error = match opened.unwrap_or(Err(LiveKitError::Timeout)) {
             Ok(sid) => {
-                return self.record_room_created(&setup.session, &sid, record_deadline).await;
+                self.record_room_opened(&setup.session, sid, record_deadline).await?;
+                return Ok(true);
             }
             Err(error) => error,
         };
         tracing::warn!(session_id = %setup.session.id, error = &error as &dyn std::error::Error,
             "failed to open room");
         if self.defer_room_to_join(setup, &error, record_deadline).await {
-            started.setup.session.room_creation = RoomCreation::OnJoin;
-            return Ok(());
+            return Ok(false);
         }
         if !may_retry {
             self.record_failure(&setup.session, record_deadline).await;
@@ -244,15 +253,17 @@ impl Greenroom {
     /// # Errors
     ///
     /// Returns [`Error::SessionOver`] if the session ended while LiveKit opened its room.
-    async fn record_room_created(
+    async fn record_room_opened(
         &self,
         session: &Session,
-        sid: &str,
+        sid: String,
         deadline: Instant,
     ) -> Result<(), Error> {
         let (organization, id) = (session.organization_id, session.id);
+        let (subject, fact) = (subject_of(session), Fact::RoomOpened { sid });
+        let now = self.shared.clock.now();
         let recorded = self.shared.database.run_until(deadline, async |db| {
-            let is_open = Session::record_room_created(db, organization, id, sid).await?;
+            let is_open = record(db, subject, &fact, now).await?;
             if !is_open {
                 Session::make_due(db, organization, id).await?;
             }
@@ -274,22 +285,23 @@ impl Greenroom {
     }
 
     async fn record_failure(&self, session: &Session, deadline: Instant) {
-        let (organization, id) = (session.organization_id, session.id);
-        let recorded = self.shared.database.run_until(deadline, async |db| {
-            Session::end(db, organization, id, EndCause::RoomNotOpened).await
-        });
+        let (subject, id, now) = (subject_of(session), session.id, self.shared.clock.now());
+        let recorded = self
+            .shared
+            .database
+            .run_until(deadline, async |db| record(db, subject, &Fact::RoomNotOpened, now).await);
         if let Err(error) = recorded.await {
             tracing::warn!(session_id = %id, error = &error as &dyn std::error::Error,
                 "failed to record session failure");
         }
     }
 
-    /// Issues the join token of a session.
-    pub(crate) fn issue_token(&self, started: StartedRow, replayed: bool) -> StartedSession {
+    /// Signs the join token of a session.
+    fn sign_token(&self, started: &StartedRow) -> String {
         let StartedRow { setup, token_expiry, .. } = started;
         let session = &setup.session;
-        let settings = room_settings(&setup, dispatch_by_token(&setup));
-        let access_token = self.shared.signer.sign(&JoinToken {
+        let settings = room_settings(setup, dispatch_by_token(setup));
+        self.shared.signer.sign(&JoinToken {
             room: &session.room_name,
             identity: &session.participant_identity,
             name: match &setup.participant_name {
@@ -298,7 +310,7 @@ impl Greenroom {
             },
             attributes: setup.participant_attributes.as_ref(),
             issued_at: self.shared.clock.now(),
-            expires_at: token_expiry,
+            expires_at: *token_expiry,
             metadata: TokenMetadata {
                 session_id: session.id,
                 session_template_id: session.session_template_id,
@@ -307,8 +319,28 @@ impl Greenroom {
                 enabled_panels: session.enabled_panels.as_ref(),
             },
             room_settings: &settings,
-        });
+        })
+    }
+
+    /// Issues a further token for a session.
+    pub(crate) fn reissue_token(&self, started: StartedRow) -> StartedSession {
+        let access_token = self.sign_token(&started);
+        self.started_session(started, access_token, false)
+    }
+
+    fn started_session(
+        &self,
+        started: StartedRow,
+        access_token: String,
+        replayed: bool,
+    ) -> StartedSession {
+        let StartedRow { setup, token_expiry, .. } = started;
         let livekit_url = self.shared.livekit_url.clone();
         StartedSession { session: setup.session, access_token, token_expiry, replayed, livekit_url }
     }
+}
+
+fn subject_of(session: &Session) -> Subject<'static> {
+    let (organization, id) = (session.organization_id, session.id);
+    Subject::Session { organization, id, end_user: None }
 }

@@ -3,20 +3,19 @@
 mod set;
 
 use diesel_async::{AsyncConnection, AsyncPgConnection};
-use greenroom_domain::{OrganizationId, SessionTemplateId, TemplateName};
+use greenroom_domain::{Caller, SessionTemplateId, TemplateName};
 use greenroom_store::{
     Constraint, SessionTemplate, StoreError, TemplateFilter, TemplateSettings, organization,
 };
 
+use crate::error::permitted;
 use crate::page::{CursorScope, Page, PageRequest};
 use crate::{Error, Greenroom, clock};
 
-pub use self::set::{
-    TemplateChange, TemplateSet, apply_templates, compare_templates, current_templates,
-};
+pub use self::set::{TemplateChange, TemplateSet};
 
 impl Greenroom {
-    /// Creates a template, and returns its first version.
+    /// Creates a template of the caller's organization, and returns its first version.
     ///
     /// The first template of an organization also creates the organization's row.
     ///
@@ -24,14 +23,16 @@ impl Greenroom {
     ///
     /// Returns [`Error::TemplateContradicts`] if fields of `settings` contradict each other, and
     /// [`Error::TemplateNameTaken`] if another template that is not archived has the name. Returns
-    /// [`Error::Store`] if the database fails, and [`Error::Overloaded`] if no database connection
-    /// becomes free in time.
+    /// [`Error::BackendOnly`] if the caller is an end user, [`Error::Store`] if the database fails,
+    /// and [`Error::Overloaded`] if no database connection becomes free in time.
     pub async fn create_template(
         &self,
-        organization: OrganizationId,
+        caller: &Caller,
         settings: TemplateSettings,
     ) -> Result<SessionTemplate, Error> {
+        permitted(caller.may_manage_templates())?;
         check(&settings)?;
+        let organization = caller.organization_id;
         let id = clock::template_id(self.shared.clock.now());
         let name = Some(settings.name.clone());
         let written = self.shared.database.run(async |db| {
@@ -50,34 +51,38 @@ impl Greenroom {
     ///
     /// # Errors
     ///
-    /// Returns [`Error::Store`] if the database fails, and [`Error::Overloaded`] if no database
-    /// connection becomes free in time.
+    /// Returns [`Error::BackendOnly`] if the caller is an end user, [`Error::Store`] if the database
+    /// fails, and [`Error::Overloaded`] if no database connection becomes free in time.
     pub async fn template(
         &self,
-        organization: OrganizationId,
+        caller: &Caller,
         id: SessionTemplateId,
     ) -> Result<Option<SessionTemplate>, Error> {
+        permitted(caller.may_manage_templates())?;
+        let organization = caller.organization_id;
         let find = async |db: &mut _| SessionTemplate::find(db, organization, id).await;
         self.shared.database.run(find).await
     }
 
-    /// Returns a page of the organization's templates, newest first.
+    /// Returns a page of the templates of the caller's organization, newest first.
     ///
     /// # Errors
     ///
     /// Returns [`Error::InvalidCursor`] if the cursor is malformed or belongs to another list.
-    /// Returns [`Error::Store`] if the database fails, and [`Error::Overloaded`] if no database
-    /// connection becomes free in time.
+    /// Returns [`Error::BackendOnly`] if the caller is an end user, [`Error::Store`] if the database
+    /// fails, and [`Error::Overloaded`] if no database connection becomes free in time.
     pub async fn templates(
         &self,
-        organization: OrganizationId,
+        caller: &Caller,
         filter: TemplateFilter,
         page: PageRequest,
     ) -> Result<Page<SessionTemplate>, Error> {
+        permitted(caller.may_manage_templates())?;
+        let organization = caller.organization_id;
         let archived = filter.include_archived.then(String::new);
         let scope = CursorScope::new("templates", &[Some(organization.to_string()), archived]);
+        let limit = page.query_limit();
         let start = scope.resolve(page.start, SessionTemplateId)?;
-        let limit = page.limit + 1;
         let list =
             async |db: &mut _| SessionTemplate::list(db, organization, filter, start, limit).await;
         let templates = self.shared.database.run(list).await?;
@@ -97,10 +102,12 @@ impl Greenroom {
     /// [`create_template`](Self::create_template) for the changed settings.
     pub async fn update_template<E: From<Error> + Send>(
         &self,
-        organization: OrganizationId,
+        caller: &Caller,
         id: SessionTemplateId,
         change: impl FnOnce(&TemplateSettings) -> Result<TemplateSettings, E> + Send,
     ) -> Result<SessionTemplate, E> {
+        permitted(caller.may_manage_templates())?;
+        let organization = caller.organization_id;
         let mut name = None;
         let written = self.shared.database.run(async |db| {
             db.transaction(async |db: &mut AsyncPgConnection| {
@@ -135,13 +142,16 @@ impl Greenroom {
     /// # Errors
     ///
     /// Returns [`Error::TemplateNotFound`] if the template does not exist or belongs to another
-    /// organization. Returns [`Error::Store`] if the database fails, and [`Error::Overloaded`] if
-    /// no database connection becomes free in time.
+    /// organization. Returns [`Error::BackendOnly`] if the caller is an end user, [`Error::Store`]
+    /// if the database fails, and [`Error::Overloaded`] if no database connection becomes free in
+    /// time.
     pub async fn archive_template(
         &self,
-        organization: OrganizationId,
+        caller: &Caller,
         id: SessionTemplateId,
     ) -> Result<(), Error> {
+        permitted(caller.may_manage_templates())?;
+        let organization = caller.organization_id;
         let archived = self.shared.database.run(async |db| {
             db.transaction(async |db: &mut AsyncPgConnection| {
                 organization::lock_templates(db, organization).await?;

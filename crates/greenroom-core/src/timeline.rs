@@ -9,6 +9,7 @@ use crate::{Error, Greenroom};
 
 /// An entry of a session's timeline, as the caller may see it.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct TimelineEntry {
     /// When Greenroom recorded the event.
     pub at: DateTime<Utc>,
@@ -44,7 +45,7 @@ impl Greenroom {
         let visible = |entry: SessionEvent| TimelineEntry {
             at: entry.at,
             event: entry.event,
-            detail: caller.end_user.is_none().then_some(entry.detail),
+            detail: caller.may_read_metadata().then_some(entry.detail),
         };
         Ok(Some(std::iter::once(created).chain(events).map(visible).collect()))
     }

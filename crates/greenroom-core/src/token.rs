@@ -20,17 +20,17 @@ impl Greenroom {
         caller: &Caller,
         id: SessionId,
     ) -> Result<Option<StartedSession>, Error> {
-        if self.session(caller, id).await?.is_none() {
-            return Ok(None);
-        }
         let token = self.token_lifetime(self.shared.clock.now());
-        let (organization, reissue) = (caller.organization_id, TokenReissue::Session(id));
+        let organization = caller.organization_id;
+        let reissue = TokenReissue::Session { id, end_user: caller.end_user.as_ref() };
         let execute = async |db: &mut _| reissue.execute(db, organization, token).await;
-        // This write checks again that the session is open. The session may have ended since it was
-        // read.
-        match self.shared.database.run(execute).await? {
-            Some(started) => Ok(Some(self.issue_token(started, false))),
-            None => Err(Error::SessionOver(id)),
+        if let Some(started) = self.shared.database.run(execute).await? {
+            return Ok(Some(self.reissue_token(started)));
+        }
+        // The caller has no open session with this id. Only now find out why.
+        match self.session(caller, id).await? {
+            Some(_) => Err(Error::SessionOver(id)),
+            None => Ok(None),
         }
     }
 }

@@ -1,11 +1,11 @@
 //! Waiting for a session to change: one query per process serves all waiting requests.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use greenroom_domain::{Caller, OrganizationId, SessionId, WaitCondition};
 use greenroom_store::{Session, SessionState};
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
@@ -58,7 +58,7 @@ impl Waiters {
     }
 
     fn state(&self) -> MutexGuard<'_, WaiterState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 }
 

@@ -1,8 +1,8 @@
 //! LiveKit's webhooks: each is verified and recorded with one statement. A webhook decides nothing.
 
-use greenroom_domain::lifecycle::ParticipantKind;
+use greenroom_domain::lifecycle::{Fact, ParticipantKind};
 use greenroom_livekit::webhook::{ParticipantEvent, Webhook, WebhookEvent};
-use greenroom_store::Fact;
+use greenroom_store::{Subject, record};
 
 use crate::{Error, Greenroom};
 
@@ -27,7 +27,7 @@ impl Greenroom {
         let webhook = verified.map_err(Error::InvalidWebhook)?;
         let Webhook { room: Some(room), at: Some(at), event } = webhook else { return Ok(()) };
         let Some(fact) = fact(event) else { return Ok(()) };
-        let record = async |db: &mut _| fact.record(db, &room, at).await;
+        let record = async |db: &mut _| record(db, Subject::Room(&room), &fact, at).await;
         if self.shared.database.run(record).await? {
             self.shared.due.notify_one();
         }

@@ -1,4 +1,4 @@
-//! The caller of a use case, and the sessions that the caller may see.
+//! The caller of a use case, and what the caller may do. Each rule of authorization is a method here.
 
 use crate::{OrganizationId, UserId};
 
@@ -25,11 +25,43 @@ impl Caller {
         Self { organization_id, end_user: Some(user) }
     }
 
-    /// Returns whether the caller may see sessions of `user` in the caller's organization. `None`
-    /// means sessions without a user, which only backends may see.
+    /// Returns whether the caller may see sessions of `user` in the caller's organization, end them
+    /// and get tokens for them. `None` means sessions without a user, which only backends may see.
     #[must_use]
     pub fn may_see(&self, user: Option<&UserId>) -> bool {
-        self.end_user.is_none() || self.end_user.as_ref() == user
+        self.is_backend() || self.end_user.as_ref() == user
+    }
+
+    /// Returns whether the caller may read and change the templates of the caller's organization.
+    /// Only backends may: a template determines the agent and the permissions of its users.
+    #[must_use]
+    pub fn may_manage_templates(&self) -> bool {
+        self.is_backend()
+    }
+
+    /// Returns whether the caller may read the limits of the caller's organization and their use.
+    /// Only backends may: the use of the limits counts the sessions of other users.
+    #[must_use]
+    pub fn may_read_limits(&self) -> bool {
+        self.is_backend()
+    }
+
+    /// Returns whether the caller may set the metadata of a session. Only backends may, because
+    /// agents trust metadata.
+    #[must_use]
+    pub fn may_send_metadata(&self) -> bool {
+        self.is_backend()
+    }
+
+    /// Returns whether the caller may read the metadata of a session and the details of its
+    /// events. Only backends may: both contain data that is not for the user.
+    #[must_use]
+    pub fn may_read_metadata(&self) -> bool {
+        self.is_backend()
+    }
+
+    fn is_backend(&self) -> bool {
+        self.end_user.is_none()
     }
 
     /// Returns the user that the caller acts for: the named user for a backend, the caller itself
@@ -58,6 +90,20 @@ mod tests {
 
     fn ann() -> Caller {
         Caller::end_user(OrganizationId(Uuid::nil()), user("ann"))
+    }
+
+    #[test]
+    fn only_backend_manages_templates_reads_limits_and_handles_metadata() {
+        let permissions = |caller: &Caller| {
+            [
+                caller.may_manage_templates(),
+                caller.may_read_limits(),
+                caller.may_send_metadata(),
+                caller.may_read_metadata(),
+            ]
+        };
+        assert_eq!(permissions(&Caller::backend(OrganizationId(Uuid::nil()))), [true; 4]);
+        assert_eq!(permissions(&ann()), [false; 4]);
     }
 
     #[test]

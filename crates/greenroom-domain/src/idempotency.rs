@@ -2,7 +2,12 @@
 
 use std::fmt;
 
+use chrono::TimeDelta;
+
 use crate::Invalid;
+
+/// How long a session holds the idempotency key that started it, counted from its creation.
+pub const KEY_LIFETIME: TimeDelta = TimeDelta::hours(24);
 
 /// The caller's key for one start. Every request with this key is the same start.
 ///

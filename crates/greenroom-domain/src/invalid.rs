@@ -1,4 +1,4 @@
-//! The error that every parser in this crate returns.
+//! The errors that every parser in this crate returns.
 
 use std::borrow::Cow;
 
@@ -22,6 +22,32 @@ impl Invalid {
 
     pub(crate) fn at(element: usize, detail: impl Into<Cow<'static, str>>) -> Self {
         Self { element: Some(element), detail: detail.into() }
+    }
+}
+
+/// The reason why a value was refused, with the name of the value.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{name} {invalid}")]
+#[non_exhaustive]
+pub struct InvalidValue {
+    /// The name of the value, such as `page limit`.
+    pub name: &'static str,
+    /// Description of a valid value.
+    pub invalid: Invalid,
+}
+
+impl InvalidValue {
+    /// Adds the name of the value to an error.
+    #[must_use]
+    pub fn new(name: &'static str, invalid: Invalid) -> Self {
+        Self { name, invalid }
+    }
+}
+
+impl From<InvalidValue> for Invalid {
+    /// Drops the name, for a caller that shows the name of its own field.
+    fn from(value: InvalidValue) -> Self {
+        value.invalid
     }
 }
 

@@ -7,6 +7,7 @@
 
 pub mod attributes;
 pub mod caller;
+pub mod error_chain;
 pub mod id;
 pub mod idempotency;
 pub mod identity;
@@ -14,7 +15,9 @@ pub mod json;
 pub mod lifecycle;
 pub mod modality;
 pub mod panel;
+pub mod quantity;
 pub mod room_name;
+pub mod secret;
 pub mod session;
 #[cfg(feature = "diesel")]
 mod sql;
@@ -25,13 +28,18 @@ mod invalid;
 
 pub use self::attributes::ParticipantAttributes;
 pub use self::caller::{Caller, UserMismatch};
+pub use self::error_chain::ErrorChain;
 pub use self::id::{OrganizationId, SessionId, SessionTemplateId};
 pub use self::idempotency::IdempotencyKey;
 pub use self::identity::{ParticipantIdentity, ParticipantName, UserId};
-pub use self::invalid::Invalid;
+pub use self::invalid::{Invalid, InvalidValue};
 pub use self::json::JsonObject;
 pub use self::modality::{Modality, ModalityProfile, PublishGrant, TrackSource};
 pub use self::panel::EnabledPanels;
+pub use self::quantity::{
+    CallsInFlight, CallsPerMinute, PageLimit, PageOffset, PoolSize, RetentionDays, Seconds,
+    SessionCount, StartsPerMinute,
+};
 pub use self::room_name::{RoomName, SuffixSequence};
 pub use self::session::{AgentStatus, EndReason, SessionStatus, WaitCondition};
-pub use self::template::{AgentName, OnAgentHangup, RoomCreation, Seconds, TemplateName};
+pub use self::template::{AgentName, OnAgentHangup, RoomCreation, TemplateName};

@@ -9,6 +9,7 @@
 
 mod agent;
 mod closed;
+mod fact;
 mod observation;
 mod room;
 mod state;
@@ -21,17 +22,22 @@ use chrono::{DateTime, TimeDelta, Utc};
 use crate::text_enum::text_enum;
 use crate::{AgentStatus, EndReason, SessionStatus};
 
+pub use self::fact::Fact;
 pub use self::observation::{
     Dispatch, DispatchOwner, Job, Observation, Participant, ParticipantKind,
 };
-pub use self::state::{AgentPolicy, Session, SessionPolicy, State};
+pub use self::state::{AgentPolicy, SessionPolicy, State, TrackedSession};
+
+/// Time after which a dispatch without a job counts as lost, because no worker accepted it. LiveKit
+/// may search its nodes for a worker for five seconds before it assigns a job.
+pub const JOB_ASSIGNMENT_TIMEOUT: TimeDelta = TimeDelta::seconds(6);
 
 /// Time until the next check of a session that waits for a change: a retry without backoff, because
 /// an agent's deadline can be as short as 5 s.
 const RECHECK_INTERVAL: TimeDelta = TimeDelta::seconds(2);
 
 /// Time before the maximum duration at which the participants are notified of the end.
-const END_NOTICE: TimeDelta = TimeDelta::seconds(30);
+pub const END_NOTICE: TimeDelta = TimeDelta::seconds(30);
 
 text_enum! {
     /// The kind of an event in a session's timeline.
@@ -93,7 +99,7 @@ pub enum Action {
 /// `now` is PostgreSQL's time, so replicas with different clocks decide alike.
 #[must_use]
 pub fn decide(
-    session: &Session,
+    session: &TrackedSession,
     observation: Option<&Observation>,
     now: DateTime<Utc>,
 ) -> Decision {
@@ -112,7 +118,7 @@ pub fn decide(
 
 /// A decision while the rules are applied.
 struct DecisionBuilder<'a> {
-    session: &'a Session,
+    session: &'a TrackedSession,
     now: DateTime<Utc>,
     state: State,
     events: Vec<Event>,
@@ -122,7 +128,7 @@ struct DecisionBuilder<'a> {
 }
 
 impl<'a> DecisionBuilder<'a> {
-    fn new(session: &'a Session, now: DateTime<Utc>) -> Self {
+    fn new(session: &'a TrackedSession, now: DateTime<Utc>) -> Self {
         let (events, actions) = (Vec::new(), Vec::new());
         Self {
             session,

@@ -12,7 +12,8 @@ use crate::lifecycle::TimelineEvent;
 use crate::{
     AgentName, AgentStatus, EnabledPanels, EndReason, JsonObject, ModalityProfile, OnAgentHangup,
     OrganizationId, ParticipantAttributes, ParticipantIdentity, ParticipantName, RoomCreation,
-    RoomName, Seconds, SessionId, SessionStatus, SessionTemplateId, TemplateName, UserId,
+    RoomName, Seconds, SessionCount, SessionId, SessionStatus, SessionTemplateId, TemplateName,
+    UserId,
 };
 
 macro_rules! uuids {
@@ -90,6 +91,13 @@ impl<const MIN: i32, const MAX: i32> FromSql<Integer, Pg> for Seconds<MIN, MAX> 
     fn from_sql(bytes: PgValue<'_>) -> deserialize::Result<Self> {
         let seconds = <i32 as FromSql<Integer, Pg>>::from_sql(bytes)?;
         Ok(Self::try_from(i64::from(seconds))?)
+    }
+}
+
+impl ToSql<Integer, Pg> for SessionCount {
+    fn to_sql<'b>(&'b self, out: &mut Output<'b, '_, Pg>) -> serialize::Result {
+        out.write_all(&self.get().to_be_bytes())?;
+        Ok(IsNull::No)
     }
 }
 

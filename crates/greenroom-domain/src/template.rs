@@ -1,12 +1,10 @@
 //! The fields of a session template, and the rules between them.
 
-use std::fmt;
-
 use serde::Serialize;
 
 use crate::invalid::check_text;
 use crate::text_enum::text_enum;
-use crate::{Invalid, JsonObject};
+use crate::{Invalid, JsonObject, Seconds};
 
 text_enum! {
     /// The event that opens the room.
@@ -88,50 +86,6 @@ impl TryFrom<String> for AgentName {
     }
 }
 
-/// A whole number of seconds from `MIN` to `MAX`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[cfg_attr(
-    feature = "diesel",
-    derive(diesel::expression::AsExpression, diesel::deserialize::FromSqlRow),
-    diesel(sql_type = diesel::sql_types::Integer)
-)]
-#[serde(transparent)]
-pub struct Seconds<const MIN: i32, const MAX: i32>(i32);
-
-impl<const MIN: i32, const MAX: i32> Seconds<MIN, MAX> {
-    /// Returns the constant `N`. A constant out of range does not compile.
-    #[must_use]
-    pub const fn constant<const N: i32>() -> Self {
-        const { assert!(MIN <= N && N <= MAX, "the constant is out of range") }
-        Self(N)
-    }
-
-    #[must_use]
-    pub const fn get(self) -> i32 {
-        self.0
-    }
-}
-
-impl<const MIN: i32, const MAX: i32> TryFrom<i64> for Seconds<MIN, MAX> {
-    type Error = Invalid;
-
-    fn try_from(seconds: i64) -> Result<Self, Invalid> {
-        i32::try_from(seconds)
-            .ok()
-            .filter(|seconds| (MIN..=MAX).contains(seconds))
-            .map(Self)
-            .ok_or_else(|| {
-                Invalid::new(format!("must be a whole number of seconds from {MIN} to {MAX}"))
-            })
-    }
-}
-
-impl<const MIN: i32, const MAX: i32> fmt::Display for Seconds<MIN, MAX> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
 /// Time that an agent has to join after it was requested, before it counts as unavailable.
 pub type AgentDeadline = Seconds<5, 300>;
 /// Time after the start within which the user must join.
@@ -188,13 +142,6 @@ mod tests {
     fn reserved_agent_names_are_refused() {
         assert!(AgentName::try_from(AgentName::UNSERVED.to_owned()).is_err());
         assert!(AgentName::try_from("greenroom".to_owned()).is_ok());
-    }
-
-    #[test]
-    fn seconds_out_of_range_are_refused() {
-        assert!(JoinWindow::try_from(29).is_err() && JoinWindow::try_from(30).is_ok());
-        assert!(JoinWindow::try_from(86_400).is_ok() && JoinWindow::try_from(86_401).is_err());
-        assert!(JoinWindow::try_from(i64::from(u32::MAX) + 61).is_err(), "wraps to 60 in 32 bits");
     }
 
     #[test]

@@ -3,12 +3,14 @@
 use std::fmt;
 use std::str::FromStr;
 
-use greenroom_domain::Invalid;
+use greenroom_domain::secret::check_secret;
+use greenroom_domain::{Invalid, InvalidValue};
 use reqwest::Url;
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 
 /// The configuration of a LiveKit deployment.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct LiveKitConfig {
     /// The address that clients connect to.
     pub url: ServerUrl,
@@ -21,14 +23,71 @@ pub struct LiveKitConfig {
     pub previous_key: Option<KeyPair>,
 }
 
+impl LiveKitConfig {
+    /// Creates the configuration of a deployment that serves clients and its API at the same
+    /// address, without a previous key.
+    #[must_use]
+    pub fn new(url: ServerUrl, key: KeyPair) -> Self {
+        Self { api_url: url.clone(), url, key, previous_key: None }
+    }
+}
+
 /// A key of LiveKit's API with its secret.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct KeyPair {
-    /// The `iss` of every token. It is not secret by itself, but it is kept out of logs, so that
-    /// `Debug` of the configuration prints no part of the credentials.
-    pub api_key: SecretString,
-    /// The secret that signs every token, at least 32 bytes.
-    pub api_secret: SecretString,
+    /// The `iss` of every token.
+    pub api_key: ApiKey,
+    /// The secret that signs every token.
+    pub api_secret: ApiSecret,
+}
+
+impl KeyPair {
+    /// Creates the pair of a key and its secret.
+    #[must_use]
+    pub fn new(api_key: ApiKey, api_secret: ApiSecret) -> Self {
+        Self { api_key, api_secret }
+    }
+}
+
+/// A key of LiveKit's API. It is not empty. It is not secret, but is kept out of logs.
+#[derive(Debug, Clone)]
+pub struct ApiKey(SecretString);
+
+impl ApiKey {
+    pub(crate) fn expose(&self) -> &str {
+        self.0.expose_secret()
+    }
+}
+
+impl FromStr for ApiKey {
+    type Err = InvalidValue;
+
+    fn from_str(key: &str) -> Result<Self, InvalidValue> {
+        if key.is_empty() {
+            return Err(InvalidValue::new("LiveKit API key", Invalid::new("must not be empty")));
+        }
+        Ok(Self(key.into()))
+    }
+}
+
+/// A secret of LiveKit's API: at least 32 bytes. `Debug` does not show it.
+#[derive(Debug, Clone)]
+pub struct ApiSecret(SecretString);
+
+impl ApiSecret {
+    pub(crate) fn expose(&self) -> &str {
+        self.0.expose_secret()
+    }
+}
+
+impl FromStr for ApiSecret {
+    type Err = InvalidValue;
+
+    fn from_str(secret: &str) -> Result<Self, InvalidValue> {
+        check_secret(secret).map_err(|invalid| InvalidValue::new("LiveKit API secret", invalid))?;
+        Ok(Self(secret.into()))
+    }
 }
 
 /// The address of a LiveKit server. The same address serves WebSocket and HTTP, so it may be given
@@ -96,6 +155,17 @@ mod tests {
             let url: ServerUrl = text.parse().unwrap();
             assert_eq!((url.websocket().as_str(), url.http().as_str()), (websocket, http));
         }
+    }
+
+    #[test]
+    fn empty_key_and_short_secret_are_refused_by_name() {
+        let refused = "".parse::<ApiKey>().unwrap_err();
+        assert_eq!(refused.to_string(), "LiveKit API key must not be empty");
+        let refused = "short".parse::<ApiSecret>().unwrap_err().to_string();
+        assert!(refused.starts_with("LiveKit API secret must have at least 32 bytes"), "{refused}");
+        assert!(!refused.contains("short"), "{refused}");
+        let secret: ApiSecret = "a secret of at least thirty-two bytes".parse().unwrap();
+        assert!(!format!("{secret:?}").contains("thirty-two"), "{secret:?}");
     }
 
     #[test]

@@ -9,12 +9,12 @@ use serde::Serialize;
 
 /// The dispatch of one agent.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Dispatch {
+pub struct AgentDispatch {
     agent_name: String,
     metadata: String,
 }
 
-impl Dispatch {
+impl AgentDispatch {
     /// Dispatches the agent with that name. The agent receives `metadata` with its job.
     #[must_use]
     pub fn new(agent: &AgentName, metadata: &JobMetadata<'_>) -> Self {

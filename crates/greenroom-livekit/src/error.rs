@@ -1,9 +1,10 @@
 //! Errors of calls to LiveKit, classified by what the caller can do.
 
-use std::error::Error;
+use greenroom_domain::ErrorChain;
 
 /// The failure of a call to LiveKit.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum LiveKitError {
     /// LiveKit is unreachable or overloaded. A later call may succeed.
     #[error("LiveKit is unavailable: {0}")]
@@ -30,14 +31,12 @@ impl LiveKitError {
             return Self::Timeout;
         }
         let error = error.without_url();
-        let (mut message, mut is_http) = (error.to_string(), true);
-        let mut cause = error.source();
-        while let Some(error) = cause {
-            message = format!("{message}: {error}");
-            is_http &= !error.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_parse);
-            cause = error.source();
-        }
-        if is_http { Self::Unavailable(message) } else { Self::Refused(message) }
+        let chain = ErrorChain(&error);
+        let is_not_http = chain
+            .iter()
+            .any(|error| error.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_parse));
+        let message = chain.to_string();
+        if is_not_http { Self::Refused(message) } else { Self::Unavailable(message) }
     }
 
     /// Converts the error of a response body that is incomplete.

@@ -10,8 +10,8 @@ pub mod rooms;
 pub mod token;
 pub mod webhook;
 
-pub use self::config::{KeyPair, LiveKitConfig, ServerUrl};
-pub use self::dispatch::{Dispatch, JobMetadata};
+pub use self::config::{ApiKey, ApiSecret, KeyPair, LiveKitConfig, ServerUrl};
+pub use self::dispatch::{AgentDispatch, JobMetadata};
 pub use self::error::LiveKitError;
 pub use self::rooms::livekit::LiveKitRooms;
 pub use self::rooms::memory::MemoryRooms;

@@ -8,7 +8,7 @@ use greenroom_domain::template::ReconnectWindow;
 use greenroom_domain::{AgentName, RoomName, lifecycle};
 use livekit_protocol::{CreateRoomRequest, RoomConfiguration};
 
-use crate::{Dispatch, LiveKitError};
+use crate::{AgentDispatch, LiveKitError};
 
 pub mod livekit;
 pub mod memory;
@@ -53,7 +53,8 @@ pub trait Rooms: Send + Sync + 'static {
     ) -> Result<Vec<lifecycle::Dispatch>, LiveKitError>;
 
     /// Dispatches an agent to an existing room. This is not idempotent: two calls bring two agents.
-    async fn dispatch(&self, name: &RoomName, dispatch: &Dispatch) -> Result<(), LiveKitError>;
+    async fn dispatch(&self, name: &RoomName, dispatch: &AgentDispatch)
+    -> Result<(), LiveKitError>;
 
     /// Deletes a dispatch and removes its agent from the room. Succeeds if the dispatch does not
     /// exist.
@@ -69,18 +70,24 @@ pub trait Rooms: Send + Sync + 'static {
 
 /// The settings with which a call or the user's token opens a room.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct RoomSettings {
     /// Time in seconds after which LiveKit closes the room if no user has joined.
     pub empty_timeout: u32,
     /// Time in seconds after which LiveKit closes the room when its last user has left.
     pub departure_timeout: u32,
-    pub dispatch: Dispatch,
+    /// The agent that is dispatched when the room is opened.
+    pub dispatch: AgentDispatch,
 }
 
 impl RoomSettings {
     /// Returns the settings of a room that the user must join within `join_within` seconds.
     #[must_use]
-    pub fn new(join_within: u32, reconnect_window: ReconnectWindow, dispatch: Dispatch) -> Self {
+    pub fn new(
+        join_within: u32,
+        reconnect_window: ReconnectWindow,
+        dispatch: AgentDispatch,
+    ) -> Self {
         // Add ten seconds, because LiveKit counts from a truncated second, and Greenroom must
         // expire the session before LiveKit closes the room.
         Self {
@@ -93,7 +100,7 @@ impl RoomSettings {
     /// Returns the settings of a room that is opened only to be deleted.
     #[must_use]
     pub fn closing() -> Self {
-        Self { empty_timeout: 1, departure_timeout: 1, dispatch: Dispatch::unserved() }
+        Self { empty_timeout: 1, departure_timeout: 1, dispatch: AgentDispatch::unserved() }
     }
 
     pub(crate) fn to_request(&self, name: &RoomName) -> CreateRoomRequest {

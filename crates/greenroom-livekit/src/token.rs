@@ -15,11 +15,10 @@ use greenroom_domain::{
 };
 use hmac::{Hmac, Mac};
 use livekit_api::access_token::{Claims, VideoGrants};
-use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
 use sha2::Sha256;
 
-use crate::{KeyPair, RoomSettings};
+use crate::{ApiKey, KeyPair, RoomSettings};
 
 /// `{"alg":"HS256","typ":"JWT"}`
 const HEADER: &str = "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9";
@@ -56,7 +55,7 @@ pub struct TokenMetadata<'a> {
 /// Signs join tokens. The HMAC key is prepared once.
 #[derive(Clone)]
 pub struct TokenSigner {
-    api_key: SecretString,
+    api_key: ApiKey,
     mac: Hmac<Sha256>,
 }
 
@@ -64,7 +63,7 @@ impl TokenSigner {
     #[must_use]
     pub fn new(key: &KeyPair) -> Self {
         // HMAC accepts a key of any length, so this cannot fail.
-        let mac = Hmac::new_from_slice(key.api_secret.expose_secret().as_bytes())
+        let mac = Hmac::new_from_slice(key.api_secret.expose().as_bytes())
             .unwrap_or_else(|_| Hmac::new(&hmac::digest::Key::<Hmac<Sha256>>::default()));
         Self { api_key: key.api_key.clone(), mac }
     }
@@ -86,7 +85,7 @@ impl TokenSigner {
 
     fn claims(&self, token: &JoinToken<'_>) -> Claims {
         Claims {
-            iss: self.api_key.expose_secret().to_owned(),
+            iss: self.api_key.expose().to_owned(),
             sub: token.identity.as_str().to_owned(),
             name: token.name.unwrap_or_default().to_owned(),
             nbf: unix_seconds(token.issued_at - CLOCK_SKEW),
@@ -138,13 +137,13 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::{Dispatch, JobMetadata};
+    use crate::{AgentDispatch, JobMetadata};
 
     const SECRET: &str = "a secret of at least thirty-two bytes";
 
     /// Signs a token with this profile and verifies it with livekit-api's `TokenVerifier`.
     #[expect(clippy::disallowed_methods, reason = "livekit-api's verifier reads the system clock")]
-    fn verified(profile: Option<&str>, dispatch: Dispatch) -> (Claims, DateTime<Utc>) {
+    fn verified(profile: Option<&str>, dispatch: AgentDispatch) -> (Claims, DateTime<Utc>) {
         let now = Utc::now();
         let session = SessionId::new(now, [7; 10]);
         let room = RoomName::new(now, 1);
@@ -170,14 +169,14 @@ mod tests {
             room_settings: &settings,
         };
         let signer =
-            TokenSigner::new(&KeyPair { api_key: "key".into(), api_secret: SECRET.into() });
+            TokenSigner::new(&KeyPair::new("key".parse().unwrap(), SECRET.parse().unwrap()));
         let verifier = TokenVerifier::with_api_key("key", SECRET);
         (verifier.verify(&signer.sign(&token)).unwrap(), now)
     }
 
     #[test]
     fn token_passes_livekit_verifier_with_expected_claims() {
-        let (claims, now) = verified(None, Dispatch::unserved());
+        let (claims, now) = verified(None, AgentDispatch::unserved());
         assert_eq!(
             (claims.iss.as_str(), claims.sub.as_str(), claims.name.as_str()),
             ("key", "ann", "Ann")
@@ -191,7 +190,7 @@ mod tests {
 
     #[test]
     fn grants_follow_the_profile() {
-        let video = |profile| verified(profile, Dispatch::unserved()).0.video;
+        let video = |profile| verified(profile, AgentDispatch::unserved()).0.video;
         let unrestricted = video(None);
         assert_eq!(unrestricted.can_publish, Some(true));
         assert!(unrestricted.can_publish_sources.is_empty());
@@ -208,7 +207,7 @@ mod tests {
 
     #[test]
     fn metadata_has_exactly_its_five_keys() {
-        let (claims, _) = verified(Some("text+audio"), Dispatch::unserved());
+        let (claims, _) = verified(Some("text+audio"), AgentDispatch::unserved());
         let metadata: Value = serde_json::from_str(&claims.metadata).unwrap();
         let mut keys: Vec<_> = metadata.as_object().unwrap().keys().map(String::as_str).collect();
         keys.sort_unstable();
@@ -221,7 +220,7 @@ mod tests {
 
     #[test]
     fn room_reopened_by_token_dispatches_unserved_agent() {
-        let (claims, _) = verified(None, Dispatch::unserved());
+        let (claims, _) = verified(None, AgentDispatch::unserved());
         let config = claims.room_config.unwrap();
         assert_eq!(config.agents.len(), 1);
         assert_eq!(config.agents[0].agent_name, AgentName::UNSERVED);
@@ -239,7 +238,7 @@ mod tests {
             user_id: None,
             private: None,
         };
-        let (claims, _) = verified(None, Dispatch::new(&agent, &metadata));
+        let (claims, _) = verified(None, AgentDispatch::new(&agent, &metadata));
         let dispatch = &claims.room_config.unwrap().agents[0];
         let metadata: Value = serde_json::from_str(&dispatch.metadata).unwrap();
         assert_eq!(

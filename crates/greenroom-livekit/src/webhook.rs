@@ -9,7 +9,6 @@ use chrono::{DateTime, Utc};
 use greenroom_domain::RoomName;
 use greenroom_domain::lifecycle::ParticipantKind;
 use livekit_api::access_token::TokenVerifier;
-use secrecy::ExposeSecret;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
@@ -79,7 +78,7 @@ impl WebhookVerifier {
     #[must_use]
     pub fn new(config: &LiveKitConfig) -> Self {
         let verifier = |KeyPair { api_key, api_secret }: &KeyPair| {
-            TokenVerifier::with_api_key(api_key.expose_secret(), api_secret.expose_secret())
+            TokenVerifier::with_api_key(api_key.expose(), api_secret.expose())
         };
         let pairs = std::iter::once(&config.key).chain(&config.previous_key);
         Self { verifiers: pairs.map(verifier).collect() }
@@ -165,24 +164,18 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::ServerUrl;
 
     const KEY: &str = "key";
     const SECRET: &str = "a secret of at least thirty-two bytes";
     const PREVIOUS: &str = "the previous secret, also thirty-two bytes";
 
     fn verifier() -> WebhookVerifier {
-        let pair = |api_key: &str, api_secret: &str| KeyPair {
-            api_key: api_key.into(),
-            api_secret: api_secret.into(),
-        };
-        let url: ServerUrl = "ws://localhost:7880".parse().unwrap();
-        WebhookVerifier::new(&LiveKitConfig {
-            url: url.clone(),
-            api_url: url,
-            key: pair(KEY, SECRET),
-            previous_key: Some(pair("old", PREVIOUS)),
-        })
+        let pair =
+            |key: &str, secret: &str| KeyPair::new(key.parse().unwrap(), secret.parse().unwrap());
+        let url = "ws://localhost:7880".parse().unwrap();
+        let mut config = LiveKitConfig::new(url, pair(KEY, SECRET));
+        config.previous_key = Some(pair("old", PREVIOUS));
+        WebhookVerifier::new(&config)
     }
 
     fn signed(key: &str, secret: &str, body: &[u8]) -> String {

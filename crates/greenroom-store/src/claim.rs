@@ -1,16 +1,16 @@
 //! The keeper's claims: due sessions, each leased to one process at a time.
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use diesel::dsl::SqlTypeOf;
 use diesel::pg::Pg;
 use diesel::prelude::*;
 use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
 use diesel::sql_types::{BigInt, Timestamptz};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
-use greenroom_domain::lifecycle::State;
+use greenroom_domain::lifecycle::{AgentPolicy, END_NOTICE, SessionPolicy, State, TrackedSession};
 use greenroom_domain::template::{AgentDeadline, MaxDuration, ReconnectWindow};
 use greenroom_domain::{
-    AgentName, OnAgentHangup, OrganizationId, ParticipantIdentity, RoomCreation, RoomName,
+    AgentName, OnAgentHangup, OrganizationId, ParticipantIdentity, RoomCreation, RoomName, Seconds,
     SessionId,
 };
 
@@ -19,27 +19,82 @@ use crate::commit::{STATE_COLUMNS, StateColumns};
 use crate::schema::{session_templates, sessions};
 
 /// A due session that one process has leased until `lease_until`.
-#[derive(Debug, Clone, Queryable)]
+#[derive(Debug, Clone)]
 pub struct Claim {
     pub organization_id: OrganizationId,
     pub id: SessionId,
     pub room_name: RoomName,
-    pub room_creation: RoomCreation,
-    pub participant_identity: ParticipantIdentity,
-    pub created_at: DateTime<Utc>,
-    pub join_by: DateTime<Utc>,
-    pub token_expiry: DateTime<Utc>,
+    pub agent_name: Option<AgentName>,
     /// Incremented by each write, so that a commit detects a change since the claim.
     pub revision: i64,
     /// When the lease expires. Never `None` in a new claim; the column is nullable.
     pub lease_until: Option<DateTime<Utc>>,
-    pub agent_name: Option<AgentName>,
-    pub agent_deadline: Option<AgentDeadline>,
-    pub agent_required: bool,
-    pub on_agent_hangup: OnAgentHangup,
-    pub reconnect_window: ReconnectWindow,
-    pub max_duration: MaxDuration,
-    pub state: State,
+    pub session: TrackedSession,
+}
+
+/// Policy values that apply if the template sets none.
+#[derive(Debug, Clone, Copy)]
+pub struct PolicyDefaults {
+    pub agent_deadline: AgentDeadline,
+    /// Interval between two checks of an idle session, in seconds.
+    pub reconcile_every: Seconds<1, 3_600>,
+}
+
+/// The columns of a claim.
+#[derive(Queryable)]
+struct ClaimRow {
+    organization_id: OrganizationId,
+    id: SessionId,
+    room_name: RoomName,
+    room_creation: RoomCreation,
+    participant_identity: ParticipantIdentity,
+    created_at: DateTime<Utc>,
+    join_by: DateTime<Utc>,
+    token_expiry: DateTime<Utc>,
+    revision: i64,
+    lease_until: Option<DateTime<Utc>>,
+    agent_name: Option<AgentName>,
+    agent_deadline: Option<AgentDeadline>,
+    agent_required: bool,
+    on_agent_hangup: OnAgentHangup,
+    reconnect_window: ReconnectWindow,
+    max_duration: MaxDuration,
+    state: State,
+}
+
+impl ClaimRow {
+    fn into_claim(self, defaults: PolicyDefaults) -> Claim {
+        let seconds = |seconds: i32| TimeDelta::seconds(seconds.into());
+        let deadline = self.agent_deadline.unwrap_or(defaults.agent_deadline);
+        let agent = self.agent_name.as_ref().map(|_| AgentPolicy {
+            deadline: seconds(deadline.get()),
+            required: self.agent_required,
+            on_hangup: self.on_agent_hangup,
+        });
+        let policy = SessionPolicy {
+            room_creation: self.room_creation,
+            agent,
+            reconnect_window: seconds(self.reconnect_window.get()),
+            max_duration: seconds(self.max_duration.get()),
+            reconcile_every: seconds(defaults.reconcile_every.get()),
+        };
+        Claim {
+            organization_id: self.organization_id,
+            id: self.id,
+            room_name: self.room_name,
+            agent_name: self.agent_name,
+            revision: self.revision,
+            lease_until: self.lease_until,
+            session: TrackedSession {
+                policy,
+                participant_identity: self.participant_identity,
+                created_at: self.created_at,
+                join_by: self.join_by,
+                token_expiry: self.token_expiry,
+                state: self.state,
+            },
+        }
+    }
 }
 
 /// The order in which due sessions are claimed.
@@ -90,15 +145,17 @@ impl Claim {
         limit: i64,
         urgency: Urgency,
         order: ClaimOrder,
+        defaults: PolicyDefaults,
     ) -> Result<ClaimBatch, StoreError> {
-        let claimed: Vec<(Self, DateTime<Utc>)> =
+        let claimed: Vec<(ClaimRow, DateTime<Utc>)> =
             ClaimDueSessions { limit, urgency, order }.load(connection).await?;
         let at = claimed.iter().map(|(_, at)| *at).next().unwrap_or_default();
-        Ok(ClaimBatch { at, sessions: claimed.into_iter().map(|(claim, _)| claim).collect() })
+        let sessions = claimed.into_iter().map(|(row, _)| row.into_claim(defaults)).collect();
+        Ok(ClaimBatch { at, sessions })
     }
 }
 
-/// Defines the columns of a [`Claim`], in the order of its fields, as a type and as a value.
+/// Defines the columns of a [`ClaimRow`], in the order of its fields, as a type and as a value.
 macro_rules! claim {
     ($($table:ident.$column:ident)+) => {
         type ClaimColumns = ($($table::$column,)+ StateColumns);
@@ -126,14 +183,21 @@ claim! {
     session_templates.max_duration_seconds
 }
 
-/// SQL condition of an idle session: nothing is in progress and no deadline is near, so webhooks
-/// report any change. Its check can wait while the budget of LiveKit calls is low.
-const IDLE: &str = "room_missing_since is null and room_finished_at is null
-    and (agent_status <> 'ready' or agent_left_identity is distinct from agent_identity)
-    and (status = 'pending' and join_by > now() and user_joined_at is null and agent_status <> 'dispatched'
-         and (room_created_at is not null or room_creation = 'on_join')
-      or status = 'active' and end_by > now() + interval '30 seconds'
-         and agent_status in ('none', 'unavailable', 'ready'))";
+/// SQL condition: the session is idle. The same rule as `TrackedSession::is_idle`; a test compares
+/// the two.
+#[must_use]
+pub fn idle() -> String {
+    format!(
+        "room_missing_since is null and room_finished_at is null
+         and (agent_status <> 'ready' or agent_left_identity is distinct from agent_identity)
+         and (status = 'pending' and join_by > now() and user_joined_at is null
+           and agent_status <> 'dispatched'
+           and (room_created_at is not null or room_creation = 'on_join')
+           or status = 'active' and end_by > now() + interval '{} seconds'
+           and agent_status in ('none', 'unavailable', 'ready'))",
+        END_NOTICE.num_seconds()
+    )
+}
 
 struct ClaimDueSessions {
     limit: i64,
@@ -160,7 +224,7 @@ impl QueryFragment<Pg> for ClaimDueSessions {
         );
         if self.urgency == Urgency::InProgress {
             out.push_sql(" and not (");
-            out.push_sql(IDLE);
+            out.push_sql(&idle());
             out.push_sql(")");
         }
         out.push_sql(match self.order {

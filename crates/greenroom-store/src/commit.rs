@@ -119,7 +119,7 @@ impl Claim {
     ) -> QueryResult<()> {
         for event in &decision.events {
             let source_id = match event {
-                Event { event, sid: Some(sid) } => Some(format!("{event}/{sid}")),
+                Event { event, sid: Some(sid) } => Some(event.source_id(sid)),
                 Event { event: TimelineEvent::UserLeft, sid: None } => {
                     self.departure_source_id(
                         connection,
@@ -180,8 +180,8 @@ impl Claim {
             joins = joins.filter(joined.eq(identity));
         }
         let last: Option<Option<String>> = joins.first(connection).await.optional()?;
-        let sid = last.flatten().and_then(|id| Some(id.split_once('/')?.1.to_owned()));
-        Ok(sid.map(|sid| format!("{leave_event}/{sid}")))
+        let joined = last.flatten();
+        Ok(joined.as_deref().and_then(TimelineEvent::sid_of).map(|sid| leave_event.source_id(sid)))
     }
 
     /// Releases the lease, so that any process may claim the session again.

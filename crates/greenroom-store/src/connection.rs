@@ -7,7 +7,7 @@ use diesel::dsl::sql;
 use diesel::sql_types::Integer;
 use diesel::{ConnectionError, ConnectionResult};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
-use greenroom_domain::Invalid;
+use greenroom_domain::{ErrorChain, Invalid};
 use tokio::time::timeout;
 use tokio_postgres::config::{SslMode, TargetSessionAttrs};
 use tokio_postgres::{Config, NoTls};
@@ -87,11 +87,8 @@ async fn open(config: &Config) -> ConnectionResult<AsyncPgConnection> {
 }
 
 /// The error with its causes. tokio-postgres displays only `db error` and has the reason as source.
-fn chain(error: &dyn std::error::Error) -> String {
-    match error.source() {
-        Some(cause) => format!("{error}: {}", chain(cause)),
-        None => error.to_string(),
-    }
+fn chain(error: &tokio_postgres::Error) -> String {
+    ErrorChain(error).to_string()
 }
 
 /// The server's `server_version_num`, such as 150018 for version 15.18.

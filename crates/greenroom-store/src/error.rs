@@ -14,6 +14,7 @@ pub enum Constraint {
 
 /// A failed query. An absent row is not an error; functions return `None` for it.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum StoreError {
     /// The write violates a unique constraint.
     #[error("the write conflicts with an existing row ({0:?})")]

@@ -1,134 +1,122 @@
-//! Facts that LiveKit's webhooks report, and the statement that records a fact.
+//! The statement that merges a [`Fact`] into a session: the SQL form of `State::learn`.
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, SecondsFormat, Utc};
+use diesel::dsl::{AsSelect, SqlTypeOf};
 use diesel::pg::Pg;
 use diesel::prelude::*;
 use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
-use diesel::sql_types::{BigInt, Jsonb, Nullable, Text, Timestamptz};
+use diesel::sql_types::{self, BigInt, Jsonb, Nullable, Text, Timestamptz};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
-use greenroom_domain::RoomName;
+use greenroom_domain::lifecycle::{Event, Fact, JOB_ASSIGNMENT_TIMEOUT, TimelineEvent};
+use greenroom_domain::{OrganizationId, RoomName, SessionId, UserId};
 use serde_json::{Value, json};
 
-use crate::StoreError;
+use crate::sql::{OPEN, push_interval};
+use crate::{Session, StoreError};
 
-/// An event in a session's room that a LiveKit webhook reported.
-///
-/// A `sid` is LiveKit's id of a room, or of one visit of a participant in a room. A `reason` is
-/// LiveKit's disconnect reason, such as `CLIENT_INITIATED`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Fact {
-    RoomStarted {
-        sid: String,
-    },
-    RoomFinished,
-    /// A participant who is not an agent joined. Recorded only if `identity` is that of the
-    /// session's user; the same applies to [`Fact::UserLeft`].
-    UserJoined {
-        identity: String,
-        sid: String,
-    },
-    UserLeft {
-        identity: String,
-        sid: String,
-        reason: Option<String>,
-    },
-    AgentJoined {
-        identity: String,
-        sid: String,
-    },
-    AgentLeft {
-        identity: String,
-        sid: String,
-        reason: Option<String>,
-    },
+/// The session that a fact is about.
+#[derive(Debug, Clone, Copy)]
+pub enum Subject<'a> {
+    /// The session with this room, as in LiveKit's webhooks.
+    Room(&'a RoomName),
+    /// The session with this id. If `end_user` is set, it must be the session's user.
+    Session { organization: OrganizationId, id: SessionId, end_user: Option<&'a UserId> },
 }
 
-impl Fact {
-    /// Merges the fact into its session, appends the timeline event and makes the session due, in
-    /// one statement. Never sets a status.
+/// Merges a fact into its session, appends the timeline events and makes the session due, in one
+/// statement. The rules are those of `State::learn`.
+///
+/// `at` is LiveKit's time of the event, in whole seconds; facts from Greenroom itself ignore it.
+/// Returns false if no session learned the fact: there is no such session, the fact is about
+/// another participant, or the session is over and the fact needs an open one.
+///
+/// # Errors
+/// Returns a [`StoreError`] if the query fails.
+pub async fn record(
+    connection: &mut AsyncPgConnection,
+    subject: Subject<'_>,
+    fact: &Fact,
+    at: DateTime<Utc>,
+) -> Result<bool, StoreError> {
+    let sessions: i64 =
+        CountRecorded(RecordFact::new(subject, fact, at)).get_result(connection).await?;
+    Ok(sessions > 0)
+}
+
+impl Session {
+    /// Ends an open session at a caller's request and returns it. If `end_user` is set, it must be
+    /// the session's user.
     ///
-    /// Each recorded time is the earliest or the latest of its kind, so facts may arrive in any
-    /// order and more than once. `at` is LiveKit's time of the event, in whole seconds. Returns
-    /// false if the fact does not belong to a session's room or user.
+    /// Returns `None` if no such session is open.
     ///
     /// # Errors
     /// Returns a [`StoreError`] if the query fails.
-    pub async fn record(
-        &self,
+    pub async fn end(
         connection: &mut AsyncPgConnection,
-        room: &RoomName,
-        at: DateTime<Utc>,
-    ) -> Result<bool, StoreError> {
-        let (event, sid) = self.event();
-        let record = RecordFact {
-            fact: self,
-            room,
-            at,
-            event,
-            source_id: event.zip(sid).map(|(event, sid)| format!("{event}/{sid}")),
-            detail: self.detail(at),
-        };
-        let sessions: i64 = record.get_result(connection).await?;
-        Ok(sessions > 0)
-    }
-
-    /// The name and the LiveKit sid of the timeline event, if the fact has one.
-    fn event(&self) -> (Option<&'static str>, Option<&str>) {
-        match self {
-            Self::RoomStarted { sid } => (Some("room_created"), Some(sid)),
-            Self::RoomFinished => (None, None),
-            Self::UserJoined { sid, .. } => (Some("user_joined"), Some(sid)),
-            Self::UserLeft { sid, .. } => (Some("user_left"), Some(sid)),
-            Self::AgentJoined { sid, .. } => (Some("agent_joined"), Some(sid)),
-            Self::AgentLeft { sid, .. } => (Some("agent_left"), Some(sid)),
-        }
-    }
-
-    /// The `detail` of the timeline event.
-    fn detail(&self, at: DateTime<Utc>) -> Value {
-        let at = at.to_rfc3339_opts(chrono::SecondsFormat::Secs, true);
-        match self {
-            Self::RoomStarted { .. } | Self::RoomFinished => json!({"livekit_at": at}),
-            Self::UserJoined { identity, .. } | Self::AgentJoined { identity, .. } => {
-                json!({"livekit_at": at, "identity": identity})
-            }
-            Self::UserLeft { identity, reason, .. } | Self::AgentLeft { identity, reason, .. } => {
-                json!({"livekit_at": at, "identity": identity, "reason": reason})
-            }
-        }
-    }
-
-    /// Whether the keeper must also check a session that is over, because its room is open again.
-    fn wakes_closed_session(&self) -> bool {
-        matches!(
-            self,
-            Self::RoomStarted { .. } | Self::UserJoined { .. } | Self::AgentJoined { .. }
-        )
+        organization: OrganizationId,
+        id: SessionId,
+        end_user: Option<&UserId>,
+    ) -> Result<Option<Self>, StoreError> {
+        let subject = Subject::Session { organization, id, end_user };
+        // The fact has no time of LiveKit's.
+        let record = RecordFact::new(subject, &Fact::EndRequested, DateTime::UNIX_EPOCH);
+        let ended = SelectRecorded { record, columns: Self::as_select() };
+        Ok(ended.get_result(connection).await.optional()?)
     }
 }
 
+/// The common table expressions of the statement. Afterwards, `sessions` are the updated rows.
 struct RecordFact<'a> {
+    subject: Subject<'a>,
     fact: &'a Fact,
-    room: &'a RoomName,
     at: DateTime<Utc>,
-    event: Option<&'static str>,
+    events: Vec<NewEvent>,
+}
+
+struct NewEvent {
+    event: TimelineEvent,
     source_id: Option<String>,
     detail: Value,
 }
 
-impl QueryId for RecordFact<'_> {
-    type QueryId = ();
-    // The text depends on the fact, so diesel caches the prepared statement by its text.
-    const HAS_STATIC_QUERY_ID: bool = false;
+impl<'a> RecordFact<'a> {
+    fn new(subject: Subject<'a>, fact: &'a Fact, at: DateTime<Utc>) -> Self {
+        let mut events = fact.events();
+        if let Fact::RoomOpened { .. } = fact {
+            events.push(Event { event: TimelineEvent::AgentDispatched, sid: None });
+        }
+        let new_event = |event: Event| NewEvent {
+            source_id: event.source_id(),
+            detail: detail(fact, event.event, at),
+            event: event.event,
+        };
+        Self { subject, fact, at, events: events.into_iter().map(new_event).collect() }
+    }
 }
 
-impl Query for RecordFact<'_> {
-    type SqlType = BigInt;
+/// The `detail` of a timeline event.
+fn detail(fact: &Fact, event: TimelineEvent, at: DateTime<Utc>) -> Value {
+    let at = at.to_rfc3339_opts(SecondsFormat::Secs, true);
+    match fact {
+        Fact::RoomStarted { .. } | Fact::RoomFinished => json!({"livekit_at": at}),
+        Fact::UserJoined { identity, .. } | Fact::AgentJoined { identity, .. } => {
+            json!({"livekit_at": at, "identity": identity})
+        }
+        Fact::UserLeft { identity, reason, .. } | Fact::AgentLeft { identity, reason, .. } => {
+            json!({"livekit_at": at, "identity": identity, "reason": reason})
+        }
+        Fact::RoomOpened { .. } | Fact::RoomNotOpened | Fact::EndRequested => match fact.end() {
+            Some((_, reason)) if event != TimelineEvent::EndRequested => {
+                json!({"end_reason": reason})
+            }
+            _ => json!({}),
+        },
+    }
 }
 
 impl RecordFact<'_> {
-    /// LiveKit reports whole seconds. Takes the end of that second, capped at `now()` to tolerate
-    /// clock skew.
+    /// The time of the event: the end of LiveKit's second, capped at `now()` to tolerate clock
+    /// skew.
     fn push_at<'b>(&'b self, out: &mut AstPass<'_, 'b, Pg>) -> QueryResult<()> {
         out.push_sql("least(now(), ");
         out.push_bind_param::<Timestamptz, _>(&self.at)?;
@@ -146,41 +134,70 @@ impl RecordFact<'_> {
         Ok(())
     }
 
-    /// Pushes the assignments to the columns of the fact, each with a trailing comma.
-    fn push_facts<'b>(&'b self, out: &mut AstPass<'_, 'b, Pg>) -> QueryResult<()> {
+    fn push_assignments<'b>(&'b self, out: &mut AstPass<'_, 'b, Pg>) -> QueryResult<()> {
         match self.fact {
+            // `coalesce` keeps the times that a webhook or the keeper recorded meanwhile.
+            Fact::RoomOpened { .. } => out.push_sql(
+                "room_created_at = coalesce(room_created_at, now()),
+                 agent_wanted_since = case when before.agent_status <> 'none'
+                   then coalesce(agent_wanted_since, now()) else agent_wanted_since end,
+                 last_dispatch_at = case when before.agent_status <> 'none'
+                   then coalesce(last_dispatch_at, now()) else last_dispatch_at end,
+                 agent_status = case before.agent_status
+                   when 'waiting' then 'dispatched' else before.agent_status end, ",
+            ),
+            Fact::RoomNotOpened | Fact::EndRequested => {
+                if let Some((status, reason)) = self.fact.end() {
+                    out.push_sql("ended_at = now(), status = '");
+                    out.push_sql(status.as_str());
+                    out.push_sql("', end_reason = '");
+                    out.push_sql(reason.as_str());
+                    out.push_sql("', ");
+                }
+            }
             Fact::RoomStarted { .. } => {
                 out.push_sql("room_created_at = coalesce(room_created_at, now()), ");
-                Ok(())
             }
-            Fact::RoomFinished => self.push_latest("room_finished_at", out),
-            Fact::UserJoined { .. } => self.push_latest("user_joined_at", out),
-            Fact::UserLeft { .. } => self.push_latest("user_left_at", out),
-            Fact::AgentJoined { identity, .. } => {
-                // Clear the recorded departure of an agent that has come back.
-                out.push_sql(
-                    "(agent_left_at, agent_left_identity, agent_left_reason) = (
-                       select agent_left_at, agent_left_identity, agent_left_reason
-                       where agent_left_identity is distinct from ",
-                );
-                out.push_bind_param::<Text, _>(identity)?;
-                out.push_sql(" or agent_left_at > ");
-                self.push_at(out)?;
-                out.push_sql("), ");
-                Ok(())
+            Fact::RoomFinished => self.push_latest("room_finished_at", out)?,
+            Fact::UserJoined { .. } => self.push_latest("user_joined_at", out)?,
+            Fact::UserLeft { .. } => self.push_latest("user_left_at", out)?,
+            Fact::AgentJoined { identity, .. } => self.push_agent_joined(identity, out)?,
+            Fact::AgentLeft { identity, reason, .. } => {
+                self.push_agent_left(identity, reason, out)?;
             }
-            Fact::AgentLeft { .. } => self.push_agent_left(out),
         }
+        Ok(())
     }
 
-    /// Sets the three `agent_left_*` columns together, so that they describe one departure. They
-    /// change if this departure is later, or if it adds the reason to a departure that the keeper
-    /// observed; the latter keeps the observed time.
-    fn push_agent_left<'b>(&'b self, out: &mut AstPass<'_, 'b, Pg>) -> QueryResult<()> {
-        let Fact::AgentLeft { identity, reason, .. } = self.fact else { return Ok(()) };
+    /// An agent that is back has not left.
+    fn push_agent_joined<'b>(
+        &'b self,
+        identity: &'b String,
+        out: &mut AstPass<'_, 'b, Pg>,
+    ) -> QueryResult<()> {
         out.push_sql(
             "(agent_left_at, agent_left_identity, agent_left_reason) = (
-               select case when is_observed then agent_left_at else at end, identity, reason
+               select agent_left_at, agent_left_identity, agent_left_reason
+               where agent_left_identity is distinct from ",
+        );
+        out.push_bind_param::<Text, _>(identity)?;
+        out.push_sql(" or agent_left_at > ");
+        self.push_at(out)?;
+        out.push_sql("), ");
+        Ok(())
+    }
+
+    /// The three columns describe one departure, so they change together: by a later departure, or
+    /// by the reason of a departure that an observation found first.
+    fn push_agent_left<'b>(
+        &'b self,
+        identity: &'b String,
+        reason: &'b Option<String>,
+        out: &mut AstPass<'_, 'b, Pg>,
+    ) -> QueryResult<()> {
+        out.push_sql(
+            "(agent_left_at, agent_left_identity, agent_left_reason) = (
+               select case when is_explanation then agent_left_at else at end, identity, reason
                from (select ",
         );
         self.push_at(out)?;
@@ -190,47 +207,159 @@ impl RecordFact<'_> {
         out.push_bind_param::<Nullable<Text>, _>(reason)?;
         out.push_sql(
             "::text as reason) reported,
-               lateral (select agent_left_reason is null and agent_left_identity = reported.identity as is_observed) known
-               where is_observed or agent_left_at is null or at > agent_left_at
+               lateral (select agent_left_reason is null and agent_left_identity = reported.identity
+                 as is_explanation) known
+               where is_explanation or agent_left_at is null or at > agent_left_at
              union all
                select agent_left_at, agent_left_identity, agent_left_reason
              limit 1), ",
         );
         Ok(())
     }
-}
 
-impl QueryFragment<Pg> for RecordFact<'_> {
-    fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
-        out.push_sql("with session as (update sessions set ");
-        self.push_facts(&mut out)?;
-        out.push_sql("revision = revision + 1, next_check_at = ");
-        out.push_sql(if self.fact.wakes_closed_session() {
-            "now()"
-        } else {
-            "case when status in ('pending', 'active') then now() else next_check_at end"
-        });
-        out.push_sql(" where room_name = ");
-        out.push_bind_param::<Text, _>(self.room)?;
+    fn push_next_check(&self, out: &mut AstPass<'_, '_, Pg>) {
+        match self.fact {
+            Fact::RoomOpened { .. } => {
+                out.push_sql("least(next_check_at, now() + ");
+                push_interval(JOB_ASSIGNMENT_TIMEOUT, out);
+                out.push_sql(")");
+            }
+            Fact::RoomNotOpened | Fact::EndRequested => out.push_sql("now()"),
+            fact if fact.reopens_room() => out.push_sql("now()"),
+            _ => {
+                out.push_sql("case when ");
+                out.push_sql(OPEN);
+                out.push_sql(" then now() else next_check_at end");
+            }
+        }
+    }
+
+    fn push_condition<'b>(&'b self, out: &mut AstPass<'_, 'b, Pg>) -> QueryResult<()> {
+        match &self.subject {
+            Subject::Room(room) => {
+                out.push_sql("sessions.room_name = ");
+                out.push_bind_param::<Text, _>(*room)?;
+            }
+            Subject::Session { organization, id, end_user } => {
+                out.push_sql("sessions.organization_id = ");
+                out.push_bind_param::<sql_types::Uuid, _>(organization)?;
+                out.push_sql(" and sessions.id = ");
+                out.push_bind_param::<sql_types::Uuid, _>(id)?;
+                if let Some(user) = end_user {
+                    out.push_sql(" and sessions.user_id = ");
+                    out.push_bind_param::<Text, _>(*user)?;
+                }
+            }
+        }
+        // The same condition as `Fact::concerns`.
         if let Fact::UserJoined { identity, .. } | Fact::UserLeft { identity, .. } = self.fact {
-            out.push_sql(" and participant_identity = ");
+            out.push_sql(" and sessions.participant_identity = ");
             out.push_bind_param::<Text, _>(identity)?;
         }
-        out.push_sql(" returning organization_id, id)");
-        if self.event.is_some() {
-            out.push_sql(
-                ", new_event as (
-                   insert into session_events (organization_id, session_id, at, event, source_id, detail)
-                   select organization_id, id, now(), ",
-            );
-            out.push_bind_param::<Nullable<Text>, _>(&self.event)?;
-            out.push_sql(", ");
-            out.push_bind_param::<Nullable<Text>, _>(&self.source_id)?;
-            out.push_sql(", ");
-            out.push_bind_param::<Jsonb, _>(&self.detail)?;
-            out.push_sql(" from session on conflict do nothing)");
+        if self.fact.needs_open_session() {
+            out.push_sql(" and sessions.");
+            out.push_sql(OPEN);
         }
-        out.push_sql(" select count(*) from session");
+        // A replay of the start may have opened the room meanwhile; then the session must not fail.
+        if let Fact::RoomNotOpened = self.fact {
+            out.push_sql(" and sessions.room_created_at is null");
+        }
+        Ok(())
+    }
+
+    fn push_new_events<'b>(&'b self, out: &mut AstPass<'_, 'b, Pg>) -> QueryResult<()> {
+        if self.events.is_empty() {
+            return Ok(());
+        }
+        out.push_sql(
+            ", new_events as (
+               insert into session_events (organization_id, session_id, at, event, source_id, detail)
+               select organization_id, id, now(), event, source_id, detail from sessions, (values ",
+        );
+        for (index, NewEvent { event, source_id, detail }) in self.events.iter().enumerate() {
+            out.push_sql(if index == 0 { "('" } else { ", ('" });
+            out.push_sql(event.as_str());
+            out.push_sql("', ");
+            out.push_bind_param::<Nullable<Text>, _>(source_id)?;
+            out.push_sql("::text, ");
+            out.push_bind_param::<Jsonb, _>(detail)?;
+            out.push_sql("::jsonb)");
+        }
+        out.push_sql(") as reported (event, source_id, detail)");
+        if let Fact::RoomOpened { .. } = self.fact {
+            out.push_sql(" where event <> 'agent_dispatched' or agent_was_waiting");
+        }
+        out.push_sql(" on conflict do nothing)");
+        Ok(())
+    }
+
+    fn push_tables<'b>(&'b self, out: &mut AstPass<'_, 'b, Pg>) -> QueryResult<()> {
+        let needs_before = matches!(self.fact, Fact::RoomOpened { .. });
+        out.push_sql("with ");
+        if needs_before {
+            // The update must know the agent status that it replaces.
+            out.push_sql("before as (select agent_status from sessions where ");
+            self.push_condition(out)?;
+            out.push_sql(" for update), ");
+        }
+        out.push_sql("sessions as (update sessions set ");
+        self.push_assignments(out)?;
+        out.push_sql("revision = revision + 1, next_check_at = ");
+        self.push_next_check(out);
+        out.push_sql(if needs_before { " from before where " } else { " where " });
+        self.push_condition(out)?;
+        out.push_sql(" returning sessions.*");
+        if needs_before {
+            out.push_sql(", before.agent_status = 'waiting' as agent_was_waiting");
+        }
+        out.push_sql(")");
+        self.push_new_events(out)
+    }
+}
+
+/// The statement, selecting the number of sessions that learned the fact.
+struct CountRecorded<'a>(RecordFact<'a>);
+
+impl QueryId for CountRecorded<'_> {
+    type QueryId = ();
+    // diesel finds the prepared statement by its text, which depends on the fact.
+    const HAS_STATIC_QUERY_ID: bool = false;
+}
+
+impl Query for CountRecorded<'_> {
+    type SqlType = BigInt;
+}
+
+impl QueryFragment<Pg> for CountRecorded<'_> {
+    fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
+        self.0.push_tables(&mut out)?;
+        out.push_sql(" select count(*) from sessions");
+        Ok(())
+    }
+}
+
+/// The statement, selecting the session that learned the fact.
+struct SelectRecorded<'a> {
+    record: RecordFact<'a>,
+    columns: AsSelect<Session, Pg>,
+}
+
+impl QueryId for SelectRecorded<'_> {
+    type QueryId = ();
+    // diesel finds the prepared statement by its text, which depends on the fact.
+    const HAS_STATIC_QUERY_ID: bool = false;
+}
+
+impl Query for SelectRecorded<'_> {
+    type SqlType = SqlTypeOf<AsSelect<Session, Pg>>;
+}
+
+impl QueryFragment<Pg> for SelectRecorded<'_> {
+    fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
+        self.record.push_tables(&mut out)?;
+        out.push_sql(" select ");
+        self.columns.walk_ast(out.reborrow())?;
+        out.push_sql(" from sessions");
         Ok(())
     }
 }

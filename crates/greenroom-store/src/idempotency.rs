@@ -6,16 +6,17 @@ use diesel::prelude::*;
 use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
 use diesel::sql_types::{BigInt, Binary, Bool, Nullable, Timestamptz, Uuid};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
+use greenroom_domain::idempotency::KEY_LIFETIME;
 use greenroom_domain::{OrganizationId, SessionId, SessionStatus};
 
 use crate::StoreError;
 use crate::schema::sessions;
+use crate::sql::push_interval;
 
 /// The idempotency key of a start and the request that came with it, both as hashes. Two starts
 /// with equal hashes return the same session. The key itself is never stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KeyClaim {
-    pub kind: KeyKind,
     /// SHA-256 over the key and over the end user who sent it, if the caller is an end user. For an
     /// implicit key: over the request and the end user.
     pub hash: [u8; 32],
@@ -23,22 +24,33 @@ pub struct KeyClaim {
     pub fingerprint: [u8; 32],
 }
 
-/// The origin of a key.
+/// The key of a start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum KeyKind {
-    /// The caller sent the key. The session holds it for 24 hours, even after the session is over.
-    Explicit,
-    /// The key was derived from an end user's request. The session holds it while the user may come
-    /// back to the session. Afterwards a new start may take the key.
-    Implicit,
+pub enum StartKey {
+    /// The start is not idempotent.
+    None,
+    /// The caller sent the key. The session holds it for [`KEY_LIFETIME`], even after the session is
+    /// over.
+    Explicit(KeyClaim),
+    /// The key was derived from an end user's request. The session holds it while the user may
+    /// resume the session; then a new start takes it.
+    Implicit(KeyClaim),
 }
 
-/// SQL condition: the user of a session may come back to it, because the session is pending or the
-/// user has left its room.
-///
-/// Checks the deadlines because the keeper may not have applied them yet: a user who joined after a
-/// deadline would be removed at once.
-pub(crate) const RESUMABLE: &str = "(sessions.status = 'pending' and sessions.join_by > now()
+impl StartKey {
+    /// The claim of either kind of key.
+    #[must_use]
+    pub fn claim(&self) -> Option<&KeyClaim> {
+        match self {
+            Self::None => None,
+            Self::Explicit(claim) | Self::Implicit(claim) => Some(claim),
+        }
+    }
+}
+
+/// SQL condition: the user may resume the session. The same rule as
+/// `lifecycle::TrackedSession::is_resumable`; a test compares the two.
+pub const RESUMABLE: &str = "(sessions.status = 'pending' and sessions.join_by > now()
     or sessions.status = 'active' and sessions.end_by > now()
       and sessions.user_left_at > sessions.user_joined_at)";
 
@@ -71,7 +83,7 @@ impl KeyClaim {
         Ok(holder)
     }
 
-    /// Releases the key if its session was created at least 24 hours ago. Returns whether it did.
+    /// Releases the key if its session is older than [`KEY_LIFETIME`]. Returns whether it did.
     ///
     /// # Errors
     /// Returns a [`StoreError`] if the query fails.
@@ -80,10 +92,11 @@ impl KeyClaim {
         connection: &mut AsyncPgConnection,
         organization: OrganizationId,
     ) -> Result<bool, StoreError> {
+        let lifetime = i32::try_from(KEY_LIFETIME.num_hours()).unwrap_or(i32::MAX).hours();
         let expired = sessions::table
             .filter(sessions::organization_id.eq(organization))
             .filter(sessions::idempotency_key.eq(self.hash.as_slice()))
-            .filter(sessions::created_at.le(now.into_sql::<Timestamptz>() - 24.hours()));
+            .filter(sessions::created_at.le(now.into_sql::<Timestamptz>() - lifetime));
         let released = diesel::update(expired)
             .set((
                 sessions::idempotency_key.eq(None::<Vec<u8>>),
@@ -199,7 +212,11 @@ impl QueryFragment<Pg> for PurgeExpiredKeys<'_> {
             "), released as (
                update sessions set idempotency_key = null, idempotency_fingerprint = null, revision = revision + 1
                from batch where sessions.organization_id = batch.organization_id and sessions.id = batch.id
-                 and batch.created_at <= now() - interval '24 hours')
+                 and batch.created_at <= now() - ",
+        );
+        push_interval(KEY_LIFETIME, &mut out);
+        out.push_sql(
+            ")
              select organization_id, idempotency_key from batch
              order by organization_id desc, idempotency_key desc limit 1",
         );

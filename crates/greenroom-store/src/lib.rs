@@ -6,7 +6,6 @@
 pub mod claim;
 pub mod commit;
 pub mod connection;
-pub mod end;
 pub mod error;
 pub mod event;
 pub mod fact;
@@ -22,20 +21,20 @@ mod schema;
 pub mod session;
 pub mod session_setup;
 pub mod session_state;
+mod sql;
 pub mod start;
 pub mod template;
 
 pub use diesel::{ConnectionError, ConnectionResult};
 pub use diesel_async::AsyncPgConnection;
 
-pub use self::claim::{Claim, ClaimBatch, ClaimOrder, Urgency};
+pub use self::claim::{Claim, ClaimBatch, ClaimOrder, PolicyDefaults, Urgency};
 pub use self::connection::connect;
-pub use self::end::EndCause;
 pub use self::error::{Constraint, StoreError};
 pub use self::event::SessionEvent;
-pub use self::fact::Fact;
-pub use self::idempotency::{KeyClaim, KeyCursor, KeyHolder, KeyKind};
-pub use self::organization::SessionLimit;
+pub use self::fact::{Subject, record};
+pub use self::idempotency::{KeyClaim, KeyCursor, KeyHolder, StartKey};
+pub use self::organization::{SessionLimit, SessionLock};
 pub use self::page_start::PageStart;
 pub use self::reissue::TokenReissue;
 pub use self::session::{Session, SessionFilter};

@@ -4,10 +4,11 @@ use diesel::dsl::sql;
 use diesel::prelude::*;
 use diesel::sql_types::Bool;
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
-use greenroom_domain::OrganizationId;
+use greenroom_domain::{OrganizationId, SessionCount};
 
 use crate::StoreError;
 use crate::schema::{organizations, sessions};
+use crate::sql::OPEN;
 
 /// Inserts the row of an organization if it has none.
 ///
@@ -47,8 +48,23 @@ pub async fn lock_templates(
     Ok(())
 }
 
-/// Blocks other starts in an organization with a limit until the transaction ends. Returns the
-/// maximum number of pending and active sessions, or `None` if the organization has no limit.
+/// Proof that the current transaction blocks other starts of an organization, so that its open
+/// sessions can be counted. Only [`lock_sessions`] creates one.
+#[derive(Debug)]
+pub struct SessionLock {
+    maximum: Option<SessionCount>,
+}
+
+impl SessionLock {
+    /// Maximum number of pending and active sessions. `None` means that the organization has no
+    /// limit.
+    #[must_use]
+    pub fn maximum(&self) -> Option<SessionCount> {
+        self.maximum
+    }
+}
+
+/// Blocks other starts in an organization with a limit until the transaction ends.
 ///
 /// `default` is the server's default limit. Call this in a separate statement before the insert:
 /// an insert that waited for the lock itself would count the sessions as of before the wait.
@@ -58,8 +74,8 @@ pub async fn lock_templates(
 pub async fn lock_sessions(
     connection: &mut AsyncPgConnection,
     organization: OrganizationId,
-    default: Option<i32>,
-) -> Result<Option<i32>, StoreError> {
+    default: Option<SessionCount>,
+) -> Result<SessionLock, StoreError> {
     let row = organizations::table
         .find(organization)
         .select((organizations::max_active_sessions, organizations::unlimited))
@@ -67,7 +83,7 @@ pub async fn lock_sessions(
         .first(connection)
         .await
         .optional()?;
-    Ok(SessionLimit::from_row(row).maximum(default))
+    Ok(SessionLock { maximum: SessionLimit::from_row(row).maximum(default) })
 }
 
 /// Returns the maximum number of pending and active sessions of an organization, and their current
@@ -78,8 +94,8 @@ pub async fn lock_sessions(
 pub async fn usage(
     connection: &mut AsyncPgConnection,
     organization: OrganizationId,
-    default: Option<i32>,
-) -> Result<(Option<i32>, i64), StoreError> {
+    default: Option<SessionCount>,
+) -> Result<(Option<SessionCount>, i64), StoreError> {
     let row = organizations::table
         .find(organization)
         .select((organizations::max_active_sessions, organizations::unlimited))
@@ -90,7 +106,7 @@ pub async fn usage(
         .filter(sessions::organization_id.eq(organization))
         // A literal: with a bind parameter the planner cannot use the partial index
         // `sessions_live`.
-        .filter(sql::<Bool>("status in ('pending', 'active')"))
+        .filter(sql::<Bool>(OPEN))
         .count()
         .get_result(connection)
         .await?;
@@ -103,24 +119,28 @@ pub enum SessionLimit {
     /// The server's default.
     Default,
     /// At most this number. With zero, no session starts.
-    AtMost(i32),
+    AtMost(SessionCount),
     /// No limit, even if the server has a default.
     Unlimited,
 }
 
 impl SessionLimit {
     /// Converts the columns `max_active_sessions` and `unlimited`. An organization without a row
-    /// has the server's default.
+    /// has the server's default. The table allows larger numbers than [`SessionCount`] does, which
+    /// count as the largest.
     fn from_row(row: Option<(Option<i32>, bool)>) -> Self {
         match row {
             Some((_, true)) => Self::Unlimited,
-            Some((Some(sessions), false)) => Self::AtMost(sessions),
+            Some((Some(sessions), false)) => {
+                let largest = SessionCount::constant::<{ SessionCount::MAX }>();
+                Self::AtMost(SessionCount::try_from(i64::from(sessions)).unwrap_or(largest))
+            }
             Some((None, false)) | None => Self::Default,
         }
     }
 
     /// The limit as a number, given the server's default. `None` means no limit.
-    fn maximum(self, default: Option<i32>) -> Option<i32> {
+    fn maximum(self, default: Option<SessionCount>) -> Option<SessionCount> {
         match self {
             Self::Default => default,
             Self::AtMost(sessions) => Some(sessions),
@@ -132,7 +152,7 @@ impl SessionLimit {
 /// Sets the limit of an organization, and inserts the organization's row if it has none.
 ///
 /// # Errors
-/// Returns a [`StoreError`] if the limit is negative or the query fails.
+/// Returns a [`StoreError`] if the query fails.
 pub async fn set_limit(
     connection: &mut AsyncPgConnection,
     organization: OrganizationId,
@@ -140,7 +160,7 @@ pub async fn set_limit(
 ) -> Result<(), StoreError> {
     let row = (
         organizations::max_active_sessions.eq(match limit {
-            SessionLimit::AtMost(sessions) => Some(sessions),
+            SessionLimit::AtMost(sessions) => Some(sessions.get()),
             SessionLimit::Default | SessionLimit::Unlimited => None,
         }),
         organizations::unlimited.eq(limit == SessionLimit::Unlimited),

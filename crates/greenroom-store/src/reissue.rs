@@ -3,21 +3,24 @@
 use diesel::pg::Pg;
 use diesel::prelude::*;
 use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
-use diesel::sql_types::{Binary, Uuid};
+use diesel::sql_types::{Binary, Text, Uuid};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
-use greenroom_domain::{OrganizationId, SessionId};
+use greenroom_domain::idempotency::KEY_LIFETIME;
+use greenroom_domain::{OrganizationId, SessionId, UserId};
 
 use crate::StoreError;
 use crate::idempotency::KeyClaim;
 use crate::session_setup::{SessionSetupColumns, TEMPLATE_JOIN};
+use crate::sql::{OPEN, push_interval};
 use crate::start::{StartedRow, StartedRowSql, TokenLifetime};
 
 /// The session that a further token is issued for.
 #[derive(Debug, Clone, Copy)]
 pub enum TokenReissue<'a> {
-    /// The session with this id. The reissue is recorded in its timeline as `token_refreshed`.
-    Session(SessionId),
-    /// The session that was started with this key and the same request, within the last 24 hours.
+    /// The session with this id. The reissue is recorded in its timeline as `token_refreshed`. If
+    /// `end_user` is set, it must be the session's user.
+    Session { id: SessionId, end_user: Option<&'a UserId> },
+    /// The session that was started with this key and the same request, within [`KEY_LIFETIME`].
     Key(&'a KeyClaim),
 }
 
@@ -73,25 +76,30 @@ impl QueryFragment<Pg> for ReissueToken<'_> {
         self.token.push_expiry("template", out.reborrow())?;
         out.push_sql(") from session_templates template where ");
         out.push_sql(TEMPLATE_JOIN);
-        out.push_sql(
-            " and sessions.status in ('pending', 'active') and sessions.organization_id = ",
-        );
+        out.push_sql(" and sessions.");
+        out.push_sql(OPEN);
+        out.push_sql(" and sessions.organization_id = ");
         out.push_bind_param::<Uuid, _>(&self.organization)?;
         match &self.target {
-            TokenReissue::Session(id) => {
+            TokenReissue::Session { id, end_user } => {
                 out.push_sql(" and sessions.id = ");
                 out.push_bind_param::<Uuid, _>(id)?;
+                if let Some(user) = end_user {
+                    out.push_sql(" and sessions.user_id = ");
+                    out.push_bind_param::<Text, _>(*user)?;
+                }
             }
             TokenReissue::Key(key) => {
                 out.push_sql(" and sessions.idempotency_key = ");
                 out.push_bind_param::<Binary, _>(key.hash.as_slice())?;
                 out.push_sql(" and sessions.idempotency_fingerprint = ");
                 out.push_bind_param::<Binary, _>(key.fingerprint.as_slice())?;
-                out.push_sql(" and sessions.created_at > now() - interval '24 hours'");
+                out.push_sql(" and sessions.created_at > now() - ");
+                push_interval(KEY_LIFETIME, &mut out);
             }
         }
         out.push_sql(" returning sessions.*)");
-        if let TokenReissue::Session(_) = self.target {
+        if let TokenReissue::Session { .. } = self.target {
             out.push_sql(
                 ", new_event as (insert into session_events (organization_id, session_id, at, event)
                    select organization_id, id, now(), 'token_refreshed' from sessions)",

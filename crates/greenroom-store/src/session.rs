@@ -1,13 +1,11 @@
-//! Sessions: reads, and the writes of a start after LiveKit has answered.
+//! Sessions: reads, and two small writes that are no facts.
 
 use chrono::{DateTime, Utc};
 use diesel::dsl::{now, sql};
 use diesel::pg::Pg;
 use diesel::prelude::*;
-use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
-use diesel::sql_types;
+use diesel::sql_types::Bool;
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
-use greenroom_domain::lifecycle::TimelineEvent;
 use greenroom_domain::{
     AgentStatus, EnabledPanels, EndReason, JsonObject, ModalityProfile, OrganizationId,
     ParticipantIdentity, RoomCreation, RoomName, SessionId, SessionStatus, SessionTemplateId,
@@ -15,11 +13,13 @@ use greenroom_domain::{
 };
 
 use crate::schema::sessions;
+use crate::sql::OPEN;
 use crate::{PageStart, StoreError};
 
 /// The columns of a session that the API shows.
 #[derive(Debug, Clone, PartialEq, Queryable, Selectable)]
 #[diesel(table_name = sessions, check_for_backend(Pg))]
+#[non_exhaustive]
 pub struct Session {
     pub organization_id: OrganizationId,
     pub id: SessionId,
@@ -53,6 +53,7 @@ pub struct Session {
 
 /// Conditions on the sessions of a list. The default lists all sessions.
 #[derive(Debug, Clone, Default)]
+#[non_exhaustive]
 pub struct SessionFilter {
     /// Sessions with one of these statuses. If empty, sessions with any status.
     pub status: Vec<SessionStatus>,
@@ -113,7 +114,7 @@ impl Session {
             if filter.status.iter().all(|status| SessionStatus::OPEN.contains(status)) {
                 // A literal: with a bind parameter the planner cannot use the index
                 // `sessions_live`.
-                query = query.filter(sql::<sql_types::Bool>("status in ('pending', 'active')"));
+                query = query.filter(sql::<Bool>(OPEN));
             }
         }
         if let Some(user) = &filter.user_id {
@@ -129,23 +130,6 @@ impl Session {
             query = query.filter(sessions::id.lt(SessionId::first_from(at)));
         }
         Ok(query.load(connection).await?)
-    }
-
-    /// Records that LiveKit opened the room and dispatched the agent with it. `sid` is LiveKit's id
-    /// of the room. Returns false and records nothing if the session is over or does not exist.
-    ///
-    /// # Errors
-    /// Returns a [`StoreError`] if the query fails.
-    pub async fn record_room_created(
-        connection: &mut AsyncPgConnection,
-        organization: OrganizationId,
-        id: SessionId,
-        sid: &str,
-    ) -> Result<bool, StoreError> {
-        let source_id = format!("{}/{sid}", TimelineEvent::RoomCreated);
-        let written: i64 =
-            RecordRoomCreated { organization, id, source_id }.get_result(connection).await?;
-        Ok(written > 0)
     }
 
     /// Changes a session to `on_join` after LiveKit failed to open its room, so that the user's
@@ -186,61 +170,6 @@ impl Session {
             .set((sessions::next_check_at.eq(now), sessions::revision.eq(sessions::revision + 1)))
             .execute(connection)
             .await?;
-        Ok(())
-    }
-}
-
-/// Handwritten, so that diesel prepares it once per connection, unlike a `sql_query`.
-#[derive(QueryId)]
-struct RecordRoomCreated {
-    organization: OrganizationId,
-    id: SessionId,
-    source_id: String,
-}
-
-impl Query for RecordRoomCreated {
-    type SqlType = sql_types::BigInt;
-}
-
-impl QueryFragment<Pg> for RecordRoomCreated {
-    fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
-        out.push_sql(
-            "with before as (
-               select agent_status from sessions
-               where status in ('pending', 'active') and organization_id = ",
-        );
-        out.push_bind_param::<sql_types::Uuid, _>(&self.organization)?;
-        out.push_sql(" and id = ");
-        out.push_bind_param::<sql_types::Uuid, _>(&self.id)?;
-        // Overwrites no fact that a webhook or the keeper recorded meanwhile: `coalesce` keeps set
-        // times, and only the agent status `waiting` becomes `dispatched`.
-        out.push_sql(
-            " for update), session as (
-               update sessions set
-                 room_created_at = coalesce(room_created_at, now()),
-                 agent_wanted_since = case when before.agent_status <> 'none' then coalesce(agent_wanted_since, now()) end,
-                 last_dispatch_at = case when before.agent_status <> 'none' then coalesce(last_dispatch_at, now()) end,
-                 agent_status = case before.agent_status when 'waiting' then 'dispatched' else before.agent_status end,
-                 next_check_at = least(next_check_at, now() + interval '6 seconds'),
-                 revision = revision + 1
-               from before where sessions.organization_id = ",
-        );
-        out.push_bind_param::<sql_types::Uuid, _>(&self.organization)?;
-        out.push_sql(" and sessions.id = ");
-        out.push_bind_param::<sql_types::Uuid, _>(&self.id)?;
-        out.push_sql(
-            " returning sessions.organization_id, sessions.id, before.agent_status = 'waiting' as is_dispatched),
-             new_events as (
-               insert into session_events (organization_id, session_id, at, event, source_id)
-               select organization_id, id, now(), 'room_created', ",
-        );
-        out.push_bind_param::<sql_types::Text, _>(&self.source_id)?;
-        out.push_sql(
-            " from session
-               union all select organization_id, id, now(), 'agent_dispatched', null from session where is_dispatched
-               on conflict do nothing)
-             select count(*) from session",
-        );
         Ok(())
     }
 }

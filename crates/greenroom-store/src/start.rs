@@ -6,16 +6,19 @@ use diesel::prelude::*;
 use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
 use diesel::sql_types::{Bool, Integer, Jsonb, Nullable, Text, Timestamptz, Uuid};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
+use greenroom_domain::lifecycle::JOB_ASSIGNMENT_TIMEOUT;
 use greenroom_domain::template::TokenTtl;
 use greenroom_domain::{
     AgentName, JsonObject, OrganizationId, ParticipantAttributes, ParticipantIdentity,
-    ParticipantName, RoomName, Seconds, SessionId, SessionTemplateId, UserId,
+    ParticipantName, RoomName, Seconds, SessionCount, SessionId, SessionTemplateId, UserId,
 };
 
 use crate::StoreError;
-use crate::idempotency::{KeyClaim, KeyKind};
+use crate::idempotency::{KeyClaim, StartKey};
+use crate::organization::SessionLock;
 use crate::resume::ResumeOrInsertSession;
 use crate::session_setup::{SessionSetup, SessionSetupColumns, SessionSetupSql};
+use crate::sql::{OPEN, push_interval};
 
 /// The values of a session that the start provides. The others come from the template.
 #[derive(Debug, Clone)]
@@ -38,14 +41,10 @@ pub struct NewSession {
     pub token: TokenLifetime,
     /// Maximum time until the keeper first checks an `on_join` session.
     pub first_check_within: Seconds<1, 3_600>,
-    /// `None` means that the start is not idempotent.
-    pub key: Option<KeyClaim>,
+    pub key: StartKey,
     /// The server's default limit of pending and active sessions, used if the organization's row
     /// sets none. `None` means no limit.
-    pub max_active_sessions: Option<i32>,
-    /// Whether [`lock_sessions`](crate::organization::lock_sessions) was called before, in the same
-    /// transaction. If false, the insert writes nothing for an organization with a limit.
-    pub sessions_locked: bool,
+    pub max_active_sessions: Option<SessionCount>,
 }
 
 /// When a token is issued, and how long it is valid.
@@ -72,8 +71,11 @@ pub struct StartedRow {
 pub(crate) type StartedRowSql = (SessionSetupSql, Timestamptz, Bool);
 
 impl NewSession {
-    /// Inserts the session. If the key is [`KeyKind::Implicit`] and its session may be resumed,
+    /// Inserts the session. If the key is [`StartKey::Implicit`] and its session is resumable,
     /// extends the `token_expiry` of that session and returns it instead.
+    ///
+    /// `lock` comes from [`lock_sessions`](crate::organization::lock_sessions) in the same
+    /// transaction. Without it, the insert writes nothing for an organization with a limit.
     ///
     /// Returns `None` if
     /// - the organization has no such template, or the template is archived,
@@ -87,26 +89,24 @@ impl NewSession {
     pub async fn insert(
         &self,
         connection: &mut AsyncPgConnection,
+        lock: Option<&SessionLock>,
     ) -> Result<Option<StartedRow>, StoreError> {
         let columns = SessionSetupColumns::new();
-        let implicit_key = self.key.as_ref().filter(|key| key.kind == KeyKind::Implicit);
-        let started = match (implicit_key, self.sessions_locked) {
-            (Some(key), false) => {
+        let started = match (&self.key, lock.is_some()) {
+            (StartKey::Implicit(key), false) => {
                 ResumeOrInsertSession::<false> { new: self, key, columns }
                     .get_result(connection)
                     .await
             }
-            (Some(key), true) => {
+            (StartKey::Implicit(key), true) => {
                 ResumeOrInsertSession::<true> { new: self, key, columns }
                     .get_result(connection)
                     .await
             }
-            (None, false) => {
+            (_, false) => {
                 InsertSession::<false> { new: self, columns }.get_result(connection).await
             }
-            (None, true) => {
-                InsertSession::<true> { new: self, columns }.get_result(connection).await
-            }
+            (_, true) => InsertSession::<true> { new: self, columns }.get_result(connection).await,
         };
         Ok(started.optional()?)
     }
@@ -143,9 +143,10 @@ impl NewSession {
         if LOCKED {
             out.push_sql(
                 " or session_limit.max_sessions > (
-                    select count(*) from sessions
-                    where status in ('pending', 'active') and organization_id = ",
+                    select count(*) from sessions where ",
             );
+            out.push_sql(OPEN);
+            out.push_sql(" and organization_id = ");
             out.push_bind_param::<Uuid, _>(&self.organization_id)?;
             out.push_sql(")");
         }
@@ -170,9 +171,10 @@ impl NewSession {
                  case when agent_name is null then 'none' else 'waiting' end,
                  now() + make_interval(secs => join_window_seconds),
                  case room_creation
-                   when 'on_start' then now() + interval '6 seconds'
-                   else now() + make_interval(secs => least(join_window_seconds, ",
+                   when 'on_start' then now() + ",
         );
+        push_interval(JOB_ASSIGNMENT_TIMEOUT, &mut out);
+        out.push_sql(" else now() + make_interval(secs => least(join_window_seconds, ");
         out.push_bind_param::<Integer, _>(&self.first_check_within)?;
         out.push_sql(")) end, ");
         out.push_bind_param::<Uuid, _>(&self.id)?;
@@ -191,7 +193,7 @@ impl NewSession {
         out.push_sql(", ");
         out.push_bind_param::<Timestamptz, _>(&self.created_at)?;
         out.push_sql(", ");
-        KeyClaim::push_columns(self.key.as_ref(), out.reborrow())?;
+        KeyClaim::push_columns(self.key.claim(), out.reborrow())?;
         out.push_sql(", ");
         self.token.push_expiry("template", out.reborrow())?;
         out.push_sql(

@@ -26,6 +26,7 @@ const FIRST_VERSION: i32 = 1;
 #[derive(Debug, Clone, PartialEq, Queryable, Selectable, Insertable)]
 #[diesel(table_name = session_templates, check_for_backend(Pg))]
 #[diesel(treat_none_as_default_value = false)]
+#[non_exhaustive]
 pub struct TemplateSettings {
     pub name: TemplateName,
     /// The tracks that the user may publish. `None` means all.
@@ -84,6 +85,7 @@ impl TemplateSettings {
 /// One version of a template.
 #[derive(Debug, Clone, PartialEq, Queryable, Selectable)]
 #[diesel(table_name = session_templates, check_for_backend(Pg))]
+#[non_exhaustive]
 pub struct SessionTemplate {
     pub organization_id: OrganizationId,
     pub id: SessionTemplateId,
@@ -99,8 +101,17 @@ pub struct SessionTemplate {
 
 /// Which templates a list shows.
 #[derive(Debug, Clone, Copy, Default)]
+#[non_exhaustive]
 pub struct TemplateFilter {
     pub include_archived: bool,
+}
+
+impl TemplateFilter {
+    /// Also shows archived templates, if `include_archived` is true.
+    #[must_use]
+    pub fn archived(self, include_archived: bool) -> Self {
+        Self { include_archived, ..self }
+    }
 }
 
 /// Whether an organization can start sessions from a template, and the reason if it cannot.

@@ -1,9 +1,10 @@
 //! A TCP proxy in front of a server that records the HTTP requests of the clients.
 
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use anyhow::Result;
+use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::select;
@@ -47,7 +48,7 @@ impl RecordingProxy {
     /// # Errors
     /// Returns an error if a client has sent something other than HTTP or only part of a request.
     pub async fn requests(&self) -> Result<Vec<Request>> {
-        let recording = self.recording.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let recording = self.recording.lock().clone();
         let mut requests = Vec::new();
         for bytes in recording {
             let mut bytes = bytes.as_slice();
@@ -78,7 +79,7 @@ async fn forward(mut client: TcpStream, server: String, recording: Recording) ->
     let (mut from_client, mut to_client) = client.split();
     let (mut from_server, mut to_server) = server.split();
     let connection = {
-        let mut recording = recording.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut recording = recording.lock();
         recording.push(Vec::new());
         recording.len() - 1
     };
@@ -90,7 +91,7 @@ async fn forward(mut client: TcpStream, server: String, recording: Recording) ->
                 return Ok(());
             }
             let bytes = &buffer[..read];
-            recording.lock().unwrap_or_else(PoisonError::into_inner)[connection].extend(bytes);
+            recording.lock()[connection].extend(bytes);
             to_server.write_all(bytes).await?;
         }
     };

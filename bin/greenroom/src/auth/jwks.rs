@@ -1,10 +1,11 @@
 //! The keys that an identity provider publishes as a JWK set (RFC 7517), and when they are fetched.
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyOperations, PublicKeyUse};
 use jsonwebtoken::{Algorithm, DecodingKey};
+use parking_lot::RwLock;
 use reqwest::{Client, Response, Url, redirect};
 use serde::Deserialize;
 use serde_json::Value;
@@ -133,12 +134,12 @@ impl Shared {
             let algorithms = "RS256, ES256 or EdDSA";
             return Err(format!("the set of AUTH_JWKS_URL has no public key for {algorithms}"));
         }
-        *self.keys.write().unwrap_or_else(PoisonError::into_inner) = keys;
+        *self.keys.write() = keys;
         Ok(())
     }
 
     fn find(&self, id: Option<&str>, algorithm: Algorithm) -> Option<Arc<Key>> {
-        let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
+        let keys = self.keys.read();
         let is_match = |key: &&PublishedKey| {
             key.algorithm == algorithm && (id.is_none() || key.id.as_deref() == id)
         };

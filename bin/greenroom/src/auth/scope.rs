@@ -1,5 +1,7 @@
 //! Scopes: the operations that a token's `scope` claim permits.
 
+use greenroom_core::Caller;
+
 macro_rules! scopes {
     ($($(#[$doc:meta])* $scope:ident = $text:literal;)+) => {
         /// An operation that a token's `scope` claim can permit.
@@ -20,7 +22,7 @@ macro_rules! scopes {
         }
 
         $(
-            /// The scope as a type parameter of the extractors `Allowed` and `Backend`.
+            /// The scope as a type parameter of the extractor `Allowed`.
             pub enum $scope {}
 
             impl ScopeOf for $scope {
@@ -42,6 +44,19 @@ scopes! {
     TemplatesRead = "templates:read";
     TemplatesWrite = "templates:write";
     LimitsRead = "limits:read";
+}
+
+impl Scope {
+    /// Returns whether the domain's rules permit the caller any operation of this scope, whatever
+    /// its token permits.
+    #[must_use]
+    pub fn is_open_to(self, caller: &Caller) -> bool {
+        match self {
+            Self::SessionsStart | Self::SessionsRead | Self::SessionsEnd => true,
+            Self::TemplatesRead | Self::TemplatesWrite => caller.may_manage_templates(),
+            Self::LimitsRead => caller.may_read_limits(),
+        }
+    }
 }
 
 /// The scopes that a token permits.

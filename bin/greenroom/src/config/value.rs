@@ -1,11 +1,10 @@
 //! Parsers for the texts of variables. Each error says what the text must be.
 
-use std::fmt::Display;
 use std::net::SocketAddr;
 use std::str::FromStr;
 
-use greenroom_core::ServerUrl;
-use greenroom_core::domain::Seconds;
+use greenroom_core::domain::Invalid;
+use greenroom_core::domain::secret::check_secret;
 use reqwest::Url;
 use secrecy::SecretString;
 
@@ -13,19 +12,13 @@ use super::LogFormat;
 use crate::auth::jwks::Jwks;
 use crate::auth::key::Key;
 
-/// Minimum length of a secret, in bytes. HS256 requires a key of this length (RFC 7518, §3.2).
-const MIN_SECRET_BYTES: usize = 32;
-
 pub fn address(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| "must be an IP address and a port, such as 0.0.0.0:8080".to_owned())
 }
 
-pub fn number<N>(text: &str, min: N, max: N) -> Result<N, String>
-where
-    N: FromStr + PartialOrd + Display + Copy,
-{
-    let number = text.parse().ok().filter(|number| (min..=max).contains(number));
-    number.ok_or_else(|| format!("must be a whole number from {min} to {max}"))
+/// Parses a value whose type states what is valid.
+pub fn checked<T: FromStr<Err: Into<Invalid>>>(text: &str) -> Result<T, String> {
+    text.parse().map_err(|refused: T::Err| refused.into().to_string())
 }
 
 /// Parses origins in the form that browsers send (RFC 6454, §6.2): a scheme, a host, and a port
@@ -41,16 +34,6 @@ pub fn origins(text: &str) -> Result<Vec<String>, String> {
             })
         })
         .collect()
-}
-
-pub fn server_url(text: &str) -> Result<ServerUrl, String> {
-    text.parse().map_err(|invalid| format!("{invalid}"))
-}
-
-pub fn seconds<const MIN: i32, const MAX: i32>(text: &str) -> Result<Seconds<MIN, MAX>, String> {
-    // 0 is outside every range, so the error for a text that is not a number names the range.
-    let seconds = text.parse().unwrap_or(0_i64);
-    Seconds::try_from(seconds).map_err(|invalid| invalid.to_string())
 }
 
 pub fn database_url(text: &str) -> Result<SecretString, String> {
@@ -75,12 +58,9 @@ pub fn log_format(text: &str) -> Result<LogFormat, String> {
     }
 }
 
+/// Parses a secret that signs callers' tokens.
 pub fn long_secret(text: &str) -> Result<SecretString, String> {
-    if text.len() < MIN_SECRET_BYTES {
-        return Err(format!(
-            "must have at least {MIN_SECRET_BYTES} bytes; generate one with `openssl rand -hex 32`"
-        ));
-    }
+    check_secret(text).map_err(|invalid| invalid.to_string())?;
     Ok(text.into())
 }
 

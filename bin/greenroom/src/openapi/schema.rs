@@ -1,8 +1,13 @@
 //! JSON Schema constraints that mirror the domain types.
 
+use greenroom_core::PageRequest;
 use greenroom_core::domain::lifecycle::TimelineEvent;
+use greenroom_core::domain::template::{
+    AgentDeadline, JoinWindow, MaxDuration, ReconnectWindow, TokenTtl,
+};
 use greenroom_core::domain::{
-    AgentStatus, EndReason, Modality, OnAgentHangup, RoomCreation, SessionStatus, WaitCondition,
+    AgentStatus, EndReason, Modality, OnAgentHangup, PageLimit, PageOffset, RoomCreation,
+    SessionStatus, WaitCondition,
 };
 use serde_json::{Value, json};
 
@@ -79,10 +84,11 @@ fn property_schema(name: &str) -> Option<Value> {
             "items": {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,64}$"},
         }),
         "session_template_id" => json!({"type": "string", "format": "uuid"}),
-        "agent_deadline_seconds" => seconds(5, 300),
-        "join_window_seconds" => seconds(30, 86_400),
-        "reconnect_window_seconds" => seconds(5, 3_600),
-        "max_duration_seconds" | "token_ttl_seconds" => seconds(60, 86_400),
+        "agent_deadline_seconds" => seconds(AgentDeadline::MIN, AgentDeadline::MAX),
+        "join_window_seconds" => seconds(JoinWindow::MIN, JoinWindow::MAX),
+        "reconnect_window_seconds" => seconds(ReconnectWindow::MIN, ReconnectWindow::MAX),
+        "max_duration_seconds" => seconds(MaxDuration::MIN, MaxDuration::MAX),
+        "token_ttl_seconds" => seconds(TokenTtl::MIN, TokenTtl::MAX),
         _ => return None,
     })
 }
@@ -120,8 +126,11 @@ fn profiles() -> Value {
 pub fn parameter_schema(name: &str) -> Option<Value> {
     let number = |minimum: i32, maximum: i32, default: i32| json!({"type": "integer", "minimum": minimum, "maximum": maximum, "default": default});
     Some(match name {
-        "limit" => number(1, 200, 50),
-        "offset" => number(0, 10_000, 0),
+        "limit" => {
+            let default = PageRequest::DEFAULT_LIMIT.get();
+            number(PageLimit::MIN.into(), PageLimit::MAX.into(), default.into())
+        }
+        "offset" => number(PageOffset::MIN.into(), PageOffset::MAX.into(), 0),
         "wait_for" => {
             json!({"type": "string", "enum": texts(WaitCondition::ALL, WaitCondition::as_str)})
         }

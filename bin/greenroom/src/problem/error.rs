@@ -1,9 +1,8 @@
 //! Converts each error of `greenroom-core` to the problem that clients see.
 
-use std::error::Error as StdError;
-use std::fmt;
 use std::time::Duration;
 
+use greenroom_core::domain::{ErrorChain, SessionCount};
 use greenroom_core::{Error, LiveKitError, StoreError};
 
 use super::{Code, FieldError, Problem, Quota};
@@ -49,6 +48,10 @@ impl From<Error> for Problem {
                         )
                     })
                     .to_vec(),
+            ),
+            Error::BackendOnly => Self::new(
+                Code::UserForbidden,
+                "This route is for backends, but the token belongs to an end user. Use a backend's token.",
             ),
             Error::UserMismatch => Self::new(
                 Code::UserForbidden,
@@ -102,14 +105,16 @@ impl From<Error> for Problem {
                 };
                 Self::new(Code::Overloaded, detail)
             }
+            // `Error` is non-exhaustive.
+            error => Self::internal(&ErrorChain(&error)),
         }
     }
 }
 
 impl Problem {
-    fn too_many_active_sessions(limit: i32) -> Self {
+    fn too_many_active_sessions(limit: SessionCount) -> Self {
         let (next, reset) = (SESSION_LIMIT_RETRY_SECONDS, SESSION_LIMIT_RETRY_SECONDS);
-        let quota = Quota { limit: limit.unsigned_abs().into(), next, reset };
+        let quota = Quota { limit: limit.get().unsigned_abs().into(), next, reset };
         let detail = format!(
             "This organization has reached its limit of active sessions, which is {limit}. End a \
              session, or wait until one ends."
@@ -128,7 +133,8 @@ impl Problem {
                 Code::LiveKitTimeout,
                 "LiveKit did not answer in time, so the room may not be open. Send the start request again.",
             ),
-            LiveKitError::Refused(_) | LiveKitError::NotFound => Self::new(
+            // `Refused` and `NotFound`.
+            _ => Self::new(
                 Code::LiveKitError,
                 "LiveKit refused to open the room or sent an invalid response, which is in Greenroom's log. \
                  Greenroom's API key for LiveKit may be wrong.",
@@ -139,10 +145,11 @@ impl Problem {
     fn store(error: &StoreError) -> Self {
         match error {
             StoreError::Unavailable(_) | StoreError::Timeout(_) => {
-                tracing::warn!(error = %Chain(error), "failed to get a response from the database");
+                tracing::warn!(error = %ErrorChain(error), "failed to get a response from the database");
                 Self::new(Code::DatabaseUnavailable, "The database does not answer. Try again.")
             }
-            StoreError::Conflict(_) | StoreError::Query(_) => Self::internal(&Chain(error)),
+            // `Conflict` and `Query`.
+            _ => Self::internal(&ErrorChain(error)),
         }
     }
 }
@@ -150,19 +157,4 @@ impl Problem {
 /// Rounds up to whole seconds, so that a client never retries too early.
 fn whole_seconds(time: Duration) -> u64 {
     time.as_secs() + u64::from(time.subsec_nanos() > 0)
-}
-
-/// Displays an error and all its causes in one line.
-struct Chain<'a>(&'a dyn StdError);
-
-impl fmt::Display for Chain<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.0)?;
-        let mut cause = self.0.source();
-        while let Some(error) = cause {
-            write!(f, ": {error}")?;
-            cause = error.source();
-        }
-        Ok(())
-    }
 }

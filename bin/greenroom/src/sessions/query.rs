@@ -110,13 +110,12 @@ fn parse_list(params: ListParams) -> Result<(SessionFilter, PageRequest), Proble
     let created_after = errors.take("created_after", time(params.created_after.as_deref()));
     let created_before = errors.take("created_before", time(params.created_before.as_deref()));
     let parsed = (|| {
-        let filter = SessionFilter {
-            status: status?,
-            user_id: user_id?,
-            session_template_id: session_template_id?,
-            created_after: created_after?,
-            created_before: created_before?,
-        };
+        let mut filter = SessionFilter::default();
+        filter.status = status?;
+        filter.user_id = user_id?;
+        filter.session_template_id = session_template_id?;
+        filter.created_after = created_after?;
+        filter.created_before = created_before?;
         Some((filter, page?))
     })();
     errors.finish(parsed)

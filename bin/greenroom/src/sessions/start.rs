@@ -126,14 +126,13 @@ fn parse_start(params: StartParams, body: StartBody) -> Result<StartRequest, Pro
     let attributes = errors.take("participant_attributes", attributes);
     let agent_name = token_source::agent(body.room_config);
     let request = (|| {
-        Some(StartRequest {
-            user_id: user_id?,
-            metadata: metadata?,
-            participant_name: name?,
-            participant_attributes: attributes?,
-            agent_name: agent_name.clone().unwrap_or_default(),
-            ..StartRequest::new(template?)
-        })
+        let mut request = StartRequest::new(template?);
+        request.user_id = user_id?;
+        request.metadata = metadata?;
+        request.participant_name = name?;
+        request.participant_attributes = attributes?;
+        request.agent_name = agent_name.clone().unwrap_or_default();
+        Some(request)
     })();
     let request = errors.finish(request)?;
     let is_set = |value: Option<Value>| value.is_some_and(|value| !token_source::is_empty(&value));

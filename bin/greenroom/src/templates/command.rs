@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use clap::Subcommand;
 use greenroom_core::domain::OrganizationId;
-use greenroom_core::{Error, TemplateSet, apply_templates, compare_templates, current_templates};
+use greenroom_core::{Admin, Caller, Error, TemplateSet};
 
 use super::file::TemplateFile;
 use super::{difference, file};
-use crate::cli::Failure;
+use crate::failure::Failure;
 
 #[derive(Subcommand)]
 pub enum Command {
@@ -42,19 +42,22 @@ pub enum Command {
 }
 
 impl Command {
-    pub async fn run(self, database_url: &str) -> Result<(), Failure> {
+    pub async fn run(self, admin: &Admin) -> Result<(), Failure> {
         match self {
             Self::Apply { file, org, dry_run, prune } => {
-                apply(database_url, org, &TemplateFile::read(&file)?, dry_run, prune).await
+                apply(admin, &Caller::backend(org), &TemplateFile::read(&file)?, dry_run, prune)
+                    .await
             }
-            Self::Export { file, org } => Ok(export(database_url, org, file.as_deref()).await?),
+            Self::Export { file, org } => {
+                Ok(export(admin, &Caller::backend(org), file.as_deref()).await?)
+            }
         }
     }
 }
 
 async fn apply(
-    database_url: &str,
-    organization: OrganizationId,
+    admin: &Admin,
+    caller: &Caller,
     file: &TemplateFile,
     dry_run: bool,
     prune: bool,
@@ -67,11 +70,11 @@ async fn apply(
                      check the file, or omit --prune";
         return Err(file.fault(fault).into());
     }
-    let set = TemplateSet { templates, prune };
+    let set = TemplateSet::new(templates, prune);
     let changes = if dry_run {
-        compare_templates(database_url, organization, set).await
+        admin.compare_templates(caller, set).await
     } else {
-        apply_templates(database_url, organization, set).await
+        admin.apply_templates(caller, set).await
     };
     let changes = changes.map_err(|error| match error {
         Error::TemplateNameTaken(name) => {
@@ -90,12 +93,8 @@ async fn apply(
     Ok(())
 }
 
-async fn export(
-    database_url: &str,
-    organization: OrganizationId,
-    file: Option<&Path>,
-) -> anyhow::Result<()> {
-    let templates = current_templates(database_url, organization).await?;
+async fn export(admin: &Admin, caller: &Caller, file: Option<&Path>) -> anyhow::Result<()> {
+    let templates = admin.current_templates(caller).await?;
     let count = templates.len();
     let text = file::format(templates);
     match file {

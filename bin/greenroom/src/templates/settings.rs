@@ -167,8 +167,9 @@ impl SettingsBody {
     /// Returns the default of every setting except the name, which is the name in `settings`.
     /// `agent_required` is true if `settings` names an agent, because that is its default then.
     pub fn default_of(settings: &TemplateSettings) -> Self {
-        let agent_required = settings.agent_name.is_some();
-        TemplateSettings { agent_required, ..TemplateSettings::new(settings.name.clone()) }.into()
+        let mut defaults = TemplateSettings::new(settings.name.clone());
+        defaults.agent_required = settings.agent_name.is_some();
+        defaults.into()
     }
 
     /// The fields with their names, in the order of [`FIELDS`].

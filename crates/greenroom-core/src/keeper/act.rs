@@ -5,7 +5,7 @@ use std::time::Duration;
 use chrono::SecondsFormat;
 use greenroom_domain::lifecycle::{Action, State};
 use greenroom_domain::{AgentStatus, RoomName};
-use greenroom_livekit::{Dispatch, LiveKitError, RoomSettings};
+use greenroom_livekit::{AgentDispatch, LiveKitError, RoomSettings};
 use greenroom_store::{Claim, SessionSetup};
 use tokio::time::timeout;
 
@@ -48,7 +48,7 @@ impl Greenroom {
             (Action::OpenRoom, Some(setup)) => {
                 // An agent that was given up is not dispatched again with the room.
                 let dispatch = match state.agent_status {
-                    AgentStatus::Unavailable => Dispatch::unserved(),
+                    AgentStatus::Unavailable => AgentDispatch::unserved(),
                     _ => dispatch_by_call(setup),
                 };
                 rooms.create(name, &room_settings(setup, dispatch)).await.map(drop)

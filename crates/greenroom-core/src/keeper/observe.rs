@@ -2,64 +2,15 @@
 
 use std::collections::HashMap;
 
-use chrono::TimeDelta;
 use futures_util::future::join;
-use greenroom_domain::lifecycle::{
-    AgentPolicy, Dispatch, Observation, Participant, Session, SessionPolicy,
-};
+use greenroom_domain::lifecycle::{Dispatch, Observation, Participant};
 use greenroom_domain::{RoomName, SessionStatus};
 use greenroom_livekit::LiveKitError;
 use greenroom_store::Claim;
 
 use crate::Greenroom;
 
-/// What the list of rooms shows about one session.
-pub(super) enum RoomLookup {
-    /// The list is sufficient to decide. `None` means that LiveKit returned no list.
-    Observed(Option<Observation>),
-    /// The room exists with this sid, and a decision needs its participants and dispatches.
-    NeedsDetails(String),
-}
-
-/// Looks up a session's room in the list of rooms. The list is sufficient if the room does not
-/// exist, or if the session is over and only the existence of its room matters.
-pub(super) fn look_up_room(claim: &Claim, rooms: Option<&HashMap<RoomName, String>>) -> RoomLookup {
-    let Some(rooms) = rooms else { return RoomLookup::Observed(None) };
-    match rooms.get(&claim.room_name) {
-        Some(sid) if !claim.state.is_over() => RoomLookup::NeedsDetails(sid.clone()),
-        room => RoomLookup::Observed(Some(Observation {
-            room: room.cloned(),
-            ..Observation::default()
-        })),
-    }
-}
-
 impl Greenroom {
-    /// Converts a claim to the input of the lifecycle decision.
-    pub(super) fn lifecycle_session(&self, claim: &Claim) -> Session {
-        let seconds = |seconds: i32| TimeDelta::seconds(seconds.into());
-        let deadline = claim.agent_deadline.unwrap_or(self.shared.agent_deadline);
-        let agent = claim.agent_name.as_ref().map(|_| AgentPolicy {
-            deadline: seconds(deadline.get()),
-            required: claim.agent_required,
-            on_hangup: claim.on_agent_hangup,
-        });
-        Session {
-            policy: SessionPolicy {
-                room_creation: claim.room_creation,
-                agent,
-                reconnect_window: seconds(claim.reconnect_window.get()),
-                max_duration: seconds(claim.max_duration.get()),
-                reconcile_every: seconds(self.shared.reconcile_every.get()),
-            },
-            participant_identity: claim.participant_identity.clone(),
-            created_at: claim.created_at,
-            join_by: claim.join_by,
-            token_expiry: claim.token_expiry,
-            state: claim.state.clone(),
-        }
-    }
-
     /// Lists the existing rooms of a batch with one call. `None` means that the call failed.
     pub(super) async fn list_rooms(&self, batch: &[Claim]) -> Option<HashMap<RoomName, String>> {
         let names: Vec<_> = batch.iter().map(|claim| claim.room_name.clone()).collect();
@@ -101,7 +52,7 @@ impl Greenroom {
             let _permits = self.shared.livekit_limiter.acquire_for_keeper().await;
             self.shared.rooms.participants(&claim.room_name).await
         };
-        if claim.agent_name.is_none() && claim.state.status != SessionStatus::Active {
+        if claim.agent_name.is_none() && claim.session.state.status != SessionStatus::Active {
             return Ok(Some((participants.await?, None)));
         }
         let (participants, dispatches) = join(participants, self.dispatches(claim)).await;

@@ -2,10 +2,10 @@
 
 use chrono::{DateTime, SubsecRound, Utc};
 use diesel_async::AsyncPgConnection;
-use greenroom_domain::{OrganizationId, ParticipantAttributes, ParticipantIdentity};
+use greenroom_domain::{OrganizationId, ParticipantAttributes, ParticipantIdentity, SessionCount};
 use greenroom_store::{
-    Constraint, KeyClaim, KeyKind, NewSession, SessionTemplate, StartedRow, StoreError,
-    TemplateAvailability, TokenLifetime, organization,
+    Constraint, KeyClaim, NewSession, SessionLock, SessionTemplate, StartKey, StartedRow,
+    StoreError, TemplateAvailability, TokenLifetime, organization,
 };
 use tokio::time::Instant;
 
@@ -28,42 +28,52 @@ const MAX_TOKEN_BYTES: usize = 6 * 1024;
 /// token with every template.
 const SHORT_REQUEST_BYTES: usize = 1_500;
 
+/// A session that was written, or found by its key or request.
+pub(super) struct Written {
+    pub(super) started: StartedRow,
+    /// The join token, if it was already signed to measure it.
+    pub(super) access_token: Option<String>,
+    /// Whether an earlier start wrote the session.
+    pub(super) is_replay: bool,
+}
+
 /// The result of one attempt to write the session.
 struct Attempt {
-    /// `None` means that the statement wrote no session.
-    written: Option<StartedRow>,
+    /// The session and its token, if that was signed. `None` means that the statement wrote no
+    /// session.
+    written: Option<(StartedRow, Option<String>)>,
     /// The limit of active sessions. `None` means that the organization has no limit or was not
     /// locked.
-    limit: Option<i32>,
+    limit: Option<SessionCount>,
 }
 
 impl Greenroom {
-    /// Writes the session, or finds the session of the same key or request. The returned flag says
-    /// whether the session is a replay.
+    /// Writes the session, or finds the session of the same key or request.
     pub(super) async fn write_session(
         &self,
         mut new: NewSession,
         deadline: Instant,
-    ) -> Result<(StartedRow, bool), Error> {
-        let implicit_key = new.key.filter(|key| key.kind == KeyKind::Implicit);
+    ) -> Result<Written, Error> {
+        let implicit_key = match new.key {
+            StartKey::Implicit(key) => Some(key),
+            StartKey::None | StartKey::Explicit(_) => None,
+        };
         let (mut key_to_release, mut retries) = (None, MAX_ROOM_NAME_RETRIES);
         for _ in 0..MAX_INSERT_ATTEMPTS {
             match self.insert(&new, key_to_release, deadline).await {
-                Ok(Attempt { written: Some(started), .. }) => {
-                    let replayed = started.setup.session.id != new.id;
-                    return Ok((started, replayed));
+                Ok(Attempt { written: Some((started, access_token)), .. }) => {
+                    let is_replay = started.setup.session.id != new.id;
+                    return Ok(Written { started, access_token, is_replay });
                 }
                 // The session that holds the key may be over, or may have its user in its room. The
                 // next attempt takes the key from such a session.
                 Ok(_) if key_to_release != implicit_key => key_to_release = implicit_key,
+                // `None` means that the conflict has disappeared, or that the organization was not
+                // locked: retry.
                 Ok(Attempt { limit, .. }) => {
-                    let replayed = self.explain_refusal(&new, limit, deadline).await?;
-                    if let Some(started) = replayed {
-                        return Ok((started, true));
+                    if let Some(started) = self.explain_refusal(&new, limit, deadline).await? {
+                        return Ok(Written { started, access_token: None, is_replay: true });
                     }
-                    // The conflict has disappeared, or the organization was not locked: retry.
-                    new.sessions_locked =
-                        self.shared.limited_organizations.contains(new.organization_id);
                 }
                 Err(Error::Store(StoreError::Conflict(Constraint::RoomName))) if retries > 0 => {
                     retries -= 1;
@@ -77,7 +87,7 @@ impl Greenroom {
     }
 
     /// Makes one attempt. An organization with a limit is locked first, so that only one start at a
-    /// time counts its sessions. A token that may be too long is created before the commit.
+    /// time counts its sessions. A token that may be too long is signed before the commit.
     async fn insert(
         &self,
         new: &NewSession,
@@ -85,26 +95,31 @@ impl Greenroom {
         deadline: Instant,
     ) -> Result<Attempt, Error> {
         let (database, id) = (&self.shared.database, new.organization_id);
+        let has_limit = self.shared.limited_organizations.contains(id);
         let may_be_long = may_make_long_token(new);
-        if !new.sessions_locked && !may_be_long && key_to_release.is_none() {
-            let insert = async |db: &mut _| new.insert(db).await;
+        if !has_limit && !may_be_long && key_to_release.is_none() {
+            let insert = async |db: &mut _| new.insert(db, None).await;
             let written = database.run_until(deadline, insert).await?;
-            return Ok(Attempt { written, limit: None });
+            return Ok(Attempt { written: written.map(|started| (started, None)), limit: None });
         }
-        let lock = self.shared.organization_locks.acquire(id, deadline);
-        let _guard = if new.sessions_locked { Some(lock.await?) } else { None };
+        // Starts of one organization wait here, not on a connection.
+        let waiting = self.shared.organization_locks.acquire(id, deadline);
+        let _guard = if has_limit { Some(waiting.await?) } else { None };
         let (mut limit, mut is_too_long) = (None, false);
         let insert = async |db: &mut AsyncPgConnection| {
-            if new.sessions_locked {
-                limit = organization::lock_sessions(db, id, new.max_active_sessions).await?;
-            }
+            let lock = if has_limit {
+                Some(organization::lock_sessions(db, id, new.max_active_sessions).await?)
+            } else {
+                None
+            };
+            limit = lock.as_ref().and_then(SessionLock::maximum);
             if let Some(key) = key_to_release {
                 key.release(db, id).await?;
             }
-            let written = new.insert(db).await?;
-            is_too_long =
-                may_be_long && written.as_ref().is_some_and(|written| self.has_long_token(written));
-            Ok(written.filter(|_| !is_too_long))
+            let Some(started) = new.insert(db, lock.as_ref()).await? else { return Ok(None) };
+            let access_token = may_be_long.then(|| self.sign_token(&started));
+            is_too_long = access_token.as_ref().is_some_and(|token| token.len() > MAX_TOKEN_BYTES);
+            Ok((!is_too_long).then_some((started, access_token)))
         };
         let written = database.transact_until(deadline, insert).await?;
         match limit {
@@ -114,15 +129,11 @@ impl Greenroom {
         if is_too_long { Err(Error::TokenTooLong) } else { Ok(Attempt { written, limit }) }
     }
 
-    fn has_long_token(&self, started: &StartedRow) -> bool {
-        self.issue_token(started.clone(), false).access_token.len() > MAX_TOKEN_BYTES
-    }
-
     pub(super) fn new_session(
         &self,
         organization: OrganizationId,
         request: StartRequest,
-        key: Option<KeyClaim>,
+        key: StartKey,
     ) -> NewSession {
         let now = self.shared.clock.now();
         NewSession {
@@ -144,7 +155,6 @@ impl Greenroom {
             first_check_within: self.shared.reconcile_every,
             key,
             max_active_sessions: self.shared.max_active_sessions,
-            sessions_locked: self.shared.limited_organizations.contains(organization),
         }
     }
 
@@ -175,10 +185,10 @@ impl Greenroom {
     async fn explain_refusal(
         &self,
         new: &NewSession,
-        limit: Option<i32>,
+        limit: Option<SessionCount>,
         deadline: Instant,
     ) -> Result<Option<StartedRow>, Error> {
-        if let Some(key) = &new.key {
+        if let StartKey::Explicit(key) = &new.key {
             match self.replay(new, key, deadline).await? {
                 Replay::Started(started) => return Ok(Some(*started)),
                 Replay::Free => return Ok(None),

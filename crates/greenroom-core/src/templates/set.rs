@@ -1,26 +1,40 @@
 //! Reading or replacing all templates of an organization at once, as for a template file.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use diesel_async::AsyncConnection;
-use greenroom_domain::{OrganizationId, TemplateName};
+use greenroom_domain::{Caller, OrganizationId, TemplateName};
 use greenroom_store::{
-    AsyncPgConnection, FoldedName, SessionTemplate, StoreError, TemplateSettings, connect,
-    organization,
+    AsyncPgConnection, FoldedName, SessionTemplate, StoreError, TemplateSettings, organization,
 };
 
 use super::{check, name_conflict};
 use crate::clock::Clock;
-use crate::{Error, clock};
+use crate::error::permitted;
+use crate::{Admin, Error, clock};
+
+/// Time limit for work on a set, which may contain hundreds of templates, including the wait for a
+/// connection. PostgreSQL limits each statement to 5 s.
+const SET_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// The desired templates of an organization. A template is identified by its name, without regard
 /// to case.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct TemplateSet {
     /// The settings of each template.
     pub templates: Vec<TemplateSettings>,
     /// Whether to archive the current templates that are not in `templates`.
     pub prune: bool,
+}
+
+impl TemplateSet {
+    /// Creates a set of templates.
+    #[must_use]
+    pub fn new(templates: Vec<TemplateSettings>, prune: bool) -> Self {
+        Self { templates, prune }
+    }
 }
 
 /// The change of one template.
@@ -41,69 +55,82 @@ pub enum TemplateChange {
     Archive(SessionTemplate),
 }
 
-/// Changes an organization's templates to those of the set, in the database at `database_url`.
-///
-/// Applies all changes in one transaction. An unchanged template gets no new version.
-/// Returns the changes in the order of the set, and then the archived templates.
-///
-/// # Errors
-///
-/// Returns [`Error::TemplateContradicts`] if fields of a template contradict each other. Returns
-/// [`Error::TemplateNameTaken`] if the set contains a name twice, or if a concurrent change takes
-/// the name. Returns [`Error::Store`] if the database fails.
-pub async fn apply_templates(
-    database_url: &str,
-    organization: OrganizationId,
-    set: TemplateSet,
-) -> Result<Vec<TemplateChange>, Error> {
-    set.templates.iter().try_for_each(check)?;
-    let mut current_name = None;
-    let mut db = connect(database_url).await.map_err(StoreError::from)?;
-    let written = db.transaction(async |db: &mut AsyncPgConnection| {
-        organization::lock_templates(db, organization).await?;
-        let changes = match changes(db, organization, set).await? {
-            Ok(changes) => changes,
-            Err(error) => return Ok(Err(error)),
-        };
-        // After the check of the set, because a refused set must write nothing.
-        organization::ensure(db, organization).await?;
-        for change in &changes {
-            current_name = Some(change.name().clone());
-            change.write(db, organization).await?;
-        }
-        Ok(Ok(changes))
-    });
-    let written: Result<_, StoreError> = written.await;
-    written.map_err(|error| name_conflict(error.into(), current_name))?
-}
+impl Admin {
+    /// Changes the templates of the caller's organization to those of the set.
+    ///
+    /// Applies all changes in one transaction. An unchanged template gets no new version.
+    /// Returns the changes in the order of the set, and then the archived templates.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`Error::TemplateContradicts`] if fields of a template contradict each other.
+    /// Returns [`Error::TemplateNameTaken`] if the set contains a name twice, or if a concurrent
+    /// change takes the name. Returns [`Error::BackendOnly`] if the caller is an end user,
+    /// [`Error::Store`] if the database fails or the changes take longer than one minute, and
+    /// [`Error::Overloaded`] if no database connection becomes free in time.
+    pub async fn apply_templates(
+        &self,
+        caller: &Caller,
+        set: TemplateSet,
+    ) -> Result<Vec<TemplateChange>, Error> {
+        permitted(caller.may_manage_templates())?;
+        set.templates.iter().try_for_each(check)?;
+        let organization = caller.organization_id;
+        let mut current_name = None;
+        let written = self.database.run_within(SET_TIMEOUT, async |db| {
+            db.transaction(async |db: &mut AsyncPgConnection| {
+                organization::lock_templates(db, organization).await?;
+                let changes = match changes(db, organization, set).await? {
+                    Ok(changes) => changes,
+                    Err(error) => return Ok(Err(error)),
+                };
+                // After the check of the set, because a refused set must write nothing.
+                organization::ensure(db, organization).await?;
+                for change in &changes {
+                    current_name = Some(change.name().clone());
+                    change.write(db, organization, self.clock).await?;
+                }
+                Ok(Ok(changes))
+            })
+            .await
+        });
+        let written = written.await;
+        written.map_err(|error| name_conflict(error, current_name))?
+    }
 
-/// Returns the changes that [`apply_templates`] would make, without making them.
-///
-/// # Errors
-///
-/// Returns the same errors as [`apply_templates`].
-pub async fn compare_templates(
-    database_url: &str,
-    organization: OrganizationId,
-    set: TemplateSet,
-) -> Result<Vec<TemplateChange>, Error> {
-    set.templates.iter().try_for_each(check)?;
-    let mut db = connect(database_url).await.map_err(StoreError::from)?;
-    changes(&mut db, organization, set).await?
-}
+    /// Returns the changes that [`apply_templates`](Self::apply_templates) would make, without
+    /// making them.
+    ///
+    /// # Errors
+    ///
+    /// Returns the same errors as [`apply_templates`](Self::apply_templates).
+    pub async fn compare_templates(
+        &self,
+        caller: &Caller,
+        set: TemplateSet,
+    ) -> Result<Vec<TemplateChange>, Error> {
+        permitted(caller.may_manage_templates())?;
+        set.templates.iter().try_for_each(check)?;
+        let organization = caller.organization_id;
+        let compare = async |db: &mut _| changes(db, organization, set).await;
+        self.database.run_within(SET_TIMEOUT, compare).await?
+    }
 
-/// Returns the settings of an organization's templates that are not archived, sorted by name.
-///
-/// # Errors
-///
-/// Returns a [`StoreError`] if the database fails.
-pub async fn current_templates(
-    database_url: &str,
-    organization: OrganizationId,
-) -> Result<Vec<TemplateSettings>, StoreError> {
-    let mut db = connect(database_url).await?;
-    let current = SessionTemplate::current(&mut db, organization).await?;
-    Ok(current.into_iter().map(|(_, template)| template.settings).collect())
+    /// Returns the settings of the templates of the caller's organization that are not archived,
+    /// sorted by name.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`Error::BackendOnly`] if the caller is an end user, [`Error::Store`] if the database
+    /// fails or the query takes longer than one minute, and [`Error::Overloaded`] if no database
+    /// connection becomes free in time.
+    pub async fn current_templates(&self, caller: &Caller) -> Result<Vec<TemplateSettings>, Error> {
+        permitted(caller.may_manage_templates())?;
+        let organization = caller.organization_id;
+        let read = async |db: &mut _| SessionTemplate::current(db, organization).await;
+        let current = self.database.run_within(SET_TIMEOUT, read).await?;
+        Ok(current.into_iter().map(|(_, template)| template.settings).collect())
+    }
 }
 
 /// Compares the set with the current templates.
@@ -154,10 +181,11 @@ impl TemplateChange {
         &self,
         db: &mut AsyncPgConnection,
         organization: OrganizationId,
+        clock: Clock,
     ) -> Result<(), StoreError> {
         match self {
             Self::Create(settings) => {
-                let id = clock::template_id(Clock::System.now());
+                let id = clock::template_id(clock.now());
                 SessionTemplate::insert(db, organization, id, settings.clone()).await?;
             }
             Self::Change { current, settings } => {

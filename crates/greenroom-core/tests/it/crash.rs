@@ -8,8 +8,8 @@ use async_trait::async_trait;
 use greenroom_core::domain::lifecycle::Participant;
 use greenroom_core::domain::{AgentName, RoomName, SessionId, lifecycle};
 use greenroom_core::{
-    Caller, Config, Dispatch, Greenroom, KeyPair, LiveKitConfig, LiveKitError, RoomSettings, Rooms,
-    StartRequest,
+    AgentDispatch, Caller, Config, Greenroom, KeyPair, LiveKitConfig, LiveKitError, RoomSettings,
+    Rooms, StartRequest,
 };
 use greenroom_livekit::LiveKitRooms;
 use greenroom_testkit::agent::ScriptedAgent;
@@ -85,7 +85,11 @@ impl Rooms for HaltingRooms {
         self.run("dispatches", self.rooms.dispatches(name, agent)).await
     }
 
-    async fn dispatch(&self, name: &RoomName, dispatch: &Dispatch) -> Result<(), LiveKitError> {
+    async fn dispatch(
+        &self,
+        name: &RoomName,
+        dispatch: &AgentDispatch,
+    ) -> Result<(), LiveKitError> {
         self.run("dispatch", self.rooms.dispatch(name, dispatch)).await
     }
 
@@ -122,11 +126,10 @@ impl Replicas {
         let config = Config::new(database.url().into(), livekit);
         let dying = Greenroom::builder(config.clone()).rooms(rooms.clone()).build().unwrap();
         let healthy = Greenroom::new(config).unwrap();
-        let organization = organization();
+        let caller = Caller::backend(organization());
         let mut settings = template("T");
         settings.agent_name = Some(AgentName::try_from(agent.to_owned()).unwrap());
-        let id = healthy.create_template(organization, settings).await.unwrap().id;
-        let caller = Caller::backend(organization);
+        let id = healthy.create_template(&caller, settings).await.unwrap().id;
         let started = healthy.start(&caller, StartRequest::new(id)).await.unwrap().session;
         let (session, room) = (started.id, started.room_name);
         Self { _database: database, dying, rooms, healthy, caller, session, room }
@@ -144,12 +147,8 @@ impl Replicas {
 }
 
 fn livekit(server: &Server) -> LiveKitConfig {
-    LiveKitConfig {
-        url: server.url().parse().unwrap(),
-        api_url: server.url().parse().unwrap(),
-        key: KeyPair { api_key: server.api_key().into(), api_secret: server.api_secret().into() },
-        previous_key: None,
-    }
+    let key = KeyPair::new(server.api_key().parse().unwrap(), server.api_secret().parse().unwrap());
+    LiveKitConfig::new(server.url().parse().unwrap(), key)
 }
 
 /// The start dispatches the agent while no worker is running, so the keeper has to dispatch the

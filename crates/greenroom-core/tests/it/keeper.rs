@@ -4,10 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use diesel_async::{AsyncConnection, AsyncPgConnection, SimpleAsyncConnection};
-use greenroom_core::domain::{RoomCreation, SessionStatus};
-use greenroom_core::{
-    Caller, Config, Greenroom, MemoryRooms, PageRequest, SessionFilter, StartRequest,
-};
+use greenroom_core::domain::{CallsPerMinute, PageLimit, RoomCreation, SessionStatus};
+use greenroom_core::{Caller, Greenroom, MemoryRooms, PageRequest, SessionFilter, StartRequest};
 use greenroom_testkit::pg::Database;
 use greenroom_testkit::wait_until;
 use tokio::sync::Notify;
@@ -24,12 +22,11 @@ async fn slow_writes_do_not_stall_keeper() {
     let database = Database::fresh().await.unwrap();
     let rooms = Arc::new(MemoryRooms::default());
     let greenroom = service(&database, &rooms).build().unwrap();
-    let organization = organization();
-    let caller = Caller::backend(organization);
+    let caller = Caller::backend(organization());
     let mut idle = template("Idle");
     idle.room_creation = RoomCreation::OnJoin;
-    let idle = greenroom.create_template(organization, idle).await.unwrap().id;
-    let expiring = greenroom.create_template(organization, template("Expiring")).await.unwrap().id;
+    let idle = greenroom.create_template(&caller, idle).await.unwrap().id;
+    let expiring = greenroom.create_template(&caller, template("Expiring")).await.unwrap().id;
     for _ in 0..EXPIRING {
         greenroom.start(&caller, StartRequest::new(expiring)).await.unwrap();
     }
@@ -49,9 +46,10 @@ async fn slow_writes_do_not_stall_keeper() {
 
     let stop = Notify::new();
     let check = async {
-        let filter = SessionFilter { status: vec![SessionStatus::Expired], ..Default::default() };
+        let mut filter = SessionFilter::default();
+        filter.status = vec![SessionStatus::Expired];
         let all_expired = wait_until("all sessions to expire", TIMEOUT, async || {
-            let page = PageRequest { limit: 100, ..PageRequest::default() };
+            let page = PageRequest::first(PageLimit::constant::<100>());
             let expired = greenroom.sessions(&caller, filter.clone(), page).await?.items.len();
             Ok((expired == EXPIRING).then_some(()))
         });
@@ -68,15 +66,15 @@ async fn slow_writes_do_not_stall_keeper() {
 async fn low_call_budget_still_enforces_deadlines() {
     let database = Database::fresh().await.unwrap();
     let rooms = Arc::new(MemoryRooms::default());
-    let config = Config { livekit_calls_per_minute: Some(4), ..config(&database) };
+    let mut config = config(&database);
+    config.livekit_calls_per_minute = Some(CallsPerMinute::constant::<4>());
     let greenroom = Greenroom::builder(config).rooms(rooms.clone()).build().unwrap();
-    let organization = organization();
-    let caller = Caller::backend(organization);
+    let caller = Caller::backend(organization());
     let mut idle = template("Idle");
     idle.room_creation = RoomCreation::OnJoin;
-    let idle = greenroom.create_template(organization, idle).await.unwrap().id;
+    let idle = greenroom.create_template(&caller, idle).await.unwrap().id;
     let idle = greenroom.start(&caller, StartRequest::new(idle)).await.unwrap().session;
-    let expiring = greenroom.create_template(organization, template("Expiring")).await.unwrap().id;
+    let expiring = greenroom.create_template(&caller, template("Expiring")).await.unwrap().id;
     // Each start opens a room, so the starts use up the calls of the minute.
     for _ in 0..4 {
         greenroom.start(&caller, StartRequest::new(expiring)).await.unwrap();

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests may panic, like the tests")]
 
+mod authorization;
 mod crash;
 mod keeper;
 mod names;
@@ -24,15 +25,9 @@ fn service(database: &Database, rooms: &Arc<MemoryRooms>) -> Builder {
 }
 
 fn config(database: &Database) -> Config {
-    let livekit = LiveKitConfig {
-        url: "ws://livekit.test".parse().unwrap(),
-        api_url: "http://livekit.test".parse().unwrap(),
-        key: KeyPair {
-            api_key: "key".into(),
-            api_secret: "a secret of at least thirty-two bytes".into(),
-        },
-        previous_key: None,
-    };
+    let secret = "a secret of at least thirty-two bytes".parse().unwrap();
+    let key = KeyPair::new("key".parse().unwrap(), secret);
+    let livekit = LiveKitConfig::new("ws://livekit.test".parse().unwrap(), key);
     Config::new(database.url().into(), livekit)
 }
 

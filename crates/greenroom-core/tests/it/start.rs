@@ -18,22 +18,19 @@ async fn start_opens_one_room_with_settings_of_template() {
     let database = Database::fresh().await.unwrap();
     let rooms = Arc::new(MemoryRooms::default());
     let greenroom = service(&database, &rooms).build().unwrap();
-    let organization = organization();
+    let caller = Caller::backend(organization());
     let mut settings = template("T");
     settings.agent_name = Some(AgentName::try_from("greeter".to_owned()).unwrap());
-    let id = greenroom.create_template(organization, settings).await.unwrap().id;
+    let id = greenroom.create_template(&caller, settings).await.unwrap().id;
     let user = UserId::try_from("ann".to_owned()).unwrap();
-    let request = StartRequest { user_id: Some(user), ..StartRequest::new(id) };
-    let started = greenroom.start(&Caller::backend(organization), request).await.unwrap();
+    let mut request = StartRequest::new(id);
+    request.user_id = Some(user);
+    let started = greenroom.start(&caller, request).await.unwrap();
 
     assert_eq!(rooms.count(), 1);
     let room = rooms.get(&started.session.room_name).unwrap();
     assert_eq!((room.dispatch.agent_name(), room.departure_timeout), ("greeter", 60));
-    let session = greenroom
-        .session(&Caller::backend(organization), started.session.id)
-        .await
-        .unwrap()
-        .unwrap();
+    let session = greenroom.session(&caller, started.session.id).await.unwrap().unwrap();
     assert_eq!(
         (session.status, session.agent_status),
         (SessionStatus::Pending, AgentStatus::Dispatched)
@@ -46,14 +43,13 @@ async fn session_fails_if_livekit_is_down() {
     let database = Database::fresh().await.unwrap();
     let rooms = Arc::new(MemoryRooms::default());
     let greenroom = service(&database, &rooms).build().unwrap();
-    let organization = organization();
-    let id = greenroom.create_template(organization, template("T")).await.unwrap().id;
+    let caller = Caller::backend(organization());
+    let id = greenroom.create_template(&caller, template("T")).await.unwrap().id;
     rooms.set_down(true);
-    let refused =
-        greenroom.start(&Caller::backend(organization), StartRequest::new(id)).await.unwrap_err();
+    let refused = greenroom.start(&caller, StartRequest::new(id)).await.unwrap_err();
     assert!(matches!(refused, Error::LiveKit(LiveKitError::Unavailable(_))), "{refused:?}");
     let sessions = greenroom
-        .sessions(&Caller::backend(organization), SessionFilter::default(), PageRequest::default())
+        .sessions(&caller, SessionFilter::default(), PageRequest::default())
         .await
         .unwrap();
     let found: Vec<_> =
@@ -66,8 +62,8 @@ async fn session_that_ends_before_its_room_opens_is_not_returned() {
     let database = Database::fresh().await.unwrap();
     let rooms = Arc::new(MemoryRooms::default());
     let greenroom = service(&database, &rooms).build().unwrap();
-    let organization = organization();
-    let id = greenroom.create_template(organization, template("T")).await.unwrap().id;
+    let caller = Caller::backend(organization());
+    let id = greenroom.create_template(&caller, template("T")).await.unwrap().id;
     // The keeper fails a session after one minute, just before a replay opens the session's room.
     let mut db = AsyncPgConnection::establish(database.url()).await.unwrap();
     db.batch_execute(
@@ -78,8 +74,7 @@ async fn session_that_ends_before_its_room_opens_is_not_returned() {
     )
     .await
     .unwrap();
-    let refused =
-        greenroom.start(&Caller::backend(organization), StartRequest::new(id)).await.unwrap_err();
+    let refused = greenroom.start(&caller, StartRequest::new(id)).await.unwrap_err();
     assert!(matches!(refused, Error::SessionOver(_)), "{refused:?}");
 }
 
@@ -89,12 +84,11 @@ async fn on_join_start_succeeds_without_livekit() {
     let rooms = Arc::new(MemoryRooms::default());
     rooms.set_down(true);
     let greenroom = service(&database, &rooms).build().unwrap();
-    let organization = organization();
+    let caller = Caller::backend(organization());
     let mut settings = template("T");
     settings.room_creation = RoomCreation::OnJoin;
-    let id = greenroom.create_template(organization, settings).await.unwrap().id;
-    let started =
-        greenroom.start(&Caller::backend(organization), StartRequest::new(id)).await.unwrap();
+    let id = greenroom.create_template(&caller, settings).await.unwrap().id;
+    let started = greenroom.start(&caller, StartRequest::new(id)).await.unwrap();
     assert_eq!(started.session.status, SessionStatus::Pending);
     assert!(rooms.get(&started.session.room_name).is_none());
 }
@@ -106,14 +100,8 @@ async fn futures_are_send() {
     }
     let database = Database::fresh().await.unwrap();
     let greenroom = service(&database, &Arc::new(MemoryRooms::default())).build().unwrap();
-    let organization = organization();
-    let id = send(greenroom.create_template(organization, template("T"))).await.unwrap().id;
-    let started =
-        send(greenroom.start(&Caller::backend(organization), StartRequest::new(id))).await.unwrap();
-    assert!(
-        send(greenroom.session(&Caller::backend(organization), started.session.id))
-            .await
-            .unwrap()
-            .is_some()
-    );
+    let caller = Caller::backend(organization());
+    let id = send(greenroom.create_template(&caller, template("T"))).await.unwrap().id;
+    let started = send(greenroom.start(&caller, StartRequest::new(id))).await.unwrap();
+    assert!(send(greenroom.session(&caller, started.session.id)).await.unwrap().is_some());
 }

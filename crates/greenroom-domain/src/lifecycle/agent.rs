@@ -3,14 +3,10 @@
 use chrono::{DateTime, TimeDelta, Utc};
 
 use super::{
-    Action, AgentPolicy, DecisionBuilder, Dispatch, DispatchOwner, Job, Observation, Participant,
-    RECHECK_INTERVAL, TimelineEvent,
+    Action, AgentPolicy, DecisionBuilder, Dispatch, DispatchOwner, JOB_ASSIGNMENT_TIMEOUT, Job,
+    Observation, Participant, RECHECK_INTERVAL, TimelineEvent,
 };
 use crate::{AgentStatus, EndReason, OnAgentHangup, SessionStatus};
-
-/// Time after which a dispatch without a job counts as lost, because no worker accepted it. LiveKit
-/// may search its nodes for a worker for five seconds before it assigns a job.
-const JOB_ASSIGNMENT_TIMEOUT: TimeDelta = TimeDelta::seconds(6);
 
 /// Maximum time between the departure of a user and the departure of an agent that leaves because
 /// its user left.

@@ -23,8 +23,11 @@ impl DecisionBuilder<'_> {
         // The call that opened the room also dispatched the agent. Record the dispatch here if the
         // start was interrupted before it did: a webhook reports only the room. For on_join,
         // `activate` records the dispatch.
-        if self.opens_on_start() && self.state.agent_wanted_since.is_none() {
-            self.request_agent_with_room();
+        if self.opens_on_start()
+            && self.state.agent_wanted_since.is_none()
+            && self.state.dispatch_with_room(self.now)
+        {
+            self.emit(TimelineEvent::AgentDispatched);
         }
     }
 

@@ -2,13 +2,14 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 
+use super::END_NOTICE;
 use crate::{
     AgentStatus, EndReason, OnAgentHangup, ParticipantIdentity, RoomCreation, SessionStatus,
 };
 
 /// The part of a session on which its lifecycle depends.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Session {
+pub struct TrackedSession {
     pub policy: SessionPolicy,
     /// The identity with which the user joins the room.
     pub participant_identity: ParticipantIdentity,
@@ -85,6 +86,57 @@ pub struct State {
 
     /// Time of the next check. `None` means that the session needs no further check.
     pub next_check_at: Option<DateTime<Utc>>,
+}
+
+impl TrackedSession {
+    /// Returns whether the user may resume the session: the user has not joined yet, or is out of
+    /// the room, and the session's time is not over. A session without time left is not resumable,
+    /// even if the keeper has not ended it yet.
+    ///
+    /// The store has the same rule in SQL (`RESUMABLE`); a test compares the two.
+    #[must_use]
+    pub fn is_resumable(&self, now: DateTime<Utc>) -> bool {
+        let state = &self.state;
+        match state.status {
+            SessionStatus::Pending => self.join_by > now,
+            SessionStatus::Active => {
+                let has_time = state.end_by.is_some_and(|end_by| end_by > now);
+                has_time && state.user_joined_at.is_some() && !state.is_user_present()
+            }
+            _ => false,
+        }
+    }
+
+    /// Returns whether the session waits for no change, so that its webhooks suffice while calls to
+    /// LiveKit are scarce: no deadline is due, no agent is on its way, and nothing is missing.
+    ///
+    /// The store has the same rule in SQL (`IDLE`); a test compares the two.
+    #[must_use]
+    pub fn is_idle(&self, now: DateTime<Utc>) -> bool {
+        let state = &self.state;
+        let has_agent_left = state.agent_status == AgentStatus::Ready
+            && state.agent_left_identity == state.agent_identity;
+        if state.room_missing_since.is_some() || state.room_finished_at.is_some() || has_agent_left
+        {
+            return false;
+        }
+        match state.status {
+            SessionStatus::Pending => {
+                let has_room = state.room_created_at.is_some()
+                    || self.policy.room_creation == RoomCreation::OnJoin;
+                self.join_by > now
+                    && state.user_joined_at.is_none()
+                    && state.agent_status != AgentStatus::Dispatched
+                    && has_room
+            }
+            SessionStatus::Active => {
+                let settled = [AgentStatus::None, AgentStatus::Unavailable, AgentStatus::Ready];
+                state.end_by.is_some_and(|end_by| end_by > now + END_NOTICE)
+                    && settled.contains(&state.agent_status)
+            }
+            _ => false,
+        }
+    }
 }
 
 impl State {

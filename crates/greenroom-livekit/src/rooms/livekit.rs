@@ -7,15 +7,15 @@ use greenroom_domain::lifecycle::{DispatchOwner, Job, Participant, ParticipantKi
 use greenroom_domain::{AgentName, RoomName, lifecycle};
 use livekit_protocol::participant_info::{Kind, State};
 use livekit_protocol::{
-    AgentDispatch, CreateAgentDispatchRequest, DeleteAgentDispatchRequest, DeleteRoomRequest,
-    DeleteRoomResponse, JobStatus, ListAgentDispatchRequest, ListAgentDispatchResponse,
-    ListParticipantsRequest, ListParticipantsResponse, ListRoomsRequest, ListRoomsResponse,
-    ParticipantInfo, Room, SendDataRequest, SendDataResponse,
+    AgentDispatch as ProtoDispatch, CreateAgentDispatchRequest, DeleteAgentDispatchRequest,
+    DeleteRoomRequest, DeleteRoomResponse, JobStatus, ListAgentDispatchRequest,
+    ListAgentDispatchResponse, ListParticipantsRequest, ListParticipantsResponse, ListRoomsRequest,
+    ListRoomsResponse, ParticipantInfo, Room, SendDataRequest, SendDataResponse,
 };
 
 use super::twirp::{Grant, NODE_TIMEOUT, TwirpClient};
 use super::{ON_BEHALF, RoomSettings, Rooms};
-use crate::{Dispatch, LiveKitConfig, LiveKitError};
+use crate::{AgentDispatch, LiveKitConfig, LiveKitError};
 
 const CREATE_ROOM: &str = "RoomService/CreateRoom";
 const LIST_ROOMS: &str = "RoomService/ListRooms";
@@ -96,14 +96,18 @@ impl Rooms for LiveKitRooms {
         Ok(listed.into_iter().map(|listed| dispatch(listed, agent)).collect())
     }
 
-    async fn dispatch(&self, name: &RoomName, dispatch: &Dispatch) -> Result<(), LiveKitError> {
+    async fn dispatch(
+        &self,
+        name: &RoomName,
+        dispatch: &AgentDispatch,
+    ) -> Result<(), LiveKitError> {
         let request = CreateAgentDispatchRequest {
             room: name.to_string(),
             agent_name: dispatch.agent_name().to_owned(),
             metadata: dispatch.metadata().to_owned(),
             ..CreateAgentDispatchRequest::default()
         };
-        let created: AgentDispatch =
+        let created: ProtoDispatch =
             self.twirp.call(CREATE_DISPATCH, Grant::Admin(name), &request).await?;
         if created.room == request.room {
             return Ok(());
@@ -116,7 +120,7 @@ impl Rooms for LiveKitRooms {
     async fn delete_dispatch(&self, name: &RoomName, id: &str) -> Result<(), LiveKitError> {
         let request =
             DeleteAgentDispatchRequest { room: name.to_string(), dispatch_id: id.to_owned() };
-        let deleted: Result<AgentDispatch, _> =
+        let deleted: Result<ProtoDispatch, _> =
             self.twirp.call(DELETE_DISPATCH, Grant::Admin(name), &request).await;
         unless_missing(deleted).map(drop)
     }
@@ -169,7 +173,7 @@ fn participant(info: ParticipantInfo) -> Participant {
     Participant { identity: info.identity, sid: info.sid, kind, is_active }
 }
 
-fn dispatch(listed: AgentDispatch, agent: Option<&AgentName>) -> lifecycle::Dispatch {
+fn dispatch(listed: ProtoDispatch, agent: Option<&AgentName>) -> lifecycle::Dispatch {
     let owner = match listed.agent_name.as_str() {
         "" => DispatchOwner::Unnamed,
         AgentName::UNSERVED => DispatchOwner::Unserved,

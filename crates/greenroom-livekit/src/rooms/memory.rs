@@ -3,14 +3,14 @@
 //! It does not simulate what LiveKit does with a dispatch.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use greenroom_domain::lifecycle::Participant;
 use greenroom_domain::{AgentName, RoomName, lifecycle};
+use parking_lot::Mutex;
 
 use super::{RoomSettings, Rooms};
-use crate::{Dispatch, LiveKitError};
+use crate::{AgentDispatch, LiveKitError};
 
 /// The [`Rooms`] in memory. Rooms have no participants and no dispatches.
 #[derive(Debug, Default)]
@@ -23,22 +23,18 @@ impl MemoryRooms {
     /// Returns the settings with which the room was opened. `None` means that it does not exist.
     #[must_use]
     pub fn get(&self, name: &RoomName) -> Option<RoomSettings> {
-        self.rooms().get(name).cloned()
+        self.rooms.lock().get(name).cloned()
     }
 
     /// Returns the number of rooms.
     #[must_use]
     pub fn count(&self) -> usize {
-        self.rooms().len()
+        self.rooms.lock().len()
     }
 
     /// Simulates an unreachable server: while `down` is true, every call fails.
     pub fn set_down(&self, down: bool) {
-        *self.down.lock().unwrap_or_else(PoisonError::into_inner) = down;
-    }
-
-    fn rooms(&self) -> MutexGuard<'_, HashMap<RoomName, RoomSettings>> {
-        self.rooms.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.down.lock() = down;
     }
 }
 
@@ -51,12 +47,12 @@ impl Rooms for MemoryRooms {
     ) -> Result<String, LiveKitError> {
         self.check().await?;
         // As in LiveKit, an existing room keeps its settings.
-        self.rooms().entry(name.clone()).or_insert_with(|| settings.clone());
+        self.rooms.lock().entry(name.clone()).or_insert_with(|| settings.clone());
         Ok(sid(name))
     }
 
     async fn check(&self) -> Result<(), LiveKitError> {
-        if *self.down.lock().unwrap_or_else(PoisonError::into_inner) {
+        if *self.down.lock() {
             return Err(LiveKitError::Unavailable("the in-memory rooms are set down".to_owned()));
         }
         Ok(())
@@ -64,7 +60,7 @@ impl Rooms for MemoryRooms {
 
     async fn list(&self, names: &[RoomName]) -> Result<HashMap<RoomName, String>, LiveKitError> {
         self.check().await?;
-        let rooms = self.rooms();
+        let rooms = self.rooms.lock();
         let existing = names.iter().filter(|name| rooms.contains_key(*name));
         Ok(existing.map(|name| (name.clone(), sid(name))).collect())
     }
@@ -81,7 +77,7 @@ impl Rooms for MemoryRooms {
         self.check().await.map(|()| Vec::new())
     }
 
-    async fn dispatch(&self, _: &RoomName, _: &Dispatch) -> Result<(), LiveKitError> {
+    async fn dispatch(&self, _: &RoomName, _: &AgentDispatch) -> Result<(), LiveKitError> {
         self.check().await
     }
 
@@ -91,7 +87,7 @@ impl Rooms for MemoryRooms {
 
     async fn delete(&self, name: &RoomName) -> Result<(), LiveKitError> {
         self.check().await?;
-        self.rooms().remove(name);
+        self.rooms.lock().remove(name);
         Ok(())
     }
 

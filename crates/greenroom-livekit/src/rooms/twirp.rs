@@ -9,7 +9,6 @@ use livekit_api::access_token::{AccessToken, VideoGrants};
 use prost::Message;
 use reqwest::header::CONTENT_TYPE;
 use reqwest::{Client, Response, redirect};
-use secrecy::ExposeSecret;
 use serde::Deserialize;
 
 use crate::{KeyPair, LiveKitConfig, LiveKitError};
@@ -101,7 +100,7 @@ impl TwirpClient {
 
     fn admin_token(&self, grant: Grant<'_>) -> Result<String, LiveKitError> {
         let KeyPair { api_key, api_secret } = &self.key;
-        AccessToken::with_api_key(api_key.expose_secret(), api_secret.expose_secret())
+        AccessToken::with_api_key(api_key.expose(), api_secret.expose())
             .with_grants(grant.video())
             .with_ttl(TOKEN_TTL)
             .to_jwt()

@@ -10,7 +10,8 @@ use greenroom_domain::lifecycle::{
 use greenroom_domain::template::ReconnectWindow;
 use greenroom_domain::{AgentName, OrganizationId, RoomName, SessionId, SessionTemplateId};
 use greenroom_livekit::{
-    Dispatch, JobMetadata, KeyPair, LiveKitConfig, LiveKitError, LiveKitRooms, RoomSettings, Rooms,
+    AgentDispatch, JobMetadata, KeyPair, LiveKitConfig, LiveKitError, LiveKitRooms, RoomSettings,
+    Rooms,
 };
 use greenroom_testkit::agent::Worker;
 use greenroom_testkit::livekit::Server;
@@ -20,12 +21,8 @@ use uuid::Uuid;
 const WAIT_TIMEOUT: Duration = Duration::from_secs(20);
 
 pub fn config(server: &Server) -> LiveKitConfig {
-    LiveKitConfig {
-        url: server.url().parse().unwrap(),
-        api_url: server.url().parse().unwrap(),
-        key: KeyPair { api_key: server.api_key().into(), api_secret: server.api_secret().into() },
-        previous_key: None,
-    }
+    let key = KeyPair::new(server.api_key().parse().unwrap(), server.api_secret().parse().unwrap());
+    LiveKitConfig::new(server.url().parse().unwrap(), key)
 }
 
 pub fn rooms(server: &Server) -> LiveKitRooms {
@@ -39,7 +36,7 @@ pub fn room() -> RoomName {
     RoomName::new(DateTime::from_timestamp(second, 0).unwrap(), (suffix & 0xff_ffff) as u32)
 }
 
-fn agent(name: &str) -> (AgentName, Dispatch) {
+fn agent(name: &str) -> (AgentName, AgentDispatch) {
     let name = AgentName::try_from(name.to_owned()).unwrap();
     let metadata = JobMetadata {
         session_id: SessionId(Uuid::nil()),
@@ -48,11 +45,11 @@ fn agent(name: &str) -> (AgentName, Dispatch) {
         user_id: None,
         private: None,
     };
-    let dispatch = Dispatch::new(&name, &metadata);
+    let dispatch = AgentDispatch::new(&name, &metadata);
     (name, dispatch)
 }
 
-pub fn settings(dispatch: Dispatch) -> RoomSettings {
+pub fn settings(dispatch: AgentDispatch) -> RoomSettings {
     RoomSettings::new(60, ReconnectWindow::constant::<60>(), dispatch)
 }
 
@@ -60,8 +57,8 @@ pub fn settings(dispatch: Dispatch) -> RoomSettings {
 async fn room_is_opened_listed_and_deleted() {
     let rooms = rooms(Server::shared().await.unwrap());
     let (opened, missing) = (room(), room());
-    let sid = rooms.create(&opened, &settings(Dispatch::unserved())).await.unwrap();
-    let again = rooms.create(&opened, &settings(Dispatch::unserved())).await;
+    let sid = rooms.create(&opened, &settings(AgentDispatch::unserved())).await.unwrap();
+    let again = rooms.create(&opened, &settings(AgentDispatch::unserved())).await;
     assert_eq!(again.expect("creating a room is idempotent"), sid);
     let listed = rooms.list(&[opened.clone(), missing.clone()]).await.unwrap();
     assert_eq!(listed, HashMap::from([(opened.clone(), sid)]), "{missing} does not exist");
@@ -83,7 +80,7 @@ async fn missing_rooms_and_dispatches_are_not_failures() {
     let listed = rooms.dispatches(&room(), Some(&name)).await;
     assert!(matches!(listed, Err(LiveKitError::NoNode(_))), "{listed:?}");
     let opened = room();
-    rooms.create(&opened, &settings(Dispatch::unserved())).await.unwrap();
+    rooms.create(&opened, &settings(AgentDispatch::unserved())).await.unwrap();
     let listed = rooms.dispatches(&opened, Some(&name)).await.unwrap();
     let is_unserved = matches!(listed[..], [ListedDispatch { owner: DispatchOwner::Unserved, .. }]);
     assert!(is_unserved, "{listed:?}");

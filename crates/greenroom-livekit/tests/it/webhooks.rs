@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use greenroom_livekit::webhook::{Webhook, WebhookEvent, WebhookVerifier};
-use greenroom_livekit::{Dispatch, Rooms};
+use greenroom_livekit::{AgentDispatch, Rooms};
 use greenroom_testkit::livekit::{Options, Server};
 use greenroom_testkit::user::User;
 use greenroom_testkit::wait_until;
@@ -32,7 +32,7 @@ async fn webhooks_of_a_room_are_verified_and_parsed_in_order() {
     let server = Server::start_with(Options { webhook_urls, ..Options::default() }).await.unwrap();
     let verifier = WebhookVerifier::new(&config(&server));
     let (rooms, room) = (rooms(&server), room());
-    let sid = rooms.create(&room, &settings(Dispatch::unserved())).await.unwrap();
+    let sid = rooms.create(&room, &settings(AgentDispatch::unserved())).await.unwrap();
     let grants = VideoGrants { room: room.to_string(), room_join: true, ..VideoGrants::default() };
     let token = AccessToken::with_api_key(server.api_key(), server.api_secret())
         .with_identity("ann")

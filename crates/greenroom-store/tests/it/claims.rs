@@ -3,32 +3,38 @@
 use chrono::TimeDelta;
 use diesel::sql_query;
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
-use greenroom_domain::RoomName;
-use greenroom_domain::lifecycle::{Action, Decision, Event, TimelineEvent};
+use greenroom_domain::lifecycle::{Action, Decision, Event, Fact, TimelineEvent};
+use greenroom_domain::{RoomName, Seconds};
 use greenroom_store::{
-    Claim, ClaimOrder, Fact, NewSession, Session, SessionEvent, Urgency, connect,
+    Claim, ClaimOrder, NewSession, PolicyDefaults, Session, SessionEvent, Subject, Urgency,
+    connect, record,
 };
 use greenroom_testkit::pg::Database;
 
 use crate::session::{ORGANIZATION, now, session, template};
+
+const DEFAULTS: PolicyDefaults = PolicyDefaults {
+    agent_deadline: Seconds::constant::<30>(),
+    reconcile_every: Seconds::constant::<30>(),
+};
 
 async fn insert_due_sessions(db: &mut AsyncPgConnection, count: u32) {
     template(db, None).await;
     for number in 1..=count {
         let new = session(u128::from(number));
         let room_name = RoomName::new(new.created_at, number);
-        NewSession { room_name, ..new }.insert(db).await.unwrap().unwrap();
+        NewSession { room_name, ..new }.insert(db, None).await.unwrap().unwrap();
     }
     sql_query("update sessions set next_check_at = now()").execute(db).await.unwrap();
 }
 
 async fn claim_all(db: &mut AsyncPgConnection) -> Vec<Claim> {
-    Claim::due(db, 10, Urgency::Any, ClaimOrder::OldestFirst).await.unwrap().sessions
+    Claim::due(db, 10, Urgency::Any, ClaimOrder::OldestFirst, DEFAULTS).await.unwrap().sessions
 }
 
 /// A decision with these events and actions, and the next check 15 s after the lease expires.
 fn decision(claim: &Claim, events: &[Event], actions: &[Action]) -> Decision {
-    let mut state = claim.state.clone();
+    let mut state = claim.session.state.clone();
     state.next_check_at = claim.lease_until.map(|lease| lease + TimeDelta::seconds(15));
     Decision { state, events: events.to_vec(), actions: actions.to_vec() }
 }
@@ -39,7 +45,8 @@ async fn due_session_is_claimed_once() {
     let mut db = connect(database.url()).await.unwrap();
     let mut other = connect(database.url()).await.unwrap();
     insert_due_sessions(&mut db, 4).await;
-    let claims = Claim::due(&mut db, 3, Urgency::Any, ClaimOrder::OldestFirst).await.unwrap();
+    let claims =
+        Claim::due(&mut db, 3, Urgency::Any, ClaimOrder::OldestFirst, DEFAULTS).await.unwrap();
     assert_eq!(claims.sessions.len(), 3);
     assert!((now(&mut db).await - claims.at).abs() < TimeDelta::seconds(30), "{}", claims.at);
     assert_eq!(claim_all(&mut other).await.len(), 1, "the session that is left");
@@ -97,7 +104,7 @@ async fn dispatch_time_is_that_of_the_commit() {
         claim.release(&mut db).await.unwrap();
         Session::make_due(&mut db, ORGANIZATION, claim.id).await.unwrap();
         let next = claim_all(&mut db).await.remove(0);
-        let dispatched_at = next.state.last_dispatch_at.unwrap();
+        let dispatched_at = next.session.state.last_dispatch_at.unwrap();
         let is_commit_time = dispatched_at >= observed_at + TimeDelta::seconds(7);
         assert_eq!(is_commit_time, is_dispatched, "{dispatched_at}");
         next.release(&mut db).await.unwrap();
@@ -118,7 +125,7 @@ async fn observed_and_reported_departure_is_one_event() {
     let reported =
         Fact::AgentLeft { identity: "agent-AJ_1".to_owned(), sid: "PA_7".to_owned(), reason: None };
     let at = now(&mut db).await;
-    assert!(reported.record(&mut db, &claim.room_name, at).await.unwrap());
+    assert!(record(&mut db, Subject::Room(&claim.room_name), &reported, at).await.unwrap());
     let events = SessionEvent::list(&mut db, ORGANIZATION, claim.id).await.unwrap();
     let events: Vec<_> = events.iter().map(|event| event.event.as_str()).collect();
     assert_eq!(events, ["agent_joined", "agent_left"], "the departure appears once");
@@ -133,7 +140,7 @@ async fn observed_departure_has_the_sid_of_that_agent() {
     for (identity, sid) in [("agent-AJ_1", "PA_1"), ("agent-AJ_2", "PA_2")] {
         let joined = Fact::AgentJoined { identity: identity.to_owned(), sid: sid.to_owned() };
         let at = now(&mut db).await;
-        assert!(joined.record(&mut db, &claim.room_name, at).await.unwrap());
+        assert!(record(&mut db, Subject::Room(&claim.room_name), &joined, at).await.unwrap());
     }
     claim.release(&mut db).await.unwrap();
     claim = claim_all(&mut db).await.remove(0);
@@ -145,7 +152,7 @@ async fn observed_departure_has_the_sid_of_that_agent() {
         let (identity, sid) = (identity.to_owned(), sid.to_owned());
         let left = Fact::AgentLeft { identity, sid, reason: None };
         let at = now(&mut db).await;
-        assert!(left.record(&mut db, &claim.room_name, at).await.unwrap());
+        assert!(record(&mut db, Subject::Room(&claim.room_name), &left, at).await.unwrap());
     }
     let events = SessionEvent::list(&mut db, ORGANIZATION, claim.id).await.unwrap();
     let left = events.iter().filter(|event| event.event == TimelineEvent::AgentLeft);
@@ -198,7 +205,7 @@ async fn in_progress_claim_skips_idle_sessions() {
             .await
             .unwrap();
     }
-    let claims = Claim::due(&mut db, 10, Urgency::InProgress, ClaimOrder::OldestFirst)
+    let claims = Claim::due(&mut db, 10, Urgency::InProgress, ClaimOrder::OldestFirst, DEFAULTS)
         .await
         .unwrap()
         .sessions;
@@ -220,7 +227,8 @@ async fn claim_starts_with_oldest_or_newest_due_session() {
     for (order, number) in
         [(ClaimOrder::NewestFirst, 3), (ClaimOrder::OldestFirst, 1), (ClaimOrder::NewestFirst, 2)]
     {
-        let claim = Claim::due(&mut db, 1, Urgency::Any, order).await.unwrap().sessions.remove(0);
+        let claim =
+            Claim::due(&mut db, 1, Urgency::Any, order, DEFAULTS).await.unwrap().sessions.remove(0);
         assert_eq!(claim.id.0.as_u128(), number, "{order:?}");
     }
 }

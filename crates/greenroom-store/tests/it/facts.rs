@@ -5,7 +5,8 @@ use diesel::sql_types::{BigInt, Nullable, Text, Timestamptz};
 use diesel::{QueryableByName, sql_query};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use greenroom_domain::RoomName;
-use greenroom_store::{EndCause, Fact, Session, SessionEvent, connect};
+use greenroom_domain::lifecycle::Fact;
+use greenroom_store::{Session, SessionEvent, Subject, connect, record};
 use greenroom_testkit::pg::Database;
 
 use crate::session::{ORGANIZATION, now, session, template};
@@ -77,7 +78,7 @@ async fn database_with_session() -> (Database, AsyncPgConnection, RoomName) {
     let database = Database::fresh().await.unwrap();
     let mut db = connect(database.url()).await.unwrap();
     template(&mut db, None).await;
-    let started = session(1).insert(&mut db).await.unwrap().unwrap();
+    let started = session(1).insert(&mut db, None).await.unwrap().unwrap();
     (database, db, started.setup.session.room_name)
 }
 
@@ -85,7 +86,7 @@ async fn database_with_session() -> (Database, AsyncPgConnection, RoomName) {
 async fn latest_fact_of_each_kind_is_kept_in_any_order() {
     let (_database, mut db, room) = database_with_session().await;
     for (fact, seconds) in [(joined(2), 20), (left(1), 15), (joined(1), 10), (left(1), 15)] {
-        assert!(fact.record(&mut db, &room, at(seconds)).await.unwrap());
+        assert!(record(&mut db, Subject::Room(&room), &fact, at(seconds)).await.unwrap());
     }
     let now = facts(&mut db).await;
     assert_eq!((now.user_joined_at, now.user_left_at), (Some(recorded(20)), Some(recorded(15))));
@@ -103,7 +104,7 @@ async fn latest_fact_of_each_kind_is_kept_in_any_order() {
 async fn time_in_the_future_is_capped_at_now() {
     let (_database, mut db, room) = database_with_session().await;
     let future = now(&mut db).await + TimeDelta::hours(1);
-    joined(1).record(&mut db, &room, future).await.unwrap();
+    record(&mut db, Subject::Room(&room), &joined(1), future).await.unwrap();
     let joined_at = facts(&mut db).await.user_joined_at.unwrap();
     assert!(joined_at <= now(&mut db).await, "{joined_at}");
 }
@@ -117,18 +118,22 @@ async fn latest_agent_departure_is_kept_and_gains_its_reason() {
     let expected = |at, n: u32, reason: Option<&str>| {
         (Some(at), Some(format!("agent-AJ_{n}")), reason.map(str::to_owned))
     };
-    agent_left(1, Some("CLIENT_INITIATED")).record(&mut db, &room, at(10)).await.unwrap();
+    record(&mut db, Subject::Room(&room), &agent_left(1, Some("CLIENT_INITIATED")), at(10))
+        .await
+        .unwrap();
     assert_eq!(
         departure(&facts(&mut db).await),
         expected(recorded(10), 1, Some("CLIENT_INITIATED"))
     );
-    agent_left(2, None).record(&mut db, &room, at(20)).await.unwrap();
+    record(&mut db, Subject::Room(&room), &agent_left(2, None), at(20)).await.unwrap();
     assert_eq!(
         departure(&facts(&mut db).await),
         expected(recorded(20), 2, None),
         "the three columns change together"
     );
-    agent_left(1, Some("CLIENT_INITIATED")).record(&mut db, &room, at(10)).await.unwrap();
+    record(&mut db, Subject::Room(&room), &agent_left(1, Some("CLIENT_INITIATED")), at(10))
+        .await
+        .unwrap();
     assert_eq!(
         departure(&facts(&mut db).await),
         expected(recorded(20), 2, None),
@@ -137,7 +142,9 @@ async fn latest_agent_departure_is_kept_and_gains_its_reason() {
 
     // The keeper observed a departure first. Its webhook arrives later, with an earlier time.
     set(&mut db, "agent_left_at = '2030-01-01', agent_left_identity = 'agent-AJ_3', agent_left_reason = null").await;
-    agent_left(3, Some("CLIENT_INITIATED")).record(&mut db, &room, at(30)).await.unwrap();
+    record(&mut db, Subject::Room(&room), &agent_left(3, Some("CLIENT_INITIATED")), at(30))
+        .await
+        .unwrap();
     let now = facts(&mut db).await;
     assert_eq!(now.agent_left_reason.as_deref(), Some("CLIENT_INITIATED"));
     assert!(now.agent_left_at > Some(recorded(30)), "the observed time stays");
@@ -148,16 +155,18 @@ async fn agent_that_rejoins_has_no_departure() {
     let (_database, mut db, room) = database_with_session().await;
     let joined =
         |n: u32| Fact::AgentJoined { identity: format!("agent-AJ_{n}"), sid: format!("PA_B{n}") };
-    agent_left(1, Some("SIGNAL_CLOSE")).record(&mut db, &room, at(10)).await.unwrap();
-    joined(1).record(&mut db, &room, at(9)).await.unwrap();
-    joined(2).record(&mut db, &room, at(12)).await.unwrap();
+    record(&mut db, Subject::Room(&room), &agent_left(1, Some("SIGNAL_CLOSE")), at(10))
+        .await
+        .unwrap();
+    record(&mut db, Subject::Room(&room), &joined(1), at(9)).await.unwrap();
+    record(&mut db, Subject::Room(&room), &joined(2), at(12)).await.unwrap();
     let kept = facts(&mut db).await;
     assert_eq!(
         kept.agent_left_identity.as_deref(),
         Some("agent-AJ_1"),
         "this agent did not rejoin after it left"
     );
-    joined(1).record(&mut db, &room, at(12)).await.unwrap();
+    record(&mut db, Subject::Room(&room), &joined(1), at(12)).await.unwrap();
     let back = facts(&mut db).await;
     assert_eq!((back.agent_left_at, back.agent_left_identity), (None, None));
 }
@@ -168,9 +177,9 @@ async fn fact_of_unknown_room_or_user_changes_nothing() {
     set(&mut db, "next_check_at = now() + interval '1 hour'").await;
     let before = facts(&mut db).await;
     let unknown_room = RoomName::new(at(0), 99);
-    assert!(!joined(1).record(&mut db, &unknown_room, at(1)).await.unwrap());
+    assert!(!record(&mut db, Subject::Room(&unknown_room), &joined(1), at(1)).await.unwrap());
     let stranger = Fact::UserJoined { identity: "ben".to_owned(), sid: "PA_9".to_owned() };
-    assert!(!stranger.record(&mut db, &room, at(1)).await.unwrap());
+    assert!(!record(&mut db, Subject::Room(&room), &stranger, at(1)).await.unwrap());
     assert_eq!(facts(&mut db).await, before);
     assert_eq!(SessionEvent::list(&mut db, ORGANIZATION, session(1).id).await.unwrap(), []);
 }
@@ -179,17 +188,18 @@ async fn fact_of_unknown_room_or_user_changes_nothing() {
 async fn session_that_is_over_becomes_due_only_by_an_open_room() {
     let (_database, mut db, room) = database_with_session().await;
     let id = session(1).id;
-    let ended = Session::end(&mut db, ORGANIZATION, id, EndCause::Requested).await.unwrap();
+    let ended = Session::end(&mut db, ORGANIZATION, id, None).await.unwrap();
     assert_eq!(ended.unwrap().status.as_str(), "ended");
-    assert!(
-        Session::end(&mut db, ORGANIZATION, id, EndCause::RoomNotOpened).await.unwrap().is_none()
-    );
+    let subject = Subject::Session { organization: ORGANIZATION, id, end_user: None };
+    assert!(!record(&mut db, subject, &Fact::RoomNotOpened, at(1)).await.unwrap());
     set(&mut db, "next_check_at = null").await;
     for fact in [Fact::RoomFinished, left(1), agent_left(1, None)] {
-        assert!(fact.record(&mut db, &room, at(1)).await.unwrap());
+        assert!(record(&mut db, Subject::Room(&room), &fact, at(1)).await.unwrap());
         assert_eq!(facts(&mut db).await.due, 0, "{fact:?}");
     }
-    Fact::RoomStarted { sid: "RM_2".to_owned() }.record(&mut db, &room, at(2)).await.unwrap();
+    record(&mut db, Subject::Room(&room), &Fact::RoomStarted { sid: "RM_2".to_owned() }, at(2))
+        .await
+        .unwrap();
     let now = facts(&mut db).await;
     assert_eq!((now.status.as_str(), now.due), ("ended", 1));
     let events = SessionEvent::list(&mut db, ORGANIZATION, id).await.unwrap();

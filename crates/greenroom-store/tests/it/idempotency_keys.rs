@@ -4,7 +4,7 @@ use diesel::sql_query;
 use diesel_async::RunQueryDsl;
 use greenroom_domain::RoomName;
 use greenroom_store::idempotency::purge_expired_keys;
-use greenroom_store::{KeyClaim, KeyKind, NewSession, TokenReissue, connect};
+use greenroom_store::{KeyClaim, NewSession, StartKey, TokenReissue, connect};
 use greenroom_testkit::pg::Database;
 
 use crate::session::{ORGANIZATION, session, template};
@@ -12,7 +12,7 @@ use crate::session::{ORGANIZATION, session, template};
 pub fn keyed(number: u32, key: u8) -> NewSession {
     let new = session(u128::from(number));
     let room_name = RoomName::new(new.created_at, number);
-    let key = Some(KeyClaim { kind: KeyKind::Explicit, hash: [key; 32], fingerprint: [1; 32] });
+    let key = StartKey::Explicit(KeyClaim { hash: [key; 32], fingerprint: [1; 32] });
     NewSession { room_name, key, ..new }
 }
 
@@ -21,11 +21,11 @@ async fn session_holds_key_for_24_hours() {
     let database = Database::fresh().await.unwrap();
     let mut db = connect(database.url()).await.unwrap();
     template(&mut db, None).await;
-    let first = keyed(1, 7).insert(&mut db).await.unwrap().unwrap();
+    let first = keyed(1, 7).insert(&mut db, None).await.unwrap().unwrap();
     sql_query("update sessions set created_at = now()").execute(&mut db).await.unwrap();
-    assert!(keyed(2, 7).insert(&mut db).await.unwrap().is_none());
+    assert!(keyed(2, 7).insert(&mut db, None).await.unwrap().is_none());
     let replay = keyed(2, 7);
-    let key = replay.key.unwrap();
+    let key = *replay.key.claim().unwrap();
     let replayed =
         TokenReissue::Key(&key).execute(&mut db, ORGANIZATION, replay.token).await.unwrap();
     assert_eq!(replayed.unwrap().setup.session.id, first.setup.session.id);
@@ -50,7 +50,7 @@ async fn session_holds_key_for_24_hours() {
             .is_none()
     );
     assert!(key.release_if_expired(&mut db, ORGANIZATION).await.unwrap());
-    let second = replay.insert(&mut db).await.unwrap().unwrap();
+    let second = replay.insert(&mut db, None).await.unwrap().unwrap();
     assert_eq!(second.setup.session.id, keyed(2, 7).id, "the key was released");
 }
 
@@ -60,7 +60,7 @@ async fn purge_releases_only_expired_keys() {
     let mut db = connect(database.url()).await.unwrap();
     template(&mut db, None).await;
     for number in 1..=5 {
-        keyed(number, u8::try_from(number).unwrap()).insert(&mut db).await.unwrap().unwrap();
+        keyed(number, u8::try_from(number).unwrap()).insert(&mut db, None).await.unwrap().unwrap();
     }
     sql_query("update sessions set created_at = now()").execute(&mut db).await.unwrap();
     sql_query("update sessions set created_at = now() - interval '25 hours' where id <= '00000000-0000-0000-0000-000000000003'")
@@ -72,7 +72,8 @@ async fn purge_releases_only_expired_keys() {
     cursor = purge_expired_keys(&mut db, cursor.as_ref()).await.unwrap();
     assert_eq!(cursor, None, "the first batch contains all keys");
     for number in 1..=5 {
-        let key = keyed(number, u8::try_from(number).unwrap()).key.unwrap();
+        let key = keyed(number, u8::try_from(number).unwrap()).key;
+        let key = *key.claim().unwrap();
         let holder = key.find_holder(&mut db, ORGANIZATION).await.unwrap();
         assert_eq!(holder.is_some(), number > 3, "{number}");
     }

@@ -7,6 +7,7 @@ mod facts;
 mod idempotency_keys;
 mod list_pages;
 mod migrations;
+mod mirror;
 mod resume;
 mod retention;
 mod session;

@@ -15,7 +15,7 @@ async fn sessions_are_deleted_by_the_age_of_their_end() {
     let mut db = connect(database.url()).await.unwrap();
     template(&mut db, None).await;
     for number in 1..=4 {
-        keyed(number, u8::try_from(number).unwrap()).insert(&mut db).await.unwrap().unwrap();
+        keyed(number, u8::try_from(number).unwrap()).insert(&mut db, None).await.unwrap().unwrap();
     }
     let ended =
         "status = 'ended', end_reason = 'requested', created_at = now() - interval '40 days'";

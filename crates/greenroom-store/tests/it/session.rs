@@ -4,14 +4,15 @@ use chrono::{DateTime, Utc};
 use diesel::sql_types::{Bool, Integer, Text, Timestamptz};
 use diesel::{IntoSql, QueryableByName, sql_query};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
+use greenroom_domain::lifecycle::Fact;
 use greenroom_domain::template::TokenTtl;
 use greenroom_domain::{
     EnabledPanels, OrganizationId, ParticipantIdentity, RoomName, Seconds, SessionId,
     SessionStatus, SessionTemplateId, TemplateName,
 };
 use greenroom_store::{
-    Constraint, EndCause, NewSession, Session, SessionTemplate, StoreError, TemplateAvailability,
-    TemplateSettings, TokenLifetime, connect, organization,
+    Constraint, NewSession, Session, SessionTemplate, StartKey, StoreError, Subject,
+    TemplateAvailability, TemplateSettings, TokenLifetime, connect, organization, record,
 };
 use greenroom_testkit::pg::Database;
 use uuid::Uuid;
@@ -51,9 +52,8 @@ pub fn session(number: u128) -> NewSession {
         created_at: at,
         token: TokenLifetime { issued_at: at, default_ttl: TokenTtl::constant::<3600>() },
         first_check_within: Seconds::constant::<30>(),
-        key: None,
+        key: StartKey::None,
         max_active_sessions: None,
-        sessions_locked: false,
     }
 }
 
@@ -72,7 +72,7 @@ async fn session_copies_panels_of_its_template_as_array() {
     let database = Database::fresh().await.unwrap();
     let mut db = connect(database.url()).await.unwrap();
     template(&mut db, Some(&["chat", "notes"])).await;
-    let started = session(1).insert(&mut db).await.unwrap().unwrap();
+    let started = session(1).insert(&mut db, None).await.unwrap().unwrap();
     assert_eq!(started.setup.session.enabled_panels.unwrap().as_slice(), ["chat", "notes"]);
     let column: PanelsColumn = sql_query(
         "select pg_typeof(enabled_panels)::text as kind, cardinality(enabled_panels) as length,
@@ -94,7 +94,7 @@ async fn null_panels_differ_from_empty_panels() {
         let database = Database::fresh().await.unwrap();
         let mut db = connect(database.url()).await.unwrap();
         template(&mut db, panels).await;
-        let started = session(1).insert(&mut db).await.unwrap().unwrap();
+        let started = session(1).insert(&mut db, None).await.unwrap().unwrap();
         assert_eq!(
             started.setup.session.enabled_panels.map(|panels| panels.as_slice().len()),
             panels.map(<[_]>::len)
@@ -107,8 +107,8 @@ async fn taken_room_name_is_a_conflict() {
     let database = Database::fresh().await.unwrap();
     let mut db = connect(database.url()).await.unwrap();
     template(&mut db, None).await;
-    session(1).insert(&mut db).await.unwrap().unwrap();
-    let refused = session(2).insert(&mut db).await.unwrap_err();
+    session(1).insert(&mut db, None).await.unwrap().unwrap();
+    let refused = session(2).insert(&mut db, None).await.unwrap_err();
     assert!(matches!(refused, StoreError::Conflict(Constraint::RoomName)), "{refused:?}");
 }
 
@@ -117,12 +117,12 @@ async fn failed_start_keeps_session_whose_room_was_opened() {
     let database = Database::fresh().await.unwrap();
     let mut db = connect(database.url()).await.unwrap();
     template(&mut db, None).await;
-    let started = session(1).insert(&mut db).await.unwrap().unwrap();
+    let started = session(1).insert(&mut db, None).await.unwrap().unwrap();
     let id = started.setup.session.id;
-    assert!(Session::record_room_created(&mut db, ORGANIZATION, id, "RM_1").await.unwrap());
-    assert!(
-        Session::end(&mut db, ORGANIZATION, id, EndCause::RoomNotOpened).await.unwrap().is_none()
-    );
+    let subject = Subject::Session { organization: ORGANIZATION, id, end_user: None };
+    let (opened, at) = (Fact::RoomOpened { sid: "RM_1".to_owned() }, now(&mut db).await);
+    assert!(record(&mut db, subject, &opened, at).await.unwrap());
+    assert!(!record(&mut db, subject, &Fact::RoomNotOpened, at).await.unwrap());
     let found = Session::find(&mut db, ORGANIZATION, id).await.unwrap().unwrap();
     assert_eq!(found.status, SessionStatus::Pending);
 }
@@ -150,7 +150,7 @@ async fn only_current_unarchived_template_of_organization_is_startable() {
         SessionTemplate::availability(&mut db, ORGANIZATION, TEMPLATE).await.unwrap(),
         TemplateAvailability::Archived
     );
-    assert!(session(1).insert(&mut db).await.unwrap().is_none());
+    assert!(session(1).insert(&mut db, None).await.unwrap().is_none());
     sql_query("update session_templates set superseded_at = now()").execute(&mut db).await.unwrap();
     assert_eq!(
         SessionTemplate::availability(&mut db, ORGANIZATION, TEMPLATE).await.unwrap(),

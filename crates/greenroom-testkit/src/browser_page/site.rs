@@ -1,8 +1,9 @@
 //! The web server of a test page. It serves the page's files and receives the page's reports.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use anyhow::{Context, Result};
+use parking_lot::Mutex;
 use serde_json::Value;
 use tokio::io::{AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
@@ -61,11 +62,11 @@ impl Site {
 
     /// Returns the page's reports so far.
     pub(super) fn reports(&self) -> Vec<Value> {
-        self.state.reports.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.state.reports.lock().clone()
     }
 
     pub(super) fn set_settings(&self, settings: Value) {
-        *self.state.settings.lock().unwrap_or_else(PoisonError::into_inner) = settings;
+        *self.state.settings.lock() = settings;
     }
 }
 
@@ -104,11 +105,11 @@ impl State {
         match (request.method.as_str(), request.path.as_str()) {
             ("POST", "/reports") => {
                 let report = serde_json::from_str(&request.body).unwrap_or_default();
-                self.reports.lock().unwrap_or_else(PoisonError::into_inner).push(report);
+                self.reports.lock().push(report);
                 ("204 No Content", "text/plain", String::new())
             }
             ("GET", "/settings.json") => {
-                let settings = self.settings.lock().unwrap_or_else(PoisonError::into_inner);
+                let settings = self.settings.lock();
                 ("200 OK", "application/json", settings.to_string())
             }
             (_, path) => match self.files.iter().find(|(file, _)| *file == path) {

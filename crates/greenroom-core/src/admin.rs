@@ -1,0 +1,75 @@
+//! The service [`Admin`]: work on the database that needs no LiveKit.
+
+use std::sync::Arc;
+
+use greenroom_domain::PoolSize;
+use greenroom_store::migrate;
+use secrecy::{ExposeSecret, SecretString};
+
+use crate::clock::Clock;
+use crate::database::Database;
+use crate::{Error, Greenroom};
+
+/// Maximum number of connections of an [`Admin`] without a [`Greenroom`].
+const POOL_SIZE: PoolSize = PoolSize::constant::<2>();
+
+/// Administers the database of a [`Greenroom`]: its schema, the limits of its organizations, and
+/// their templates as a set.
+///
+/// An administrative command needs the URL of the database, and neither LiveKit nor its API key. A
+/// method that takes a [`Caller`](crate::Caller) checks the caller, as the methods of [`Greenroom`]
+/// do. A method without a caller is for the operator of the deployment: do not run it on behalf of
+/// a caller. Clones are cheap and share the connections.
+#[derive(Clone)]
+pub struct Admin {
+    pub(crate) database: Arc<Database>,
+    pub(crate) clock: Clock,
+}
+
+impl Admin {
+    /// Creates the service for a database, with at most two connections.
+    ///
+    /// Opens no connection: connections are opened when they are first needed.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`Error::Store`] if the connection pool cannot be created.
+    pub fn new(database_url: &SecretString) -> Result<Self, Error> {
+        let database = Arc::new(Database::new(database_url, POOL_SIZE)?);
+        Ok(Self { database, clock: Clock::System })
+    }
+
+    /// Applies the pending migrations in one transaction and returns their names, oldest first.
+    ///
+    /// Several processes may call this at once: one applies the migrations, the others wait for it
+    /// and then find none pending. Uses its own connection, on which a statement may take longer
+    /// than on the connections of the pool.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`Error::Store`] if the database cannot be reached or a migration fails. No migration
+    /// is applied then.
+    pub async fn migrate(&self) -> Result<Vec<String>, Error> {
+        Ok(migrate::run(self.database.url().expose_secret()).await?)
+    }
+
+    /// Reverts the newest `count` migrations in one transaction and returns their names, newest
+    /// first. If fewer are applied, reverts all of them.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`Error::Store`] if the database cannot be reached or a migration fails. No migration
+    /// is reverted then.
+    pub async fn revert_migrations(&self, count: usize) -> Result<Vec<String>, Error> {
+        Ok(migrate::revert(self.database.url().expose_secret(), count).await?)
+    }
+}
+
+impl Greenroom {
+    /// Returns the administration of this service's database. It uses the connections of this
+    /// service.
+    #[must_use]
+    pub fn admin(&self) -> Admin {
+        Admin { database: self.shared.database.clone(), clock: self.shared.clock }
+    }
+}

@@ -1,0 +1,214 @@
+//! Authorization: a table of every use case and of what each kind of caller reaches with it.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use std::{fs, iter};
+
+use greenroom_core::domain::{SessionId, SessionTemplateId, UserId, WaitCondition};
+use greenroom_core::{
+    Caller, Error, Greenroom, MemoryRooms, PageRequest, SessionFilter, StartRequest,
+    TemplateChange, TemplateFilter, TemplateSet, TemplateSettings,
+};
+use greenroom_testkit::pg::Database;
+
+use self::Outcome::{NotReached, Reached, Refused};
+use crate::{organization, service, template};
+
+/// What a caller gets from a use case on the data of an organization.
+#[derive(Debug, PartialEq, Eq)]
+enum Outcome {
+    /// The use case reads or changes this organization's data.
+    Reached,
+    /// The use case succeeds without this organization's data: it returns `None` or an empty list,
+    /// or works in the caller's own organization.
+    NotReached,
+    /// The use case fails with the variant of [`Error`] of this name.
+    Refused(&'static str),
+}
+
+const BACKEND_ONLY: Outcome = Refused("BackendOnly");
+
+/// The name of each use case with a caller, and its outcome for: a backend of the organization, the
+/// end user of the session, another end user of the organization, a backend of another organization.
+const USE_CASES: [(&str, [Outcome; 4]); 16] = [
+    ("start", [Reached, Reached, Refused("UserMismatch"), Refused("TemplateForbidden")]),
+    ("session", [Reached, Reached, NotReached, NotReached]),
+    ("wait_for_session", [Reached, Reached, NotReached, NotReached]),
+    ("sessions", [Reached, Reached, NotReached, NotReached]),
+    ("timeline", [Reached, Reached, NotReached, NotReached]),
+    ("refresh_token", [Reached, Reached, NotReached, NotReached]),
+    ("end", [Reached, Reached, NotReached, NotReached]),
+    ("limits", [Reached, BACKEND_ONLY, BACKEND_ONLY, NotReached]),
+    ("create_template", [Reached, BACKEND_ONLY, BACKEND_ONLY, NotReached]),
+    ("template", [Reached, BACKEND_ONLY, BACKEND_ONLY, NotReached]),
+    ("templates", [Reached, BACKEND_ONLY, BACKEND_ONLY, NotReached]),
+    ("update_template", [Reached, BACKEND_ONLY, BACKEND_ONLY, Refused("TemplateNotFound")]),
+    ("archive_template", [Reached, BACKEND_ONLY, BACKEND_ONLY, Refused("TemplateNotFound")]),
+    ("apply_templates", [Reached, BACKEND_ONLY, BACKEND_ONLY, NotReached]),
+    ("compare_templates", [Reached, BACKEND_ONLY, BACKEND_ONLY, NotReached]),
+    ("current_templates", [Reached, BACKEND_ONLY, BACKEND_ONLY, NotReached]),
+];
+
+/// The methods without a caller: LiveKit and probes call them, or the operator of the deployment.
+const WITHOUT_CALLER: [&str; 6] = [
+    "migrate",
+    "readiness",
+    "receive_webhook",
+    "revert_migrations",
+    "run_keeper",
+    "set_session_limit",
+];
+
+/// An organization with one template and one session.
+struct Data {
+    owner: Caller,
+    user: UserId,
+    template: SessionTemplateId,
+    session: SessionId,
+}
+
+impl Data {
+    async fn create(greenroom: &Greenroom) -> Self {
+        let owner = Caller::backend(organization());
+        let user = user("ann");
+        let template = greenroom.create_template(&owner, template("T")).await.unwrap().id;
+        let mut request = StartRequest::new(template);
+        request.user_id = Some(user.clone());
+        let session = greenroom.start(&owner, request).await.unwrap().session.id;
+        Self { owner, user, template, session }
+    }
+
+    /// Returns the callers in the order of the table's columns.
+    fn callers(&self) -> [Caller; 4] {
+        let own = self.owner.organization_id;
+        [
+            self.owner.clone(),
+            Caller::end_user(own, self.user.clone()),
+            Caller::end_user(own, user("ben")),
+            Caller::backend(organization()),
+        ]
+    }
+
+    /// Calls a use case, and returns whether it reached this organization's data.
+    async fn call(
+        &self,
+        greenroom: &Greenroom,
+        use_case: &str,
+        caller: &Caller,
+    ) -> Result<bool, Error> {
+        let own = self.owner.organization_id;
+        let page = PageRequest::default();
+        let set = || TemplateSet::new(vec![template("T")], false);
+        let is_kept = |change: &TemplateChange| matches!(change, TemplateChange::Keep(_));
+        Ok(match use_case {
+            "start" => {
+                let mut request = StartRequest::new(self.template);
+                request.user_id = Some(self.user.clone());
+                greenroom.start(caller, request).await?.session.organization_id == own
+            }
+            "session" => greenroom.session(caller, self.session).await?.is_some(),
+            "wait_for_session" => {
+                let (condition, limit) = (WaitCondition::AgentReady, Duration::from_secs(1));
+                let waited = greenroom.wait_for_session(caller, self.session, condition, limit);
+                waited.await?.is_some()
+            }
+            "sessions" => {
+                let sessions = greenroom.sessions(caller, SessionFilter::default(), page);
+                !sessions.await?.items.is_empty()
+            }
+            "timeline" => greenroom.timeline(caller, self.session).await?.is_some(),
+            "refresh_token" => greenroom.refresh_token(caller, self.session).await?.is_some(),
+            "end" => greenroom.end(caller, self.session).await?.is_some(),
+            "limits" => greenroom.limits(caller).await?.active_sessions > 0,
+            "create_template" => {
+                greenroom.create_template(caller, template("New")).await?.organization_id == own
+            }
+            "template" => greenroom.template(caller, self.template).await?.is_some(),
+            "templates" => {
+                let templates = greenroom.templates(caller, TemplateFilter::default(), page);
+                !templates.await?.items.is_empty()
+            }
+            "update_template" => {
+                let rename = |_: &TemplateSettings| Ok::<_, Error>(template("Renamed"));
+                let updated = greenroom.update_template(caller, self.template, rename).await?;
+                updated.organization_id == own
+            }
+            "archive_template" => {
+                greenroom.archive_template(caller, self.template).await?;
+                true
+            }
+            "apply_templates" => {
+                greenroom.admin().apply_templates(caller, set()).await?.iter().any(is_kept)
+            }
+            "compare_templates" => {
+                greenroom.admin().compare_templates(caller, set()).await?.iter().any(is_kept)
+            }
+            "current_templates" => !greenroom.admin().current_templates(caller).await?.is_empty(),
+            other => panic!("the use case {other} has no call"),
+        })
+    }
+}
+
+fn user(name: &str) -> UserId {
+    UserId::try_from(name.to_owned()).unwrap()
+}
+
+/// The name of the error's variant.
+fn variant(error: &Error) -> String {
+    format!("{error:?}").chars().take_while(char::is_ascii_alphanumeric).collect()
+}
+
+#[tokio::test]
+async fn every_use_case_checks_its_caller() {
+    let database = Database::fresh().await.unwrap();
+    let greenroom = service(&database, &Arc::new(MemoryRooms::default())).build().unwrap();
+    for (use_case, outcomes) in &USE_CASES {
+        for (column, expected) in outcomes.iter().enumerate() {
+            // New data for each call, because some calls change them.
+            let data = Data::create(&greenroom).await;
+            let caller = &data.callers()[column];
+            let found = data.call(&greenroom, use_case, caller).await;
+            let is_expected = match (&found, expected) {
+                (Ok(is_reached), Reached | NotReached) => *is_reached == (*expected == Reached),
+                (Err(error), Refused(name)) => variant(error) == *name,
+                _ => false,
+            };
+            assert!(is_expected, "{use_case}, {caller:?}: {found:?} instead of {expected:?}");
+        }
+    }
+}
+
+#[test]
+fn every_public_method_has_a_row() {
+    let sources = sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"));
+    let mut found: Vec<_> = sources.iter().flat_map(|source| methods(source)).collect();
+    found.sort_unstable();
+    let with_caller = USE_CASES.iter().map(|(name, _)| (*name, true));
+    let without_caller = WITHOUT_CALLER.iter().map(|name| (*name, false));
+    let mut expected: Vec<_> = with_caller.chain(without_caller).collect();
+    expected.sort_unstable();
+    assert_eq!(found, expected, "the name of each public async function, and if it has a caller");
+}
+
+/// The contents of all source files in a folder and its subfolders.
+fn sources(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    entries
+        .flat_map(|path| {
+            if path.is_dir() { sources(&path) } else { vec![fs::read_to_string(path).unwrap()] }
+        })
+        .collect()
+}
+
+/// The name of each public async function of a source, and whether it takes a caller.
+fn methods(source: &str) -> impl Iterator<Item = (&str, bool)> {
+    let mut rest = source;
+    iter::from_fn(move || {
+        let (_, after) = rest.split_once("pub async fn ")?;
+        let (signature, body) = after.split_once('{')?;
+        rest = body;
+        let name = signature.split(['(', '<']).next()?;
+        Some((name, signature.contains("caller: &Caller")))
+    })
+}
