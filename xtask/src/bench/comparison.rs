@@ -14,10 +14,14 @@ use super::starts::{self, StartedSession};
 use super::statistics::{Ratio, median};
 use super::webhook_load;
 
-const ROUND_DURATION: Duration = Duration::from_secs(2);
+const TURN_DURATION: Duration = Duration::from_millis(700);
+
+/// The order of the builds within a round: this build is 0. Each build follows the other equally
+/// often, and a drift of the machine affects both alike.
+const TURNS: [usize; 8] = [0, 1, 1, 0, 1, 0, 0, 1];
 
 /// Sessions with open rooms that the webhooks are about.
-const SESSIONS: usize = 400;
+const SESSIONS: usize = 800;
 
 /// Number of visits per session and round: in each visit the user joins and leaves.
 const VISITS: usize = 6;
@@ -38,12 +42,21 @@ pub async fn measure(env: &BenchEnv) -> Result<Vec<Measurement>> {
     let other = Side::start(env, against, "other").await?;
     let (mut starts, mut webhooks) = (Vec::new(), Vec::new());
     for round in 0..env.rounds {
-        // The order alternates, so that neither build always follows the other.
-        let (first, second) = if round % 2 == 0 { (&this, &other) } else { (&other, &this) };
-        let pair = (first.start_rate().await?, second.start_rate().await?);
-        starts.push(if round % 2 == 0 { pair } else { (pair.1, pair.0) });
-        let pair = (first.webhook_rate(round).await?, second.webhook_rate(round).await?);
-        webhooks.push(if round % 2 == 0 { pair } else { (pair.1, pair.0) });
+        let (mut start_rates, mut webhook_rates) = ([0.0; 2], [0.0; 2]);
+        for (turn, side) in TURNS.into_iter().enumerate() {
+            let build = [&this, &other][side];
+            start_rates[side] += build.starts.run(TURN_DURATION).await?;
+            let visit = usize::try_from(round)? * TURNS.len() + turn;
+            webhook_rates[side] += build.webhook_rate(visit).await?;
+        }
+        starts.push(start_rates.into());
+        webhooks.push(webhook_rates.into());
+    }
+    // A round sums the rates of several turns.
+    let turns = f64::from(u32::try_from(TURNS.len() / 2)?);
+    for (this, other) in starts.iter_mut().chain(&mut webhooks) {
+        *this /= turns;
+        *other /= turns;
     }
     Ok(vec![measurement("plain starts", &starts)?, measurement("webhooks", &webhooks)?])
 }
@@ -78,20 +91,15 @@ impl Side {
         Ok(Self { deployment, starts, sessions })
     }
 
-    async fn start_rate(&self) -> Result<f64> {
-        self.starts.run(ROUND_DURATION).await
-    }
-
-    async fn webhook_rate(&self, round: u32) -> Result<f64> {
-        let round = usize::try_from(round)?;
+    /// Sends the webhooks of one visit of every user, and returns their rate per second.
+    async fn webhook_rate(&self, visit: usize) -> Result<f64> {
         let at = caller::seconds_from_now(0);
         let mut requests = Vec::new();
-        for event in 0..2 * VISITS {
-            let kind = ["participant_joined", "participant_left"][event % 2];
+        for (event, kind) in ["participant_joined", "participant_left"].into_iter().enumerate() {
             for (number, session) in self.sessions.iter().enumerate() {
-                let visit = (round * VISITS + event / 2) * SESSIONS + number;
-                let id = (round * 2 * VISITS + event) * SESSIONS + number;
-                let event = webhook_load::event(kind, &session.room, visit, id, at);
+                let number = visit * SESSIONS + number;
+                let event =
+                    webhook_load::event(kind, &session.room, number, 2 * number + event, at);
                 requests.push(webhook_load::request(&self.deployment.livekit, &event));
             }
         }
