@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use greenroom_testkit::caller;
+use greenroom_testkit::{caller, wait_until};
 use serde_json::json;
 
 use super::deployment::{BenchEnv, Deployment};
@@ -20,11 +20,11 @@ const TURN_DURATION: Duration = Duration::from_millis(700);
 /// often, and a drift of the machine affects both alike.
 const TURNS: [usize; 8] = [0, 1, 1, 0, 1, 0, 0, 1];
 
+/// Time limit for the keeper to check all sessions that are due.
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(20);
+
 /// Sessions with open rooms that the webhooks are about.
 const SESSIONS: usize = 800;
-
-/// Number of visits per session and round: in each visit the user joins and leaves.
-const VISITS: usize = 6;
 
 /// Minimum of the lower bound of the ratio's 95 % interval.
 const NOT_SLOWER: f64 = 0.97;
@@ -45,6 +45,9 @@ pub async fn measure(env: &BenchEnv) -> Result<Vec<Measurement>> {
         let (mut start_rates, mut webhook_rates) = ([0.0; 2], [0.0; 2]);
         for (turn, side) in TURNS.into_iter().enumerate() {
             let build = [&this, &other][side];
+            // The keeper of the previous turn must not compete with this turn.
+            this.settle().await?;
+            other.settle().await?;
             start_rates[side] += build.starts.run(TURN_DURATION).await?;
             let visit = usize::try_from(round)? * TURNS.len() + turn;
             webhook_rates[side] += build.webhook_rate(visit).await?;
@@ -89,6 +92,16 @@ impl Side {
         let template = deployment.api.create_template(&rooms).await?;
         let sessions = starts::start_sessions(&deployment.api, &template, SESSIONS).await?;
         Ok(Self { deployment, starts, sessions })
+    }
+
+    /// Waits until the keeper has checked all sessions that are due.
+    async fn settle(&self) -> Result<()> {
+        let due = "select count(*) from sessions where next_check_at <= now()";
+        wait_until("the keeper to check all due sessions", SETTLE_TIMEOUT, async || {
+            let due = self.deployment.number(due).await?;
+            Ok((due == 0).then_some(()))
+        })
+        .await
     }
 
     /// Sends the webhooks of one visit of every user, and returns their rate per second.
