@@ -194,7 +194,7 @@ impl Greenroom {
     ) -> Result<Option<IdleCheck>, Error> {
         let decision = match step {
             Step::Reschedule(next_check_at) => return Ok(Some((claim, next_check_at))),
-            Step::Apply(decision) => decision,
+            Step::Apply(decision) => *decision,
             Step::Observe(sid) => {
                 let observation = timeout_at(deadline, self.observe_room(&claim, sid)).await;
                 decide(&claim.session, observation.ok().flatten().as_ref(), at)
@@ -267,7 +267,7 @@ enum Step {
     /// The session is idle: only write the time of its next check.
     Reschedule(Option<DateTime<Utc>>),
     /// The list was sufficient for this decision.
-    Apply(Decision),
+    Apply(Box<Decision>),
     /// The room exists with this sid, and a decision needs its participants and dispatches.
     Observe(String),
 }
@@ -297,7 +297,7 @@ fn next_step(claim: &Claim, rooms: Option<&HashMap<RoomName, String>>, at: DateT
     if is_idle(claim, &decision) {
         Step::Reschedule(decision.state.next_check_at)
     } else {
-        Step::Apply(decision)
+        Step::Apply(Box::new(decision))
     }
 }
 

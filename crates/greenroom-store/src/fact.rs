@@ -161,20 +161,15 @@ impl RecordFact<'_> {
             Fact::RoomFinished => self.push_latest("room_finished_at", out)?,
             Fact::UserJoined { .. } => self.push_latest("user_joined_at", out)?,
             Fact::UserLeft { .. } => self.push_latest("user_left_at", out)?,
-            Fact::AgentJoined { identity, .. } => self.push_agent_joined(identity, out)?,
-            Fact::AgentLeft { identity, reason, .. } => {
-                self.push_agent_left(identity, reason, out)?;
-            }
+            Fact::AgentJoined { .. } => self.push_agent_joined(out)?,
+            Fact::AgentLeft { .. } => self.push_agent_left(out)?,
         }
         Ok(())
     }
 
     /// An agent that is back has not left.
-    fn push_agent_joined<'b>(
-        &'b self,
-        identity: &'b String,
-        out: &mut AstPass<'_, 'b, Pg>,
-    ) -> QueryResult<()> {
+    fn push_agent_joined<'b>(&'b self, out: &mut AstPass<'_, 'b, Pg>) -> QueryResult<()> {
+        let Fact::AgentJoined { identity, .. } = self.fact else { return Ok(()) };
         out.push_sql(
             "(agent_left_at, agent_left_identity, agent_left_reason) = (
                select agent_left_at, agent_left_identity, agent_left_reason
@@ -189,12 +184,8 @@ impl RecordFact<'_> {
 
     /// The three columns describe one departure, so they change together: by a later departure, or
     /// by the reason of a departure that an observation found first.
-    fn push_agent_left<'b>(
-        &'b self,
-        identity: &'b String,
-        reason: &'b Option<String>,
-        out: &mut AstPass<'_, 'b, Pg>,
-    ) -> QueryResult<()> {
+    fn push_agent_left<'b>(&'b self, out: &mut AstPass<'_, 'b, Pg>) -> QueryResult<()> {
+        let Fact::AgentLeft { identity, reason, .. } = self.fact else { return Ok(()) };
         out.push_sql(
             "(agent_left_at, agent_left_identity, agent_left_reason) = (
                select case when is_explanation then agent_left_at else at end, identity, reason
