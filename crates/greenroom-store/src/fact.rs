@@ -284,7 +284,8 @@ impl RecordFact<'_> {
         Ok(())
     }
 
-    fn push_tables<'b>(&'b self, out: &mut AstPass<'_, 'b, Pg>) -> QueryResult<()> {
+    /// `columns` are those of the updated rows that the rest of the statement selects.
+    fn push_tables<'b>(&'b self, columns: &str, out: &mut AstPass<'_, 'b, Pg>) -> QueryResult<()> {
         let needs_before = matches!(self.fact, Fact::RoomOpened { .. });
         out.push_sql("with ");
         if needs_before {
@@ -299,7 +300,8 @@ impl RecordFact<'_> {
         self.push_next_check(out);
         out.push_sql(if needs_before { " from before where " } else { " where " });
         self.push_condition(out)?;
-        out.push_sql(" returning sessions.*");
+        out.push_sql(" returning ");
+        out.push_sql(columns);
         if needs_before {
             out.push_sql(", before.agent_status = 'waiting' as agent_was_waiting");
         }
@@ -323,7 +325,7 @@ impl Query for CountRecorded<'_> {
 
 impl QueryFragment<Pg> for CountRecorded<'_> {
     fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
-        self.0.push_tables(&mut out)?;
+        self.0.push_tables("sessions.organization_id, sessions.id", &mut out)?;
         out.push_sql(" select count(*) from sessions");
         Ok(())
     }
@@ -347,7 +349,7 @@ impl Query for SelectRecorded<'_> {
 
 impl QueryFragment<Pg> for SelectRecorded<'_> {
     fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
-        self.record.push_tables(&mut out)?;
+        self.record.push_tables("sessions.*", &mut out)?;
         out.push_sql(" select ");
         self.columns.walk_ast(out.reborrow())?;
         out.push_sql(" from sessions");
