@@ -3,8 +3,9 @@
 LIVEKIT_URL, LIVEKIT_API_KEY and LIVEKIT_API_SECRET name the server. The other variables are:
 
 SCRIPTED_AGENT_NAME            the agent name
-SCRIPTED_AGENT_DIRECTORY       a directory; each job that starts appends a line of JSON to its file `jobs`, and the
-                               worker reads its load from its file `load`
+SCRIPTED_AGENT_DIRECTORY       a directory; each job that starts appends a line of JSON to its file `jobs`, the worker
+                               reads its load from its file `load`, and each status report to LiveKit appends its load
+                               to its file `reports`
 SCRIPTED_AGENT_JOIN_DELAY      (optional) seconds until a job joins its room; "never": it never joins
 SCRIPTED_AGENT_MAX_JOBS        (optional) maximum number of concurrent jobs
 SCRIPTED_AGENT_LEAVE_AFTER     (optional) seconds from a user's arrival until the agent leaves; "join": it leaves as
@@ -78,6 +79,17 @@ class JobLimit:
             self.accepted.discard(request.id)
 
 
+class ReportingServer(agents.AgentServer):
+    """A worker that records the loads it has reported to LiveKit."""
+
+    async def _update_worker_status(self):
+        # The worker may measure its load for the first time only after its first report.
+        reported = self._worker_load
+        await super()._update_worker_status()
+        with open(DIRECTORY / "reports", "a") as reports:
+            reports.write(json.dumps(reported) + "\n")
+
+
 def load():
     return float((DIRECTORY / "load").read_text())
 
@@ -85,7 +97,7 @@ def load():
 if __name__ == "__main__":
     max_jobs = os.environ.get("SCRIPTED_AGENT_MAX_JOBS")
     job_limit = JobLimit(int(max_jobs) if max_jobs else None)
-    worker = agents.AgentServer.from_server_options(
+    worker = ReportingServer.from_server_options(
         agents.WorkerOptions(
             entrypoint_fnc=entrypoint,
             request_fnc=job_limit.on_request,

@@ -59,8 +59,6 @@ pub async fn none(deployment: &mut Deployment) -> Result<()> {
 pub async fn overloaded(deployment: &mut Deployment) -> Result<()> {
     let agent = ScriptedAgent::named(AGENT).initial_load(0.95);
     let worker = deployment.start_worker(&agent).await?;
-    // LiveKit receives the load with the next status report of the worker.
-    sleep_for(Duration::from_secs(3)).await?;
     let template = deployment.create_template(json!({})).await?;
     let control = dispatch_control(deployment).await?;
     let session = deployment.start_session(&template).await?;

@@ -9,7 +9,11 @@ use serde::Deserialize;
 
 use super::Worker;
 use crate::livekit::Server;
+use crate::wait::wait_until;
 use crate::{json_lines, paths};
+
+/// Maximum time until a worker has reported its load twice. It reports its load every 2.5 s.
+const REPORT_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Configuration of a worker and its agents. By default, the agents join their rooms at once, stay
 /// there, and send no greeting. A data packet with the topic `hangup` makes them leave.
@@ -86,13 +90,17 @@ impl ScriptedAgent {
         self
     }
 
-    /// Starts a worker and waits until it has registered with LiveKit.
+    /// Starts a worker and waits until it has registered with LiveKit and reported its initial load.
     ///
     /// # Errors
-    /// Returns an error if Python is missing or the worker does not register within a minute.
+    /// Returns an error if Python is missing, the worker does not register within a minute, or it
+    /// does not report its load within 15 s of that.
     pub async fn start(&self, server: &Server) -> Result<Worker> {
         let mut worker = self.spawn(server).await?;
         worker.wait_until_registered().await?;
+        if self.load > 0.0 {
+            worker.wait_until_reported(self.load).await?;
+        }
         Ok(worker)
     }
 
@@ -132,6 +140,18 @@ impl Worker {
     /// Returns an error if the load cannot be written to the worker's directory.
     pub fn set_load(&self, load: f32) -> Result<()> {
         write_load(&self.directory, load)
+    }
+
+    /// Waits until LiveKit has received this load.
+    async fn wait_until_reported(&self, load: f32) -> Result<()> {
+        // Reports are queued in order. When the second is queued, the first has been sent.
+        wait_until("the worker to report its load", REPORT_TIMEOUT, || async {
+            let reports = json_lines::read::<f32>(&self.directory.join("reports"))?;
+            let matching =
+                reports.iter().filter(|reported| (*reported - load).abs() < 0.001).count();
+            Ok((matching >= 2).then_some(()))
+        })
+        .await
     }
 }
 
