@@ -6,6 +6,7 @@ mod comparison;
 mod deadlines;
 mod deployment;
 mod figure;
+mod figures;
 mod limits;
 mod memory;
 mod names;
@@ -69,12 +70,12 @@ struct Starts {
 
 pub async fn run(arguments: Arguments) -> Result<ExitCode> {
     let (figures, against, rounds) = match arguments.what {
-        What::Keeper(Selection { only }) => (select(figure::keeper(), &only)?, None, 0),
+        What::Keeper(Selection { only }) => (select(figures::keeper(), &only)?, None, 0),
         What::Starts(Starts { against: Some(against), rounds, .. }) => {
-            (figure::against(), Some(against), rounds)
+            (figures::against(), Some(against), rounds)
         }
         What::Starts(Starts { selection, .. }) => {
-            (select(figure::starts(), &selection.only)?, None, 0)
+            (select(figures::starts(), &selection.only)?, None, 0)
         }
     };
     let started = Instant::now();
@@ -149,10 +150,10 @@ mod tests {
     fn only_known_figures_can_be_selected() {
         let selected = |names: &[&str]| {
             let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
-            select(figure::keeper(), &names)
+            select(figures::keeper(), &names)
         };
         assert_eq!(selected(&["waits", "agent"]).unwrap().len(), 2);
-        assert_eq!(selected(&[]).unwrap().len(), figure::keeper().len());
+        assert_eq!(selected(&[]).unwrap().len(), figures::keeper().len());
         let refused = selected(&["waits", "agents"]).err().unwrap().to_string();
         assert!(refused.contains("agents") && refused.contains("deadlines"), "{refused}");
     }

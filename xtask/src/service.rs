@@ -3,13 +3,13 @@
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Error, Result};
 use greenroom_testkit::livekit::Server;
 use greenroom_testkit::process::{GuardedCommand, Process};
 use greenroom_testkit::{caller, paths, ports, random_hex, wait_until};
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -144,7 +144,7 @@ impl Service {
 
     /// Kills the process with SIGKILL, also during requests.
     pub async fn kill(self) -> Result<()> {
-        let process = self.process.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let process = self.process.into_inner();
         tokio::task::spawn_blocking(move || process.kill()).await?
     }
 
@@ -205,7 +205,7 @@ impl Service {
     }
 
     fn with_process<T>(&self, call: impl FnOnce(&mut Process) -> T) -> T {
-        call(&mut self.process.lock().unwrap_or_else(PoisonError::into_inner))
+        call(&mut self.process.lock())
     }
 }
 

@@ -8,6 +8,7 @@ use std::time::Instant;
 use anyhow::Result;
 use clap::Args;
 use greenroom_testkit::livekit::Server;
+use greenroom_testkit::paths;
 use greenroom_testkit::pg::Database;
 use greenroom_testkit::process::GuardedCommand;
 use greenroom_testkit::tools::find_on_path;
@@ -71,19 +72,30 @@ fn all(
         let deny = ["deny", "check", "bans", "licenses", "sources"];
         checks.push(Check::new("cargo-deny", cargo("cargo-deny", &deny)));
     }
-    let rustdoc = cargo("rustdoc", &["doc", "--workspace", "--all-features", "--no-deps"]);
+    // With the examples, which need dev-dependencies, rustdoc shares all of Clippy's dependencies.
+    let documented =
+        ["--workspace", "--all-features", "--no-deps", "--lib", "--bins", "--examples"];
+    let rustdoc = cargo("rustdoc", &["doc"]).args(documented);
     checks.push(Check::new("rustdoc", rustdoc.env("RUSTDOCFLAGS", "-D warnings")));
     checks.push(tests(postgres, livekit, &[]));
-    checks.push(example("embed example", &["embed"], livekit, demo_database));
-    checks.push(example("axum example", &["axum", "--", "--once"], livekit, demo_database));
+    checks.push(example("embed example", "embed", &[], livekit, demo_database));
+    checks.push(example("axum example", "axum", &["--once"], livekit, demo_database));
     checks.extend(contract::checks(service)?);
     Ok(checks)
 }
 
-/// An example of core, configured by the environment as its users do.
-fn example(name: &'static str, arguments: &[&str], livekit: &Server, database_url: &str) -> Check {
-    let run = ["run", "--quiet", "--package", "greenroom-core", "--example"];
-    let command = cargo(name, &run)
+/// An example of core, configured by the environment as its users do. It runs the program that the
+/// check `tests` has built, because `cargo run` would compile the dependencies again with fewer
+/// features.
+fn example(
+    name: &'static str,
+    example: &str,
+    arguments: &[&str],
+    livekit: &Server,
+    database_url: &str,
+) -> Check {
+    let program = paths::target_dir().join("debug/examples").join(example);
+    let command = GuardedCommand::new(name, program, checks::log(name))
         .args(arguments)
         .env("DATABASE_URL", database_url)
         .env("LIVEKIT_URL", livekit.url())

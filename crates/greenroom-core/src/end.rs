@@ -45,8 +45,8 @@ impl Greenroom {
     /// session is due, so the keeper checks that the room is gone and does not come back.
     async fn delete_room_of(&self, ended: &Session) {
         let delete = async {
-            let _permit = self.shared.livekit_limiter.acquire().await;
-            self.shared.rooms.delete(&ended.room_name).await
+            let _permit = self.shared.livekit.limiter.acquire().await;
+            self.shared.livekit.rooms.delete(&ended.room_name).await
         };
         let deleted = timeout(DELETE_TIMEOUT, delete).await.unwrap_or(Err(LiveKitError::Timeout));
         if let Err(error) = deleted {

@@ -8,15 +8,15 @@ use greenroom_domain::{
 };
 use greenroom_livekit::webhook::WebhookVerifier;
 use greenroom_livekit::{LiveKitConfig, LiveKitRooms, Rooms, TokenSigner};
+use greenroom_store::PolicyDefaults;
 use secrecy::SecretString;
 use tokio::sync::Notify;
 
 use crate::Error;
 use crate::clock::{Clock, RoomNameGenerator};
 use crate::database::Database;
-use crate::limits::{LimitedOrganizations, StartRate};
+use crate::limits::StartLimits;
 use crate::livekit_limiter::LiveKitLimiter;
-use crate::organization_locks::OrganizationLocks;
 use crate::readiness::ReadinessCache;
 use crate::wait::Waiters;
 
@@ -98,28 +98,36 @@ pub struct Greenroom {
     pub(crate) shared: Arc<Shared>,
 }
 
+/// The state that all clones of a [`Greenroom`] share.
 pub(crate) struct Shared {
     pub(crate) database: Arc<Database>,
-    pub(crate) rooms: Arc<dyn Rooms>,
-    pub(crate) signer: TokenSigner,
+    pub(crate) livekit: LiveKit,
+    pub(crate) limits: StartLimits,
+    pub(crate) defaults: Defaults,
     pub(crate) clock: Clock,
     pub(crate) room_names: RoomNameGenerator,
-    pub(crate) livekit_url: String,
-    pub(crate) token_ttl: TokenTtl,
     pub(crate) readiness_cache: ReadinessCache,
-    pub(crate) webhooks: WebhookVerifier,
-    pub(crate) livekit_limiter: LiveKitLimiter,
     pub(crate) waiters: Waiters,
     /// Notified when a session becomes due in this process.
     pub(crate) due: Notify,
-    pub(crate) agent_deadline: AgentDeadline,
-    pub(crate) reconcile_every: ReconcileInterval,
-    pub(crate) on_livekit_down: OnLiveKitDown,
+}
+
+/// Access to LiveKit: calls, tokens and webhooks.
+pub(crate) struct LiveKit {
+    pub(crate) rooms: Arc<dyn Rooms>,
+    pub(crate) limiter: LiveKitLimiter,
+    pub(crate) signer: TokenSigner,
+    pub(crate) webhooks: WebhookVerifier,
+    /// The URL at which clients join.
+    pub(crate) client_url: String,
+    pub(crate) on_down: OnLiveKitDown,
+}
+
+/// Values of the configuration that apply where a template sets none, or to all sessions.
+pub(crate) struct Defaults {
+    pub(crate) token_ttl: TokenTtl,
+    pub(crate) policy: PolicyDefaults,
     pub(crate) retention_days: Option<RetentionDays>,
-    pub(crate) max_active_sessions: Option<SessionCount>,
-    pub(crate) start_rate: Option<StartRate>,
-    pub(crate) limited_organizations: LimitedOrganizations,
-    pub(crate) organization_locks: OrganizationLocks,
 }
 
 impl Greenroom {
@@ -171,37 +179,46 @@ impl Builder {
     ///
     /// Returns the same errors as [`Greenroom::new`].
     pub fn build(self) -> Result<Greenroom, Error> {
-        let config = &self.config;
-        let livekit = &config.livekit;
-        let rooms = match self.rooms {
+        let Self { config, rooms, clock } = self;
+        let rooms = match rooms {
             Some(rooms) => rooms,
-            None => Arc::new(LiveKitRooms::new(livekit).map_err(Error::LiveKit)?),
+            None => Arc::new(LiveKitRooms::new(&config.livekit).map_err(Error::LiveKit)?),
         };
         let shared = Shared {
             database: Arc::new(Database::new(&config.database_url, config.database_pool_size)?),
-            rooms,
-            signer: TokenSigner::new(&livekit.key),
-            clock: self.clock,
+            livekit: LiveKit::new(&config, rooms),
+            limits: StartLimits::new(config.max_active_sessions, config.starts_per_minute),
+            defaults: Defaults {
+                token_ttl: config.token_ttl,
+                policy: PolicyDefaults {
+                    agent_deadline: config.agent_deadline,
+                    reconcile_every: config.reconcile_every,
+                },
+                retention_days: config.retention_days,
+            },
+            clock,
             room_names: RoomNameGenerator::random(),
-            livekit_url: livekit.url.websocket(),
-            token_ttl: config.token_ttl,
             readiness_cache: ReadinessCache::default(),
-            webhooks: WebhookVerifier::new(livekit),
-            livekit_limiter: LiveKitLimiter::new(
+            waiters: Waiters::default(),
+            due: Notify::new(),
+        };
+        Ok(Greenroom { shared: Arc::new(shared) })
+    }
+}
+
+impl LiveKit {
+    fn new(config: &Config, rooms: Arc<dyn Rooms>) -> Self {
+        let livekit = &config.livekit;
+        Self {
+            rooms,
+            limiter: LiveKitLimiter::new(
                 config.livekit_max_in_flight,
                 config.livekit_calls_per_minute,
             ),
-            waiters: Waiters::default(),
-            due: Notify::new(),
-            agent_deadline: config.agent_deadline,
-            reconcile_every: config.reconcile_every,
-            on_livekit_down: config.on_livekit_down,
-            retention_days: config.retention_days,
-            max_active_sessions: config.max_active_sessions,
-            start_rate: config.starts_per_minute.map(|starts| StartRate::new(starts.get())),
-            limited_organizations: LimitedOrganizations::default(),
-            organization_locks: OrganizationLocks::default(),
-        };
-        Ok(Greenroom { shared: Arc::new(shared) })
+            signer: TokenSigner::new(&livekit.key),
+            webhooks: WebhookVerifier::new(livekit),
+            client_url: livekit.url.websocket(),
+            on_down: config.on_livekit_down,
+        }
     }
 }

@@ -18,7 +18,7 @@ use chrono::{DateTime, Utc};
 use futures_util::{FutureExt, StreamExt, stream};
 use greenroom_domain::RoomName;
 use greenroom_domain::lifecycle::{Decision, Observation, decide};
-use greenroom_store::{Claim, ClaimBatch, ClaimOrder, PolicyDefaults};
+use greenroom_store::{Claim, ClaimBatch, ClaimOrder};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout, timeout_at};
@@ -113,11 +113,8 @@ impl Greenroom {
 
     async fn claim(&self, limit: usize, order: ClaimOrder) -> Result<ClaimBatch, Error> {
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        let urgency = self.shared.livekit_limiter.urgency();
-        let defaults = PolicyDefaults {
-            agent_deadline: self.shared.agent_deadline,
-            reconcile_every: self.shared.reconcile_every,
-        };
+        let urgency = self.shared.livekit.limiter.urgency();
+        let defaults = self.shared.defaults.policy;
         let claim = async |db: &mut _| Claim::due(db, limit, urgency, order, defaults).await;
         self.shared.database.run_for_keeper(claim).await
     }

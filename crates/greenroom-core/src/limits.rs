@@ -3,12 +3,13 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use greenroom_domain::{Caller, OrganizationId, SessionCount};
+use greenroom_domain::{Caller, OrganizationId, SessionCount, StartsPerMinute};
 use greenroom_store::{SessionLimit, organization};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::error::permitted;
+use crate::organization_locks::OrganizationLocks;
 use crate::{Admin, Error, Greenroom};
 
 const MINUTE: Duration = Duration::from_mins(1);
@@ -37,10 +38,10 @@ impl Greenroom {
     pub async fn limits(&self, caller: &Caller) -> Result<Limits, Error> {
         permitted(caller.may_read_limits())?;
         let organization = caller.organization_id;
-        let default = self.shared.max_active_sessions;
+        let default = self.shared.limits.max_active_sessions;
         let usage = async |db: &mut _| organization::usage(db, organization, default).await;
         let (max_active_sessions, active_sessions) = self.shared.database.run(usage).await?;
-        let rate = self.shared.start_rate.as_ref();
+        let rate = self.shared.limits.start_rate.as_ref();
         Ok(Limits {
             max_active_sessions,
             active_sessions,
@@ -67,6 +68,29 @@ impl Admin {
     ) -> Result<(), Error> {
         let set = async |db: &mut _| organization::set_limit(db, organization, limit).await;
         self.database.run(set).await
+    }
+}
+
+/// The limits of all organizations, as far as this process knows and enforces them.
+pub(crate) struct StartLimits {
+    /// Maximum number of `pending` and `active` sessions of an organization without its own limit.
+    pub(crate) max_active_sessions: Option<SessionCount>,
+    pub(crate) start_rate: Option<StartRate>,
+    pub(crate) limited_organizations: LimitedOrganizations,
+    pub(crate) organization_locks: OrganizationLocks,
+}
+
+impl StartLimits {
+    pub(crate) fn new(
+        max_active_sessions: Option<SessionCount>,
+        starts_per_minute: Option<StartsPerMinute>,
+    ) -> Self {
+        Self {
+            max_active_sessions,
+            start_rate: starts_per_minute.map(|starts| StartRate::new(starts.get())),
+            limited_organizations: LimitedOrganizations::default(),
+            organization_locks: OrganizationLocks::default(),
+        }
     }
 }
 

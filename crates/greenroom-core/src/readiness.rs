@@ -103,7 +103,7 @@ impl Greenroom {
         let database = self.shared.database.run_within(DB_CHECK_TIMEOUT, async |db| {
             Ok((server_version(db).await?, migrate::state(db).await?))
         });
-        let (database, livekit) = tokio::join!(database, self.shared.rooms.check());
+        let (database, livekit) = tokio::join!(database, self.shared.livekit.rooms.check());
         let (database, migrations) = match database {
             Ok((version, states)) => (check_version(version), check_migrations(&states)),
             // All connections serve requests, so the process is ready.

@@ -23,7 +23,7 @@ impl Greenroom {
     /// [`Error::Store`] if the database fails, and [`Error::Overloaded`] if no database connection
     /// becomes free in time.
     pub async fn receive_webhook(&self, authorization: &str, body: &[u8]) -> Result<(), Error> {
-        let verified = self.shared.webhooks.verify(authorization, body);
+        let verified = self.shared.livekit.webhooks.verify(authorization, body);
         let webhook = verified.map_err(Error::InvalidWebhook)?;
         let Webhook { room: Some(room), at: Some(at), event } = webhook else { return Ok(()) };
         let Some(fact) = fact(event) else { return Ok(()) };

@@ -11,6 +11,7 @@ pub mod event;
 pub mod fact;
 pub mod idempotency;
 pub mod migrate;
+pub mod new_session;
 pub mod organization;
 mod page_start;
 pub mod reissue;
@@ -22,7 +23,7 @@ pub mod session;
 pub mod session_setup;
 pub mod session_state;
 mod sql;
-pub mod start;
+mod start;
 pub mod template;
 
 pub use diesel::{ConnectionError, ConnectionResult};
@@ -34,13 +35,13 @@ pub use self::error::{Constraint, StoreError};
 pub use self::event::SessionEvent;
 pub use self::fact::{Subject, record};
 pub use self::idempotency::{KeyClaim, KeyCursor, KeyHolder, StartKey};
+pub use self::new_session::{NewSession, TokenLifetime};
 pub use self::organization::{SessionLimit, SessionLock};
 pub use self::page_start::PageStart;
 pub use self::reissue::TokenReissue;
 pub use self::session::{Session, SessionFilter};
-pub use self::session_setup::SessionSetup;
+pub use self::session_setup::{SessionSetup, StartedRow};
 pub use self::session_state::SessionState;
-pub use self::start::{NewSession, StartedRow, TokenLifetime};
 pub use self::template::{
     FoldedName, SessionTemplate, TemplateAvailability, TemplateFilter, TemplateSettings,
 };

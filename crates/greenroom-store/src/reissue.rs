@@ -10,9 +10,9 @@ use greenroom_domain::{OrganizationId, SessionId, UserId};
 
 use crate::StoreError;
 use crate::idempotency::KeyClaim;
-use crate::session_setup::{SessionSetupColumns, TEMPLATE_JOIN};
+use crate::new_session::TokenLifetime;
+use crate::session_setup::{SessionSetupColumns, StartedRow, StartedRowSql, TEMPLATE_JOIN};
 use crate::sql::{OPEN, push_interval};
-use crate::start::{StartedRow, StartedRowSql, TokenLifetime};
 
 /// The session that a further token is issued for.
 #[derive(Debug, Clone, Copy)]

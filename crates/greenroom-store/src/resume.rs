@@ -6,8 +6,8 @@ use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
 use diesel::sql_types::{Binary, Uuid};
 
 use crate::idempotency::{KeyClaim, RESUMABLE};
-use crate::session_setup::{SessionSetupColumns, TEMPLATE_JOIN};
-use crate::start::{NewSession, StartedRowSql};
+use crate::new_session::NewSession;
+use crate::session_setup::{SessionSetupColumns, StartedRowSql, TEMPLATE_JOIN};
 
 /// Extends the `token_expiry` of the session that holds the key if its user may come back to it.
 /// Otherwise inserts a new session.

@@ -1,10 +1,11 @@
 //! A session together with the settings that open its room and dispatch its agent.
 
+use chrono::{DateTime, Utc};
 use diesel::dsl::SqlTypeOf;
 use diesel::pg::Pg;
 use diesel::prelude::*;
 use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
-use diesel::sql_types::{Integer, Jsonb, Nullable, Text, Uuid};
+use diesel::sql_types::{Bool, Integer, Jsonb, Nullable, Text, Timestamptz, Uuid};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use greenroom_domain::template::ReconnectWindow;
 use greenroom_domain::{
@@ -26,6 +27,20 @@ pub struct SessionSetup {
     /// Seconds left until `join_by` by PostgreSQL's clock, at least 0.
     pub join_within: i32,
 }
+
+/// A committed session, with the values that its join token needs.
+#[derive(Debug, Clone, Queryable)]
+pub struct StartedRow {
+    pub setup: SessionSetup,
+    /// Expiry of the token of this start. [`Session::token_expiry`](crate::Session::token_expiry)
+    /// is the latest expiry of all tokens.
+    pub token_expiry: DateTime<Utc>,
+    /// Whether the room is known to have been opened.
+    pub room_created: bool,
+}
+
+/// The SQL types of a [`StartedRow`].
+pub(crate) type StartedRowSql = (SessionSetupSql, Timestamptz, Bool);
 
 impl SessionSetup {
     /// Reads the setup of a session. Returns `None` if the organization has no such session.
@@ -66,6 +81,14 @@ impl SessionSetupColumns {
                template.agent_name, template.agent_metadata, template.reconnect_window_seconds,
                greatest(0, ceil(extract(epoch from sessions.join_by - now())))::integer",
         );
+        Ok(())
+    }
+
+    /// Pushes the columns of a [`StartedRow`] for a session that this statement inserted.
+    pub(crate) fn push_started<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
+        out.push_sql(" select ");
+        self.push(out.reborrow())?;
+        out.push_sql(", sessions.token_expiry, false from sessions, template");
         Ok(())
     }
 }

@@ -1,5 +1,6 @@
 //! Plain starts and webhooks of this build against another build, in interleaved rounds.
 
+use std::ops::Range;
 use std::path::Path;
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use super::starts::{self, StartedSession};
 use super::statistics::{Ratio, median};
 use super::webhook_load;
 
-const TURN_DURATION: Duration = Duration::from_millis(700);
+const TURN_DURATION: Duration = Duration::from_millis(1_500);
 
 /// The order of the builds within a round: this build is 0. Each build follows the other equally
 /// often, and a drift of the machine affects both alike.
@@ -25,6 +26,9 @@ const SETTLE_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Sessions with open rooms that the webhooks are about.
 const SESSIONS: usize = 800;
+
+/// Number of visits of every user in a turn. One visit is shorter than the pauses of the disk.
+const VISITS: usize = 4;
 
 /// Minimum of the lower bound of the ratio's 95 % interval.
 const NOT_SLOWER: f64 = 0.97;
@@ -49,8 +53,8 @@ pub async fn measure(env: &BenchEnv) -> Result<Vec<Measurement>> {
             this.settle().await?;
             other.settle().await?;
             start_rates[side] += build.starts.run(TURN_DURATION).await?;
-            let visit = usize::try_from(round)? * TURNS.len() + turn;
-            webhook_rates[side] += build.webhook_rate(visit).await?;
+            let visit = VISITS * (usize::try_from(round)? * TURNS.len() + turn);
+            webhook_rates[side] += build.webhook_rate(visit..visit + VISITS).await?;
         }
         starts.push(start_rates.into());
         webhooks.push(webhook_rates.into());
@@ -104,16 +108,19 @@ impl Side {
         .await
     }
 
-    /// Sends the webhooks of one visit of every user, and returns their rate per second.
-    async fn webhook_rate(&self, visit: usize) -> Result<f64> {
+    /// Sends the webhooks of these visits of every user, and returns their rate per second.
+    async fn webhook_rate(&self, visits: Range<usize>) -> Result<f64> {
         let at = caller::seconds_from_now(0);
         let mut requests = Vec::new();
-        for (event, kind) in ["participant_joined", "participant_left"].into_iter().enumerate() {
-            for (number, session) in self.sessions.iter().enumerate() {
-                let number = visit * SESSIONS + number;
-                let event =
-                    webhook_load::event(kind, &session.room, number, 2 * number + event, at);
-                requests.push(webhook_load::request(&self.deployment.livekit, &event));
+        for visit in visits {
+            for (event, kind) in ["participant_joined", "participant_left"].into_iter().enumerate()
+            {
+                for (number, session) in self.sessions.iter().enumerate() {
+                    let number = visit * SESSIONS + number;
+                    let event =
+                        webhook_load::event(kind, &session.room, number, 2 * number + event, at);
+                    requests.push(webhook_load::request(&self.deployment.livekit, &event));
+                }
             }
         }
         let count = f64::from(u32::try_from(requests.len())?);

@@ -6,7 +6,6 @@ use std::pin::Pin;
 use anyhow::Result;
 
 use super::deployment::BenchEnv;
-use super::{agent, callers, comparison, deadlines, limits, memory, names, pages, waits, webhooks};
 
 /// A named measurement with its thresholds.
 pub struct Figure {
@@ -16,7 +15,8 @@ pub struct Figure {
     pub measure: Measure,
 }
 
-type Measure =
+/// Measures a figure. A function pointer, because the figures are a table.
+pub type Measure =
     for<'a> fn(&'a BenchEnv) -> Pin<Box<dyn Future<Output = Result<Vec<Measurement>>> + 'a>>;
 
 /// One measured number.
@@ -44,40 +44,6 @@ pub enum Unit {
     PercentOfACore,
     PerSecond,
     Megabytes,
-}
-
-/// The figures of `cargo xtask bench keeper`.
-pub fn keeper() -> Vec<Figure> {
-    vec![
-        figure("agent", "dispatching agents, by starts and by hand", |env| {
-            Box::pin(agent::measure(env))
-        }),
-        figure("deadlines", "reconciling 10,000 sessions", |env| Box::pin(deadlines::measure(env))),
-        figure("webhooks", "sending webhooks", |env| Box::pin(webhooks::measure(env))),
-        figure("waits", "holding 1,000 requests", |env| Box::pin(waits::measure(env))),
-    ]
-}
-
-/// The figures of `cargo xtask bench starts`.
-pub fn starts() -> Vec<Figure> {
-    vec![
-        figure("limits", "starting with and without limits", |env| Box::pin(limits::measure(env))),
-        figure("memory", "starting 100,000 sessions", |env| Box::pin(memory::measure(env))),
-        figure("callers", "verifying tokens", |env| Box::pin(callers::measure(env))),
-        figure("pages", "listing 1,000,000 sessions", |env| Box::pin(pages::measure(env))),
-        figure("names", "generating room names", |_| {
-            Box::pin(std::future::ready(names::measure()))
-        }),
-    ]
-}
-
-/// The figure of `cargo xtask bench starts --against`.
-pub fn against() -> Vec<Figure> {
-    vec![figure("against", "alternating both builds", |env| Box::pin(comparison::measure(env)))]
-}
-
-fn figure(name: &'static str, description: &'static str, measure: Measure) -> Figure {
-    Figure { name, description, measure }
 }
 
 impl Measurement {

@@ -1,12 +1,13 @@
 //! A watch polls LiveKit for the agents of a room and records every change.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use greenroom_testkit::livekit::RoomInspector;
 use greenroom_testkit::{sleep_for, wait_until};
+use parking_lot::Mutex;
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -59,22 +60,22 @@ impl Watch {
 
     /// Returns the identities of the agents that were in the room at the last successful poll.
     pub fn agents(&self) -> Vec<String> {
-        lock(&self.record).agents.clone()
+        self.record.lock().agents.clone()
     }
 
     /// Returns when the first agent was seen. `None` means that no agent was seen.
     pub fn first_agent_at(&self) -> Option<Instant> {
-        lock(&self.record).first_seen.values().min().copied()
+        self.record.lock().first_seen.values().min().copied()
     }
 
     /// Returns the number of different agents seen so far.
     pub fn seen_agent_count(&self) -> usize {
-        lock(&self.record).first_seen.len()
+        self.record.lock().first_seen.len()
     }
 
     /// Returns the agents over time, one line per change.
     pub fn history(&self) -> String {
-        let history = lock(&self.record).history.clone();
+        let history = self.record.lock().history.clone();
         let lines = history.into_iter().map(|(at, agents)| format!("{at:>10.1?}  {agents:?}"));
         lines.collect::<Vec<_>>().join("\n")
     }
@@ -106,12 +107,12 @@ impl Watch {
     /// Checks that the room has exactly one agent now, and never had several for longer than
     /// [`MAX_OVERLAP`].
     pub fn check_one_agent(&self) -> Result<()> {
-        let (room, last_poll) = (&self.room, lock(&self.record).last_poll);
+        let (room, last_poll) = (&self.room, self.record.lock().last_poll);
         let age = last_poll.context("no poll of the room has succeeded")?.elapsed();
         ensure!(age <= MAX_POLL_AGE, "the last successful poll of {room} was {age:?} ago");
         let agents = self.agents();
         ensure!(agents.len() == 1, "{room} has the agents {agents:?} instead of one");
-        let longest = lock(&self.record).longest_overlap;
+        let longest = self.record.lock().longest_overlap;
         ensure!(longest <= MAX_OVERLAP, "{room} had several agents for {longest:?}");
         Ok(())
     }
@@ -138,7 +139,7 @@ async fn poll(inspector: RoomInspector, record: Arc<Mutex<Record>>) {
         // Ignore an error: the server may be down, which says nothing about the room's agents.
         if let Ok(agents) = inspector.active_agents().await {
             let agents = agents.into_iter().map(|agent| agent.identity).collect();
-            lock(&record).update(agents, begun, Instant::now());
+            record.lock().update(agents, begun, Instant::now());
         }
     }
 }
@@ -161,10 +162,6 @@ impl Record {
         }
         self.agents = agents;
     }
-}
-
-fn lock(record: &Mutex<Record>) -> MutexGuard<'_, Record> {
-    record.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

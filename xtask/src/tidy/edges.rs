@@ -164,6 +164,7 @@ const RULES: [Rule; 7] = [
             "clap",
             "indicatif",
             "jsonwebtoken",
+            "parking_lot",
             "regex",
             "reqwest",
             "rustls",

@@ -38,12 +38,12 @@ impl Greenroom {
     }
 
     async fn execute(&self, claim: &Claim, action: &Action, state: &State) -> Result<(), Error> {
-        let (rooms, name) = (&self.shared.rooms, &claim.room_name);
+        let (rooms, name) = (&self.shared.livekit.rooms, &claim.room_name);
         let setup = match action {
             Action::OpenRoom | Action::Dispatch => self.find_setup(claim).await?,
             _ => None,
         };
-        let _permits = self.shared.livekit_limiter.acquire_for_keeper().await;
+        let _permits = self.shared.livekit.limiter.acquire_for_keeper().await;
         let result = match (action, &setup) {
             (Action::OpenRoom, Some(setup)) => {
                 // An agent that was given up is not dispatched again with the room.
@@ -66,7 +66,7 @@ impl Greenroom {
     /// Deletes a room. LiveKit keeps listing a dead node's room, and no other node can delete it.
     /// Creating the room again places it on a live node, which then deletes it.
     async fn delete_room(&self, name: &RoomName) -> Result<(), LiveKitError> {
-        let rooms = &self.shared.rooms;
+        let rooms = &self.shared.livekit.rooms;
         match rooms.delete(name).await {
             Err(LiveKitError::Unavailable(_) | LiveKitError::NoNode(_) | LiveKitError::Timeout) => {
                 rooms.create(name, &RoomSettings::closing()).await?;
@@ -91,6 +91,6 @@ impl Greenroom {
             r#"{{"session_id":"{}","ends_at":"{ends_at}","reason":"max_duration"}}"#,
             claim.id
         );
-        self.shared.rooms.send(&claim.room_name, ENDING_TOPIC, payload.into_bytes()).await
+        self.shared.livekit.rooms.send(&claim.room_name, ENDING_TOPIC, payload.into_bytes()).await
     }
 }

@@ -14,8 +14,8 @@ impl Greenroom {
     /// Lists the existing rooms of a batch with one call. `None` means that the call failed.
     pub(super) async fn list_rooms(&self, batch: &[Claim]) -> Option<HashMap<RoomName, String>> {
         let names: Vec<_> = batch.iter().map(|claim| claim.room_name.clone()).collect();
-        let _permits = self.shared.livekit_limiter.acquire_for_keeper().await;
-        let listed = self.shared.rooms.list(&names).await;
+        let _permits = self.shared.livekit.limiter.acquire_for_keeper().await;
+        let listed = self.shared.livekit.rooms.list(&names).await;
         let listed = listed.inspect_err(|error| {
             tracing::warn!(
                 error = error as &dyn std::error::Error,
@@ -49,8 +49,8 @@ impl Greenroom {
     /// detects a dead node. A slow LiveKit is an error and not a dead node.
     async fn room_contents(&self, claim: &Claim) -> Result<Option<RoomContents>, LiveKitError> {
         let participants = async {
-            let _permits = self.shared.livekit_limiter.acquire_for_keeper().await;
-            self.shared.rooms.participants(&claim.room_name).await
+            let _permits = self.shared.livekit.limiter.acquire_for_keeper().await;
+            self.shared.livekit.rooms.participants(&claim.room_name).await
         };
         if claim.agent_name.is_none() && claim.session.state.status != SessionStatus::Active {
             return Ok(Some((participants.await?, None)));
@@ -65,8 +65,8 @@ impl Greenroom {
     }
 
     async fn dispatches(&self, claim: &Claim) -> Result<Vec<Dispatch>, LiveKitError> {
-        let _permits = self.shared.livekit_limiter.acquire_for_keeper().await;
-        self.shared.rooms.dispatches(&claim.room_name, claim.agent_name.as_ref()).await
+        let _permits = self.shared.livekit.limiter.acquire_for_keeper().await;
+        self.shared.livekit.rooms.dispatches(&claim.room_name, claim.agent_name.as_ref()).await
     }
 }
 

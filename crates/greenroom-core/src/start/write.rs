@@ -1,16 +1,13 @@
 //! Writes a started session with one statement, and with further statements if it wrote nothing.
 
-use chrono::{DateTime, SubsecRound, Utc};
 use diesel_async::AsyncPgConnection;
 use greenroom_domain::{OrganizationId, ParticipantAttributes, ParticipantIdentity, SessionCount};
 use greenroom_store::{
-    Constraint, KeyClaim, NewSession, SessionLock, SessionTemplate, StartKey, StartedRow,
-    StoreError, TemplateAvailability, TokenLifetime, organization,
+    Constraint, KeyClaim, NewSession, SessionLock, StartKey, StartedRow, StoreError, organization,
 };
 use tokio::time::Instant;
 
-use super::StartRequest;
-use crate::idempotency::Replay;
+use super::request::StartRequest;
 use crate::{Error, Greenroom, clock};
 
 /// Number of new room names after a collision. The names of one process never collide, and the
@@ -95,7 +92,7 @@ impl Greenroom {
         deadline: Instant,
     ) -> Result<Attempt, Error> {
         let (database, id) = (&self.shared.database, new.organization_id);
-        let has_limit = self.shared.limited_organizations.contains(id);
+        let has_limit = self.shared.limits.limited_organizations.contains(id);
         let may_be_long = may_make_long_token(new);
         if !has_limit && !may_be_long && key_to_release.is_none() {
             let insert = async |db: &mut _| new.insert(db, None).await;
@@ -103,7 +100,7 @@ impl Greenroom {
             return Ok(Attempt { written: written.map(|started| (started, None)), limit: None });
         }
         // Starts of one organization wait here, not on a connection.
-        let waiting = self.shared.organization_locks.acquire(id, deadline);
+        let waiting = self.shared.limits.organization_locks.acquire(id, deadline);
         let _guard = if has_limit { Some(waiting.await?) } else { None };
         let (mut limit, mut is_too_long) = (None, false);
         let insert = async |db: &mut AsyncPgConnection| {
@@ -123,8 +120,8 @@ impl Greenroom {
         };
         let written = database.transact_until(deadline, insert).await?;
         match limit {
-            Some(_) => self.shared.limited_organizations.insert(id),
-            None => self.shared.limited_organizations.remove(id),
+            Some(_) => self.shared.limits.limited_organizations.insert(id),
+            None => self.shared.limits.limited_organizations.remove(id),
         }
         if is_too_long { Err(Error::TokenTooLong) } else { Ok(Attempt { written, limit }) }
     }
@@ -152,70 +149,9 @@ impl Greenroom {
             room_name: self.shared.room_names.next_name(now),
             created_at: now,
             token: self.token_lifetime(now),
-            first_check_within: self.shared.reconcile_every,
+            first_check_within: self.shared.defaults.policy.reconcile_every,
             key,
-            max_active_sessions: self.shared.max_active_sessions,
-        }
-    }
-
-    /// Returns the lifetime of a token that is issued at `now`.
-    pub(crate) fn token_lifetime(&self, now: DateTime<Utc>) -> TokenLifetime {
-        // A JWT contains whole seconds, and `token_expiry` must equal the expiry in the token.
-        TokenLifetime { issued_at: now.trunc_subsecs(0), default_ttl: self.shared.token_ttl }
-    }
-
-    /// Whether the template has the agent that the request names. True if the request names none.
-    async fn template_names_agent(
-        &self,
-        new: &NewSession,
-        deadline: Instant,
-    ) -> Result<bool, Error> {
-        if new.agent_name.is_none() {
-            return Ok(true);
-        }
-        let (organization, template) = (new.organization_id, new.session_template_id);
-        let find = async |db: &mut _| SessionTemplate::find(db, organization, template).await;
-        let template = self.shared.database.run_until(deadline, find).await?;
-        Ok(template.is_some_and(|template| template.settings.agent_name == new.agent_name))
-    }
-
-    /// Finds the reason why the statement wrote no session, in this order: the key, the template,
-    /// the agent, the limit. Returns the session of the key if it is a replay, and the reason as an
-    /// error otherwise. `None` means that the reason has disappeared and the start can be retried.
-    async fn explain_refusal(
-        &self,
-        new: &NewSession,
-        limit: Option<SessionCount>,
-        deadline: Instant,
-    ) -> Result<Option<StartedRow>, Error> {
-        if let StartKey::Explicit(key) = &new.key {
-            match self.replay(new, key, deadline).await? {
-                Replay::Started(started) => return Ok(Some(*started)),
-                Replay::Free => return Ok(None),
-                Replay::Unused => {}
-            }
-        }
-        let (organization, template) = (new.organization_id, new.session_template_id);
-        let find =
-            async |db: &mut _| SessionTemplate::availability(db, organization, template).await;
-        match self.shared.database.run_until(deadline, find).await? {
-            TemplateAvailability::Foreign => Err(Error::TemplateForbidden(template)),
-            TemplateAvailability::Archived | TemplateAvailability::Absent => {
-                Err(Error::TemplateNotFound(template))
-            }
-            TemplateAvailability::Startable
-                if !self.template_names_agent(new, deadline).await? =>
-            {
-                Err(Error::AgentMismatch)
-            }
-            TemplateAvailability::Startable => match limit {
-                Some(limit) => Err(Error::TooManyActiveSessions { limit }),
-                // The organization may have a limit and was not locked. The next attempt locks it.
-                None => {
-                    self.shared.limited_organizations.insert(organization);
-                    Ok(None)
-                }
-            },
+            max_active_sessions: self.shared.limits.max_active_sessions,
         }
     }
 }

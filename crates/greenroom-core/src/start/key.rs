@@ -1,30 +1,17 @@
-//! Idempotency keys: a repeated request with the same key returns the same session.
+//! The idempotency key of a start, and the fingerprint of its request.
 
-use greenroom_domain::{Caller, SessionStatus};
-use greenroom_store::{KeyClaim, NewSession, StartKey, StartedRow, TokenReissue};
+use greenroom_domain::Caller;
+use greenroom_store::{KeyClaim, StartKey};
 use sha2::{Digest, Sha256};
-use tokio::time::Instant;
 
-use crate::start::StartRequest;
-use crate::{Error, Greenroom};
-
-/// What the key of a request means for a start that wrote no session, for example because it lost
-/// the race for the key against a concurrent start.
-pub(crate) enum Replay {
-    /// The key belongs to this session, which is still open.
-    Started(Box<StartedRow>),
-    /// The key prevented the insert but no longer does, so the insert can be retried.
-    Free,
-    /// The key did not prevent the insert.
-    Unused,
-}
+use super::request::StartRequest;
 
 /// Returns the key of a request, as it is stored, with a fingerprint of the request.
 ///
 /// The hash of a key that an end user sent includes the user, so that no user reaches the session
 /// of another user by guessing a key. An end user who sends no key gets an implicit key: the hash
 /// of the request and the user. `None` means that a backend sent no key.
-pub(crate) fn start_key(caller: &Caller, request: &StartRequest) -> StartKey {
+pub(super) fn start_key(caller: &Caller, request: &StartRequest) -> StartKey {
     let fingerprint = fingerprint(request);
     let user = caller.end_user.as_ref().map(|user| user.as_str().as_bytes());
     // The hashes in the database depend on both prefixes.
@@ -71,45 +58,6 @@ fn digest(parts: &[Option<&[u8]>]) -> [u8; 32] {
         }
     }
     hash.finalize().into()
-}
-
-impl Greenroom {
-    /// Finds the session that holds the key, and gives it a new token if the request is the same.
-    ///
-    /// # Errors
-    ///
-    /// Returns [`Error::IdempotencyKeyReused`] if the key belongs to a different request, and
-    /// [`Error::SessionOver`] if the session that holds the key is over.
-    pub(crate) async fn replay(
-        &self,
-        new: &NewSession,
-        key: &KeyClaim,
-        deadline: Instant,
-    ) -> Result<Replay, Error> {
-        let organization = new.organization_id;
-        let database = &self.shared.database;
-        let reissue =
-            async |db: &mut _| TokenReissue::Key(key).execute(db, organization, new.token).await;
-        if let Some(started) = database.run_until(deadline, reissue).await? {
-            return Ok(Replay::Started(Box::new(started)));
-        }
-        let release = async |db: &mut _| key.release_if_expired(db, organization).await;
-        if database.run_until(deadline, release).await? {
-            return Ok(Replay::Free);
-        }
-        let find = async |db: &mut _| key.find_holder(db, organization).await;
-        let Some(holder) = database.run_until(deadline, find).await? else {
-            return Ok(Replay::Unused);
-        };
-        if holder.fingerprint.as_deref() != Some(key.fingerprint.as_slice()) {
-            return Err(Error::IdempotencyKeyReused);
-        }
-        if !SessionStatus::OPEN.contains(&holder.status) {
-            return Err(Error::SessionOver(holder.id));
-        }
-        // The session was committed after the first query. A retry finds it.
-        Ok(Replay::Free)
-    }
 }
 
 #[cfg(test)]

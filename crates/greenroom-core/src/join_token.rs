@@ -1,0 +1,112 @@
+//! Join tokens: their lifetime, signature and refresh, and the session that is returned with one.
+
+use std::fmt;
+
+use chrono::{DateTime, SubsecRound, Utc};
+use greenroom_domain::{Caller, SessionId, UserId};
+use greenroom_livekit::{JoinToken, TokenMetadata};
+use greenroom_store::{Session, StartedRow, TokenLifetime, TokenReissue};
+
+use crate::room_setup::{dispatch_by_token, room_settings};
+use crate::{Error, Greenroom};
+
+/// A committed session with a token to join its room.
+#[derive(Clone)]
+#[non_exhaustive]
+pub struct StartedSession {
+    /// The session as it is stored.
+    pub session: Session,
+    /// The join token. Greenroom does not store it.
+    pub access_token: String,
+    /// When this token expires. The `token_expiry` of the session is that of its latest token.
+    pub token_expiry: DateTime<Utc>,
+    /// Whether an earlier start wrote the session.
+    pub replayed: bool,
+    /// The URL at which clients join, with the scheme `ws` or `wss`.
+    pub livekit_url: String,
+}
+
+impl fmt::Debug for StartedSession {
+    /// Omits the token, because any reader of the output could join the room with it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StartedSession").field("session", &self.session).finish_non_exhaustive()
+    }
+}
+
+impl Greenroom {
+    /// Issues a new token for a session that the caller may see.
+    ///
+    /// The new token has the same lifetime as the first token of the session. `None` means that the
+    /// caller may see no session with this id.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`Error::SessionOver`] if the session is over. Returns [`Error::Store`] if the
+    /// database fails, and [`Error::Overloaded`] if no database connection becomes free in time.
+    pub async fn refresh_token(
+        &self,
+        caller: &Caller,
+        id: SessionId,
+    ) -> Result<Option<StartedSession>, Error> {
+        let token = self.token_lifetime(self.shared.clock.now());
+        let organization = caller.organization_id;
+        let reissue = TokenReissue::Session { id, end_user: caller.end_user.as_ref() };
+        let execute = async |db: &mut _| reissue.execute(db, organization, token).await;
+        if let Some(started) = self.shared.database.run(execute).await? {
+            let access_token = self.sign_token(&started);
+            return Ok(Some(self.started_session(started, access_token, false)));
+        }
+        // The caller has no open session with this id. Only now find out why.
+        match self.session(caller, id).await? {
+            Some(_) => Err(Error::SessionOver(id)),
+            None => Ok(None),
+        }
+    }
+
+    /// Returns the lifetime of a token that is issued at `now`.
+    pub(crate) fn token_lifetime(&self, now: DateTime<Utc>) -> TokenLifetime {
+        // A JWT contains whole seconds, and `token_expiry` must equal the expiry in the token.
+        TokenLifetime {
+            issued_at: now.trunc_subsecs(0),
+            default_ttl: self.shared.defaults.token_ttl,
+        }
+    }
+
+    /// Signs the join token of a session.
+    pub(crate) fn sign_token(&self, started: &StartedRow) -> String {
+        let StartedRow { setup, token_expiry, .. } = started;
+        let session = &setup.session;
+        let settings = room_settings(setup, dispatch_by_token(setup));
+        self.shared.livekit.signer.sign(&JoinToken {
+            room: &session.room_name,
+            identity: &session.participant_identity,
+            name: match &setup.participant_name {
+                Some(name) => Some(name.as_str()),
+                None => session.user_id.as_ref().map(UserId::as_str),
+            },
+            attributes: setup.participant_attributes.as_ref(),
+            issued_at: self.shared.clock.now(),
+            expires_at: *token_expiry,
+            metadata: TokenMetadata {
+                session_id: session.id,
+                session_template_id: session.session_template_id,
+                user_id: session.user_id.as_ref(),
+                modality_profile: session.modality_profile,
+                enabled_panels: session.enabled_panels.as_ref(),
+            },
+            room_settings: &settings,
+        })
+    }
+
+    /// Adds the token and the URL to a committed session.
+    pub(crate) fn started_session(
+        &self,
+        started: StartedRow,
+        access_token: String,
+        replayed: bool,
+    ) -> StartedSession {
+        let StartedRow { setup, token_expiry, .. } = started;
+        let livekit_url = self.shared.livekit.client_url.clone();
+        StartedSession { session: setup.session, access_token, token_expiry, replayed, livekit_url }
+    }
+}

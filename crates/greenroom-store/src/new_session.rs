@@ -1,0 +1,163 @@
+//! A session that a start inserts: its values, and the parts that both statements of a start share.
+
+use chrono::{DateTime, Utc};
+use diesel::pg::Pg;
+use diesel::prelude::*;
+use diesel::query_builder::AstPass;
+use diesel::sql_types::{Integer, Jsonb, Nullable, Text, Timestamptz, Uuid};
+use greenroom_domain::lifecycle::JOB_ASSIGNMENT_TIMEOUT;
+use greenroom_domain::template::TokenTtl;
+use greenroom_domain::{
+    AgentName, JsonObject, OrganizationId, ParticipantAttributes, ParticipantIdentity,
+    ParticipantName, RoomName, Seconds, SessionCount, SessionId, SessionTemplateId, UserId,
+};
+
+use crate::idempotency::{KeyClaim, StartKey};
+use crate::sql::{OPEN, push_interval};
+
+/// The values of a session that the start provides. The others come from the template.
+#[derive(Debug, Clone)]
+pub struct NewSession {
+    pub organization_id: OrganizationId,
+    pub id: SessionId,
+    pub session_template_id: SessionTemplateId,
+    /// `None` means that the user is a guest.
+    pub user_id: Option<UserId>,
+    pub metadata: Option<JsonObject>,
+    pub room_name: RoomName,
+    pub participant_identity: ParticipantIdentity,
+    pub participant_name: Option<ParticipantName>,
+    pub participant_attributes: Option<ParticipantAttributes>,
+    /// The agent that the template must name. `None` accepts any template, with or without an
+    /// agent.
+    pub agent_name: Option<AgentName>,
+    /// The timestamp in `id`, in milliseconds.
+    pub created_at: DateTime<Utc>,
+    pub token: TokenLifetime,
+    /// Maximum time until the keeper first checks an `on_join` session.
+    pub first_check_within: Seconds<1, 3_600>,
+    pub key: StartKey,
+    /// The server's default limit of pending and active sessions, used if the organization's row
+    /// sets none. `None` means no limit.
+    pub max_active_sessions: Option<SessionCount>,
+}
+
+/// When a token is issued, and how long it is valid.
+#[derive(Debug, Clone, Copy)]
+pub struct TokenLifetime {
+    /// By the clock of the process that signs the token.
+    pub issued_at: DateTime<Utc>,
+    /// Used if the template sets no token lifetime.
+    pub default_ttl: TokenTtl,
+}
+
+impl NewSession {
+    /// Pushes a query for the current version of the template, which is empty if the organization
+    /// may not start a session now.
+    ///
+    /// `LOCKED` selects one of two texts instead of being a bind parameter: with a parameter,
+    /// PostgreSQL would plan each execution anew, because the plan without the count of sessions is
+    /// cheaper.
+    pub(crate) fn push_template<'b, const LOCKED: bool>(
+        &'b self,
+        mut out: AstPass<'_, 'b, Pg>,
+    ) -> QueryResult<()> {
+        out.push_sql(
+            "select session_templates.* from session_templates
+             join organizations on organizations.id = session_templates.organization_id
+             cross join lateral (
+               select case when not unlimited then coalesce(max_active_sessions, ",
+        );
+        out.push_bind_param::<Nullable<Integer>, _>(&self.max_active_sessions)?;
+        out.push_sql(
+            ") end as max_sessions) as session_limit
+             where superseded_at is null and archived_at is null and session_templates.organization_id = ",
+        );
+        out.push_bind_param::<Uuid, _>(&self.organization_id)?;
+        out.push_sql(" and session_templates.id = ");
+        out.push_bind_param::<Uuid, _>(&self.session_template_id)?;
+        out.push_sql(" and agent_name is not distinct from coalesce(");
+        out.push_bind_param::<Nullable<Text>, _>(&self.agent_name)?;
+        out.push_sql(", agent_name) and (session_limit.max_sessions is null");
+        if LOCKED {
+            out.push_sql(
+                " or session_limit.max_sessions > (
+                    select count(*) from sessions where ",
+            );
+            out.push_sql(OPEN);
+            out.push_sql(" and organization_id = ");
+            out.push_bind_param::<Uuid, _>(&self.organization_id)?;
+            out.push_sql(")");
+        }
+        out.push_sql(")");
+        Ok(())
+    }
+
+    /// Pushes a CTE that inserts the session from the CTE `template`. The CTE has the table's name,
+    /// so that the columns of [`Session`](crate::Session) resolve to the inserted row.
+    pub(crate) fn push_insert<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
+        out.push_sql(
+            "sessions as (
+               insert into sessions (
+                 organization_id, session_template_id, session_template_version,
+                 modality_profile, enabled_panels, room_creation, status, agent_status, join_by, next_check_at,
+                 id, user_id, metadata, room_name,
+                 participant_identity, participant_name, participant_attributes, created_at,
+                 idempotency_key, idempotency_fingerprint, token_expiry)
+               select
+                 organization_id, id, version,
+                 modality_profile, enabled_panels, room_creation, 'pending',
+                 case when agent_name is null then 'none' else 'waiting' end,
+                 now() + make_interval(secs => join_window_seconds),
+                 case room_creation
+                   when 'on_start' then now() + ",
+        );
+        push_interval(JOB_ASSIGNMENT_TIMEOUT, &mut out);
+        out.push_sql(" else now() + make_interval(secs => least(join_window_seconds, ");
+        out.push_bind_param::<Integer, _>(&self.first_check_within)?;
+        out.push_sql(")) end, ");
+        out.push_bind_param::<Uuid, _>(&self.id)?;
+        out.push_sql(", ");
+        out.push_bind_param::<Nullable<Text>, _>(&self.user_id)?;
+        out.push_sql(", ");
+        out.push_bind_param::<Nullable<Jsonb>, _>(&self.metadata)?;
+        out.push_sql(", ");
+        out.push_bind_param::<Text, _>(&self.room_name)?;
+        out.push_sql(", ");
+        out.push_bind_param::<Text, _>(&self.participant_identity)?;
+        out.push_sql(", ");
+        out.push_bind_param::<Nullable<Text>, _>(&self.participant_name)?;
+        out.push_sql(", ");
+        out.push_bind_param::<Nullable<Jsonb>, _>(&self.participant_attributes)?;
+        out.push_sql(", ");
+        out.push_bind_param::<Timestamptz, _>(&self.created_at)?;
+        out.push_sql(", ");
+        KeyClaim::push_columns(self.key.claim(), out.reborrow())?;
+        out.push_sql(", ");
+        self.token.push_expiry("template", out.reborrow())?;
+        out.push_sql(
+            " from template
+              on conflict (organization_id, idempotency_key) where idempotency_key is not null do nothing
+              returning *)",
+        );
+        Ok(())
+    }
+}
+
+impl TokenLifetime {
+    /// Pushes the expiry of the token. `template` is the statement's name for the row of
+    /// `session_templates`.
+    pub(crate) fn push_expiry<'b>(
+        &'b self,
+        template: &str,
+        mut out: AstPass<'_, 'b, Pg>,
+    ) -> QueryResult<()> {
+        out.push_bind_param::<Timestamptz, _>(&self.issued_at)?;
+        out.push_sql(" + make_interval(secs => coalesce(");
+        out.push_sql(template);
+        out.push_sql(".token_ttl_seconds, ");
+        out.push_bind_param::<Integer, _>(&self.default_ttl)?;
+        out.push_sql("))");
+        Ok(())
+    }
+}
