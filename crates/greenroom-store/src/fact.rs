@@ -264,21 +264,21 @@ impl RecordFact<'_> {
         }
         out.push_sql(
             ", new_events as (
-               insert into session_events (organization_id, session_id, at, event, source_id, detail)
-               select organization_id, id, now(), event, source_id, detail from sessions, (values ",
+               insert into session_events (organization_id, session_id, at, event, source_id, detail) ",
         );
         for (index, NewEvent { event, source_id, detail }) in self.events.iter().enumerate() {
-            out.push_sql(if index == 0 { "('" } else { ", ('" });
+            out.push_sql(if index == 0 { "" } else { " union all " });
+            out.push_sql("select organization_id, id, now(), '");
             out.push_sql(event.as_str());
             out.push_sql("', ");
             out.push_bind_param::<Nullable<Text>, _>(source_id)?;
-            out.push_sql("::text, ");
+            out.push_sql(", ");
             out.push_bind_param::<Jsonb, _>(detail)?;
-            out.push_sql("::jsonb)");
-        }
-        out.push_sql(") as reported (event, source_id, detail)");
-        if let Fact::RoomOpened { .. } = self.fact {
-            out.push_sql(" where event <> 'agent_dispatched' or agent_was_waiting");
+            out.push_sql(" from sessions");
+            // The room's opening dispatches only an agent that was waiting.
+            if let (Fact::RoomOpened { .. }, TimelineEvent::AgentDispatched) = (self.fact, event) {
+                out.push_sql(" where agent_was_waiting");
+            }
         }
         out.push_sql(" on conflict do nothing)");
         Ok(())

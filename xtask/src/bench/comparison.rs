@@ -15,20 +15,25 @@ use super::starts::{self, StartedSession};
 use super::statistics::{Ratio, median};
 use super::webhook_load;
 
-const TURN_DURATION: Duration = Duration::from_millis(1_500);
+/// Duration of the starts of a turn. The speed of a shared machine changes within seconds, so both
+/// builds must take many short turns within each second or two.
+const TURN_DURATION: Duration = Duration::from_millis(250);
 
-/// The order of the builds within a round: this build is 0. Each build follows the other equally
-/// often, and a drift of the machine affects both alike.
-const TURNS: [usize; 8] = [0, 1, 1, 0, 1, 0, 0, 1];
+/// The order of the builds in successive turns: this build is 0. Each build follows the other
+/// equally often, and a drift of the machine affects both alike.
+const ORDER: [usize; 8] = [0, 1, 1, 0, 1, 0, 0, 1];
+
+/// Number of turns in a round, half of them of each build.
+const TURNS: usize = 4 * ORDER.len();
 
 /// Time limit for the keeper to check all sessions that are due.
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Sessions with open rooms that the webhooks are about.
-const SESSIONS: usize = 800;
+const SESSIONS: usize = 100;
 
-/// Number of visits of every user in a turn. One visit is shorter than the pauses of the disk.
-const VISITS: usize = 4;
+/// Number of visits of every user in a turn.
+const VISITS: usize = 6;
 
 /// Minimum of the lower bound of the ratio's 95 % interval.
 const NOT_SLOWER: f64 = 0.97;
@@ -47,20 +52,22 @@ pub async fn measure(env: &BenchEnv) -> Result<Vec<Measurement>> {
     let (mut starts, mut webhooks) = (Vec::new(), Vec::new());
     for round in 0..env.rounds {
         let (mut start_rates, mut webhook_rates) = ([0.0; 2], [0.0; 2]);
-        for (turn, side) in TURNS.into_iter().enumerate() {
+        for (turn, side) in ORDER.into_iter().cycle().take(TURNS).enumerate() {
             let build = [&this, &other][side];
             // The keeper of the previous turn must not compete with this turn.
             this.settle().await?;
             other.settle().await?;
             start_rates[side] += build.starts.run(TURN_DURATION).await?;
-            let visit = VISITS * (usize::try_from(round)? * TURNS.len() + turn);
-            webhook_rates[side] += build.webhook_rate(visit..visit + VISITS).await?;
+            let visit = VISITS * (usize::try_from(round)? * TURNS + turn);
+            let wr = build.webhook_rate(visit..visit + VISITS).await?;
+            eprintln!("DBG {side} {:.0} {wr:.0}", start_rates[side]);
+            webhook_rates[side] += wr;
         }
         starts.push(start_rates.into());
         webhooks.push(webhook_rates.into());
     }
     // A round sums the rates of several turns.
-    let turns = f64::from(u32::try_from(TURNS.len() / 2)?);
+    let turns = f64::from(u32::try_from(TURNS / 2)?);
     for (this, other) in starts.iter_mut().chain(&mut webhooks) {
         *this /= turns;
         *other /= turns;
