@@ -59,9 +59,7 @@ pub async fn measure(env: &BenchEnv) -> Result<Vec<Measurement>> {
             other.settle().await?;
             start_rates[side] += build.starts.run(TURN_DURATION).await?;
             let visit = VISITS * (usize::try_from(round)? * TURNS + turn);
-            let wr = build.webhook_rate(visit..visit + VISITS).await?;
-            eprintln!("DBG {side} {:.0} {wr:.0}", start_rates[side]);
-            webhook_rates[side] += wr;
+            webhook_rates[side] += build.webhook_rate(visit..visit + VISITS).await?;
         }
         starts.push(start_rates.into());
         webhooks.push(webhook_rates.into());
