@@ -36,26 +36,32 @@ pub struct Service {
 }
 
 /// Builds the program and returns its path.
+///
+/// Also builds the examples: they need the dev-dependencies, so the shared dependencies get the same
+/// features as in `cargo test --workspace --all-features` and are compiled once for both.
 pub async fn build(steps: &Steps) -> Result<PathBuf> {
-    build_profile(steps, "dev", "compiling, takes minutes the first time", "built").await
+    const ARGUMENTS: &[&str] =
+        &["--workspace", "--all-features", "--bin", "greenroom", "--examples"];
+    run_build(steps, ARGUMENTS, "compiling, takes minutes the first time", "built").await
 }
 
 /// Builds the program with optimizations and returns its path.
 pub async fn build_released(steps: &Steps) -> Result<PathBuf> {
+    const ARGUMENTS: &[&str] = &["--package", "greenroom", "--release"];
     let progress = "compiling with optimizations, takes a quarter of an hour the first time";
-    build_profile(steps, "release", progress, "release build").await
+    run_build(steps, ARGUMENTS, progress, "release build").await
 }
 
-async fn build_profile(
+async fn run_build(
     steps: &Steps,
-    profile: &'static str,
+    arguments: &'static [&'static str],
     progress: &str,
     summary: &str,
 ) -> Result<PathBuf> {
     steps
         .run("Greenroom", progress, async {
             let log = paths::target_dir().join("dev/build.log");
-            let built = tokio::task::spawn_blocking(move || build_blocking(profile, log));
+            let built = tokio::task::spawn_blocking(move || build_blocking(arguments, log));
             Ok((built.await??, summary.to_owned()))
         })
         .await
@@ -68,10 +74,11 @@ pub fn cargo(name: &str, log: PathBuf) -> GuardedCommand {
     inherited.fold(command, GuardedCommand::env_remove)
 }
 
-fn build_blocking(profile: &str, log: PathBuf) -> Result<PathBuf> {
+fn build_blocking(arguments: &[&str], log: PathBuf) -> Result<PathBuf> {
     std::fs::remove_file(&log).ok();
     let output = cargo("cargo-build", log)
-        .args(["build", "--package", "greenroom", "--profile", profile])
+        .args(["build"])
+        .args(arguments)
         .args(["--message-format=json-render-diagnostics"])
         .run()?;
     let executable = |line: &str| {

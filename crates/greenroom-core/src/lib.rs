@@ -38,7 +38,7 @@
 //! # }
 //! ```
 //!
-//! `examples/embed.rs` is the smallest program that starts a session. `examples/axum.rs` is a
+//! `examples/embed.rs` starts, watches and ends a session. `examples/axum.rs` is a
 //! server on axum that also receives LiveKit's webhooks and shuts down gracefully.
 //!
 //! # Responsibilities of the embedding program
