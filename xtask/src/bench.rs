@@ -10,6 +10,7 @@ mod figures;
 mod limits;
 mod memory;
 mod names;
+mod overload;
 mod pages;
 mod process;
 mod raw_http;
@@ -45,6 +46,8 @@ pub struct Arguments {
 enum What {
     /// Measure the keeper: punctuality, CPU, webhooks, held requests.
     Keeper(Selection),
+    /// Measure starts far above capacity.
+    Overload,
     /// Measure starts: limits, memory, token verification, lists, room names.
     Starts(Starts),
 }
@@ -71,6 +74,7 @@ struct Starts {
 pub async fn run(arguments: Arguments) -> Result<ExitCode> {
     let (figures, against, rounds) = match arguments.what {
         What::Keeper(Selection { only }) => (select(figures::keeper(), &only)?, None, 0),
+        What::Overload => (figures::overload(), None, 0),
         What::Starts(Starts { against: Some(against), rounds, .. }) => {
             (figures::against(), Some(against), rounds)
         }

@@ -1,5 +1,7 @@
 //! The connection pool, and the time limit of work on the database.
 
+use std::error::Error as StdError;
+use std::sync::Arc;
 use std::time::Duration;
 
 use diesel_async::pooled_connection::deadpool::{Object, Pool, PoolError};
@@ -10,26 +12,39 @@ use diesel_async::{AsyncConnection, AsyncPgConnection, TransactionManager};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use greenroom_domain::PoolSize;
+use greenroom_store::connection::settle;
 use greenroom_store::{ConnectionError, ConnectionResult, StoreError, connect};
 use secrecy::{ExposeSecret, SecretString};
 use tokio::runtime::Handle;
-use tokio::sync::Semaphore;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::Error;
+use crate::bulkhead::{Bulkheads, Permit, Work};
 
 /// Time limit for one piece of work, including the wait for a connection. A PostgreSQL that stops
 /// responding cannot enforce its own `statement_timeout` of 5 s. This limit is shorter, so that the
 /// caller gets an error within the same 5 s.
 const DB_TIMEOUT: Duration = Duration::from_millis(4_500);
 
+/// Attempts to clean up after a lost connection, and the pause before each.
+const MAX_CLEANUP_ATTEMPTS: u32 = 3;
+const CLEANUP_RETRY_DELAY: Duration = Duration::from_millis(300);
+
 type Transactions = <AsyncPgConnection as AsyncConnection>::TransactionManager;
+
+/// What is done with a connection after its work was abandoned and PostgreSQL has settled it.
+pub(crate) type Cleanup = Arc<
+    dyn for<'a> Fn(&'a mut AsyncPgConnection) -> BoxFuture<'a, Result<(), StoreError>>
+        + Send
+        + Sync,
+>;
 
 pub(crate) struct Database {
     url: SecretString,
     pool: Pool<AsyncPgConnection>,
-    /// The keeper uses at most half of the pool, so that a backlog leaves connections for requests.
-    keeper_permits: Semaphore,
+    bulkheads: Bulkheads,
+    /// The runtime that opens the connections.
+    runtime: Option<Handle>,
 }
 
 impl Database {
@@ -40,15 +55,12 @@ impl Database {
         // that is known to be closed; on any other broken connection, the first query fails.
         config.recycling_method = RecyclingMethod::Fast;
         let runtime = Handle::try_current().ok();
-        config.custom_setup = Box::new(move |url| open(runtime.clone(), url));
+        let opening = runtime.clone();
+        config.custom_setup = Box::new(move |url| open(opening.clone(), url));
         let manager = AsyncDieselConnectionManager::new_with_config(url.expose_secret(), config);
         let pool = Pool::builder(manager).max_size(usize::from(size.get())).build();
         let pool = pool.map_err(|error| StoreError::Unavailable(error.into()))?;
-        Ok(Self {
-            url: url.clone(),
-            pool,
-            keeper_permits: Semaphore::new(usize::from(size.get()) / 2),
-        })
+        Ok(Self { url: url.clone(), pool, bulkheads: Bulkheads::new(size), runtime })
     }
 
     /// Returns the URL, for work that needs a connection of its own.
@@ -56,29 +68,100 @@ impl Database {
         &self.url
     }
 
-    /// Runs `work` on one of the connections that the keeper may use.
+    /// Runs a request's `work`, within [`DB_TIMEOUT`].
+    pub(crate) async fn run<T, F>(&self, work: F) -> Result<T, Error>
+    where
+        F: AsyncFnOnce(&mut AsyncPgConnection) -> Result<T, StoreError>,
+    {
+        self.run_within(DB_TIMEOUT, work).await
+    }
+
+    /// Runs a request's `work`, within `time_limit`.
+    pub(crate) async fn run_within<T, F>(&self, time_limit: Duration, work: F) -> Result<T, Error>
+    where
+        F: AsyncFnOnce(&mut AsyncPgConnection) -> Result<T, StoreError>,
+    {
+        self.run_until(Work::Request, Instant::now() + time_limit, work).await
+    }
+
+    /// Runs `work` of the keeper.
     pub(crate) async fn run_for_keeper<T, F>(&self, work: F) -> Result<T, Error>
     where
         F: AsyncFnOnce(&mut AsyncPgConnection) -> Result<T, StoreError>,
     {
-        let deadline = Instant::now() + DB_TIMEOUT;
-        let Ok(_permit) = timeout_at(deadline, self.keeper_permits.acquire()).await else {
-            return Err(Error::Overloaded);
-        };
-        self.run_until(deadline, work).await
+        self.run_until(Work::Keeper, Instant::now() + DB_TIMEOUT, work).await
     }
 
-    /// Runs `work` in a transaction. Commits if `work` returns `Some`, and rolls back if it returns
-    /// `None` or fails.
-    pub(crate) async fn transact_until<T, F>(
+    /// Runs the `work` of a webhook.
+    pub(crate) async fn run_for_webhook<T, F>(&self, work: F) -> Result<T, Error>
+    where
+        F: AsyncFnOnce(&mut AsyncPgConnection) -> Result<T, StoreError>,
+    {
+        self.run_until(Work::Webhook, Instant::now() + DB_TIMEOUT, work).await
+    }
+
+    /// Runs `work` until a deadline that several pieces of work share.
+    pub(crate) async fn run_until<T, F>(
+        &self,
+        kind: Work,
+        deadline: Instant,
+        work: F,
+    ) -> Result<T, Error>
+    where
+        F: AsyncFnOnce(&mut AsyncPgConnection) -> Result<T, StoreError>,
+    {
+        self.run_with_cleanup(kind, deadline, None, work).await
+    }
+
+    /// Runs `work` until `deadline`. If its outcome stays unknown, because PostgreSQL did not
+    /// respond in time or the connection was lost, runs `cleanup` afterwards, in the background.
+    pub(crate) async fn run_with_cleanup<T, F>(
+        &self,
+        kind: Work,
+        deadline: Instant,
+        cleanup: Option<Cleanup>,
+        work: F,
+    ) -> Result<T, Error>
+    where
+        F: AsyncFnOnce(&mut AsyncPgConnection) -> Result<T, StoreError>,
+    {
+        let permit = self.bulkheads.acquire(kind, deadline).await?;
+        let connection = match timeout_at(deadline, self.pool.get()).await {
+            Ok(connection) => connection.map_err(checkout_error)?,
+            Err(_) => return Err(Error::Overloaded),
+        };
+        let mut checked_out = CheckedOut {
+            connection: Some(connection),
+            permit: Some(permit),
+            cleanup,
+            pool: &self.pool,
+            runtime: self.runtime.as_ref(),
+        };
+        let connection = checked_out.connection.as_mut().ok_or(Error::Overloaded)?;
+        let Ok(result) = timeout_at(deadline, work(connection)).await else {
+            // Dropping `checked_out` settles the connection.
+            return Err(StoreError::Unavailable("no response within the time limit".into()).into());
+        };
+        match &result {
+            Err(error) if error.is_outcome_unknown() => {}
+            Err(error) if error.requires_new_connection() => checked_out.close(),
+            _ => checked_out.return_to_pool(),
+        }
+        Ok(result?)
+    }
+
+    /// Runs `work` of a start in a transaction. Commits if `work` returns `Some`, and rolls back if
+    /// it returns `None` or fails.
+    pub(crate) async fn transact_with_cleanup<T, F>(
         &self,
         deadline: Instant,
+        cleanup: Option<Cleanup>,
         work: F,
     ) -> Result<Option<T>, Error>
     where
         F: AsyncFnOnce(&mut AsyncPgConnection) -> Result<Option<T>, StoreError>,
     {
-        self.run_until(deadline, async |db: &mut AsyncPgConnection| {
+        let transact = async |db: &mut AsyncPgConnection| {
             Transactions::begin_transaction(db).await?;
             match work(db).await {
                 Ok(Some(value)) => {
@@ -95,42 +178,8 @@ impl Database {
                     Err(error)
                 }
             }
-        })
-        .await
-    }
-
-    /// Runs `work` on a connection of the pool, within [`DB_TIMEOUT`].
-    pub(crate) async fn run<T, F>(&self, work: F) -> Result<T, Error>
-    where
-        F: AsyncFnOnce(&mut AsyncPgConnection) -> Result<T, StoreError>,
-    {
-        self.run_within(DB_TIMEOUT, work).await
-    }
-
-    /// Runs `work` on a connection of the pool, within `time_limit`.
-    pub(crate) async fn run_within<T, F>(&self, time_limit: Duration, work: F) -> Result<T, Error>
-    where
-        F: AsyncFnOnce(&mut AsyncPgConnection) -> Result<T, StoreError>,
-    {
-        self.run_until(Instant::now() + time_limit, work).await
-    }
-
-    /// Runs `work` on a connection of the pool, until a deadline that several pieces of work share.
-    pub(crate) async fn run_until<T, F>(&self, deadline: Instant, work: F) -> Result<T, Error>
-    where
-        F: AsyncFnOnce(&mut AsyncPgConnection) -> Result<T, StoreError>,
-    {
-        let connection = match timeout_at(deadline, self.pool.get()).await {
-            Ok(connection) => connection.map_err(checkout_error)?,
-            Err(_) => return Err(Error::Overloaded),
         };
-        let mut checked_out = CheckedOut(Some(connection));
-        let connection = checked_out.0.as_mut().ok_or(Error::Overloaded)?;
-        let result = timeout_at(deadline, work(connection)).await;
-        let result = result
-            .map_err(|_| StoreError::Unavailable("no response within the time limit".into()))?;
-        checked_out.return_to_pool();
-        Ok(result?)
+        self.run_with_cleanup(Work::Start, deadline, cleanup, transact).await
     }
 }
 
@@ -146,24 +195,78 @@ fn open(runtime: Option<Handle>, url: &str) -> BoxFuture<'_, ConnectionResult<As
     .boxed()
 }
 
-/// A connection with work in progress.
+/// A connection with work in progress, and the permit to use it.
 ///
-/// If the work is dropped because of a time-out or because its caller was dropped, the protocol
-/// state of the connection is unknown and a transaction may be open. `drop` therefore closes the
-/// connection, and PostgreSQL rolls back.
-struct CheckedOut(Option<Object<AsyncPgConnection>>);
+/// If the work is dropped because of a time-out or because its caller was dropped, a statement may
+/// still be in progress. `drop` then cancels it in the background, and keeps the permit until
+/// PostgreSQL has finished: otherwise time-outs would add ever more work to a slow server.
+struct CheckedOut<'a> {
+    connection: Option<Object<AsyncPgConnection>>,
+    permit: Option<Permit>,
+    cleanup: Option<Cleanup>,
+    pool: &'a Pool<AsyncPgConnection>,
+    runtime: Option<&'a Handle>,
+}
 
-impl CheckedOut {
+impl CheckedOut<'_> {
     /// Returns the connection to the pool after its work has finished.
     fn return_to_pool(mut self) {
-        drop(self.0.take());
+        drop(self.connection.take());
+    }
+
+    /// Closes the connection, because its session on the server is no longer usable.
+    fn close(mut self) {
+        drop(self.connection.take().map(Object::take));
     }
 }
 
-impl Drop for CheckedOut {
+impl Drop for CheckedOut<'_> {
     fn drop(&mut self) {
-        drop(self.0.take().map(Object::take));
+        let (Some(connection), Some(runtime)) = (self.connection.take(), self.runtime) else {
+            return;
+        };
+        // The protocol state is unknown, so the connection does not return to the pool.
+        let connection = Object::take(connection);
+        let (permit, cleanup, pool) = (self.permit.take(), self.cleanup.take(), self.pool.clone());
+        runtime.spawn(async move {
+            let settled = settle_abandoned(connection, cleanup.as_ref()).await;
+            drop(permit);
+            if let (Err(error), Some(cleanup)) = (settled, cleanup) {
+                tracing::warn!(
+                    error = &error as &dyn StdError,
+                    "failed to settle abandoned statement"
+                );
+                retry_cleanup(&pool, &cleanup).await;
+            }
+        });
     }
+}
+
+/// Ends the statement in progress on a connection, cleans up after it, and closes the connection.
+async fn settle_abandoned(
+    mut connection: AsyncPgConnection,
+    cleanup: Option<&Cleanup>,
+) -> Result<(), StoreError> {
+    settle(&mut connection).await?;
+    match cleanup {
+        Some(cleanup) => cleanup(&mut connection).await,
+        None => Ok(()),
+    }
+}
+
+/// Cleans up on other connections, after the first one was lost.
+async fn retry_cleanup(pool: &Pool<AsyncPgConnection>, cleanup: &Cleanup) {
+    for _ in 0..MAX_CLEANUP_ATTEMPTS {
+        sleep(CLEANUP_RETRY_DELAY).await;
+        let attempt = timeout(DB_TIMEOUT, async {
+            let mut connection = pool.get().await.map_err(checkout_error)?;
+            Ok::<_, Error>(cleanup(&mut connection).await?)
+        });
+        if let Ok(Ok(())) = attempt.await {
+            return;
+        }
+    }
+    tracing::warn!(attempts = MAX_CLEANUP_ATTEMPTS, "failed to clean up after lost connection");
 }
 
 fn checkout_error(error: PoolError) -> Error {

@@ -87,10 +87,11 @@ impl Greenroom {
             let limit = permits.num_permits();
             let claims = claims_or_empty(self.claim(limit, order).await, &mut is_failing);
             let size = claims.sessions.len();
+            let claimed = size + claims.unreadable.len();
             // After a full claim, more sessions are probably due. Every second claim then starts
             // with the sessions that became due last, so that a backlog, as after an outage, does
             // not delay users who are in a call.
-            let is_full = size > 0 && size == limit;
+            let is_full = claimed > 0 && claimed == limit;
             order = if is_full { order.toggled() } else { ClaimOrder::OldestFirst };
             // Keep one permit per claimed session and release the rest now, so that a few slow
             // sessions cannot block further claims.
@@ -115,15 +116,24 @@ impl Greenroom {
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let urgency = self.shared.livekit.limiter.urgency();
         let defaults = self.shared.defaults.policy;
-        let claim = async |db: &mut _| Claim::due(db, limit, urgency, order, defaults).await;
-        self.shared.database.run_for_keeper(claim).await
+        let claim = async |db: &mut _| {
+            let batch = Claim::due(db, limit, urgency, order, defaults).await?;
+            Claim::postpone_unreadable(db, &batch.unreadable).await?;
+            Ok(batch)
+        };
+        let batch = self.shared.database.run_for_keeper(claim).await?;
+        for session in &batch.unreadable {
+            tracing::error!(session_id = %session.id, error = session.error,
+                "postponed session that cannot be decoded");
+        }
+        Ok(batch)
     }
 
     /// Reconciles a batch. Idle sessions are rescheduled together, in one statement; a decision
     /// about any other session is applied at once. Each session releases its permit as soon as it
     /// is reconciled, so that the slowest session of a batch does not delay further claims.
     async fn reconcile_batch(&self, claims: ClaimBatch, mut permits: OwnedSemaphorePermit) {
-        let ClaimBatch { at, sessions } = claims;
+        let ClaimBatch { at, sessions, .. } = claims;
         let deadline = Instant::now() + OBSERVE_TIMEOUT;
         let rooms = timeout_at(deadline, self.list_rooms(&sessions)).await.ok().flatten();
         let (mut idle, mut busy) = (Vec::new(), Vec::new());

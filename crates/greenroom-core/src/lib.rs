@@ -68,6 +68,7 @@
 struct Readme;
 
 mod admin;
+mod bulkhead;
 mod clock;
 mod database;
 mod end;

@@ -28,7 +28,7 @@ impl Greenroom {
         let Webhook { room: Some(room), at: Some(at), event } = webhook else { return Ok(()) };
         let Some(fact) = fact(event) else { return Ok(()) };
         let record = async |db: &mut _| record(db, Subject::Room(&room), &fact, at).await;
-        if self.shared.database.run(record).await? {
+        if self.shared.database.run_for_webhook(record).await? {
             self.shared.due.notify_one();
         }
         Ok(())

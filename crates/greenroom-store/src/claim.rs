@@ -1,11 +1,13 @@
 //! The keeper's claims: due sessions, each leased to one process at a time.
 
 use chrono::{DateTime, TimeDelta, Utc};
-use diesel::dsl::SqlTypeOf;
+use diesel::deserialize::{self, FromSqlRow};
+use diesel::dsl::{IntervalDsl, SqlTypeOf, now};
 use diesel::pg::Pg;
 use diesel::prelude::*;
 use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
-use diesel::sql_types::{BigInt, Timestamptz};
+use diesel::row::Row;
+use diesel::sql_types::{BigInt, Timestamptz, Uuid};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use greenroom_domain::lifecycle::{AgentPolicy, END_NOTICE, SessionPolicy, State, TrackedSession};
 use greenroom_domain::template::{AgentDeadline, MaxDuration, ReconnectWindow};
@@ -123,6 +125,26 @@ pub struct ClaimBatch {
     /// When the sessions were claimed, by PostgreSQL's clock. The Unix epoch if the batch is empty.
     pub at: DateTime<Utc>,
     pub sessions: Vec<Claim>,
+    /// Claimed sessions with a value that this version does not know or that breaks a rule.
+    pub unreadable: Vec<UnreadableSession>,
+}
+
+/// A session whose row cannot be decoded.
+#[derive(Debug, Clone)]
+pub struct UnreadableSession {
+    pub organization_id: OrganizationId,
+    pub id: SessionId,
+    /// The value that cannot be decoded.
+    pub error: String,
+}
+
+/// A value, or why it cannot be decoded. One bad row must not hide the rows beside it.
+struct Decoded<T>(Result<T, String>);
+
+impl<T: FromSqlRow<ST, Pg>, ST> FromSqlRow<ST, Pg> for Decoded<T> {
+    fn build_from_row<'a>(row: &impl Row<'a, Pg>) -> deserialize::Result<Self> {
+        Ok(Self(T::build_from_row(row).map_err(|error| error.to_string())))
+    }
 }
 
 /// Which due sessions are claimed.
@@ -147,11 +169,42 @@ impl Claim {
         order: ClaimOrder,
         defaults: PolicyDefaults,
     ) -> Result<ClaimBatch, StoreError> {
-        let claimed: Vec<(ClaimRow, DateTime<Utc>)> =
+        let claimed: Vec<(OrganizationId, SessionId, DateTime<Utc>, Decoded<ClaimRow>)> =
             ClaimDueSessions { limit, urgency, order }.load(connection).await?;
-        let at = claimed.iter().map(|(_, at)| *at).next().unwrap_or_default();
-        let sessions = claimed.into_iter().map(|(row, _)| row.into_claim(defaults)).collect();
-        Ok(ClaimBatch { at, sessions })
+        let mut batch = ClaimBatch::default();
+        for (organization_id, id, at, row) in claimed {
+            batch.at = at;
+            match row.0 {
+                Ok(row) => batch.sessions.push(row.into_claim(defaults)),
+                Err(error) => {
+                    batch.unreadable.push(UnreadableSession { organization_id, id, error });
+                }
+            }
+        }
+        Ok(batch)
+    }
+
+    /// Postpones the next check of sessions that cannot be decoded by an hour, and releases them.
+    /// They would otherwise fill every claim.
+    ///
+    /// # Errors
+    /// Returns a [`StoreError`] if the query fails.
+    pub async fn postpone_unreadable(
+        connection: &mut AsyncPgConnection,
+        unreadable: &[UnreadableSession],
+    ) -> Result<(), StoreError> {
+        for UnreadableSession { organization_id, id, .. } in unreadable {
+            diesel::update(sessions::table.find((organization_id, id)))
+                .set((
+                    sessions::next_check_at
+                        .eq((now.into_sql::<Timestamptz>() + 1.hours()).nullable()),
+                    sessions::lease_until.eq(None::<DateTime<Utc>>),
+                    sessions::revision.eq(sessions::revision + 1),
+                ))
+                .execute(connection)
+                .await?;
+        }
+        Ok(())
     }
 }
 
@@ -212,7 +265,7 @@ impl QueryId for ClaimDueSessions {
 }
 
 impl Query for ClaimDueSessions {
-    type SqlType = (SqlTypeOf<ClaimColumns>, Timestamptz);
+    type SqlType = (Uuid, Uuid, Timestamptz, SqlTypeOf<ClaimColumns>);
 }
 
 impl QueryFragment<Pg> for ClaimDueSessions {
@@ -239,11 +292,11 @@ impl QueryFragment<Pg> for ClaimDueSessions {
                update sessions set lease_until = now() + interval '15 seconds', revision = revision + 1
                from due where sessions.organization_id = due.organization_id and sessions.id = due.id
                returning sessions.*)
-             select ",
+             select sessions.organization_id, sessions.id, now(), ",
         );
         CLAIM_COLUMNS.walk_ast(out.reborrow())?;
         out.push_sql(
-            ", now() from sessions join session_templates
+            " from sessions join session_templates
                on session_templates.organization_id = sessions.organization_id
                and session_templates.id = sessions.session_template_id
                and session_templates.version = sessions.session_template_version",

@@ -6,16 +6,28 @@ use std::time::Duration;
 use diesel::dsl::sql;
 use diesel::sql_types::Integer;
 use diesel::{ConnectionError, ConnectionResult};
-use diesel_async::{AsyncPgConnection, RunQueryDsl};
+use diesel_async::{AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
 use greenroom_domain::{ErrorChain, Invalid};
+use tokio::task::JoinSet;
 use tokio::time::timeout;
-use tokio_postgres::config::{SslMode, TargetSessionAttrs};
-use tokio_postgres::{Config, NoTls};
+use tokio_postgres::config::{Host, SslMode, TargetSessionAttrs};
+use tokio_postgres::tls::NoTlsStream;
+use tokio_postgres::{Client, Config, Connection, NoTls, Socket};
 
 use crate::StoreError;
 
 /// Maximum time to open a connection, including authentication.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Time after which the next host of the URL is tried as well. A healthy host in another region
+/// responds sooner.
+const HOST_DELAY: Duration = Duration::from_millis(500);
+
+/// Time limit for canceling a statement and rolling back.
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// An open connection, and the task that must drive it.
+type Connected = (Client, Connection<Socket, NoTlsStream>);
 
 /// Checks that Greenroom can use this URL to connect to PostgreSQL. Does not connect.
 ///
@@ -64,6 +76,11 @@ pub(crate) async fn connect_without_timeout(url: &str) -> ConnectionResult<Async
 fn parse(url: &str) -> ConnectionResult<Config> {
     let mut config = Config::from_str(url)
         .map_err(|error| ConnectionError::InvalidConnectionUrl(chain(&error)))?;
+    with_session_settings(&mut config);
+    Ok(config)
+}
+
+fn with_session_settings(config: &mut Config) {
     config
         .application_name("greenroom")
         .tcp_user_timeout(Duration::from_secs(5))
@@ -71,19 +88,102 @@ fn parse(url: &str) -> ConnectionResult<Config> {
         .keepalives_interval(Duration::from_secs(2))
         .keepalives_retries(2)
         .target_session_attrs(TargetSessionAttrs::ReadWrite);
-    Ok(config)
 }
 
 async fn open(config: &Config) -> ConnectionResult<AsyncPgConnection> {
     // `Config::connect_timeout` covers only the TCP connection, which a stopped server still
     // accepts.
-    let (client, connection) = timeout(CONNECT_TIMEOUT, config.connect(NoTls))
+    let (client, connection) = timeout(CONNECT_TIMEOUT, connect_to_first_writable(config))
         .await
-        .map_err(|_| {
-            ConnectionError::BadConnection(format!("no answer within {CONNECT_TIMEOUT:?}"))
-        })?
-        .map_err(|error| ConnectionError::BadConnection(chain(&error)))?;
+        .unwrap_or_else(|_| Err(format!("no response within {CONNECT_TIMEOUT:?}")))
+        .map_err(ConnectionError::BadConnection)?;
     AsyncPgConnection::try_from_client_and_connection(client, connection).await
+}
+
+/// Connects to the first host that accepts writes, in the order of the URL. A host that does not
+/// respond delays the next one only by [`HOST_DELAY`]: then both are tried at once.
+async fn connect_to_first_writable(config: &Config) -> Result<Connected, String> {
+    let mut hosts = split_hosts(config).into_iter();
+    let (mut attempts, mut failure) = (JoinSet::new(), String::new());
+    loop {
+        let host = hosts.next();
+        let is_last = host.is_none();
+        if let Some(host) = host {
+            attempts.spawn(async move { host.connect(NoTls).await });
+        }
+        let attempt = if is_last {
+            attempts.join_next().await
+        } else {
+            timeout(HOST_DELAY, attempts.join_next()).await.unwrap_or_default()
+        };
+        match attempt {
+            Some(Ok(Ok(connected))) => return Ok(connected),
+            Some(Ok(Err(error))) => failure = chain(&error),
+            Some(Err(error)) => failure = error.to_string(),
+            None if is_last => return Err(failure),
+            None => {}
+        }
+    }
+}
+
+/// Returns a configuration per host, because [`Config::connect`] has no time limit per host.
+fn split_hosts(config: &Config) -> Vec<Config> {
+    let (hosts, addresses) = (config.get_hosts(), config.get_hostaddrs());
+    let ports = config.get_ports();
+    let host = |index: usize| {
+        let mut one = Config::new();
+        match hosts.get(index) {
+            Some(Host::Tcp(host)) => drop(one.host(host)),
+            #[cfg(unix)]
+            Some(Host::Unix(path)) => drop(one.host_path(path)),
+            None => {}
+        }
+        if let Some(address) = addresses.get(index) {
+            one.hostaddr(*address);
+        }
+        // A single port is that of all hosts.
+        if let Some(port) = ports.get(index).or(ports.first()) {
+            one.port(*port);
+        }
+        if let Some(user) = config.get_user() {
+            one.user(user);
+        }
+        if let Some(password) = config.get_password() {
+            one.password(password);
+        }
+        if let Some(name) = config.get_dbname() {
+            one.dbname(name);
+        }
+        if let Some(options) = config.get_options() {
+            one.options(options);
+        }
+        one.ssl_mode(config.get_ssl_mode())
+            .ssl_negotiation(config.get_ssl_negotiation())
+            .channel_binding(config.get_channel_binding());
+        with_session_settings(&mut one);
+        one
+    };
+    (0..hosts.len().max(addresses.len())).map(host).collect()
+}
+
+/// Cancels the statement in progress on a connection whose work was abandoned, and waits until
+/// PostgreSQL has finished it. Afterwards the statement is committed or rolled back, and no
+/// transaction is open.
+///
+/// # Errors
+/// Returns a [`StoreError`] if PostgreSQL does not respond within 2 s. The statement may then still
+/// be in progress.
+pub async fn settle(connection: &mut AsyncPgConnection) -> Result<(), StoreError> {
+    let cancel = connection.cancel_token();
+    let settled = timeout(SETTLE_TIMEOUT, async {
+        // If the request is lost, the statement takes longer: until its `statement_timeout`.
+        let _ = cancel.cancel_query(NoTls).await;
+        let rolled_back = connection.batch_execute("rollback").await;
+        // A late cancel request cancels this statement instead, and cannot cancel the next one.
+        if rolled_back.is_err() { connection.batch_execute("rollback").await } else { rolled_back }
+    });
+    let no_response = |_| StoreError::Unavailable("no response to a cancel request".into());
+    Ok(settled.await.map_err(no_response)??)
 }
 
 /// The error with its causes. tokio-postgres displays only `db error` and has the reason as source.

@@ -60,6 +60,28 @@ impl From<ConnectionError> for StoreError {
 }
 
 impl StoreError {
+    /// Whether the statement may or may not have been executed, because the server went away or did
+    /// not respond.
+    #[must_use]
+    pub fn is_outcome_unknown(&self) -> bool {
+        matches!(self, Self::Unavailable(_))
+    }
+
+    /// Whether the session of this connection can no longer be used, although other connections can:
+    /// a pooler has assigned the connection to another session, or a migration has changed a table
+    /// that a prepared statement reads.
+    #[must_use]
+    pub fn requires_new_connection(&self) -> bool {
+        // SQLSTATE 26000 and 0A000.
+        const MESSAGES: [(&str, &str); 2] = [
+            ("prepared statement", "does not exist"),
+            ("cached plan must not change result type", ""),
+        ];
+        let Self::Query(error) = self else { return false };
+        let message = error.to_string();
+        MESSAGES.iter().any(|(start, end)| message.starts_with(start) && message.ends_with(end))
+    }
+
     /// Classifies an error by its English message, because diesel does not keep the SQLSTATE. If
     /// the server's messages are translated, these errors become [`StoreError::Query`].
     fn by_message(error: DieselError) -> Self {

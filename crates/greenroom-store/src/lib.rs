@@ -29,7 +29,9 @@ pub mod template;
 pub use diesel::{ConnectionError, ConnectionResult};
 pub use diesel_async::AsyncPgConnection;
 
-pub use self::claim::{Claim, ClaimBatch, ClaimOrder, PolicyDefaults, Urgency};
+pub use self::claim::{
+    Claim, ClaimBatch, ClaimOrder, PolicyDefaults, UnreadableSession, Urgency,
+};
 pub use self::connection::connect;
 pub use self::error::{Constraint, StoreError};
 pub use self::event::SessionEvent;

@@ -44,6 +44,7 @@ pub enum Unit {
     PercentOfACore,
     PerSecond,
     Megabytes,
+    Count,
 }
 
 impl Measurement {
@@ -76,6 +77,7 @@ impl Unit {
             Self::PercentOfACore => format!("{value:.1} %"),
             Self::PerSecond => format!("{value:.0} /s"),
             Self::Megabytes => format!("{value:.1} MB"),
+            Self::Count => format!("{value:.0}"),
         }
     }
 }

@@ -1,7 +1,9 @@
 //! The figures that each command measures.
 
 use super::figure::{Figure, Measure};
-use super::{agent, callers, comparison, deadlines, limits, memory, names, pages, waits, webhooks};
+use super::{
+    agent, callers, comparison, deadlines, limits, memory, names, overload, pages, waits, webhooks,
+};
 
 /// The figures of `cargo xtask bench keeper`.
 pub fn keeper() -> Vec<Figure> {
@@ -26,6 +28,13 @@ pub fn starts() -> Vec<Figure> {
             Box::pin(std::future::ready(names::measure()))
         }),
     ]
+}
+
+/// The figure of `cargo xtask bench overload`.
+pub fn overload() -> Vec<Figure> {
+    vec![figure("overload", "offering up to ten times the capacity", |env| {
+        Box::pin(overload::measure(env))
+    })]
 }
 
 /// The figure of `cargo xtask bench starts --against`.

@@ -43,11 +43,27 @@ impl StartLoad {
         Self { address, requests: (0..CONNECTIONS).map(request).collect() }
     }
 
+    /// Opens a connection to the service.
+    pub async fn connect(&self) -> Result<Connection> {
+        Connection::open(&self.address).await
+    }
+
+    /// Returns one of the prepared requests.
+    pub fn request(&self, number: usize) -> &[u8] {
+        &self.requests[number % self.requests.len()]
+    }
+
     /// Starts sessions for this long and returns the rate in starts per second.
     pub async fn run(&self, duration: Duration) -> Result<f64> {
+        self.run_on(self.requests.len(), duration).await
+    }
+
+    /// Starts sessions on this number of connections, at most one per prepared request.
+    pub async fn run_on(&self, connections: usize, duration: Duration) -> Result<f64> {
+        let requests = self.requests.iter().take(connections);
         let mut connections = Vec::new();
-        for request in &self.requests {
-            connections.push((Connection::open(&self.address).await?, request.clone()));
+        for request in requests {
+            connections.push((self.connect().await?, request.clone()));
         }
         let begun = Instant::now();
         let mut starters = JoinSet::new();

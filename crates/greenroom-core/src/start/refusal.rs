@@ -6,6 +6,7 @@ use greenroom_store::{
 };
 use tokio::time::Instant;
 
+use crate::bulkhead::Work;
 use crate::{Error, Greenroom};
 
 /// What the key of a request means for a start that wrote no session, for example because it lost
@@ -39,7 +40,7 @@ impl Greenroom {
         let (organization, template) = (new.organization_id, new.session_template_id);
         let find =
             async |db: &mut _| SessionTemplate::availability(db, organization, template).await;
-        match self.shared.database.run_until(deadline, find).await? {
+        match self.shared.database.run_until(Work::StartStep, deadline, find).await? {
             TemplateAvailability::Foreign => Err(Error::TemplateForbidden(template)),
             TemplateAvailability::Archived | TemplateAvailability::Absent => {
                 Err(Error::TemplateNotFound(template))
@@ -76,15 +77,15 @@ impl Greenroom {
         let database = &self.shared.database;
         let reissue =
             async |db: &mut _| TokenReissue::Key(key).execute(db, organization, new.token).await;
-        if let Some(started) = database.run_until(deadline, reissue).await? {
+        if let Some(started) = database.run_until(Work::StartStep, deadline, reissue).await? {
             return Ok(Replay::Started(Box::new(started)));
         }
         let release = async |db: &mut _| key.release_if_expired(db, organization).await;
-        if database.run_until(deadline, release).await? {
+        if database.run_until(Work::StartStep, deadline, release).await? {
             return Ok(Replay::Free);
         }
         let find = async |db: &mut _| key.find_holder(db, organization).await;
-        let Some(holder) = database.run_until(deadline, find).await? else {
+        let Some(holder) = database.run_until(Work::StartStep, deadline, find).await? else {
             return Ok(Replay::Unused);
         };
         if holder.fingerprint.as_deref() != Some(key.fingerprint.as_slice()) {
@@ -108,7 +109,7 @@ impl Greenroom {
         }
         let (organization, template) = (new.organization_id, new.session_template_id);
         let find = async |db: &mut _| SessionTemplate::find(db, organization, template).await;
-        let template = self.shared.database.run_until(deadline, find).await?;
+        let template = self.shared.database.run_until(Work::StartStep, deadline, find).await?;
         Ok(template.is_some_and(|template| template.settings.agent_name == new.agent_name))
     }
 }

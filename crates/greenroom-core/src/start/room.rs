@@ -7,6 +7,7 @@ use greenroom_livekit::LiveKitError;
 use greenroom_store::{Session, SessionSetup, Subject, record};
 use tokio::time::{Instant, timeout_at};
 
+use crate::bulkhead::Work;
 use crate::room_setup::{dispatch_by_call, room_settings};
 use crate::{Error, Greenroom, OnLiveKitDown};
 
@@ -76,7 +77,7 @@ impl Greenroom {
         }
         let (organization, id) = (session.organization_id, session.id);
         let defer = async |db: &mut _| Session::defer_room_to_join(db, organization, id).await;
-        let deferred = self.shared.database.run_until(deadline, defer).await;
+        let deferred = self.shared.database.run_until(Work::StartStep, deadline, defer).await;
         deferred.unwrap_or_else(|error| {
             tracing::warn!(session_id = %id, error = &error as &dyn std::error::Error,
                 "failed to defer room until join");
@@ -99,7 +100,7 @@ impl Greenroom {
         let (organization, id) = (session.organization_id, session.id);
         let (subject, fact) = (subject_of(session), Fact::RoomOpened { sid });
         let now = self.shared.clock.now();
-        let recorded = self.shared.database.run_until(deadline, async |db| {
+        let recorded = self.shared.database.run_until(Work::StartStep, deadline, async |db| {
             let is_open = record(db, subject, &fact, now).await?;
             if !is_open {
                 Session::make_due(db, organization, id).await?;
@@ -123,10 +124,9 @@ impl Greenroom {
 
     async fn record_failure(&self, session: &Session, deadline: Instant) {
         let (subject, id, now) = (subject_of(session), session.id, self.shared.clock.now());
-        let recorded = self
-            .shared
-            .database
-            .run_until(deadline, async |db| record(db, subject, &Fact::RoomNotOpened, now).await);
+        let recorded = self.shared.database.run_until(Work::StartStep, deadline, async |db| {
+            record(db, subject, &Fact::RoomNotOpened, now).await
+        });
         if let Err(error) = recorded.await {
             tracing::warn!(session_id = %id, error = &error as &dyn std::error::Error,
                 "failed to record session failure");

@@ -1,13 +1,20 @@
 //! Writes a started session with one statement, and with further statements if it wrote nothing.
 
+use std::sync::Arc;
+
 use diesel_async::AsyncPgConnection;
+use futures_util::FutureExt;
+use greenroom_domain::lifecycle::Fact;
 use greenroom_domain::{OrganizationId, ParticipantAttributes, ParticipantIdentity, SessionCount};
 use greenroom_store::{
-    Constraint, KeyClaim, NewSession, SessionLock, StartKey, StartedRow, StoreError, organization,
+    Constraint, KeyClaim, NewSession, SessionLock, StartKey, StartedRow, StoreError, Subject,
+    organization, record,
 };
 use tokio::time::Instant;
 
 use super::request::StartRequest;
+use crate::bulkhead::Work;
+use crate::database::Cleanup;
 use crate::{Error, Greenroom, clock};
 
 /// Number of new room names after a collision. The names of one process never collide, and the
@@ -94,9 +101,10 @@ impl Greenroom {
         let (database, id) = (&self.shared.database, new.organization_id);
         let has_limit = self.shared.limits.limited_organizations.contains(id);
         let may_be_long = may_make_long_token(new);
+        let cleanup = cleanup(new);
         if !has_limit && !may_be_long && key_to_release.is_none() {
             let insert = async |db: &mut _| new.insert(db, None).await;
-            let written = database.run_until(deadline, insert).await?;
+            let written = database.run_with_cleanup(Work::Start, deadline, cleanup, insert).await?;
             return Ok(Attempt { written: written.map(|started| (started, None)), limit: None });
         }
         // Starts of one organization wait here, not on a connection.
@@ -118,7 +126,7 @@ impl Greenroom {
             is_too_long = access_token.as_ref().is_some_and(|token| token.len() > MAX_TOKEN_BYTES);
             Ok((!is_too_long).then_some((started, access_token)))
         };
-        let written = database.transact_until(deadline, insert).await?;
+        let written = database.transact_with_cleanup(deadline, cleanup, insert).await?;
         match limit {
             Some(_) => self.shared.limits.limited_organizations.insert(id),
             None => self.shared.limits.limited_organizations.remove(id),
@@ -154,6 +162,19 @@ impl Greenroom {
             max_active_sessions: self.shared.limits.max_active_sessions,
         }
     }
+}
+
+/// Ends the session of a start whose caller got an error because the outcome of the insert was
+/// unknown. `None` if a repeated request with the same key may continue the session.
+fn cleanup(new: &NewSession) -> Option<Cleanup> {
+    if new.key != StartKey::None {
+        return None;
+    }
+    let (organization, id, now) = (new.organization_id, new.id, new.created_at);
+    Some(Arc::new(move |db| {
+        let subject = Subject::Session { organization, id, end_user: None };
+        async move { record(db, subject, &Fact::RoomNotOpened, now).await.map(drop) }.boxed()
+    }))
 }
 
 /// Whether the token could be too long with some template.

@@ -1,0 +1,252 @@
+//! Admission to the connection pool: each kind of work has its own share of the connections and its
+//! own bounded queue (the bulkhead pattern), so that overload by one kind does not stop the others.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use greenroom_domain::PoolSize;
+use parking_lot::Mutex;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, timeout_at};
+
+use crate::Error;
+
+/// Time that must be left for the work itself. Without it, a caller would wait for a connection and
+/// then time out with a statement in progress.
+const MIN_WORK_TIME: Duration = Duration::from_secs(1);
+
+/// Smallest pool that is divided. In a smaller one, all work shares all connections.
+const MIN_DIVIDED_POOL: usize = 4;
+
+/// Duration of work that is assumed until the first work has finished.
+const INITIAL_WORK_TIME: Duration = Duration::from_millis(5);
+
+/// What a connection is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Work {
+    /// The insert of a start. Refused at once if it would wait longer than a user notices.
+    Start,
+    /// A later statement of a start. Never refused because of its wait, because the session is
+    /// already committed or the caller is owed an explanation.
+    StartStep,
+    /// The keeper, which limits its own concurrency.
+    Keeper,
+    /// A webhook. LiveKit sends it again after a refusal.
+    Webhook,
+    /// Any other request.
+    Request,
+}
+
+impl Work {
+    /// Maximum expected wait. `None` means that the work is queued whatever its wait.
+    fn max_wait(self) -> Option<Duration> {
+        match self {
+            Self::Start => Some(Duration::from_millis(100)),
+            Self::Webhook | Self::Request => Some(Duration::from_millis(500)),
+            Self::StartStep | Self::Keeper => None,
+        }
+    }
+}
+
+/// Divides the connections of a pool among the kinds of work.
+pub(crate) struct Bulkheads {
+    starts: Arc<Share>,
+    background: Arc<Share>,
+    requests: Arc<Share>,
+    /// Connections that any work may use.
+    unreserved: Arc<Semaphore>,
+}
+
+/// The connections of one kind of work, and its load.
+struct Share {
+    reserved: Arc<Semaphore>,
+    load: Mutex<Load>,
+}
+
+struct Load {
+    running: u32,
+    waiting: u32,
+    /// Moving average of the time for which work keeps its connection.
+    work_time: Duration,
+}
+
+/// The right to use one connection. Dropping it ends the work.
+pub(crate) struct Permit {
+    _connection: OwnedSemaphorePermit,
+    share: Arc<Share>,
+    begun: Instant,
+}
+
+/// A place in the queue of a share.
+struct Waiting<'a>(&'a Share);
+
+impl Bulkheads {
+    /// Reserves two fifths of the pool for starts, a fifth for the keeper and webhooks, and a tenth
+    /// for other requests. The rest is used by whoever needs it.
+    pub(crate) fn new(pool: PoolSize) -> Self {
+        let size = usize::from(pool.get());
+        let share = |numerator: usize, denominator: usize| match size {
+            0..MIN_DIVIDED_POOL => 0,
+            _ => (size * numerator / denominator).max(1),
+        };
+        let (starts, background, requests) = (share(2, 5), share(1, 5), share(1, 10));
+        Self {
+            starts: Share::new(starts),
+            background: Share::new(background),
+            requests: Share::new(requests),
+            unreserved: Arc::new(Semaphore::new(size - starts - background - requests)),
+        }
+    }
+
+    fn share(&self, work: Work) -> &Arc<Share> {
+        match work {
+            Work::Start | Work::StartStep => &self.starts,
+            Work::Keeper | Work::Webhook => &self.background,
+            Work::Request => &self.requests,
+        }
+    }
+
+    /// Waits for the right to use a connection.
+    ///
+    /// # Errors
+    /// Returns [`Error::Overloaded`] at once if the wait would probably be too long, and later if it
+    /// was, or if `deadline` leaves too little time for the work.
+    pub(crate) async fn acquire(&self, work: Work, deadline: Instant) -> Result<Permit, Error> {
+        let share = self.share(work);
+        let (reserved, unreserved) = (&share.reserved, &self.unreserved);
+        let free = reserved.clone().try_acquire_owned();
+        if let Ok(connection) = free.or_else(|_| unreserved.clone().try_acquire_owned()) {
+            return Ok(share.begin(connection));
+        }
+        let mut give_up_at = deadline.checked_sub(MIN_WORK_TIME).unwrap_or(deadline);
+        if let Some(max_wait) = work.max_wait() {
+            if share.expected_wait() > max_wait {
+                return Err(Error::Overloaded);
+            }
+            // The estimate may be wrong, for example when the database has just become slow.
+            give_up_at = give_up_at.min(Instant::now() + max_wait);
+        }
+        let _waiting = share.enqueue();
+        let connection = async {
+            tokio::select! {
+                connection = reserved.clone().acquire_owned() => connection,
+                connection = unreserved.clone().acquire_owned() => connection,
+            }
+        };
+        match timeout_at(give_up_at, connection).await {
+            Ok(Ok(connection)) => Ok(share.begin(connection)),
+            _ => Err(Error::Overloaded),
+        }
+    }
+}
+
+impl Share {
+    fn new(reserved: usize) -> Arc<Self> {
+        let load = Load { running: 0, waiting: 0, work_time: INITIAL_WORK_TIME };
+        Arc::new(Self { reserved: Arc::new(Semaphore::new(reserved)), load: Mutex::new(load) })
+    }
+
+    /// The wait of work that would be queued now: the work before it, divided by the connections
+    /// that this share is using.
+    fn expected_wait(&self) -> Duration {
+        let load = self.load.lock();
+        load.work_time * (load.waiting + 1) / load.running.max(1)
+    }
+
+    fn enqueue(&self) -> Waiting<'_> {
+        self.load.lock().waiting += 1;
+        Waiting(self)
+    }
+
+    fn begin(self: &Arc<Self>, connection: OwnedSemaphorePermit) -> Permit {
+        self.load.lock().running += 1;
+        Permit { _connection: connection, share: self.clone(), begun: Instant::now() }
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.load.lock().waiting -= 1;
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        let mut load = self.share.load.lock();
+        load.running -= 1;
+        load.work_time = (load.work_time * 7 + self.begun.elapsed()) / 8;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn soon() -> Instant {
+        Instant::now() + Duration::from_secs(5)
+    }
+
+    async fn acquire_all(bulkheads: &Bulkheads, work: Work) -> Vec<Permit> {
+        let mut permits = Vec::new();
+        let deadline = Instant::now() + MIN_WORK_TIME;
+        while let Ok(permit) = bulkheads.acquire(work, deadline).await {
+            permits.push(permit);
+        }
+        permits
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_kind_of_work_leaves_the_reserved_connections_of_the_others() {
+        for work in [Work::Start, Work::StartStep, Work::Keeper, Work::Webhook, Work::Request] {
+            let bulkheads = Bulkheads::new(PoolSize::constant::<10>());
+            let permits = acquire_all(&bulkheads, work).await;
+            assert!((4..=7).contains(&permits.len()), "{work:?}: {}", permits.len());
+            for other in [Work::Start, Work::Keeper, Work::Request] {
+                let is_free = bulkheads.acquire(other, soon()).await.is_ok();
+                let is_same = Arc::ptr_eq(bulkheads.share(other), bulkheads.share(work));
+                assert_eq!(is_free, !is_same, "{other:?} beside {work:?}");
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn all_work_shares_a_small_pool() {
+        for size in [PoolSize::constant::<1>(), PoolSize::constant::<3>()] {
+            let bulkheads = Bulkheads::new(size);
+            let permits = acquire_all(&bulkheads, Work::Keeper).await;
+            assert_eq!(permits.len(), usize::from(size.get()));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn work_that_would_wait_too_long_is_refused_at_once() {
+        let bulkheads = Bulkheads::new(PoolSize::constant::<10>());
+        let permits = acquire_all(&bulkheads, Work::Start).await;
+        tokio::time::sleep(Duration::from_secs(4)).await;
+        drop(permits);
+        let _permits = acquire_all(&bulkheads, Work::Start).await;
+        let begun = Instant::now();
+        assert!(bulkheads.acquire(Work::Start, soon()).await.is_err());
+        assert!(begun.elapsed() < Duration::from_millis(1), "{:?}", begun.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn wait_ends_while_enough_time_is_left_for_the_work() {
+        let bulkheads = Bulkheads::new(PoolSize::constant::<1>());
+        let _permit = bulkheads.acquire(Work::StartStep, soon()).await.unwrap();
+        let begun = Instant::now();
+        assert!(bulkheads.acquire(Work::StartStep, soon()).await.is_err());
+        assert_eq!(begun.elapsed(), Duration::from_secs(4));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn queued_work_gets_the_next_free_connection() {
+        let bulkheads = Bulkheads::new(PoolSize::constant::<10>());
+        let mut permits = acquire_all(&bulkheads, Work::Keeper).await;
+        let (queued, ()) = tokio::join!(bulkheads.acquire(Work::Keeper, soon()), async {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            permits.pop();
+        });
+        assert!(queued.is_ok());
+    }
+}

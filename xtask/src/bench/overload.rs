@@ -1,0 +1,193 @@
+//! Starts far above capacity: accepted starts stay fast, the others are refused at once, and nothing
+//! that was refused stays behind.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use parking_lot::Mutex;
+use serde_json::json;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, sleep_until};
+
+use super::deployment::{BenchEnv, Deployment};
+use super::figure::{Measurement, Threshold, Unit};
+use super::raw_http::Connection;
+use super::start_load::StartLoad;
+use super::starts;
+
+/// Offered starts as multiples of the capacity.
+const LEVELS: [f64; 3] = [1.3, 3.0, 10.0];
+
+/// Duration of the load at each level.
+const LOAD_DURATION: Duration = Duration::from_secs(6);
+
+/// Part of the load that is not measured, because the queue fills first.
+const WARM_UP: Duration = Duration::from_secs(1);
+
+/// Time from the end of the load to the measurement of the recovery.
+const RECOVERY_DELAY: Duration = Duration::from_secs(2);
+
+const CAPACITY_DURATION: Duration = Duration::from_secs(4);
+
+/// Connections that measure the capacity and the recovery.
+const CLIENTS: usize = 32;
+
+/// Sessions whose join window ends during each load.
+const DEADLINES: usize = 60;
+
+/// Each commit of a session takes 20 ms, as on a slow disk or with a distant synchronous standby.
+/// The capacity then depends on the connections and not on the CPU, which the load generator shares.
+const SLOW_COMMITS: &str = "
+    create function bench_slow_commit() returns trigger language plpgsql as
+      $$ begin perform pg_sleep(0.02); return null; end $$;
+    create constraint trigger bench_slow_commit after insert on sessions
+      deferrable initially deferred for each row execute function bench_slow_commit()";
+
+/// Sessions of the loads that are not over.
+const OPEN_SESSIONS: &str = "select count(*) from sessions join session_templates template
+    on template.id = session_template_id where template.name = 'Plain' and status = 'pending'";
+
+/// How late the keeper ended a session whose join window is over, in milliseconds.
+const MAX_LATENESS: &str =
+    "select (max(extract(epoch from coalesce(ended_at, now()) - join_by)) * 1000)::bigint
+    from sessions join session_templates template on template.id = session_template_id
+    where template.name = 'Deadlines' and join_by < now()";
+
+/// The response to one start.
+struct Outcome {
+    sent_at: Instant,
+    took: Duration,
+    status: u16,
+}
+
+pub async fn measure(env: &BenchEnv) -> Result<Vec<Measurement>> {
+    let deployment = Deployment::start(env, "overload", &[]).await?;
+    let load = Arc::new(StartLoad::plain(&deployment).await?);
+    let template = json!({ "name": "Deadlines", "room_creation": "on_join" });
+    let template = deployment.api.create_template(&template).await?;
+    starts::start_sessions(&deployment.api, &template, DEADLINES * LEVELS.len()).await?;
+    deployment.sql.batch_execute(SLOW_COMMITS).await?;
+    let capacity = load.run_on(CLIENTS, CAPACITY_DURATION).await?;
+    let mut measurements = Vec::new();
+    for level in LEVELS {
+        set_deadlines(&deployment).await?;
+        let open_before = deployment.number(OPEN_SESSIONS).await?;
+        let begun = Instant::now();
+        let outcomes = offer(&load, capacity * level).await?;
+        sleep(RECOVERY_DELAY).await;
+        let open = deployment.number(OPEN_SESSIONS).await? - open_before;
+        let recovered = load.run_on(CLIENTS, CAPACITY_DURATION).await?;
+        measurements.extend(at_level(level, capacity, begun, &outcomes)?);
+        let accepted = i64::try_from(outcomes.iter().filter(|one| one.status == 201).count())?;
+        measurements.push(Measurement {
+            measured: (open - accepted) as f64,
+            threshold: Threshold::AtMost(0.0),
+            unit: Unit::Count,
+            description: format!("{level} ×: sessions without a success, 2 s after the load"),
+        });
+        measurements.push(Measurement {
+            measured: recovered / capacity,
+            threshold: Threshold::AtLeast(0.9),
+            unit: Unit::Times,
+            description: format!("{level} ×: rate from 2 s after the load, in capacities"),
+        });
+    }
+    let late = deployment.number(MAX_LATENESS).await?;
+    measurements.push(Measurement {
+        measured: late as f64 / 1000.0,
+        threshold: Threshold::AtMost(2.0),
+        unit: Unit::Seconds,
+        description: format!("lateness of {} deadlines during the loads", DEADLINES * LEVELS.len()),
+    });
+    Ok(measurements)
+}
+
+/// Moves the deadlines of some sessions into the next load.
+async fn set_deadlines(deployment: &Deployment) -> Result<()> {
+    let update = format!(
+        "update sessions set join_by = due.at, next_check_at = due.at
+         from (select id, now() + random() * interval '{} seconds' as at from sessions
+           join session_templates template on template.id = session_template_id
+           where template.name = 'Deadlines' and status = 'pending' limit {DEADLINES}) due
+         where sessions.id = due.id",
+        LOAD_DURATION.as_secs()
+    );
+    Ok(deployment.sql.batch_execute(&update.replace("select id,", "select sessions.id,")).await?)
+}
+
+/// Sends starts at a fixed rate, whether or not earlier ones have been answered, as many independent
+/// clients do.
+async fn offer(load: &Arc<StartLoad>, rate: f64) -> Result<Vec<Outcome>> {
+    let idle = Arc::new(Mutex::new(Vec::<Connection>::new()));
+    let begun = tokio::time::Instant::now();
+    let mut clients = JoinSet::new();
+    for number in 0_u32.. {
+        let at = Duration::from_secs_f64(f64::from(number) / rate);
+        if at > LOAD_DURATION {
+            break;
+        }
+        sleep_until(begun + at).await;
+        let (load, idle) = (load.clone(), idle.clone());
+        clients.spawn(async move {
+            let kept = idle.lock().pop();
+            let mut connection = match kept {
+                Some(connection) => connection,
+                None => load.connect().await?,
+            };
+            let sent_at = Instant::now();
+            let status = connection.send(load.request(usize::try_from(number)?)).await?;
+            let took = sent_at.elapsed();
+            idle.lock().push(connection);
+            Ok(Outcome { sent_at, took, status })
+        });
+    }
+    clients.join_all().await.into_iter().collect()
+}
+
+/// The rate of accepted starts, and the response times of accepted and of refused starts.
+fn at_level(
+    level: f64,
+    capacity: f64,
+    begun: Instant,
+    outcomes: &[Outcome],
+) -> Result<Vec<Measurement>> {
+    let measured = |one: &&Outcome| {
+        (WARM_UP..LOAD_DURATION).contains(&one.sent_at.saturating_duration_since(begun))
+    };
+    let (accepted, refused): (Vec<_>, Vec<_>) =
+        outcomes.iter().filter(measured).partition(|one| one.status == 201);
+    let unexpected = refused.iter().find(|one| one.status != 503);
+    ensure!(unexpected.is_none(), "a start returned {}", unexpected.map_or(0, |one| one.status));
+    let seconds = (LOAD_DURATION - WARM_UP).as_secs_f64();
+    let goodput = f64::from(u32::try_from(accepted.len())?) / seconds;
+    let offered = f64::from(u32::try_from(accepted.len() + refused.len())?) / seconds;
+    Ok(vec![
+        Measurement {
+            measured: goodput / capacity,
+            threshold: Threshold::AtLeast(0.9),
+            unit: Unit::Times,
+            description: format!(
+                "{level} ×: goodput in capacities; {goodput:.0} /s of {offered:.0} /s offered, capacity {capacity:.0} /s"
+            ),
+        },
+        Measurement {
+            measured: p99_milliseconds(&accepted),
+            threshold: Threshold::AtMost(250.0),
+            unit: Unit::Milliseconds,
+            description: format!("{level} ×: p99 of {} accepted starts", accepted.len()),
+        },
+        Measurement {
+            measured: p99_milliseconds(&refused),
+            threshold: Threshold::AtMost(50.0),
+            unit: Unit::Milliseconds,
+            description: format!("{level} ×: p99 of {} refusals", refused.len()),
+        },
+    ])
+}
+
+fn p99_milliseconds(outcomes: &[&Outcome]) -> f64 {
+    let mut times: Vec<_> = outcomes.iter().map(|one| one.took).collect();
+    times.sort_unstable();
+    times.get(times.len() * 99 / 100).map_or(0.0, |time| time.as_secs_f64() * 1_000.0)
+}
