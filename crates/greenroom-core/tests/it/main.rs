@@ -6,6 +6,7 @@ mod authorization;
 mod crash;
 mod keeper;
 mod names;
+mod outages;
 mod start;
 mod templates;
 mod tenancy;

@@ -1,0 +1,148 @@
+//! A slow or partly broken database: it affects only the work that needs the broken part.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use diesel_async::{AsyncConnection, AsyncPgConnection, SimpleAsyncConnection};
+use greenroom_core::domain::{
+    EndReason, PageLimit, RoomCreation, SessionStatus, SessionTemplateId,
+};
+use greenroom_core::{
+    Caller, Error, Greenroom, MemoryRooms, PageRequest, SessionFilter, StartRequest, StoreError,
+};
+use greenroom_testkit::pg::{Cluster, Database};
+use greenroom_testkit::wait_until;
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use crate::{config, organization, service, template};
+
+const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A start whose caller got an error because its commit took too long.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn session_of_timed_out_start_is_over_within_two_seconds() {
+    let database = Database::fresh().await.unwrap();
+    let rooms = Arc::new(MemoryRooms::default());
+    let greenroom = service(&database, &rooms).build().unwrap();
+    let caller = Caller::backend(organization());
+    let on_join = on_join_template(&greenroom, &caller).await;
+    let mut db = AsyncPgConnection::establish(database.url()).await.unwrap();
+    // PostgreSQL ignores a cancel request here, as it does during the flush of a commit.
+    db.batch_execute(
+        "create function stall() returns trigger language plpgsql as $$
+           begin
+             begin perform pg_sleep(4); exception when query_canceled then perform pg_sleep(0.5); end;
+             return null;
+           end $$;
+         create trigger stall after insert on sessions for each row execute function stall()",
+    )
+    .await
+    .unwrap();
+
+    let error = greenroom.start(&caller, StartRequest::new(on_join)).await.err().unwrap();
+
+    assert!(matches!(error, Error::Store(StoreError::Unavailable(_))), "{error}");
+    let over = wait_until("the session to be over", Duration::from_secs(2), async || {
+        let page = PageRequest::first(PageLimit::constant::<10>());
+        let sessions = greenroom.sessions(&caller, SessionFilter::default(), page).await?.items;
+        Ok(sessions.first().filter(|one| one.status == SessionStatus::Failed).cloned())
+    });
+    assert_eq!(over.await.unwrap().end_reason, Some(EndReason::LivekitError));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn hanging_requests_leave_connections_for_starts() {
+    let database = Database::fresh().await.unwrap();
+    let rooms = Arc::new(MemoryRooms::default());
+    let greenroom = service(&database, &rooms).build().unwrap();
+    let caller = Caller::backend(organization());
+    let on_join = on_join_template(&greenroom, &caller).await;
+    let id = greenroom.start(&caller, StartRequest::new(on_join)).await.unwrap().session.id;
+    let mut db = AsyncPgConnection::establish(database.url()).await.unwrap();
+    db.batch_execute("begin; lock table session_events").await.unwrap();
+
+    let mut timelines = JoinSet::new();
+    for _ in 0..64 {
+        let (greenroom, caller) = (greenroom.clone(), caller.clone());
+        timelines.spawn(async move { greenroom.timeline(&caller, id).await });
+    }
+    wait_until("a request to be refused", TIMEOUT, async || Ok(timelines.try_join_next()))
+        .await
+        .unwrap()
+        .unwrap()
+        .unwrap_err();
+    for _ in 0..20 {
+        greenroom.start(&caller, StartRequest::new(on_join)).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn hanging_host_does_not_delay_starts_on_next_host() {
+    let (hanging, healthy) = tokio::join!(Cluster::temporary(), Cluster::temporary());
+    let (hanging, healthy) = (hanging.unwrap(), healthy.unwrap());
+    let database = Database::fresh_on(&healthy).await.unwrap();
+    hanging.pause().unwrap();
+    let host = |cluster: &Cluster| format!("127.0.0.1:{}", cluster.port());
+    let both = format!("{},{}", host(&hanging), host(&healthy));
+    let url = database.url().replace(&host(&healthy), &both);
+    assert!(url.contains(&both), "{url}");
+    let mut config = config(&database);
+    config.database_url = url.into();
+    let rooms = Arc::new(MemoryRooms::default());
+    let greenroom = Greenroom::builder(config).rooms(rooms).build().unwrap();
+    let caller = Caller::backend(organization());
+
+    let on_join = on_join_template(&greenroom, &caller).await;
+    let begun = Instant::now();
+    greenroom.start(&caller, StartRequest::new(on_join)).await.unwrap();
+
+    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+    hanging.resume().unwrap();
+}
+
+/// More rows than one claim takes have a status that only the next version knows.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn unreadable_rows_do_not_starve_other_sessions() {
+    let database = Database::fresh().await.unwrap();
+    let rooms = Arc::new(MemoryRooms::default());
+    let greenroom = service(&database, &rooms).build().unwrap();
+    let caller = Caller::backend(organization());
+    let on_join = on_join_template(&greenroom, &caller).await;
+    for _ in 0..600 {
+        greenroom.start(&caller, StartRequest::new(on_join)).await.unwrap();
+    }
+    let healthy = greenroom.start(&caller, StartRequest::new(on_join)).await.unwrap().session.id;
+    let mut db = AsyncPgConnection::establish(database.url()).await.unwrap();
+    db.batch_execute(&format!(
+        "do $$ declare name text; begin
+           for name in select conname from pg_constraint
+             where conrelid = 'sessions'::regclass and contype = 'c' loop
+             execute format('alter table sessions drop constraint %I', name);
+           end loop;
+         end $$;
+         update sessions set status = 'dreaming', next_check_at = now() - interval '1 hour'
+           where id <> '{healthy}';
+         update sessions set join_by = now(), next_check_at = now() where id = '{healthy}'"
+    ))
+    .await
+    .unwrap();
+
+    let stop = Notify::new();
+    let check = async {
+        let expired = wait_until("the healthy session to expire", TIMEOUT, async || {
+            let session = greenroom.session(&caller, healthy).await?;
+            Ok(session.filter(|session| session.status == SessionStatus::Expired))
+        });
+        expired.await.unwrap();
+        stop.notify_one();
+    };
+    tokio::join!(check, greenroom.run_keeper(stop.notified()));
+}
+
+async fn on_join_template(greenroom: &Greenroom, caller: &Caller) -> SessionTemplateId {
+    let mut settings = template("On join");
+    settings.room_creation = RoomCreation::OnJoin;
+    greenroom.create_template(caller, settings).await.unwrap().id
+}
