@@ -18,6 +18,9 @@ const MIN_WORK_TIME: Duration = Duration::from_secs(1);
 /// Smallest pool that is divided. In a smaller one, all work shares all connections.
 const MIN_DIVIDED_POOL: usize = 4;
 
+/// Time after which a queue that has never been empty is sustained overload and not a burst.
+const BURST_DURATION: Duration = Duration::from_millis(100);
+
 /// Duration of work that is assumed until the first work has finished.
 const INITIAL_WORK_TIME: Duration = Duration::from_millis(5);
 
@@ -37,12 +40,25 @@ pub(crate) enum Work {
     Request,
 }
 
+/// Maximum expected wait for a connection. Work that would wait longer is refused at once.
+struct MaxWait {
+    /// While the queue has only just begun: many clients at once, who are all served soon.
+    burst: Duration,
+    /// While more work arrives than is done. A long queue would then delay all work without serving
+    /// more of it (the idea of CoDel, RFC 8289).
+    sustained: Duration,
+}
+
 impl Work {
-    /// Maximum expected wait. `None` means that the work is queued whatever its wait.
-    fn max_wait(self) -> Option<Duration> {
+    /// `None` means that the work is queued whatever its wait.
+    fn max_wait(self) -> Option<MaxWait> {
+        let milliseconds = |burst, sustained| MaxWait {
+            burst: Duration::from_millis(burst),
+            sustained: Duration::from_millis(sustained),
+        };
         match self {
-            Self::Start => Some(Duration::from_millis(100)),
-            Self::Webhook | Self::Request => Some(Duration::from_millis(500)),
+            Self::Start => Some(milliseconds(500, 100)),
+            Self::Webhook | Self::Request => Some(milliseconds(1_000, 500)),
             Self::StartStep | Self::Keeper => None,
         }
     }
@@ -66,6 +82,8 @@ struct Share {
 struct Load {
     running: u32,
     waiting: u32,
+    /// When the queue was last empty. `None` while it is.
+    queued_since: Option<Instant>,
     /// Moving average of the time for which work keeps its connection.
     work_time: Duration,
 }
@@ -120,11 +138,11 @@ impl Bulkheads {
         }
         let mut give_up_at = deadline.checked_sub(MIN_WORK_TIME).unwrap_or(deadline);
         if let Some(max_wait) = work.max_wait() {
-            if share.expected_wait() > max_wait {
+            if share.would_exceed(&max_wait) {
                 return Err(Error::Overloaded);
             }
             // The estimate may be wrong, for example when the database has just become slow.
-            give_up_at = give_up_at.min(Instant::now() + max_wait);
+            give_up_at = give_up_at.min(Instant::now() + max_wait.burst);
         }
         let _waiting = share.enqueue();
         let connection = async {
@@ -142,19 +160,24 @@ impl Bulkheads {
 
 impl Share {
     fn new(reserved: usize) -> Arc<Self> {
-        let load = Load { running: 0, waiting: 0, work_time: INITIAL_WORK_TIME };
+        let load =
+            Load { running: 0, waiting: 0, queued_since: None, work_time: INITIAL_WORK_TIME };
         Arc::new(Self { reserved: Arc::new(Semaphore::new(reserved)), load: Mutex::new(load) })
     }
 
-    /// The wait of work that would be queued now: the work before it, divided by the connections
-    /// that this share is using.
-    fn expected_wait(&self) -> Duration {
+    /// Whether work that is queued now would probably wait too long. Its wait is the work before it,
+    /// divided by the connections that this share is using.
+    fn would_exceed(&self, max_wait: &MaxWait) -> bool {
         let load = self.load.lock();
-        load.work_time * (load.waiting + 1) / load.running.max(1)
+        let wait = load.work_time * (load.waiting + 1) / load.running.max(1);
+        let is_burst = load.queued_since.is_none_or(|since| since.elapsed() < BURST_DURATION);
+        wait > if is_burst { max_wait.burst } else { max_wait.sustained }
     }
 
     fn enqueue(&self) -> Waiting<'_> {
-        self.load.lock().waiting += 1;
+        let mut load = self.load.lock();
+        load.waiting += 1;
+        load.queued_since.get_or_insert_with(Instant::now);
         Waiting(self)
     }
 
@@ -166,7 +189,11 @@ impl Share {
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        self.0.load.lock().waiting -= 1;
+        let mut load = self.0.load.lock();
+        load.waiting -= 1;
+        if load.waiting == 0 {
+            load.queued_since = None;
+        }
     }
 }
 
@@ -211,7 +238,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn all_work_shares_a_small_pool() {
-        for size in [PoolSize::constant::<1>(), PoolSize::constant::<3>()] {
+        for size in [PoolSize::constant::<2>(), PoolSize::constant::<3>()] {
             let bulkheads = Bulkheads::new(size);
             let permits = acquire_all(&bulkheads, Work::Keeper).await;
             assert_eq!(permits.len(), usize::from(size.get()));
@@ -222,7 +249,7 @@ mod tests {
     async fn work_that_would_wait_too_long_is_refused_at_once() {
         let bulkheads = Bulkheads::new(PoolSize::constant::<10>());
         let permits = acquire_all(&bulkheads, Work::Start).await;
-        tokio::time::sleep(Duration::from_secs(4)).await;
+        tokio::time::sleep(Duration::from_secs(20)).await;
         drop(permits);
         let _permits = acquire_all(&bulkheads, Work::Start).await;
         let begun = Instant::now();
@@ -231,9 +258,36 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn burst_is_queued_and_sustained_overload_is_not() {
+        let bulkheads = Arc::new(Bulkheads::new(PoolSize::constant::<10>()));
+        let _permits = acquire_all(&bulkheads, Work::Start).await;
+        let refused_of = async |count: u32| {
+            let mut queued = tokio::task::JoinSet::new();
+            for _ in 0..count {
+                let bulkheads = bulkheads.clone();
+                queued.spawn(async move {
+                    let begun = Instant::now();
+                    let refused = bulkheads.acquire(Work::Start, soon()).await.is_err();
+                    refused && begun.elapsed() < Duration::from_millis(1)
+                });
+            }
+            tokio::time::sleep(BURST_DURATION).await;
+            let mut refused = 0;
+            while let Some(Ok(at_once)) = queued.try_join_next() {
+                refused += u32::from(at_once);
+            }
+            queued.detach_all();
+            refused
+        };
+        // Each takes 5 ms on seven connections: 400 wait at most 286 ms.
+        assert_eq!(refused_of(400).await, 0);
+        assert_eq!(refused_of(400).await, 400);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn wait_ends_while_enough_time_is_left_for_the_work() {
-        let bulkheads = Bulkheads::new(PoolSize::constant::<1>());
-        let _permit = bulkheads.acquire(Work::StartStep, soon()).await.unwrap();
+        let bulkheads = Bulkheads::new(PoolSize::constant::<10>());
+        let _permits = acquire_all(&bulkheads, Work::StartStep).await;
         let begun = Instant::now();
         assert!(bulkheads.acquire(Work::StartStep, soon()).await.is_err());
         assert_eq!(begun.elapsed(), Duration::from_secs(4));

@@ -1,14 +1,16 @@
 //! The keeper's claims: due sessions, each leased to one process at a time.
 
 use chrono::{DateTime, TimeDelta, Utc};
-use diesel::deserialize::{self, FromSqlRow};
+use diesel::deserialize::FromSqlRow;
 use diesel::dsl::{IntervalDsl, SqlTypeOf, now};
 use diesel::pg::Pg;
 use diesel::prelude::*;
 use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
 use diesel::row::Row;
 use diesel::sql_types::{BigInt, Timestamptz, Uuid};
-use diesel_async::{AsyncPgConnection, RunQueryDsl};
+use diesel::result::Error as DieselError;
+use diesel_async::{AsyncConnectionCore, AsyncPgConnection, RunQueryDsl};
+use futures_util::TryStreamExt;
 use greenroom_domain::lifecycle::{AgentPolicy, END_NOTICE, SessionPolicy, State, TrackedSession};
 use greenroom_domain::template::{AgentDeadline, MaxDuration, ReconnectWindow};
 use greenroom_domain::{
@@ -138,12 +140,16 @@ pub struct UnreadableSession {
     pub error: String,
 }
 
-/// A value, or why it cannot be decoded. One bad row must not hide the rows beside it.
-struct Decoded<T>(Result<T, String>);
-
-impl<T: FromSqlRow<ST, Pg>, ST> FromSqlRow<ST, Pg> for Decoded<T> {
-    fn build_from_row<'a>(row: &impl Row<'a, Pg>) -> deserialize::Result<Self> {
-        Ok(Self(T::build_from_row(row).map_err(|error| error.to_string())))
+impl UnreadableSession {
+    /// Reads the ids of a row of [`ClaimDueSessions`].
+    fn new<'a>(
+        row: &impl Row<'a, Pg>,
+        error: &(dyn std::error::Error + 'static),
+    ) -> Result<Self, StoreError> {
+        let ids = row.partial_row(1..3);
+        let ids = <(OrganizationId, SessionId) as FromSqlRow<(Uuid, Uuid), Pg>>::build_from_row(&ids);
+        let (organization_id, id) = ids.map_err(DieselError::DeserializationError)?;
+        Ok(Self { organization_id, id, error: error.to_string() })
     }
 }
 
@@ -169,16 +175,17 @@ impl Claim {
         order: ClaimOrder,
         defaults: PolicyDefaults,
     ) -> Result<ClaimBatch, StoreError> {
-        let claimed: Vec<(OrganizationId, SessionId, DateTime<Utc>, Decoded<ClaimRow>)> =
-            ClaimDueSessions { limit, urgency, order }.load(connection).await?;
+        let claim = ClaimDueSessions { limit, urgency, order };
+        let mut rows = AsyncConnectionCore::load(connection, claim).await?;
         let mut batch = ClaimBatch::default();
-        for (organization_id, id, at, row) in claimed {
-            batch.at = at;
-            match row.0 {
-                Ok(row) => batch.sessions.push(row.into_claim(defaults)),
-                Err(error) => {
-                    batch.unreadable.push(UnreadableSession { organization_id, id, error });
+        // One row at a time, so that one that cannot be decoded does not hide the others.
+        while let Some(row) = rows.try_next().await? {
+            match <(DateTime<Utc>, ClaimRow) as FromSqlRow<ClaimedSql, Pg>>::build_from_row(&row) {
+                Ok((at, row)) => {
+                    batch.at = at;
+                    batch.sessions.push(row.into_claim(defaults));
                 }
+                Err(error) => batch.unreadable.push(UnreadableSession::new(&row, &*error)?),
             }
         }
         Ok(batch)
@@ -252,6 +259,9 @@ pub fn idle() -> String {
     )
 }
 
+/// The SQL types of a claimed row: when it was claimed, and its columns, of which the ids come first.
+type ClaimedSql = (Timestamptz, SqlTypeOf<ClaimColumns>);
+
 struct ClaimDueSessions {
     limit: i64,
     urgency: Urgency,
@@ -265,7 +275,7 @@ impl QueryId for ClaimDueSessions {
 }
 
 impl Query for ClaimDueSessions {
-    type SqlType = (Uuid, Uuid, Timestamptz, SqlTypeOf<ClaimColumns>);
+    type SqlType = ClaimedSql;
 }
 
 impl QueryFragment<Pg> for ClaimDueSessions {
@@ -292,7 +302,7 @@ impl QueryFragment<Pg> for ClaimDueSessions {
                update sessions set lease_until = now() + interval '15 seconds', revision = revision + 1
                from due where sessions.organization_id = due.organization_id and sessions.id = due.id
                returning sessions.*)
-             select sessions.organization_id, sessions.id, now(), ",
+             select now(), ",
         );
         CLAIM_COLUMNS.walk_ast(out.reborrow())?;
         out.push_sql(

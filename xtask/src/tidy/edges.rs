@@ -51,6 +51,7 @@ const RULES: [Rule; 7] = [
             "diesel",
             "diesel-async",
             "diesel_migrations",
+            "futures-util",
             "serde_json",
             "thiserror",
             "tokio",

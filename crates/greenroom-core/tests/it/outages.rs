@@ -49,7 +49,7 @@ async fn session_of_timed_out_start_is_over_within_two_seconds() {
         let sessions = greenroom.sessions(&caller, SessionFilter::default(), page).await?.items;
         Ok(sessions.first().filter(|one| one.status == SessionStatus::Failed).cloned())
     });
-    assert_eq!(over.await.unwrap().end_reason, Some(EndReason::LivekitError));
+    assert_eq!(over.await.unwrap().end_reason, Some(EndReason::LiveKitError));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
