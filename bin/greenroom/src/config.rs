@@ -12,7 +12,7 @@ use secrecy::SecretString;
 
 use self::reader::Reader;
 use self::value::{
-    address, checked, claim_name, database_url, jwks, log_filter, log_format, long_secret, origins,
+    address, checked, claim_name, database_url, jwks, jwt_secret, log_filter, log_format, origins,
     public_key,
 };
 use self::variable::WITHOUT_EFFECT;
@@ -87,7 +87,7 @@ impl Settings {
         let mut reader = Reader::from_environment(file);
         let rules = claim_rules(&mut reader);
         let secret = match reader.given("AUTH_JWT_SECRET") {
-            Some(_) => reader.get("AUTH_JWT_SECRET", long_secret),
+            Some(_) => reader.get("AUTH_JWT_SECRET", jwt_secret),
             None => {
                 reader.add_fault(
                     "AUTH_JWT_SECRET is required to sign a token, but it is not set. If tokens are \
@@ -182,10 +182,10 @@ fn keys(reader: &mut Reader) -> Option<Keys> {
     const JWKS: &str = "AUTH_JWKS_URL";
     const PREVIOUS: &str = "AUTH_JWT_SECRET_PREVIOUS";
     let is_set = [SECRET, PUBLIC_KEY, JWKS].map(|name| reader.given(name).is_some());
-    let secret = reader.get_optional(SECRET, long_secret);
+    let secret = reader.get_optional(SECRET, jwt_secret);
     let public_key = reader.get_optional(PUBLIC_KEY, public_key);
     let jwks = reader.get_optional(JWKS, jwks);
-    let previous = reader.get_optional(PREVIOUS, long_secret);
+    let previous = reader.get_optional(PREVIOUS, jwt_secret);
     if reader.given(PREVIOUS).is_some() && !is_set[0] {
         reader.add_fault(&format!("{PREVIOUS} is set without {SECRET}; remove it, or set both"));
     }

@@ -18,7 +18,8 @@ pub struct StartedSession {
     pub session: Session,
     /// The join token. Greenroom does not store it.
     pub access_token: String,
-    /// When this token expires. The `token_expiry` of the session is that of its latest token.
+    /// Expiry of this token. `session.token_expiry` is the latest expiry of all tokens of the
+    /// session.
     pub token_expiry: DateTime<Utc>,
     /// Whether an earlier start wrote the session.
     pub replayed: bool,
@@ -36,8 +37,9 @@ impl fmt::Debug for StartedSession {
 impl Greenroom {
     /// Issues a new token for a session that the caller may see.
     ///
-    /// The new token has the same lifetime as the first token of the session. `None` means that the
-    /// caller may see no session with this id.
+    /// The lifetime comes from the session's template version, or from the current configuration if
+    /// the template sets none. Returns `None` if no such session exists or the caller may not see
+    /// it.
     ///
     /// # Errors
     ///
@@ -56,7 +58,8 @@ impl Greenroom {
             let access_token = self.sign_token(&started);
             return Ok(Some(self.started_session(started, access_token, false)));
         }
-        // The caller has no open session with this id. Only now find out why.
+        // Distinguish a session that is over from an absent one only here, to save a query on
+        // success.
         match self.session(caller, id).await? {
             Some(_) => Err(Error::SessionOver(id)),
             None => Ok(None),
@@ -68,7 +71,7 @@ impl Greenroom {
         // A JWT contains whole seconds, and `token_expiry` must equal the expiry in the token.
         TokenLifetime {
             issued_at: now.trunc_subsecs(0),
-            default_ttl: self.shared.defaults.token_ttl,
+            default_ttl: self.shared.settings.token_ttl,
         }
     }
 

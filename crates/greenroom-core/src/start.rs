@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use tracing::Instrument;
 
 use self::key::start_key;
-use self::write::Written;
+use self::write::WrittenSession;
 use crate::{Error, Greenroom, StartedSession};
 
 pub use self::request::StartRequest;
@@ -26,14 +26,15 @@ const INSERT_DEADLINE: Duration = Duration::from_millis(3_500);
 impl Greenroom {
     /// Starts a session from a template.
     ///
-    /// When this method returns, the session is committed. Its room exists in LiveKit, and the agent
-    /// of its template is dispatched. With the room creation `on_join`, or after a start without
-    /// LiveKit ([`OnLiveKitDown::TokenOnly`](crate::OnLiveKitDown::TokenOnly)), LiveKit does both when the user joins. A start takes
+    /// When this method returns, the session is committed, its room exists in LiveKit, and the
+    /// agent of its template is dispatched. If the room creation is `on_join`, or LiveKit was
+    /// unavailable and [`OnLiveKitDown::TokenOnly`](crate::OnLiveKitDown::TokenOnly) is configured,
+    /// LiveKit instead creates the room and dispatches the agent when the user joins. A start takes
     /// at most 4.5 seconds.
     ///
     /// A repeated request with the same idempotency key returns the same session with a new token.
-    /// A repeated request of an end user without a key also returns the same session, if the
-    /// session is waiting for the user or the user has left its room.
+    /// An end user who repeats a request without a key also gets the same session while it waits
+    /// for the user or the user has left its room.
     ///
     /// # Cancel safety
     ///
@@ -49,14 +50,15 @@ impl Greenroom {
     /// - [`Error::UserMismatch`] if an end user names another user.
     /// - [`Error::MetadataForbidden`] if an end user sends metadata.
     /// - [`Error::IdempotencyKeyReused`] if the key was used for a different request.
-    /// - [`Error::SessionOver`] if the session of the key is over, or if the new session ended
-    ///   before its room was open.
-    /// - [`Error::TooManyActiveSessions`] if the organization has reached its limit of active
-    ///   sessions.
+    /// - [`Error::SessionOver`] if the session that holds the key is over, or if the new session
+    ///   ended before its room was open.
+    /// - [`Error::TooManyActiveSessions`] if the organization has reached its limit of open
+    ///   sessions (`pending` or `active`).
     /// - [`Error::RateLimited`] if the organization has reached its limit of starts per minute.
     /// - [`Error::LiveKit`] if LiveKit did not open the room. The session is then `failed` with the
-    ///   reason `livekit_error`. A session with an idempotency key stays `pending` until one minute
-    ///   after its creation instead, so that a repeated request can open its room.
+    ///   reason `livekit_error`. If the request contains an idempotency key, or is a replay, the
+    ///   session instead stays `pending` until one minute after its creation, so that a repeated
+    ///   request can open its room.
     /// - [`Error::Store`] if the database fails.
     /// - [`Error::Overloaded`] if no database connection becomes free in time.
     /// - [`Error::ShuttingDown`] if the runtime shuts down before the start has finished.
@@ -77,7 +79,7 @@ impl Greenroom {
         // The start runs in its own task, because the caller may be dropped at any point, as an
         // HTTP handler is when its client resets the connection. A room that was opened must be
         // recorded.
-        let start = async move { greenroom.start_for(organization, request, key).await };
+        let start = async move { greenroom.start_session(organization, request, key).await };
         match tokio::spawn(start.in_current_span()).await {
             Ok(result) => result,
             Err(error) => match error.try_into_panic() {
@@ -87,7 +89,8 @@ impl Greenroom {
         }
     }
 
-    async fn start_for(
+    /// Runs a start after the caller's rights have been checked.
+    async fn start_session(
         &self,
         organization: OrganizationId,
         request: StartRequest,
@@ -96,15 +99,16 @@ impl Greenroom {
         let started_at = Instant::now();
         let has_explicit_key = matches!(key, StartKey::Explicit(_));
         let new = self.new_session(organization, request, key);
-        let Written { mut started, mut access_token, is_replay } =
+        let WrittenSession { mut started, mut access_token, is_replay } =
             self.write_session(new, started_at + INSERT_DEADLINE).await?;
-        // A replay opens the room if the first start has not recorded it.
+        // A replay opens the room if no earlier start has recorded that it did.
         if started.setup.session.room_creation == RoomCreation::OnStart && !started.room_created {
             // If another request may still open the room, a failure of LiveKit does not end the
             // session.
-            let may_retry = has_explicit_key || is_replay;
-            if !self.open_room(&started.setup, may_retry, started_at).await? {
-                // The user's join opens the room, by another token.
+            let keep_pending = has_explicit_key || is_replay;
+            if !self.open_room(&started.setup, keep_pending, started_at).await? {
+                // LiveKit opens the room when the user joins. That token must contain the dispatch,
+                // so discard the signed one.
                 started.setup.session.room_creation = RoomCreation::OnJoin;
                 access_token = None;
             }

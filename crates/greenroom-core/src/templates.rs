@@ -8,7 +8,7 @@ use greenroom_store::{
     Constraint, SessionTemplate, StoreError, TemplateFilter, TemplateSettings, organization,
 };
 
-use crate::error::permitted;
+use crate::error::require_permission;
 use crate::page::{CursorScope, Page, PageRequest};
 use crate::{Error, Greenroom, clock};
 
@@ -30,7 +30,7 @@ impl Greenroom {
         caller: &Caller,
         settings: TemplateSettings,
     ) -> Result<SessionTemplate, Error> {
-        permitted(caller.may_manage_templates())?;
+        require_permission(caller.may_manage_templates())?;
         check(&settings)?;
         let organization = caller.organization_id;
         let id = clock::template_id(self.shared.clock.now());
@@ -58,7 +58,7 @@ impl Greenroom {
         caller: &Caller,
         id: SessionTemplateId,
     ) -> Result<Option<SessionTemplate>, Error> {
-        permitted(caller.may_manage_templates())?;
+        require_permission(caller.may_manage_templates())?;
         let organization = caller.organization_id;
         let find = async |db: &mut _| SessionTemplate::find(db, organization, id).await;
         self.shared.database.run(find).await
@@ -77,7 +77,7 @@ impl Greenroom {
         filter: TemplateFilter,
         page: PageRequest,
     ) -> Result<Page<SessionTemplate>, Error> {
-        permitted(caller.may_manage_templates())?;
+        require_permission(caller.may_manage_templates())?;
         let organization = caller.organization_id;
         let archived = filter.include_archived.then(String::new);
         let scope = CursorScope::new("templates", &[Some(organization.to_string()), archived]);
@@ -106,7 +106,7 @@ impl Greenroom {
         id: SessionTemplateId,
         change: impl FnOnce(&TemplateSettings) -> Result<TemplateSettings, E> + Send,
     ) -> Result<SessionTemplate, E> {
-        permitted(caller.may_manage_templates())?;
+        require_permission(caller.may_manage_templates())?;
         let organization = caller.organization_id;
         let mut name = None;
         let written = self.shared.database.run(async |db| {
@@ -150,7 +150,7 @@ impl Greenroom {
         caller: &Caller,
         id: SessionTemplateId,
     ) -> Result<(), Error> {
-        permitted(caller.may_manage_templates())?;
+        require_permission(caller.may_manage_templates())?;
         let organization = caller.organization_id;
         let archived = self.shared.database.run(async |db| {
             db.transaction(async |db: &mut AsyncPgConnection| {

@@ -81,7 +81,7 @@ quantities! {
     CallsPerMinute(u32) = 1..=1_000_000, "number of calls per minute";
     /// Number of session starts per minute: 1 to 1,000,000.
     StartsPerMinute(u32) = 1..=1_000_000, "number of starts per minute";
-    /// Maximum number of `pending` and `active` sessions: 0 to 1,000,000,000.
+    /// Maximum number of open sessions (`pending` or `active`): 0 to 1,000,000,000.
     SessionCount(i32) = 0..=1_000_000_000, "number of sessions";
     /// Number of days for which a session is kept after it is over: 1 to 36,500.
     RetentionDays(i32) = 1..=36_500, "number of days";
@@ -96,6 +96,9 @@ quantities! {
 )]
 #[serde(transparent)]
 pub struct Seconds<const MIN: i32, const MAX: i32>(i32);
+
+/// Interval between two checks of an idle session against LiveKit: 1 second to 1 hour.
+pub type ReconcileInterval = Seconds<1, 3_600>;
 
 impl<const MIN: i32, const MAX: i32> Seconds<MIN, MAX> {
     /// The smallest value.

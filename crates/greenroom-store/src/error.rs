@@ -23,7 +23,7 @@ pub enum StoreError {
     #[error("the database is unavailable")]
     Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// PostgreSQL canceled the statement, usually because of `statement_timeout`.
-    #[error("the database did not answer in time")]
+    #[error("the database did not respond in time")]
     Timeout(#[source] DieselError),
     /// Any other failure, which is a bug in Greenroom.
     #[error("the database rejected a query")]

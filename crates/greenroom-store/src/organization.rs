@@ -1,4 +1,4 @@
-//! Organizations, the tenants: their rows, locks and limits of active sessions.
+//! Organizations, the tenants: their rows, locks and limits of open sessions.
 
 use diesel::dsl::sql;
 use diesel::prelude::*;
@@ -56,8 +56,7 @@ pub struct SessionLock {
 }
 
 impl SessionLock {
-    /// Maximum number of pending and active sessions. `None` means that the organization has no
-    /// limit.
+    /// Maximum number of open sessions. `None` means that the organization has no limit.
     #[must_use]
     pub fn maximum(&self) -> Option<SessionCount> {
         self.maximum
@@ -86,8 +85,8 @@ pub async fn lock_sessions(
     Ok(SessionLock { maximum: SessionLimit::from_row(row).maximum(default) })
 }
 
-/// Returns the maximum number of pending and active sessions of an organization, and their current
-/// number. A maximum of `None` means no limit. `default` is the server's default limit.
+/// Returns the maximum number of open sessions of an organization, and their current number. A
+/// maximum of `None` means no limit. `default` is the server's default limit.
 ///
 /// # Errors
 /// Returns a [`StoreError`] if the query fails.
@@ -113,7 +112,7 @@ pub async fn usage(
     Ok((SessionLimit::from_row(row).maximum(default), open_sessions))
 }
 
-/// The maximum number of pending and active sessions of an organization.
+/// The maximum number of open sessions (`pending` or `active`) of an organization.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SessionLimit {
     /// The server's default.

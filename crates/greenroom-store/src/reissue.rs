@@ -1,4 +1,4 @@
-//! The statement that issues a further token for a session, on a replayed start or on a refresh.
+//! The statement that issues a new token for a session, on a replayed start or on a refresh.
 
 use diesel::pg::Pg;
 use diesel::prelude::*;
@@ -14,7 +14,7 @@ use crate::new_session::TokenLifetime;
 use crate::session_setup::{SessionSetupColumns, StartedRow, StartedRowSql, TEMPLATE_JOIN};
 use crate::sql::{OPEN, push_interval};
 
-/// The session that a further token is issued for.
+/// The session for which a new token is issued.
 #[derive(Debug, Clone, Copy)]
 pub enum TokenReissue<'a> {
     /// The session with this id. The reissue is recorded in its timeline as `token_refreshed`. If
@@ -25,8 +25,8 @@ pub enum TokenReissue<'a> {
 }
 
 impl TokenReissue<'_> {
-    /// Extends the `token_expiry` of a pending or active session to that of the new token. Returns
-    /// `None` if no such session exists or the session is over.
+    /// Extends the `token_expiry` of an open session to that of the new token. Returns `None` if no
+    /// such session exists or the session is over.
     ///
     /// The write orders a refresh against a concurrent end of the session, and makes a replay as
     /// durable as a start.

@@ -10,8 +10,8 @@ use tokio::time::{Instant, timeout_at};
 use crate::room_setup::{dispatch_by_call, room_settings};
 use crate::{Error, Greenroom, OnLiveKitDown};
 
-/// Time from the beginning of a start within which LiveKit opens the room. The call itself may take
-/// 2 s.
+/// Time from the beginning of a start within which LiveKit opens the room. A call times out after
+/// 2 s; the rest is for the insert and the wait for a permit.
 const ROOM_DEADLINE: Duration = Duration::from_secs(4);
 
 /// Time from the beginning of a start within which the response of LiveKit is recorded. It is also
@@ -20,11 +20,14 @@ const RECORD_DEADLINE: Duration = Duration::from_millis(4_500);
 
 impl Greenroom {
     /// Opens the room and dispatches the agent, outside any transaction, and records the result.
-    /// Returns false if the room is left to the user's join.
+    /// Returns false if LiveKit is to open the room when the user joins.
+    ///
+    /// `keep_pending` leaves the session open after a failure, because a repeated request may open
+    /// the room.
     pub(super) async fn open_room(
         &self,
         setup: &SessionSetup,
-        may_retry: bool,
+        keep_pending: bool,
         started_at: Instant,
     ) -> Result<bool, Error> {
         let settings = room_settings(setup, dispatch_by_call(setup));
@@ -46,18 +49,18 @@ impl Greenroom {
         if self.defer_room_to_join(setup, &error, record_deadline).await {
             return Ok(false);
         }
-        if !may_retry {
-            self.record_failure(&setup.session, record_deadline).await;
+        if !keep_pending {
+            self.record_room_not_opened(&setup.session, record_deadline).await;
         }
         Err(Error::LiveKit(error))
     }
 
-    /// Leaves the opening of the room to the user's join, if the configuration allows it. Returns
-    /// whether the start continues without LiveKit.
+    /// Changes the room creation to `on_join`, if `on_livekit_down` is `TokenOnly` and LiveKit is
+    /// unavailable. Returns whether it did.
     ///
-    /// A dispatch with private data cannot be deferred, because the user could read it in the
-    /// token. After a refusal by LiveKit, the room is not deferred either, because LiveKit would
-    /// also refuse the user.
+    /// The room is not deferred if the dispatch contains private data, because the user could read
+    /// that data in the token. It is not deferred either if LiveKit refused the call, because it
+    /// would also refuse the user.
     async fn defer_room_to_join(
         &self,
         setup: &SessionSetup,
@@ -121,7 +124,7 @@ impl Greenroom {
         Ok(())
     }
 
-    async fn record_failure(&self, session: &Session, deadline: Instant) {
+    async fn record_room_not_opened(&self, session: &Session, deadline: Instant) {
         let (subject, id, now) = (subject_of(session), session.id, self.shared.clock.now());
         let recorded = self
             .shared
@@ -129,7 +132,7 @@ impl Greenroom {
             .run_until(deadline, async |db| record(db, subject, &Fact::RoomNotOpened, now).await);
         if let Err(error) = recorded.await {
             tracing::warn!(session_id = %id, error = &error as &dyn std::error::Error,
-                "failed to record session failure");
+                "failed to record unopened room");
         }
     }
 }

@@ -11,7 +11,7 @@ use greenroom_store::{
 
 use super::{check, name_conflict};
 use crate::clock::Clock;
-use crate::error::permitted;
+use crate::error::require_permission;
 use crate::{Admin, Error, clock};
 
 /// Time limit for work on a set, which may contain hundreds of templates, including the wait for a
@@ -73,7 +73,7 @@ impl Admin {
         caller: &Caller,
         set: TemplateSet,
     ) -> Result<Vec<TemplateChange>, Error> {
-        permitted(caller.may_manage_templates())?;
+        require_permission(caller.may_manage_templates())?;
         set.templates.iter().try_for_each(check)?;
         let organization = caller.organization_id;
         let mut current_name = None;
@@ -109,7 +109,7 @@ impl Admin {
         caller: &Caller,
         set: TemplateSet,
     ) -> Result<Vec<TemplateChange>, Error> {
-        permitted(caller.may_manage_templates())?;
+        require_permission(caller.may_manage_templates())?;
         set.templates.iter().try_for_each(check)?;
         let organization = caller.organization_id;
         let compare = async |db: &mut _| changes(db, organization, set).await;
@@ -125,7 +125,7 @@ impl Admin {
     /// fails or the query takes longer than one minute, and [`Error::Overloaded`] if no database
     /// connection becomes free in time.
     pub async fn current_templates(&self, caller: &Caller) -> Result<Vec<TemplateSettings>, Error> {
-        permitted(caller.may_manage_templates())?;
+        require_permission(caller.may_manage_templates())?;
         let organization = caller.organization_id;
         let read = async |db: &mut _| SessionTemplate::current(db, organization).await;
         let current = self.database.run_within(SET_TIMEOUT, read).await?;

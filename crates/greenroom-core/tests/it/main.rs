@@ -5,7 +5,7 @@
 mod authorization;
 mod crash;
 mod keeper;
-mod names;
+mod room_names;
 mod start;
 mod templates;
 mod tenancy;

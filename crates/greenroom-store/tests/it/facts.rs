@@ -97,7 +97,11 @@ async fn latest_fact_of_each_kind_is_kept_in_any_order() {
     );
     let events = SessionEvent::list(&mut db, ORGANIZATION, session(1).id).await.unwrap();
     let events: Vec<_> = events.iter().map(|event| event.event.as_str()).collect();
-    assert_eq!(events, ["user_joined", "user_left", "user_joined"], "each stay appears once");
+    assert_eq!(
+        events,
+        ["user_joined", "user_left", "user_joined"],
+        "each join and departure appears once"
+    );
 }
 
 #[tokio::test]
