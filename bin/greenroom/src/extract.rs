@@ -33,19 +33,24 @@ pub struct FieldErrors(Vec<FieldError>);
 
 impl FieldErrors {
     /// Returns the value of a field. `None` means that the field is invalid and was recorded.
-    pub fn take<T>(&mut self, field: &str, value: Result<T, Invalid>) -> Option<T> {
-        value.map_err(|invalid| self.0.push(FieldError::of(field, &invalid))).ok()
+    pub fn take<T, E: Into<Invalid>>(&mut self, field: &str, value: Result<T, E>) -> Option<T> {
+        value.map_err(|invalid| self.0.push(FieldError::of(field, &invalid.into()))).ok()
     }
 
     /// Assigns the value of a field to `target`, unless the field is invalid.
-    pub fn set<T>(&mut self, field: &str, value: Result<T, Invalid>, target: &mut T) {
+    pub fn set<T, E: Into<Invalid>>(&mut self, field: &str, value: Result<T, E>, target: &mut T) {
         if let Some(value) = self.take(field, value) {
             *target = value;
         }
     }
 
     /// Like [`Self::set`]. An absent value leaves `target` unchanged.
-    pub fn set_some<T>(&mut self, field: &str, value: Option<Result<T, Invalid>>, target: &mut T) {
+    pub fn set_some<T, E: Into<Invalid>>(
+        &mut self,
+        field: &str,
+        value: Option<Result<T, E>>,
+        target: &mut T,
+    ) {
         if let Some(value) = value {
             self.set(field, value, target);
         }

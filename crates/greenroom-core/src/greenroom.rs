@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use greenroom_domain::template::{AgentDeadline, TokenTtl};
 use greenroom_domain::{
-    CallsInFlight, CallsPerMinute, PoolSize, RetentionDays, Seconds, SessionCount, StartsPerMinute,
+    CallsInFlight, CallsPerMinute, PoolSize, ReconcileInterval, RetentionDays, SessionCount,
+    StartsPerMinute,
 };
 use greenroom_livekit::webhook::WebhookVerifier;
 use greenroom_livekit::{LiveKitConfig, LiveKitRooms, Rooms, TokenSigner};
@@ -56,9 +57,6 @@ pub struct Config {
     /// Maximum number of starts per organization and minute in this process. `None` means no limit.
     pub starts_per_minute: Option<StartsPerMinute>,
 }
-
-/// Interval at which an idle session is compared with LiveKit: 1 second to 1 hour.
-pub type ReconcileInterval = Seconds<1, 3_600>;
 
 /// What a start does if LiveKit does not open its room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -89,7 +89,7 @@ mod timeline;
 mod wait;
 mod webhooks;
 
-pub use greenroom_domain::{self as domain, Caller};
+pub use greenroom_domain::{self as domain, Caller, ReconcileInterval};
 pub use greenroom_livekit::webhook::InvalidWebhook;
 pub use greenroom_livekit::{
     AgentDispatch, ApiKey, ApiSecret, KeyPair, LiveKitConfig, LiveKitError, MemoryRooms,
@@ -105,7 +105,7 @@ pub use secrecy::SecretString;
 pub use self::admin::Admin;
 pub use self::clock::Clock;
 pub use self::error::Error;
-pub use self::greenroom::{Builder, Config, Greenroom, OnLiveKitDown, ReconcileInterval};
+pub use self::greenroom::{Builder, Config, Greenroom, OnLiveKitDown};
 pub use self::join_token::StartedSession;
 pub use self::limits::Limits;
 pub use self::page::{Cursor, Page, PageRequest, PageStart};

@@ -10,8 +10,8 @@ use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use greenroom_domain::lifecycle::{AgentPolicy, END_NOTICE, SessionPolicy, State, TrackedSession};
 use greenroom_domain::template::{AgentDeadline, MaxDuration, ReconnectWindow};
 use greenroom_domain::{
-    AgentName, OnAgentHangup, OrganizationId, ParticipantIdentity, RoomCreation, RoomName, Seconds,
-    SessionId,
+    AgentName, OnAgentHangup, OrganizationId, ParticipantIdentity, ReconcileInterval, RoomCreation,
+    RoomName, SessionId,
 };
 
 use crate::StoreError;
@@ -36,8 +36,8 @@ pub struct Claim {
 #[derive(Debug, Clone, Copy)]
 pub struct PolicyDefaults {
     pub agent_deadline: AgentDeadline,
-    /// Interval between two checks of an idle session, in seconds.
-    pub reconcile_every: Seconds<1, 3_600>,
+    /// Interval between two checks of an idle session.
+    pub reconcile_every: ReconcileInterval,
 }
 
 /// The columns of a claim.

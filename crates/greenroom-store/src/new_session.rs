@@ -9,7 +9,8 @@ use greenroom_domain::lifecycle::JOB_ASSIGNMENT_TIMEOUT;
 use greenroom_domain::template::TokenTtl;
 use greenroom_domain::{
     AgentName, JsonObject, OrganizationId, ParticipantAttributes, ParticipantIdentity,
-    ParticipantName, RoomName, Seconds, SessionCount, SessionId, SessionTemplateId, UserId,
+    ParticipantName, ReconcileInterval, RoomName, SessionCount, SessionId, SessionTemplateId,
+    UserId,
 };
 
 use crate::idempotency::{KeyClaim, StartKey};
@@ -35,7 +36,7 @@ pub struct NewSession {
     pub created_at: DateTime<Utc>,
     pub token: TokenLifetime,
     /// Maximum time until the keeper first checks an `on_join` session.
-    pub first_check_within: Seconds<1, 3_600>,
+    pub first_check_within: ReconcileInterval,
     pub key: StartKey,
     /// The server's default limit of pending and active sessions, used if the organization's row
     /// sets none. `None` means no limit.

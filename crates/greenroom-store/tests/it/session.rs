@@ -7,7 +7,7 @@ use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use greenroom_domain::lifecycle::Fact;
 use greenroom_domain::template::TokenTtl;
 use greenroom_domain::{
-    EnabledPanels, OrganizationId, ParticipantIdentity, RoomName, Seconds, SessionId,
+    EnabledPanels, OrganizationId, ParticipantIdentity, ReconcileInterval, RoomName, SessionId,
     SessionStatus, SessionTemplateId, TemplateName,
 };
 use greenroom_store::{
@@ -51,7 +51,7 @@ pub fn session(number: u128) -> NewSession {
         agent_name: None,
         created_at: at,
         token: TokenLifetime { issued_at: at, default_ttl: TokenTtl::constant::<3600>() },
-        first_check_within: Seconds::constant::<30>(),
+        first_check_within: ReconcileInterval::constant::<30>(),
         key: StartKey::None,
         max_active_sessions: None,
     }
