@@ -1,6 +1,5 @@
 //! Extractors for paths, queries and bodies. An invalid value is reported with its field.
 
-use std::fmt::Display;
 use std::future::{Future, Ready, ready};
 use std::pin::Pin;
 use std::str::FromStr;
@@ -213,14 +212,12 @@ impl<T: DeserializeOwned> FromRequest for Params<T> {
     }
 }
 
-/// Parses a whole number from `min` to `max`. An absent text gives the default.
-pub fn number<T>(text: Option<&str>, min: T, max: T, default: T) -> Result<T, Invalid>
-where
-    T: Copy + FromStr + PartialOrd + Display,
-{
-    let Some(text) = text else { return Ok(default) };
-    let number = text.parse().ok().filter(|number| (min..=max).contains(number));
-    number.ok_or_else(|| Invalid::new(format!("must be a whole number from {min} to {max}")))
+/// Parses a quantity. An absent text gives the default.
+pub fn parse_or<T: FromStr<Err: Into<Invalid>>>(
+    text: Option<&str>,
+    default: T,
+) -> Result<T, Invalid> {
+    text.map_or(Ok(default), |text| text.parse().map_err(Into::into))
 }
 
 /// The id in the path, of a route with exactly one path parameter.

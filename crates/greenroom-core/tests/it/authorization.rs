@@ -2,10 +2,9 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 use std::{fs, iter};
 
-use greenroom_core::domain::{SessionId, SessionTemplateId, UserId, WaitCondition};
+use greenroom_core::domain::{SessionId, SessionTemplateId, UserId, WaitCondition, WaitSeconds};
 use greenroom_core::{
     Caller, Error, Greenroom, MemoryRooms, PageRequest, SessionFilter, StartRequest,
     TemplateChange, TemplateFilter, TemplateSet, TemplateSettings,
@@ -109,7 +108,7 @@ impl Data {
             }
             "session" => greenroom.session(caller, self.session).await?.is_some(),
             "wait_for_session" => {
-                let (condition, limit) = (WaitCondition::AgentReady, Duration::from_secs(1));
+                let (condition, limit) = (WaitCondition::AgentReady, WaitSeconds::constant::<1>());
                 let waited = greenroom.wait_for_session(caller, self.session, condition, limit);
                 waited.await?.is_some()
             }
