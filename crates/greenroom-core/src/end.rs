@@ -30,7 +30,7 @@ impl Greenroom {
     /// Returns [`Error::Store`] if the database fails, and [`Error::Overloaded`] if no database
     /// connection becomes free in time.
     pub async fn end(&self, caller: &Caller, id: SessionId) -> Result<Option<Session>, Error> {
-        let (organization, end_user) = (caller.organization_id, caller.end_user.as_ref());
+        let (organization, end_user) = (caller.organization_id, caller.sees_only());
         let end = async |db: &mut _| Session::end(db, organization, id, end_user).await;
         let Some(ended) = self.shared.database.run(end).await? else {
             // The session is over already, or the caller may not see it.

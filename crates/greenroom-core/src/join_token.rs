@@ -50,7 +50,7 @@ impl Greenroom {
     ) -> Result<Option<StartedSession>, Error> {
         let token = self.token_lifetime(self.shared.clock.now());
         let organization = caller.organization_id;
-        let reissue = TokenReissue::Session { id, end_user: caller.end_user.as_ref() };
+        let reissue = TokenReissue::Session { id, end_user: caller.sees_only() };
         let execute = async |db: &mut _| reissue.execute(db, organization, token).await;
         if let Some(started) = self.shared.database.run(execute).await? {
             let access_token = self.sign_token(&started);
