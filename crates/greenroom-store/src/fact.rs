@@ -44,26 +44,24 @@ pub async fn record(
     Ok(sessions > 0)
 }
 
-impl Session {
-    /// Ends an open session at a caller's request and returns it. If `end_user` is set, it must be
-    /// the session's user.
-    ///
-    /// Returns `None` if no such session is open.
-    ///
-    /// # Errors
-    /// Returns a [`StoreError`] if the query fails.
-    pub async fn end(
-        connection: &mut AsyncPgConnection,
-        organization: OrganizationId,
-        id: SessionId,
-        end_user: Option<&UserId>,
-    ) -> Result<Option<Self>, StoreError> {
-        let subject = Subject::Session { organization, id, end_user };
-        // The fact has no time of LiveKit's.
-        let record = RecordFact::new(subject, &Fact::EndRequested, DateTime::UNIX_EPOCH);
-        let ended = SelectRecorded { record, columns: Self::as_select() };
-        Ok(ended.get_result(connection).await.optional()?)
-    }
+/// Ends an open session at a caller's request and returns it. `end_user` is that of
+/// [`Caller::sees_only`](greenroom_domain::Caller::sees_only).
+///
+/// Returns `None` if no such session is open, or if the caller may not see it.
+///
+/// # Errors
+/// Returns a [`StoreError`] if the query fails.
+pub async fn end_session(
+    connection: &mut AsyncPgConnection,
+    organization: OrganizationId,
+    id: SessionId,
+    end_user: Option<&UserId>,
+) -> Result<Option<Session>, StoreError> {
+    let subject = Subject::Session { organization, id, end_user };
+    // The fact has no time of LiveKit's.
+    let record = RecordFact::new(subject, &Fact::EndRequested, DateTime::UNIX_EPOCH);
+    let ended = SelectRecorded { record, columns: Session::as_select() };
+    Ok(ended.get_result(connection).await.optional()?)
 }
 
 /// The common table expressions of the statement. Afterwards, `sessions` are the updated rows.
