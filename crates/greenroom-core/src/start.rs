@@ -8,7 +8,7 @@ mod write;
 
 use std::time::Duration;
 
-use greenroom_domain::{Caller, OrganizationId, RoomCreation};
+use greenroom_domain::{Caller, RoomCreation};
 use greenroom_store::StartKey;
 use tokio::time::Instant;
 use tracing::Instrument;
@@ -73,11 +73,11 @@ impl Greenroom {
             return Err(Error::MetadataForbidden);
         }
         let key = start_key(caller, &request);
-        let (greenroom, organization) = (self.clone(), caller.organization_id);
+        let (greenroom, caller) = (self.clone(), caller.clone());
         // The start runs in its own task, because the caller may be dropped at any point, as an
         // HTTP handler is when its client resets the connection. A room that was opened must be
         // recorded.
-        let start = async move { greenroom.start_for(organization, request, key).await };
+        let start = async move { greenroom.start_for(&caller, request, key).await };
         match tokio::spawn(start.in_current_span()).await {
             Ok(result) => result,
             Err(error) => match error.try_into_panic() {
@@ -89,13 +89,13 @@ impl Greenroom {
 
     async fn start_for(
         &self,
-        organization: OrganizationId,
+        caller: &Caller,
         request: StartRequest,
         key: StartKey,
     ) -> Result<StartedSession, Error> {
         let started_at = Instant::now();
         let has_explicit_key = matches!(key, StartKey::Explicit(_));
-        let new = self.new_session(organization, request, key);
+        let new = self.new_session(caller.organization_id, request, key);
         let Written { mut started, mut access_token, is_replay } =
             self.write_session(new, started_at + INSERT_DEADLINE).await?;
         // A replay opens the room if the first start has not recorded it.
@@ -110,6 +110,6 @@ impl Greenroom {
             }
         }
         let access_token = access_token.unwrap_or_else(|| self.sign_token(&started));
-        Ok(self.started_session(started, access_token, is_replay))
+        Ok(self.started_session(caller, started, access_token, is_replay))
     }
 }
