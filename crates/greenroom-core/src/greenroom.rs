@@ -63,8 +63,9 @@ pub enum OnLiveKitDown {
     /// The start fails with [`Error::LiveKit`].
     Fail,
     /// The start continues as if the template had the room creation `on_join`: LiveKit opens the
-    /// room when the user joins. The start still fails if LiveKit refused the call, or if the
-    /// dispatch contains data that the user may not read.
+    /// room when the user joins. The start still fails if LiveKit refused the call, if the dispatch
+    /// contains data that the user may not read, or if the dispatch would make the join token longer
+    /// than 6 KiB.
     TokenOnly,
 }
 

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use tracing::Instrument;
 
 use self::key::start_key;
+use self::room::deferred;
 use self::write::Written;
 use crate::{Error, Greenroom, StartedSession};
 
@@ -103,9 +104,9 @@ impl Greenroom {
             // If another request may still open the room, a failure of LiveKit does not end the
             // session.
             let may_retry = has_explicit_key || is_replay;
-            if !self.open_room(&started.setup, may_retry, started_at).await? {
+            if !self.open_room(&started, may_retry, started_at).await? {
                 // The user's join opens the room, by another token.
-                started.setup.session.room_creation = RoomCreation::OnJoin;
+                started = deferred(started);
                 access_token = None;
             }
         }

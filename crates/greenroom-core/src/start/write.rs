@@ -18,7 +18,8 @@ const MAX_ROOM_NAME_RETRIES: usize = 3;
 /// disappeared.
 const MAX_INSERT_ATTEMPTS: usize = 8;
 
-/// Maximum length of a token. A token travels in a URL, and proxies truncate or refuse long URLs.
+/// Maximum length of a token in bytes. A token travels in a URL, and proxies truncate or refuse long
+/// URLs.
 const MAX_TOKEN_BYTES: usize = 6 * 1024;
 
 /// A request that adds at most this many bytes to the token, escapes included, makes a short enough
@@ -115,7 +116,7 @@ impl Greenroom {
             }
             let Some(started) = new.insert(db, lock.as_ref()).await? else { return Ok(None) };
             let access_token = may_be_long.then(|| self.sign_token(&started));
-            is_too_long = access_token.as_ref().is_some_and(|token| token.len() > MAX_TOKEN_BYTES);
+            is_too_long = access_token.as_deref().is_some_and(is_token_too_long);
             Ok((!is_too_long).then_some((started, access_token)))
         };
         let written = database.transact_until(deadline, insert).await?;
@@ -154,6 +155,11 @@ impl Greenroom {
             max_active_sessions: self.shared.limits.max_active_sessions,
         }
     }
+}
+
+/// Whether the join token is too long to be returned.
+pub(super) fn is_token_too_long(token: &str) -> bool {
+    token.len() > MAX_TOKEN_BYTES
 }
 
 /// Whether the token could be too long with some template.

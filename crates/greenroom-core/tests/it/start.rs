@@ -1,17 +1,20 @@
 //! The state of a session after a start, depending on LiveKit's response.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use diesel_async::{AsyncConnection, AsyncPgConnection, SimpleAsyncConnection};
 use greenroom_core::domain::{
-    AgentName, AgentStatus, EndReason, RoomCreation, SessionStatus, UserId,
+    AgentName, AgentStatus, EnabledPanels, EndReason, ParticipantAttributes, RoomCreation,
+    SessionStatus, TemplateName, UserId,
 };
 use greenroom_core::{
-    Caller, Error, LiveKitError, MemoryRooms, PageRequest, SessionFilter, StartRequest,
+    Caller, Error, Greenroom, LiveKitError, MemoryRooms, OnLiveKitDown, PageRequest, SessionFilter,
+    StartRequest,
 };
 use greenroom_testkit::pg::Database;
 
-use crate::{organization, service, template};
+use crate::{config, organization, service, template};
 
 #[tokio::test]
 async fn start_opens_one_room_with_settings_of_template() {
@@ -91,6 +94,43 @@ async fn on_join_start_succeeds_without_livekit() {
     let started = greenroom.start(&caller, StartRequest::new(id)).await.unwrap();
     assert_eq!(started.session.status, SessionStatus::Pending);
     assert!(rooms.get(&started.session.room_name).is_none());
+}
+
+#[tokio::test]
+async fn room_is_not_deferred_if_token_with_dispatch_is_too_long() {
+    let database = Database::fresh().await.unwrap();
+    let rooms = Arc::new(MemoryRooms::default());
+    let mut config = config(&database);
+    config.on_livekit_down = OnLiveKitDown::TokenOnly;
+    let greenroom = Greenroom::builder(config).rooms(rooms.clone()).build().unwrap();
+    let caller = Caller::backend(organization());
+    let mut on_start = template("OnStart");
+    on_start.agent_name = Some(AgentName::try_from("\"".repeat(64)).unwrap());
+    // The join token contains the panels, and each quotation mark with its escapes.
+    let panels: Vec<_> = (0..32).map(|number| format!("{number:032}")).collect();
+    on_start.enabled_panels = Some(EnabledPanels::try_from(panels).unwrap());
+    let mut on_join = on_start.clone();
+    on_join.name = TemplateName::try_from("OnJoin".to_owned()).unwrap();
+    on_join.room_creation = RoomCreation::OnJoin;
+    let on_start = greenroom.create_template(&caller, on_start).await.unwrap().id;
+    let on_join = greenroom.create_template(&caller, on_join).await.unwrap().id;
+    let request = |template, user: &str| {
+        let mut request = StartRequest::new(template);
+        request.user_id = Some(UserId::try_from(user.to_owned()).unwrap());
+        let attributes = BTreeMap::from([("a".to_owned(), "b".repeat(1_000))]);
+        request.participant_attributes = Some(ParticipantAttributes::try_from(attributes).unwrap());
+        request
+    };
+    let (short, long) = ("ann", "\"".repeat(128));
+    greenroom.start(&caller, request(on_start, &long)).await.expect("a token without dispatch");
+    let refused = greenroom.start(&caller, request(on_join, &long)).await.unwrap_err();
+    assert!(matches!(refused, Error::TokenTooLong), "a token with the dispatch: {refused:?}");
+
+    rooms.set_down(true);
+    let deferred = greenroom.start(&caller, request(on_start, short)).await.unwrap();
+    assert_eq!(deferred.session.room_creation, RoomCreation::OnJoin);
+    let refused = greenroom.start(&caller, request(on_start, &long)).await.unwrap_err();
+    assert!(matches!(refused, Error::LiveKit(LiveKitError::Unavailable(_))), "{refused:?}");
 }
 
 #[tokio::test]
