@@ -120,9 +120,12 @@ impl Greenroom {
             Ok((!is_too_long).then_some((started, access_token)))
         };
         let written = database.transact_until(deadline, insert).await?;
-        match limit {
-            Some(_) => self.shared.limits.limited_organizations.insert(id),
-            None => self.shared.limits.limited_organizations.remove(id),
+        // An attempt without a lock has not read the limit.
+        if has_limit {
+            match limit {
+                Some(_) => self.shared.limits.limited_organizations.insert(id),
+                None => self.shared.limits.limited_organizations.remove(id),
+            }
         }
         if is_too_long { Err(Error::TokenTooLong) } else { Ok(Attempt { written, limit }) }
     }
