@@ -17,7 +17,8 @@ impl NewSession {
     /// extends the `token_expiry` of that session and returns it instead.
     ///
     /// `lock` comes from [`lock_sessions`](crate::organization::lock_sessions) in the same
-    /// transaction. Without it, the insert writes nothing for an organization with a limit.
+    /// transaction. Without it, or with the lock of another organization, the insert writes nothing
+    /// for an organization with a limit.
     ///
     /// Returns `None` if
     /// - the organization has no such template, or the template is archived,
@@ -34,7 +35,8 @@ impl NewSession {
         lock: Option<&SessionLock>,
     ) -> Result<Option<StartedRow>, StoreError> {
         let columns = SessionSetupColumns::new();
-        let started = match (&self.key, lock.is_some()) {
+        let is_locked = lock.is_some_and(|lock| lock.organization() == self.organization_id);
+        let started = match (&self.key, is_locked) {
             (StartKey::Implicit(key), false) => {
                 ResumeOrInsertSession::<false> { new: self, key, columns }
                     .get_result(connection)
