@@ -95,7 +95,7 @@ impl Greenroom {
         key: StartKey,
     ) -> Result<StartedSession, Error> {
         let started_at = Instant::now();
-        let has_explicit_key = matches!(key, StartKey::Explicit(_));
+        let has_explicit_key = key.explicit().is_some();
         let new = self.new_session(caller.organization_id, request, key);
         let Written { mut started, mut access_token, is_replay } =
             self.write_session(new, started_at + INSERT_DEADLINE).await?;

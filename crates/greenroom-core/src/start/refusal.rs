@@ -2,7 +2,7 @@
 
 use greenroom_domain::{SessionCount, SessionStatus};
 use greenroom_store::{
-    KeyClaim, NewSession, StartKey, StartedRow, TemplateAvailability, TokenReissue, template,
+    KeyClaim, NewSession, StartedRow, TemplateAvailability, TokenReissue, template,
 };
 use tokio::time::Instant;
 
@@ -29,7 +29,7 @@ impl Greenroom {
         limit: Option<SessionCount>,
         deadline: Instant,
     ) -> Result<Option<StartedRow>, Error> {
-        if let StartKey::Explicit(key) = &new.key {
+        if let Some(key) = new.key.explicit() {
             match self.replay(new, key, deadline).await? {
                 Replay::Started(started) => return Ok(Some(*started)),
                 Replay::Free => return Ok(None),

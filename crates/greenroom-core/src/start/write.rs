@@ -52,10 +52,7 @@ impl Greenroom {
         mut new: NewSession,
         deadline: Instant,
     ) -> Result<Written, Error> {
-        let implicit_key = match new.key {
-            StartKey::Implicit(key) => Some(key),
-            StartKey::None | StartKey::Explicit(_) => None,
-        };
+        let implicit_key = new.key.implicit().copied();
         let (mut key_to_release, mut retries) = (None, MAX_ROOM_NAME_RETRIES);
         for _ in 0..MAX_INSERT_ATTEMPTS {
             match self.insert(&new, key_to_release, deadline).await {
