@@ -10,8 +10,7 @@ use diesel_async::{AsyncConnection, AsyncPgConnection, TransactionManager};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use greenroom_domain::PoolSize;
-use greenroom_store::{ConnectionError, ConnectionResult, StoreError, connect};
-use secrecy::{ExposeSecret, SecretString};
+use greenroom_store::{ConnectionError, ConnectionResult, DatabaseUrl, StoreError, connect};
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
@@ -26,7 +25,7 @@ const DB_TIMEOUT: Duration = Duration::from_millis(4_500);
 type Transactions = <AsyncPgConnection as AsyncConnection>::TransactionManager;
 
 pub(crate) struct Database {
-    url: SecretString,
+    url: DatabaseUrl,
     pool: Pool<AsyncPgConnection>,
     /// The keeper uses at most half of the pool, so that a backlog leaves connections for requests.
     keeper_permits: Semaphore,
@@ -34,14 +33,14 @@ pub(crate) struct Database {
 
 impl Database {
     /// Creates a pool of at most `size` connections, without opening one.
-    pub(crate) fn new(url: &SecretString, size: PoolSize) -> Result<Self, Error> {
+    pub(crate) fn new(url: &DatabaseUrl, size: PoolSize) -> Result<Self, Error> {
         let mut config = ManagerConfig::default();
         // The default method sends a query before each use. The fast method also drops a connection
         // that is known to be closed; on any other broken connection, the first query fails.
         config.recycling_method = RecyclingMethod::Fast;
         let runtime = Handle::try_current().ok();
         config.custom_setup = Box::new(move |url| open(runtime.clone(), url));
-        let manager = AsyncDieselConnectionManager::new_with_config(url.expose_secret(), config);
+        let manager = AsyncDieselConnectionManager::new_with_config(url.as_str(), config);
         let pool = Pool::builder(manager).max_size(usize::from(size.get())).build();
         let pool = pool.map_err(|error| StoreError::Unavailable(error.into()))?;
         Ok(Self {
@@ -52,7 +51,7 @@ impl Database {
     }
 
     /// Returns the URL, for work that needs a connection of its own.
-    pub(crate) fn url(&self) -> &SecretString {
+    pub(crate) fn url(&self) -> &DatabaseUrl {
         &self.url
     }
 

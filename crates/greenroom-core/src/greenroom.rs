@@ -9,8 +9,7 @@ use greenroom_domain::{
 };
 use greenroom_livekit::webhook::WebhookVerifier;
 use greenroom_livekit::{LiveKitConfig, LiveKitRooms, Rooms, TokenSigner};
-use greenroom_store::PolicyDefaults;
-use secrecy::SecretString;
+use greenroom_store::{DatabaseUrl, PolicyDefaults};
 use tokio::sync::Notify;
 
 use crate::Error;
@@ -28,7 +27,7 @@ use crate::wait::Waiters;
 pub struct Config {
     /// URL of the database: PostgreSQL 15 or later. [`Admin::migrate`](crate::Admin::migrate)
     /// creates its schema.
-    pub database_url: SecretString,
+    pub database_url: DatabaseUrl,
     /// Maximum number of connections that this process opens to the database. The keeper uses at
     /// most half of them.
     pub database_pool_size: PoolSize,
@@ -65,15 +64,16 @@ pub enum OnLiveKitDown {
     /// The start fails with [`Error::LiveKit`].
     Fail,
     /// The start continues as if the template had the room creation `on_join`: LiveKit opens the
-    /// room when the user joins. The start still fails if LiveKit refused the call, or if the
-    /// dispatch contains data that the user may not read.
+    /// room when the user joins. The start still fails if LiveKit refused the call, if the dispatch
+    /// contains data that the user may not read, or if the dispatch would make the join token longer
+    /// than 6 KiB.
     TokenOnly,
 }
 
 impl Config {
     /// Creates a configuration with the defaults of the `greenroom` program.
     #[must_use]
-    pub fn new(database_url: SecretString, livekit: LiveKitConfig) -> Self {
+    pub fn new(database_url: DatabaseUrl, livekit: LiveKitConfig) -> Self {
         Self {
             database_url,
             database_pool_size: PoolSize::constant::<10>(),

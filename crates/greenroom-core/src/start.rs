@@ -8,12 +8,13 @@ mod write;
 
 use std::time::Duration;
 
-use greenroom_domain::{Caller, OrganizationId, RoomCreation};
+use greenroom_domain::{Caller, RoomCreation};
 use greenroom_store::StartKey;
 use tokio::time::Instant;
 use tracing::Instrument;
 
 use self::key::start_key;
+use self::room::deferred;
 use self::write::WrittenSession;
 use crate::{Error, Greenroom, StartedSession};
 
@@ -75,11 +76,11 @@ impl Greenroom {
             return Err(Error::MetadataForbidden);
         }
         let key = start_key(caller, &request);
-        let (greenroom, organization) = (self.clone(), caller.organization_id);
+        let (greenroom, caller) = (self.clone(), caller.clone());
         // The start runs in its own task, because the caller may be dropped at any point, as an
         // HTTP handler is when its client resets the connection. A room that was opened must be
         // recorded.
-        let start = async move { greenroom.start_session(organization, request, key).await };
+        let start = async move { greenroom.start_session(&caller, request, key).await };
         match tokio::spawn(start.in_current_span()).await {
             Ok(result) => result,
             Err(error) => match error.try_into_panic() {
@@ -92,13 +93,13 @@ impl Greenroom {
     /// Runs a start after the caller's rights have been checked.
     async fn start_session(
         &self,
-        organization: OrganizationId,
+        caller: &Caller,
         request: StartRequest,
         key: StartKey,
     ) -> Result<StartedSession, Error> {
         let started_at = Instant::now();
-        let has_explicit_key = matches!(key, StartKey::Explicit(_));
-        let new = self.new_session(organization, request, key);
+        let has_explicit_key = key.explicit().is_some();
+        let new = self.new_session(caller.organization_id, request, key);
         let WrittenSession { mut started, mut access_token, is_replay } =
             self.write_session(new, started_at + INSERT_DEADLINE).await?;
         // A replay opens the room if no earlier start has recorded that it did.
@@ -106,14 +107,14 @@ impl Greenroom {
             // If another request may still open the room, a failure of LiveKit does not end the
             // session.
             let keep_pending = has_explicit_key || is_replay;
-            if !self.open_room(&started.setup, keep_pending, started_at).await? {
+            if !self.open_room(&started, keep_pending, started_at).await? {
                 // LiveKit opens the room when the user joins. That token must contain the dispatch,
                 // so discard the signed one.
-                started.setup.session.room_creation = RoomCreation::OnJoin;
+                started = deferred(started);
                 access_token = None;
             }
         }
         let access_token = access_token.unwrap_or_else(|| self.sign_token(&started));
-        Ok(self.started_session(started, access_token, is_replay))
+        Ok(self.started_session(caller, started, access_token, is_replay))
     }
 }

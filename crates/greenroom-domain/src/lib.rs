@@ -38,7 +38,7 @@ pub use self::modality::{Modality, ModalityProfile, PublishGrant, TrackSource};
 pub use self::panel::EnabledPanels;
 pub use self::quantity::{
     CallsInFlight, CallsPerMinute, PageLimit, PageOffset, PoolSize, ReconcileInterval,
-    RetentionDays, Seconds, SessionCount, StartsPerMinute,
+    RetentionDays, SessionCount, StartsPerMinute, WaitSeconds,
 };
 pub use self::room_name::{RoomName, SuffixSequence};
 pub use self::session::{AgentStatus, EndReason, SessionStatus, WaitCondition};

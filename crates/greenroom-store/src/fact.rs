@@ -11,7 +11,7 @@ use greenroom_domain::lifecycle::{Event, Fact, JOB_ASSIGNMENT_TIMEOUT, TimelineE
 use greenroom_domain::{OrganizationId, RoomName, SessionId, UserId};
 use serde_json::{Value, json};
 
-use crate::sql::{OPEN, push_interval};
+use crate::sql::{OPEN, push_interval, push_may_see};
 use crate::{Session, StoreError};
 
 /// The session that a fact is about.
@@ -19,7 +19,8 @@ use crate::{Session, StoreError};
 pub enum Subject<'a> {
     /// The session with this room, as in LiveKit's webhooks.
     Room(&'a RoomName),
-    /// The session with this id. If `end_user` is set, it must be the session's user.
+    /// The session with this id, if the caller may see it. `end_user` is that of
+    /// [`Caller::sees_only`](greenroom_domain::Caller::sees_only); `None` means any session.
     Session { organization: OrganizationId, id: SessionId, end_user: Option<&'a UserId> },
 }
 
@@ -44,26 +45,24 @@ pub async fn record(
     Ok(sessions > 0)
 }
 
-impl Session {
-    /// Ends an open session at a caller's request and returns it. If `end_user` is set, it must be
-    /// the session's user.
-    ///
-    /// Returns `None` if no such session is open.
-    ///
-    /// # Errors
-    /// Returns a [`StoreError`] if the query fails.
-    pub async fn end(
-        connection: &mut AsyncPgConnection,
-        organization: OrganizationId,
-        id: SessionId,
-        end_user: Option<&UserId>,
-    ) -> Result<Option<Self>, StoreError> {
-        let subject = Subject::Session { organization, id, end_user };
-        // `EndRequested` does not use `at`.
-        let record = RecordFact::new(subject, &Fact::EndRequested, DateTime::UNIX_EPOCH);
-        let ended = SelectRecorded { record, columns: Self::as_select() };
-        Ok(ended.get_result(connection).await.optional()?)
-    }
+/// Ends an open session at a caller's request and returns it. `end_user` is that of
+/// [`Caller::sees_only`](greenroom_domain::Caller::sees_only).
+///
+/// Returns `None` if no such session is open, or if the caller may not see it.
+///
+/// # Errors
+/// Returns a [`StoreError`] if the query fails.
+pub async fn end_session(
+    connection: &mut AsyncPgConnection,
+    organization: OrganizationId,
+    id: SessionId,
+    end_user: Option<&UserId>,
+) -> Result<Option<Session>, StoreError> {
+    let subject = Subject::Session { organization, id, end_user };
+    // `EndRequested` does not use `at`.
+    let record = RecordFact::new(subject, &Fact::EndRequested, DateTime::UNIX_EPOCH);
+    let ended = SelectRecorded { record, columns: Session::as_select() };
+    Ok(ended.get_result(connection).await.optional()?)
 }
 
 /// The CTEs of the statement. The CTE `sessions` returns the updated rows.
@@ -239,10 +238,7 @@ impl RecordFact<'_> {
                 out.push_bind_param::<sql_types::Uuid, _>(organization)?;
                 out.push_sql(" and sessions.id = ");
                 out.push_bind_param::<sql_types::Uuid, _>(id)?;
-                if let Some(user) = end_user {
-                    out.push_sql(" and sessions.user_id = ");
-                    out.push_bind_param::<Text, _>(*user)?;
-                }
+                push_may_see(*end_user, out)?;
             }
         }
         // The same condition as `Fact::concerns`.

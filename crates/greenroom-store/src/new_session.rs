@@ -14,6 +14,7 @@ use greenroom_domain::{
 };
 
 use crate::idempotency::{KeyClaim, StartKey};
+use crate::organization::push_max_sessions;
 use crate::sql::{OPEN, push_interval};
 
 /// The values of a session that the start provides. The template and PostgreSQL's clock provide the
@@ -71,11 +72,11 @@ impl NewSession {
             "select session_templates.* from session_templates
              join organizations on organizations.id = session_templates.organization_id
              cross join lateral (
-               select case when not unlimited then coalesce(max_active_sessions, ",
+               select ",
         );
-        out.push_bind_param::<Nullable<Integer>, _>(&self.max_active_sessions)?;
+        push_max_sessions(&self.max_active_sessions, &mut out)?;
         out.push_sql(
-            ") end as max_sessions) as session_limit
+            " as max_sessions) as session_limit
              where superseded_at is null and archived_at is null and session_templates.organization_id = ",
         );
         out.push_bind_param::<Uuid, _>(&self.organization_id)?;

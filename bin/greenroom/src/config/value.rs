@@ -37,11 +37,6 @@ pub fn origins(text: &str) -> Result<Vec<String>, String> {
         .collect()
 }
 
-pub fn database_url(text: &str) -> Result<SecretString, String> {
-    greenroom_core::check_database_url(text).map_err(|invalid| invalid.to_string())?;
-    Ok(text.into())
-}
-
 pub fn log_filter(text: &str) -> Result<String, String> {
     match tracing_subscriber::EnvFilter::from_str(text) {
         Ok(_) => Ok(text.to_owned()),

@@ -2,7 +2,7 @@
 
 use greenroom_domain::{SessionCount, SessionStatus};
 use greenroom_store::{
-    KeyClaim, NewSession, SessionTemplate, StartKey, StartedRow, TemplateAvailability, TokenReissue,
+    KeyClaim, NewSession, StartedRow, TemplateAvailability, TokenReissue, template,
 };
 use tokio::time::Instant;
 
@@ -29,20 +29,19 @@ impl Greenroom {
         limit: Option<SessionCount>,
         deadline: Instant,
     ) -> Result<Option<StartedRow>, Error> {
-        if let StartKey::Explicit(key) = &new.key {
+        if let Some(key) = new.key.explicit() {
             match self.replay(new, key, deadline).await? {
                 KeyState::Replayed(started) => return Ok(Some(*started)),
                 KeyState::Changed => return Ok(None),
                 KeyState::NotHeld => {}
             }
         }
-        let (organization, template) = (new.organization_id, new.session_template_id);
-        let find =
-            async |db: &mut _| SessionTemplate::availability(db, organization, template).await;
+        let (organization, id) = (new.organization_id, new.session_template_id);
+        let find = async |db: &mut _| template::availability(db, organization, id).await;
         match self.shared.database.run_until(deadline, find).await? {
-            TemplateAvailability::Foreign => Err(Error::TemplateForbidden(template)),
+            TemplateAvailability::Foreign => Err(Error::TemplateForbidden(id)),
             TemplateAvailability::Archived | TemplateAvailability::Absent => {
-                Err(Error::TemplateNotFound(template))
+                Err(Error::TemplateNotFound(id))
             }
             TemplateAvailability::Startable
                 if !self.template_has_requested_agent(new, deadline).await? =>
@@ -109,9 +108,9 @@ impl Greenroom {
         if new.agent_name.is_none() {
             return Ok(true);
         }
-        let (organization, template) = (new.organization_id, new.session_template_id);
-        let find = async |db: &mut _| SessionTemplate::find(db, organization, template).await;
-        let template = self.shared.database.run_until(deadline, find).await?;
-        Ok(template.is_some_and(|template| template.settings.agent_name == new.agent_name))
+        let (organization, id) = (new.organization_id, new.session_template_id);
+        let find = async |db: &mut _| template::find(db, organization, id).await;
+        let found = self.shared.database.run_until(deadline, find).await?;
+        Ok(found.is_some_and(|template| template.settings.agent_name == new.agent_name))
     }
 }

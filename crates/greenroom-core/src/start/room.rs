@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
+use greenroom_domain::RoomCreation;
 use greenroom_domain::lifecycle::Fact;
 use greenroom_livekit::LiveKitError;
-use greenroom_store::{Session, SessionSetup, Subject, record};
+use greenroom_store::{Session, StartedRow, Subject, record};
 use tokio::time::{Instant, timeout_at};
 
+use super::write::is_token_too_long;
 use crate::room_setup::{dispatch_by_call, room_settings};
 use crate::{Error, Greenroom, OnLiveKitDown};
 
@@ -26,10 +28,11 @@ impl Greenroom {
     /// the room.
     pub(super) async fn open_room(
         &self,
-        setup: &SessionSetup,
+        started: &StartedRow,
         keep_pending: bool,
         started_at: Instant,
     ) -> Result<bool, Error> {
+        let setup = &started.setup;
         let settings = room_settings(setup, dispatch_by_call(setup));
         let open = async {
             let _permit = self.shared.livekit.limiter.acquire().await;
@@ -46,7 +49,7 @@ impl Greenroom {
         };
         tracing::warn!(session_id = %setup.session.id, error = &error as &dyn std::error::Error,
             "failed to open room");
-        if self.defer_room_to_join(setup, &error, record_deadline).await {
+        if self.defer_room_to_join(started, &error, record_deadline).await {
             return Ok(false);
         }
         if !keep_pending {
@@ -59,11 +62,12 @@ impl Greenroom {
     /// unavailable. Returns whether it did.
     ///
     /// The room is not deferred if the dispatch contains private data, because the user could read
-    /// that data in the token. It is not deferred either if LiveKit refused the call, because it
-    /// would also refuse the user.
+    /// that data in the token; if the dispatch makes the token too long, because only the token
+    /// without it was measured before the commit; or if LiveKit refused the call, because it would
+    /// also refuse the user.
     async fn defer_room_to_join(
         &self,
-        setup: &SessionSetup,
+        started: &StartedRow,
         error: &LiveKitError,
         deadline: Instant,
     ) -> bool {
@@ -71,10 +75,14 @@ impl Greenroom {
             error,
             LiveKitError::Unavailable(_) | LiveKitError::NoNode(_) | LiveKitError::Timeout
         );
+        let setup = &started.setup;
         let session = &setup.session;
         let has_private_data = session.metadata.is_some() || !setup.agent_metadata.is_empty();
         let is_enabled = self.shared.livekit.on_down == OnLiveKitDown::TokenOnly;
         if !is_enabled || !is_down || has_private_data {
+            return false;
+        }
+        if is_token_too_long(&self.sign_token(&deferred(started.clone()))) {
             return false;
         }
         let (organization, id) = (session.organization_id, session.id);
@@ -135,6 +143,12 @@ impl Greenroom {
                 "failed to record unopened room");
         }
     }
+}
+
+/// The session as it is after its room was left to the user's join.
+pub(super) fn deferred(mut started: StartedRow) -> StartedRow {
+    started.setup.session.room_creation = RoomCreation::OnJoin;
+    started
 }
 
 fn subject_of(session: &Session) -> Subject<'static> {

@@ -18,7 +18,8 @@ const MAX_ROOM_NAME_RETRIES: usize = 3;
 /// locking the organization, or after its key was released or taken by a concurrent start.
 const MAX_INSERT_ATTEMPTS: usize = 8;
 
-/// Maximum length of a token. A token travels in a URL, and proxies truncate or refuse long URLs.
+/// Maximum length of a token in bytes. A token travels in a URL, and proxies truncate or refuse long
+/// URLs.
 const MAX_TOKEN_BYTES: usize = 6 * 1024;
 
 /// If a request adds at most this many bytes to the token, JSON escapes included, the token is at
@@ -50,10 +51,7 @@ impl Greenroom {
         mut new: NewSession,
         deadline: Instant,
     ) -> Result<WrittenSession, Error> {
-        let implicit_key = match new.key {
-            StartKey::Implicit(key) => Some(key),
-            StartKey::None | StartKey::Explicit(_) => None,
-        };
+        let implicit_key = new.key.implicit().copied();
         let (mut key_to_release, mut retries) = (None, MAX_ROOM_NAME_RETRIES);
         for _ in 0..MAX_INSERT_ATTEMPTS {
             match self.insert(&new, key_to_release, deadline).await {
@@ -118,13 +116,16 @@ impl Greenroom {
             }
             let Some(started) = new.insert(db, lock.as_ref()).await? else { return Ok(None) };
             let access_token = may_be_long.then(|| self.sign_token(&started));
-            is_too_long = access_token.as_ref().is_some_and(|token| token.len() > MAX_TOKEN_BYTES);
+            is_too_long = access_token.as_deref().is_some_and(is_token_too_long);
             Ok((!is_too_long).then_some((started, access_token)))
         };
         let written = database.transact_until(deadline, insert).await?;
-        match limit {
-            Some(_) => self.shared.limits.limited_organizations.insert(id),
-            None => self.shared.limits.limited_organizations.remove(id),
+        // An attempt without a lock has not read the limit.
+        if has_limit {
+            match limit {
+                Some(_) => self.shared.limits.limited_organizations.insert(id),
+                None => self.shared.limits.limited_organizations.remove(id),
+            }
         }
         if is_too_long { Err(Error::TokenTooLong) } else { Ok(InsertResult { written, limit }) }
     }
@@ -158,6 +159,11 @@ impl Greenroom {
             max_active_sessions: self.shared.limits.max_active_sessions,
         }
     }
+}
+
+/// Whether the join token is too long to be returned.
+pub(super) fn is_token_too_long(token: &str) -> bool {
+    token.len() > MAX_TOKEN_BYTES
 }
 
 /// Returns whether the token could be too long with some template.

@@ -7,6 +7,7 @@ use diesel_async::AsyncConnection;
 use greenroom_domain::{Caller, OrganizationId, TemplateName};
 use greenroom_store::{
     AsyncPgConnection, FoldedName, SessionTemplate, StoreError, TemplateSettings, organization,
+    template,
 };
 
 use super::{check, name_conflict};
@@ -127,7 +128,7 @@ impl Admin {
     pub async fn current_templates(&self, caller: &Caller) -> Result<Vec<TemplateSettings>, Error> {
         require_permission(caller.may_manage_templates())?;
         let organization = caller.organization_id;
-        let read = async |db: &mut _| SessionTemplate::current(db, organization).await;
+        let read = async |db: &mut _| template::current(db, organization).await;
         let current = self.database.run_within(SET_TIMEOUT, read).await?;
         Ok(current.into_iter().map(|(_, template)| template.settings).collect())
     }
@@ -140,7 +141,7 @@ async fn changes(
     TemplateSet { templates, prune }: TemplateSet,
 ) -> Result<Result<Vec<TemplateChange>, Error>, StoreError> {
     let names = FoldedName::of(db, templates.iter().map(|settings| &settings.name)).await?;
-    let current = SessionTemplate::current(db, organization).await?;
+    let current = template::current(db, organization).await?;
     Ok(difference(current, names.into_iter().zip(templates), prune))
 }
 
@@ -186,12 +187,12 @@ impl TemplateChange {
         match self {
             Self::Create(settings) => {
                 let id = clock::template_id(clock.now());
-                SessionTemplate::insert(db, organization, id, settings.clone()).await?;
+                template::insert(db, organization, id, settings.clone()).await?;
             }
             Self::Change { current, settings } => {
-                current.supersede(db, settings.clone()).await?;
+                template::supersede(db, current, settings.clone()).await?;
             }
-            Self::Archive(current) => current.archive(db).await?,
+            Self::Archive(current) => template::archive(db, current).await?,
             Self::Keep(_) => {}
         }
         Ok(())

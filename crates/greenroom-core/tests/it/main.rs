@@ -28,7 +28,7 @@ fn config(database: &Database) -> Config {
     let secret = "a secret of at least thirty-two bytes".parse().unwrap();
     let key = KeyPair::new("key".parse().unwrap(), secret);
     let livekit = LiveKitConfig::new("ws://livekit.test".parse().unwrap(), key);
-    Config::new(database.url().into(), livekit)
+    Config::new(database.url().parse().unwrap(), livekit)
 }
 
 fn organization() -> OrganizationId {

@@ -45,7 +45,7 @@ fn agent(name: &str) -> (AgentName, AgentDispatch) {
         user_id: None,
         private: None,
     };
-    let dispatch = AgentDispatch::new(&name, &metadata);
+    let dispatch = metadata.dispatch(&name);
     (name, dispatch)
 }
 
