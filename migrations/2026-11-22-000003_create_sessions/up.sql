@@ -58,7 +58,7 @@ create unique index sessions_idempotency_key on sessions (organization_id, idemp
   where idempotency_key is not null;
 -- Lists one end user's sessions, newest first.
 create index sessions_user on sessions (organization_id, user_id, id desc) where user_id is not null;
--- Lists and counts sessions that are pending or active.
+-- Lists and counts open sessions (pending or active).
 create index sessions_live on sessions (organization_id, id desc) where status in ('pending', 'active');
 -- Finds the sessions that the keeper must check, earliest first.
 create index sessions_due on sessions (next_check_at) where next_check_at is not null;

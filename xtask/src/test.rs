@@ -2,7 +2,9 @@
 
 mod contract;
 
+use std::num::NonZero;
 use std::process::ExitCode;
+use std::thread::available_parallelism;
 use std::time::Instant;
 
 use anyhow::Result;
@@ -104,12 +106,18 @@ fn example(
     Check::new(name, command)
 }
 
+/// Number of tests that run at once per core. Most tests wait for LiveKit, agents and timeouts, so the
+/// default of one would leave the cores idle.
+const TESTS_PER_CORE: usize = 3;
+
 fn tests(postgres: &Postgres, livekit: &Server, arguments: &[String]) -> Check {
     let mut command = cargo("tests", &["test"]);
     if arguments.is_empty() {
         command = command.args(["--workspace", "--all-features", "--no-fail-fast"]);
     }
-    Check::streamed("tests", with_servers(command.args(arguments), postgres, livekit))
+    let threads = TESTS_PER_CORE * available_parallelism().map_or(1, NonZero::get);
+    let command = command.args(arguments).env("RUST_TEST_THREADS", threads.to_string());
+    Check::streamed("tests", with_servers(command, postgres, livekit))
 }
 
 fn chaos(postgres: &Postgres) -> Result<Check> {

@@ -78,7 +78,7 @@ enum Command {
 
 #[derive(Subcommand)]
 enum OrganizationCommand {
-    /// Limit how many sessions of an organization may be pending or active at the same time.
+    /// Limit the open sessions (pending or active) of an organization.
     Limit {
         /// The organization's id.
         #[arg(value_name = "UUID")]
@@ -182,7 +182,7 @@ async fn healthcheck(listen: SocketAddr) -> anyhow::Result<()> {
     let url = format!("http://{}/readyz", SocketAddr::new(host, listen.port()));
     let client = reqwest::Client::builder().timeout(Duration::from_secs(5)).no_proxy().build()?;
     let response = client.get(&url).send().await;
-    let response = response.with_context(|| format!("{url} does not answer; start `serve`"))?;
+    let response = response.with_context(|| format!("{url} does not respond; start `serve`"))?;
     let status = response.status();
     let body: Value = serde_json::from_slice(&response.bytes().await?).unwrap_or_default();
     let checks = body["checks"].as_object();
@@ -213,9 +213,9 @@ fn describe(limit: SessionLimit) -> String {
     match limit {
         SessionLimit::Default => "the default of GREENROOM_MAX_ACTIVE_SESSIONS".to_owned(),
         SessionLimit::AtMost(sessions) if sessions.get() == 1 => {
-            "at most 1 active session".to_owned()
+            "at most 1 open session".to_owned()
         }
-        SessionLimit::AtMost(sessions) => format!("at most {sessions} active sessions"),
+        SessionLimit::AtMost(sessions) => format!("at most {sessions} open sessions"),
         SessionLimit::Unlimited => "no limit".to_owned(),
     }
 }

@@ -7,13 +7,12 @@ mod variable;
 use std::net::SocketAddr;
 use std::path::Path;
 
-use greenroom_core::{Config, KeyPair, LiveKitConfig, OnLiveKitDown};
+use greenroom_core::{Config, DatabaseUrl, KeyPair, LiveKitConfig, OnLiveKitDown};
 use secrecy::SecretString;
 
 use self::reader::Reader;
 use self::value::{
-    address, checked, claim_name, database_url, jwks, log_filter, log_format, long_secret, origins,
-    public_key,
+    address, checked, claim_name, jwks, jwt_secret, log_filter, log_format, origins, public_key,
 };
 use self::variable::WITHOUT_EFFECT;
 use crate::auth::claims::ClaimRules;
@@ -63,9 +62,9 @@ impl Settings {
     ///
     /// # Errors
     /// Returns a fault if `DATABASE_URL` is missing or invalid.
-    pub fn database_url(file: Option<&Path>) -> Result<SecretString, Faults> {
+    pub fn database_url(file: Option<&Path>) -> Result<DatabaseUrl, Faults> {
         let mut reader = Reader::from_environment(file);
-        let url = reader.get("DATABASE_URL", database_url);
+        let url = reader.get("DATABASE_URL", checked);
         reader.finish(url)
     }
 
@@ -87,7 +86,7 @@ impl Settings {
         let mut reader = Reader::from_environment(file);
         let rules = claim_rules(&mut reader);
         let secret = match reader.given("AUTH_JWT_SECRET") {
-            Some(_) => reader.get("AUTH_JWT_SECRET", long_secret),
+            Some(_) => reader.get("AUTH_JWT_SECRET", jwt_secret),
             None => {
                 reader.add_fault(
                     "AUTH_JWT_SECRET is required to sign a token, but it is not set. If tokens are \
@@ -105,7 +104,7 @@ impl Settings {
         let cors_origins = reader.get("GREENROOM_CORS_ORIGINS", origins);
         let log = reader.get("GREENROOM_LOG", log_filter);
         let log_format = reader.get("GREENROOM_LOG_FORMAT", log_format);
-        let database_url = reader.get("DATABASE_URL", database_url);
+        let database_url = reader.get("DATABASE_URL", checked);
         let database_pool_size = reader.get("DATABASE_POOL_SIZE", checked);
         let livekit = livekit(&mut reader);
         let token_ttl = reader.get("LIVEKIT_TOKEN_TTL_SECONDS", checked);
@@ -182,10 +181,10 @@ fn keys(reader: &mut Reader) -> Option<Keys> {
     const JWKS: &str = "AUTH_JWKS_URL";
     const PREVIOUS: &str = "AUTH_JWT_SECRET_PREVIOUS";
     let is_set = [SECRET, PUBLIC_KEY, JWKS].map(|name| reader.given(name).is_some());
-    let secret = reader.get_optional(SECRET, long_secret);
+    let secret = reader.get_optional(SECRET, jwt_secret);
     let public_key = reader.get_optional(PUBLIC_KEY, public_key);
     let jwks = reader.get_optional(JWKS, jwks);
-    let previous = reader.get_optional(PREVIOUS, long_secret);
+    let previous = reader.get_optional(PREVIOUS, jwt_secret);
     if reader.given(PREVIOUS).is_some() && !is_set[0] {
         reader.add_fault(&format!("{PREVIOUS} is set without {SECRET}; remove it, or set both"));
     }

@@ -11,16 +11,16 @@ const CALLERS: &str = "Start the identity provider, or correct AUTH_JWKS_URL.";
 
 /// The result of checking one dependency.
 struct Check {
-    part: &'static str,
+    dependency: &'static str,
     result: Result<String, Fault>,
-    /// What to do about a failure. `None` means that the fault itself says it.
+    /// Advice after a failure. `None` if the fault already contains it.
     advice: Option<&'static str>,
 }
 
 /// Checks and prints every dependency. Returns whether all checks succeeded.
 ///
 /// # Errors
-/// Returns an error if no client can be created, so that nothing can be checked.
+/// Returns an error if a client cannot be created; then no check runs.
 pub async fn run(settings: Settings) -> anyhow::Result<bool> {
     let Settings { greenroom: config, verifier, without_effect, .. } = settings;
     let (connections, livekit) = (config.database_pool_size, config.livekit.api_url.http());
@@ -28,26 +28,26 @@ pub async fn run(settings: Settings) -> anyhow::Result<bool> {
     let callers = verifier.check().await;
     let checks = [
         Check {
-            part: "database",
+            dependency: "database",
             result: readiness.database.map(|()| {
-                format!("PostgreSQL answers; the pool has up to {connections} connections")
+                format!("PostgreSQL responds; the pool has up to {connections} connections")
             }),
             advice: Some(DATABASE),
         },
         Check {
-            part: "migrations",
+            dependency: "migrations",
             result: readiness.migrations.map(|()| "all migrations are applied".to_owned()),
             advice: None,
         },
         Check {
-            part: "livekit",
+            dependency: "livekit",
             result: readiness
                 .livekit
-                .map(|()| format!("{livekit} answers and accepts the API key")),
+                .map(|()| format!("{livekit} responds and accepts the API key")),
             advice: Some(LIVEKIT),
         },
         Check {
-            part: "callers",
+            dependency: "callers",
             result: callers.map(|how| format!("tokens are verified {how}")).map_err(Fault::new),
             advice: Some(CALLERS),
         },
@@ -63,9 +63,9 @@ pub async fn run(settings: Settings) -> anyhow::Result<bool> {
 impl Check {
     fn print(&self) {
         match &self.result {
-            Ok(state) => println!("  ✓ {:<12}{state}", self.part),
+            Ok(state) => println!("  ✓ {:<12}{state}", self.dependency),
             Err(fault) => {
-                println!("  ✗ {:<12}{}", self.part, fault.summary);
+                println!("  ✗ {:<12}{}", self.dependency, fault.summary);
                 let cause = fault.cause.as_deref();
                 for line in cause.into_iter().chain(self.advice) {
                     println!("    {:<12}{line}", "");

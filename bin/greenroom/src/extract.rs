@@ -1,6 +1,5 @@
 //! Extractors for paths, queries and bodies. An invalid value is reported with its field.
 
-use std::fmt::Display;
 use std::future::{Future, Ready, ready};
 use std::pin::Pin;
 use std::str::FromStr;
@@ -33,19 +32,24 @@ pub struct FieldErrors(Vec<FieldError>);
 
 impl FieldErrors {
     /// Returns the value of a field. `None` means that the field is invalid and was recorded.
-    pub fn take<T>(&mut self, field: &str, value: Result<T, Invalid>) -> Option<T> {
-        value.map_err(|invalid| self.0.push(FieldError::of(field, &invalid))).ok()
+    pub fn take<T, E: Into<Invalid>>(&mut self, field: &str, value: Result<T, E>) -> Option<T> {
+        value.map_err(|invalid| self.0.push(FieldError::of(field, &invalid.into()))).ok()
     }
 
     /// Assigns the value of a field to `target`, unless the field is invalid.
-    pub fn set<T>(&mut self, field: &str, value: Result<T, Invalid>, target: &mut T) {
+    pub fn set<T, E: Into<Invalid>>(&mut self, field: &str, value: Result<T, E>, target: &mut T) {
         if let Some(value) = self.take(field, value) {
             *target = value;
         }
     }
 
     /// Like [`Self::set`]. An absent value leaves `target` unchanged.
-    pub fn set_some<T>(&mut self, field: &str, value: Option<Result<T, Invalid>>, target: &mut T) {
+    pub fn set_some<T, E: Into<Invalid>>(
+        &mut self,
+        field: &str,
+        value: Option<Result<T, E>>,
+        target: &mut T,
+    ) {
         if let Some(value) = value {
             self.set(field, value, target);
         }
@@ -208,14 +212,12 @@ impl<T: DeserializeOwned> FromRequest for Params<T> {
     }
 }
 
-/// Parses a whole number from `min` to `max`. An absent text gives the default.
-pub fn number<T>(text: Option<&str>, min: T, max: T, default: T) -> Result<T, Invalid>
-where
-    T: Copy + FromStr + PartialOrd + Display,
-{
-    let Some(text) = text else { return Ok(default) };
-    let number = text.parse().ok().filter(|number| (min..=max).contains(number));
-    number.ok_or_else(|| Invalid::new(format!("must be a whole number from {min} to {max}")))
+/// Parses a quantity. An absent text gives the default.
+pub fn parse_or<T: FromStr<Err: Into<Invalid>>>(
+    text: Option<&str>,
+    default: T,
+) -> Result<T, Invalid> {
+    text.map_or(Ok(default), |text| text.parse().map_err(Into::into))
 }
 
 /// The id in the path, of a route with exactly one path parameter.

@@ -178,7 +178,7 @@ fn patch(document: &mut Value) {
     document["paths"]["/readyz"] = health(
         "Readiness check",
         "readyz",
-        "200 while this process can serve requests: the database answers and its schema is up to date. `checks` also reports LiveKit, which does not affect the status.",
+        "200 while this process can serve requests: the database responds and its schema is up to date. `checks` also reports LiveKit, which does not affect the status.",
         &[Code::NotReady],
     );
     unwrap_descriptions(document);
@@ -326,7 +326,10 @@ fn headers(code: Code) -> Value {
         StatusCode::UNAUTHORIZED => headers["WWW-Authenticate"] = text("Bearer"),
         StatusCode::TOO_MANY_REQUESTS => {
             for (name, what) in [
-                ("RateLimit-Limit", "Maximum starts per minute, or maximum active sessions."),
+                (
+                    "RateLimit-Limit",
+                    "Maximum starts per minute, or maximum number of open sessions.",
+                ),
                 ("RateLimit-Remaining", "Starts or sessions left: 0."),
                 ("RateLimit-Reset", "Seconds until the whole limit is available again."),
             ] {

@@ -1,17 +1,15 @@
 //! Pagination of lists: the parameters of a page, and the link to the next page.
 
-use std::str::FromStr;
-
 use actix_web::http::header;
 use actix_web::{HttpRequest, HttpResponse, Responder, web};
-use greenroom_core::domain::{Invalid, InvalidValue, PageOffset};
+use greenroom_core::domain::{Invalid, PageOffset};
 use greenroom_core::{Cursor, Page, PageRequest, PageStart};
 use paperclip::actix::OperationModifier;
 use paperclip::v2::models::DefaultOperationRaw;
 use paperclip::v2::schema::Apiv2Schema;
 use serde::Serialize;
 
-use crate::extract::FieldErrors;
+use crate::extract::{FieldErrors, parse_or};
 
 /// The query parameters of a page, not parsed yet. Without parameters, the page is the first 50
 /// items.
@@ -26,9 +24,10 @@ impl PageParams {
     /// Parses the parameters. `None` means that a parameter is invalid and was recorded in
     /// `errors`.
     pub fn page(self, errors: &mut FieldErrors) -> Option<PageRequest> {
-        let limit = errors.take("limit", parse(self.limit.as_deref(), PageRequest::DEFAULT_LIMIT));
+        let limit = parse_or(self.limit.as_deref(), PageRequest::DEFAULT_LIMIT);
+        let limit = errors.take("limit", limit);
         let first = PageOffset::constant::<0>();
-        let offset = errors.take("offset", parse(self.offset.as_deref(), first));
+        let offset = errors.take("offset", parse_or(self.offset.as_deref(), first));
         let start = match (self.cursor, &self.offset) {
             (Some(_), Some(_)) => Err(Invalid::new("must not be combined with cursor")),
             (Some(cursor), None) => Ok(PageStart::After(Cursor(cursor))),
@@ -37,11 +36,6 @@ impl PageParams {
         let start = errors.take("offset", start);
         offset.and(Some(PageRequest::new(limit?, start?)))
     }
-}
-
-/// Parses a quantity. An absent text gives the default.
-fn parse<T: FromStr<Err = InvalidValue>>(text: Option<&str>, default: T) -> Result<T, Invalid> {
-    text.map_or(Ok(default), |text| text.parse().map_err(Invalid::from))
 }
 
 /// The response for a page: an array, and a `Link` header (RFC 8288) to the next page if there is

@@ -58,9 +58,9 @@ pub struct Checks {
 struct Quota {
     limit: u64,
     /// Seconds until one more request may succeed.
-    next: u64,
+    retry_after: u64,
     /// Seconds until the whole limit is available again.
-    reset: u64,
+    reset_after: u64,
 }
 
 /// A failure that becomes a response.
@@ -167,14 +167,14 @@ impl Problem {
             response.insert_header((header::WWW_AUTHENTICATE, "Bearer"));
         }
         if self.code.retryable() {
-            let seconds = self.quota.map_or(1, |quota| quota.next);
+            let seconds = self.quota.map_or(1, |quota| quota.retry_after);
             response.insert_header((header::RETRY_AFTER, seconds));
         }
         if let Some(quota) = self.quota {
             response
                 .insert_header((RATE_LIMIT, quota.limit))
                 .insert_header((RATE_LIMIT_REMAINING, 0))
-                .insert_header((RATE_LIMIT_RESET, quota.reset));
+                .insert_header((RATE_LIMIT_RESET, quota.reset_after));
         }
         if let Some(allow) = self.allow {
             response.insert_header((header::ALLOW, allow));

@@ -231,7 +231,7 @@ fn configuration() -> anyhow::Result<Config> {
         variable("LIVEKIT_API_SECRET")?.parse()?,
     );
     let livekit = LiveKitConfig::new(variable("LIVEKIT_URL")?.parse()?, key);
-    Ok(Config::new(variable("DATABASE_URL")?.into(), livekit))
+    Ok(Config::new(variable("DATABASE_URL")?.parse()?, livekit))
 }
 
 #[expect(clippy::disallowed_methods, reason = "an example reads its configuration here")]

@@ -8,11 +8,9 @@
 //! While `cargo xtask dev` runs, `set -a; . target/dev/greenroom.env; set +a` sets these variables.
 //! Set `agent_name` of the template to the name of an agent, and the program waits for it.
 
-use std::time::Duration;
-
 use anyhow::Context;
 use greenroom_core::domain::{
-    OrganizationId, PageLimit, SessionTemplateId, TemplateName, WaitCondition,
+    OrganizationId, PageLimit, SessionTemplateId, TemplateName, WaitCondition, WaitSeconds,
 };
 use greenroom_core::{
     Caller, Config, Greenroom, KeyPair, LiveKitConfig, PageRequest, StartRequest, TemplateFilter,
@@ -21,7 +19,7 @@ use greenroom_core::{
 use tokio::sync::oneshot;
 
 /// How long the program waits for the agent.
-const AGENT_TIMEOUT: Duration = Duration::from_secs(10);
+const AGENT_TIMEOUT: WaitSeconds = WaitSeconds::constant::<10>();
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
@@ -83,7 +81,7 @@ fn configuration() -> anyhow::Result<Config> {
         variable("LIVEKIT_API_SECRET")?.parse()?,
     );
     let livekit = LiveKitConfig::new(variable("LIVEKIT_URL")?.parse()?, key);
-    Ok(Config::new(variable("DATABASE_URL")?.into(), livekit))
+    Ok(Config::new(variable("DATABASE_URL")?.parse()?, livekit))
 }
 
 #[expect(clippy::disallowed_methods, reason = "an example reads its configuration here")]

@@ -3,8 +3,7 @@
 use std::sync::Arc;
 
 use greenroom_domain::PoolSize;
-use greenroom_store::migrate;
-use secrecy::{ExposeSecret, SecretString};
+use greenroom_store::{DatabaseUrl, migrate};
 
 use crate::clock::Clock;
 use crate::database::Database;
@@ -34,7 +33,7 @@ impl Admin {
     /// # Errors
     ///
     /// Returns [`Error::Store`] if the connection pool cannot be created.
-    pub fn new(database_url: &SecretString) -> Result<Self, Error> {
+    pub fn new(database_url: &DatabaseUrl) -> Result<Self, Error> {
         let database = Arc::new(Database::new(database_url, POOL_SIZE)?);
         Ok(Self { database, clock: Clock::System })
     }
@@ -50,7 +49,7 @@ impl Admin {
     /// Returns [`Error::Store`] if the database cannot be reached or a migration fails. No migration
     /// is applied then.
     pub async fn migrate(&self) -> Result<Vec<String>, Error> {
-        Ok(migrate::run(self.database.url().expose_secret()).await?)
+        Ok(migrate::run(self.database.url().as_str()).await?)
     }
 
     /// Reverts the newest `count` migrations in one transaction and returns their names, newest
@@ -61,7 +60,7 @@ impl Admin {
     /// Returns [`Error::Store`] if the database cannot be reached or a migration fails. No migration
     /// is reverted then.
     pub async fn revert_migrations(&self, count: usize) -> Result<Vec<String>, Error> {
-        Ok(migrate::revert(self.database.url().expose_secret(), count).await?)
+        Ok(migrate::revert(self.database.url().as_str(), count).await?)
     }
 }
 

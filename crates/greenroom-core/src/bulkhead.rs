@@ -45,7 +45,7 @@ struct MaxWait {
     /// While the queue has only just begun: many clients at once, who are all served soon.
     burst: Duration,
     /// While more work arrives than is done. A long queue would then delay all work without serving
-    /// more of it (the idea of CoDel, RFC 8289).
+    /// more of it (the idea of `CoDel`, RFC 8289).
     sustained: Duration,
 }
 

@@ -13,8 +13,7 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use greenroom_domain::PoolSize;
 use greenroom_store::connection::settle;
-use greenroom_store::{ConnectionError, ConnectionResult, StoreError, connect};
-use secrecy::{ExposeSecret, SecretString};
+use greenroom_store::{ConnectionError, ConnectionResult, DatabaseUrl, StoreError, connect};
 use tokio::runtime::Handle;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
@@ -40,7 +39,7 @@ pub(crate) type Cleanup = Arc<
 >;
 
 pub(crate) struct Database {
-    url: SecretString,
+    url: DatabaseUrl,
     pool: Pool<AsyncPgConnection>,
     bulkheads: Bulkheads,
     /// The runtime that opens the connections.
@@ -49,7 +48,7 @@ pub(crate) struct Database {
 
 impl Database {
     /// Creates a pool of at most `size` connections, without opening one.
-    pub(crate) fn new(url: &SecretString, size: PoolSize) -> Result<Self, Error> {
+    pub(crate) fn new(url: &DatabaseUrl, size: PoolSize) -> Result<Self, Error> {
         let mut config = ManagerConfig::default();
         // The default method sends a query before each use. The fast method also drops a connection
         // that is known to be closed; on any other broken connection, the first query fails.
@@ -57,14 +56,14 @@ impl Database {
         let runtime = Handle::try_current().ok();
         let opening = runtime.clone();
         config.custom_setup = Box::new(move |url| open(opening.clone(), url));
-        let manager = AsyncDieselConnectionManager::new_with_config(url.expose_secret(), config);
+        let manager = AsyncDieselConnectionManager::new_with_config(url.as_str(), config);
         let pool = Pool::builder(manager).max_size(usize::from(size.get())).build();
         let pool = pool.map_err(|error| StoreError::Unavailable(error.into()))?;
         Ok(Self { url: url.clone(), pool, bulkheads: Bulkheads::new(size), runtime })
     }
 
     /// Returns the URL, for work that needs a connection of its own.
-    pub(crate) fn url(&self) -> &SecretString {
+    pub(crate) fn url(&self) -> &DatabaseUrl {
         &self.url
     }
 

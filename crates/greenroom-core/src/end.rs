@@ -5,6 +5,7 @@ use std::time::Duration;
 use greenroom_domain::{Caller, SessionId};
 use greenroom_livekit::LiveKitError;
 use greenroom_store::Session;
+use greenroom_store::fact::end_session;
 use tokio::time::timeout;
 
 use crate::query::visible_to;
@@ -30,8 +31,8 @@ impl Greenroom {
     /// Returns [`Error::Store`] if the database fails, and [`Error::Overloaded`] if no database
     /// connection becomes free in time.
     pub async fn end(&self, caller: &Caller, id: SessionId) -> Result<Option<Session>, Error> {
-        let (organization, end_user) = (caller.organization_id, caller.end_user.as_ref());
-        let end = async |db: &mut _| Session::end(db, organization, id, end_user).await;
+        let (organization, end_user) = (caller.organization_id, caller.sees_only());
+        let end = async |db: &mut _| end_session(db, organization, id, end_user).await;
         let Some(ended) = self.shared.database.run(end).await? else {
             // The session is over already, or the caller may not see it.
             return self.session(caller, id).await;

@@ -8,7 +8,7 @@ use greenroom_livekit::LiveKitError;
 use greenroom_livekit::webhook::InvalidWebhook;
 use greenroom_store::StoreError;
 
-/// Why a use case failed.
+/// The failure of a use case.
 ///
 /// An absent session is not an error: methods report it as `None`.
 #[derive(Debug, thiserror::Error)]
@@ -28,7 +28,7 @@ pub enum Error {
     #[error("fields of the session template contradict each other")]
     TemplateContradicts(Vec<Contradiction>),
     /// The request names an agent that is not the agent of the template.
-    #[error("the session template has another agent than the request")]
+    #[error("the requested agent is not the session template's agent")]
     AgentMismatch,
     /// With this template and this request, the join token would be longer than 6 KiB.
     #[error("the join token would be longer than 6 KiB")]
@@ -43,7 +43,7 @@ pub enum Error {
     #[error("an end user may not set metadata")]
     MetadataForbidden,
     /// The cursor is malformed or belongs to another list.
-    #[error("the cursor does not belong to this list")]
+    #[error("the cursor is malformed or belongs to another list")]
     InvalidCursor,
     /// The session is over and cannot be joined.
     #[error("session {0} is over")]
@@ -51,10 +51,10 @@ pub enum Error {
     /// The idempotency key was used for a different request.
     #[error("the idempotency key was used for a different request")]
     IdempotencyKeyReused,
-    /// The organization has reached its limit of active sessions.
-    #[error("the organization has reached its limit of {limit} active sessions")]
+    /// The organization has reached its limit of open sessions (`pending` or `active`).
+    #[error("the organization has reached its limit of {limit} open sessions")]
     TooManyActiveSessions {
-        /// Maximum number of `pending` and `active` sessions.
+        /// Maximum number of open sessions.
         limit: SessionCount,
     },
     /// The organization has reached its limit of starts per minute.
@@ -67,7 +67,7 @@ pub enum Error {
         /// Time until `per_minute` starts are allowed at once again.
         reset_after: Duration,
     },
-    /// LiveKit did not send this webhook.
+    /// The webhook's signature, body hash or body is invalid.
     #[error("the webhook could not be verified")]
     InvalidWebhook(#[source] InvalidWebhook),
     /// LiveKit failed. For a start, this means that the session was written but its room was not
@@ -83,13 +83,14 @@ pub enum Error {
     /// Too many concurrent requests: no database connection or lock of a limited organization became
     /// free in time, or concurrent starts took the idempotency key of this start in each attempt.
     #[error(
-        "too many concurrent requests: no database connection or organization lock became free in time"
+        "too many concurrent requests: no database connection or organization lock became free in \
+         time, or other starts kept taking the idempotency key"
     )]
     Overloaded,
 }
 
 /// Returns [`Error::BackendOnly`] unless a rule of [`Caller`](crate::Caller) permits the use case.
-pub(crate) fn permitted(is_permitted: bool) -> Result<(), Error> {
+pub(crate) fn require_permission(is_permitted: bool) -> Result<(), Error> {
     if is_permitted { Ok(()) } else { Err(Error::BackendOnly) }
 }
 

@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use greenroom_domain::template::{AgentDeadline, TokenTtl};
 use greenroom_domain::{
-    CallsInFlight, CallsPerMinute, PoolSize, RetentionDays, Seconds, SessionCount, StartsPerMinute,
+    CallsInFlight, CallsPerMinute, PoolSize, ReconcileInterval, RetentionDays, SessionCount,
+    StartsPerMinute,
 };
 use greenroom_livekit::webhook::WebhookVerifier;
 use greenroom_livekit::{LiveKitConfig, LiveKitRooms, Rooms, TokenSigner};
-use greenroom_store::PolicyDefaults;
-use secrecy::SecretString;
+use greenroom_store::{DatabaseUrl, PolicyDefaults};
 use tokio::sync::Notify;
 
 use crate::Error;
@@ -20,13 +20,14 @@ use crate::livekit_limiter::LiveKitLimiter;
 use crate::readiness::ReadinessCache;
 use crate::wait::Waiters;
 
-/// The configuration of a [`Greenroom`]. [`Config::new`] sets the defaults; assign the other fields.
+/// The configuration of a [`Greenroom`]. [`Config::new`] sets every default; assign a field to
+/// change it.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Config {
     /// URL of the database: PostgreSQL 15 or later. [`Admin::migrate`](crate::Admin::migrate)
     /// creates its schema.
-    pub database_url: SecretString,
+    pub database_url: DatabaseUrl,
     /// Maximum number of connections that this process opens to the database. The keeper uses at
     /// most half of them.
     pub database_pool_size: PoolSize,
@@ -37,19 +38,19 @@ pub struct Config {
     /// How long a requested agent may take to join before it counts as unavailable, for templates
     /// that set no deadline.
     pub agent_deadline: AgentDeadline,
-    /// Interval at which an idle session is compared with LiveKit.
+    /// Interval between two checks of an idle session against LiveKit.
     pub reconcile_every: ReconcileInterval,
-    /// What a start does if LiveKit does not open its room.
+    /// Behaviour of a start while LiveKit is unavailable.
     pub on_livekit_down: OnLiveKitDown,
     /// Maximum number of concurrent calls to LiveKit. The keeper uses at most three quarters of
     /// them.
     pub livekit_max_in_flight: CallsInFlight,
     /// Budget of calls to LiveKit per minute. While a quarter or less of it is left, the keeper
-    /// postpones idle sessions. A start is never refused because of it. `None` means no limit.
+    /// postpones idle sessions. Starts are never refused for lack of budget. `None` means no limit.
     pub livekit_calls_per_minute: Option<CallsPerMinute>,
     /// Number of days after which a session that is over is deleted. `None` keeps all sessions.
     pub retention_days: Option<RetentionDays>,
-    /// Maximum number of `pending` and `active` sessions per organization, unless
+    /// Maximum number of open sessions (`pending` or `active`) per organization, unless
     /// [`Admin::set_session_limit`](crate::Admin::set_session_limit) has set another limit for the
     /// organization. `None` means no limit.
     pub max_active_sessions: Option<SessionCount>,
@@ -57,24 +58,22 @@ pub struct Config {
     pub starts_per_minute: Option<StartsPerMinute>,
 }
 
-/// Interval at which an idle session is compared with LiveKit: 1 second to 1 hour.
-pub type ReconcileInterval = Seconds<1, 3_600>;
-
-/// What a start does if LiveKit does not open its room.
+/// Behaviour of a start while LiveKit is unavailable: unreachable, or without a response in time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnLiveKitDown {
     /// The start fails with [`Error::LiveKit`].
     Fail,
     /// The start continues as if the template had the room creation `on_join`: LiveKit opens the
-    /// room when the user joins. The start still fails if LiveKit refused the call, or if the
-    /// dispatch contains data that the user may not read.
+    /// room when the user joins. The start still fails if LiveKit refused the call, if the dispatch
+    /// contains data that the user may not read, or if the dispatch would make the join token longer
+    /// than 6 KiB.
     TokenOnly,
 }
 
 impl Config {
     /// Creates a configuration with the defaults of the `greenroom` program.
     #[must_use]
-    pub fn new(database_url: SecretString, livekit: LiveKitConfig) -> Self {
+    pub fn new(database_url: DatabaseUrl, livekit: LiveKitConfig) -> Self {
         Self {
             database_url,
             database_pool_size: PoolSize::constant::<10>(),
@@ -103,12 +102,12 @@ pub(crate) struct Shared {
     pub(crate) database: Arc<Database>,
     pub(crate) livekit: LiveKit,
     pub(crate) limits: StartLimits,
-    pub(crate) defaults: Defaults,
+    pub(crate) settings: SessionSettings,
     pub(crate) clock: Clock,
     pub(crate) room_names: RoomNameGenerator,
     pub(crate) readiness_cache: ReadinessCache,
     pub(crate) waiters: Waiters,
-    /// Notified when a session becomes due in this process.
+    /// Wakes the keeper when this process makes a session due.
     pub(crate) due: Notify,
 }
 
@@ -123,15 +122,15 @@ pub(crate) struct LiveKit {
     pub(crate) on_down: OnLiveKitDown,
 }
 
-/// Values of the configuration that apply where a template sets none, or to all sessions.
-pub(crate) struct Defaults {
+/// Settings of all sessions; a template may override the token TTL and agent deadline.
+pub(crate) struct SessionSettings {
     pub(crate) token_ttl: TokenTtl,
     pub(crate) policy: PolicyDefaults,
     pub(crate) retention_days: Option<RetentionDays>,
 }
 
 impl Greenroom {
-    /// Creates the service for a LiveKit server.
+    /// Creates the service from its configuration.
     ///
     /// Opens no connection: connections to PostgreSQL and LiveKit are opened when they are first
     /// needed.
@@ -144,14 +143,15 @@ impl Greenroom {
         Self::builder(config).build()
     }
 
-    /// Returns a builder that can replace the rooms and the clock.
+    /// Returns a builder that can replace the client of LiveKit's room API and the clock.
     #[must_use]
     pub fn builder(config: Config) -> Builder {
         Builder { config, rooms: None, clock: Clock::System }
     }
 }
 
-/// Builds a [`Greenroom`] with replaced parts. Created by [`Greenroom::builder`].
+/// Builds a [`Greenroom`], optionally with another room API client or clock. Created by
+/// [`Greenroom::builder`].
 pub struct Builder {
     config: Config,
     rooms: Option<Arc<dyn Rooms>>,
@@ -159,7 +159,8 @@ pub struct Builder {
 }
 
 impl Builder {
-    /// Replaces the LiveKit server, for example by [`MemoryRooms`](crate::MemoryRooms).
+    /// Replaces the client of LiveKit's room API, for example by
+    /// [`MemoryRooms`](crate::MemoryRooms).
     #[must_use]
     pub fn rooms(mut self, rooms: Arc<dyn Rooms>) -> Self {
         self.rooms = Some(rooms);
@@ -188,7 +189,7 @@ impl Builder {
             database: Arc::new(Database::new(&config.database_url, config.database_pool_size)?),
             livekit: LiveKit::new(&config, rooms),
             limits: StartLimits::new(config.max_active_sessions, config.starts_per_minute),
-            defaults: Defaults {
+            settings: SessionSettings {
                 token_ttl: config.token_ttl,
                 policy: PolicyDefaults {
                     agent_deadline: config.agent_deadline,

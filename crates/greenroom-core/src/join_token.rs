@@ -7,6 +7,7 @@ use greenroom_domain::{Caller, SessionId, UserId};
 use greenroom_livekit::{JoinToken, TokenMetadata};
 use greenroom_store::{Session, StartedRow, TokenLifetime, TokenReissue};
 
+use crate::query::visible_to;
 use crate::room_setup::{dispatch_by_token, room_settings};
 use crate::{Error, Greenroom};
 
@@ -14,11 +15,12 @@ use crate::{Error, Greenroom};
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct StartedSession {
-    /// The session as it is stored.
+    /// The session as it is stored. Without its metadata if the caller is an end user.
     pub session: Session,
     /// The join token. Greenroom does not store it.
     pub access_token: String,
-    /// When this token expires. The `token_expiry` of the session is that of its latest token.
+    /// Expiry of this token. `session.token_expiry` is the latest expiry of all tokens of the
+    /// session.
     pub token_expiry: DateTime<Utc>,
     /// Whether an earlier start wrote the session.
     pub replayed: bool,
@@ -36,8 +38,9 @@ impl fmt::Debug for StartedSession {
 impl Greenroom {
     /// Issues a new token for a session that the caller may see.
     ///
-    /// The new token has the same lifetime as the first token of the session. `None` means that the
-    /// caller may see no session with this id.
+    /// The lifetime comes from the session's template version, or from the current configuration if
+    /// the template sets none. Returns `None` if no such session exists or the caller may not see
+    /// it.
     ///
     /// # Errors
     ///
@@ -50,13 +53,14 @@ impl Greenroom {
     ) -> Result<Option<StartedSession>, Error> {
         let token = self.token_lifetime(self.shared.clock.now());
         let organization = caller.organization_id;
-        let reissue = TokenReissue::Session { id, end_user: caller.end_user.as_ref() };
+        let reissue = TokenReissue::Session { id, end_user: caller.sees_only() };
         let execute = async |db: &mut _| reissue.execute(db, organization, token).await;
         if let Some(started) = self.shared.database.run(execute).await? {
             let access_token = self.sign_token(&started);
-            return Ok(Some(self.started_session(started, access_token, false)));
+            return Ok(Some(self.started_session(caller, started, access_token, false)));
         }
-        // The caller has no open session with this id. Only now find out why.
+        // Distinguish a session that is over from an absent one only here, to save a query on
+        // success.
         match self.session(caller, id).await? {
             Some(_) => Err(Error::SessionOver(id)),
             None => Ok(None),
@@ -68,7 +72,7 @@ impl Greenroom {
         // A JWT contains whole seconds, and `token_expiry` must equal the expiry in the token.
         TokenLifetime {
             issued_at: now.trunc_subsecs(0),
-            default_ttl: self.shared.defaults.token_ttl,
+            default_ttl: self.shared.settings.token_ttl,
         }
     }
 
@@ -98,15 +102,17 @@ impl Greenroom {
         })
     }
 
-    /// Adds the token and the URL to a committed session.
+    /// Adds the token and the URL to a committed session, as the caller may see it.
     pub(crate) fn started_session(
         &self,
+        caller: &Caller,
         started: StartedRow,
         access_token: String,
         replayed: bool,
     ) -> StartedSession {
         let StartedRow { setup, token_expiry, .. } = started;
+        let session = visible_to(caller, setup.session);
         let livekit_url = self.shared.livekit.client_url.clone();
-        StartedSession { session: setup.session, access_token, token_expiry, replayed, livekit_url }
+        StartedSession { session, access_token, token_expiry, replayed, livekit_url }
     }
 }

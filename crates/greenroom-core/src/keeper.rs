@@ -34,7 +34,7 @@ const CLAIM_INTERVAL: Duration = Duration::from_millis(250);
 const MAX_BATCH: u32 = 256;
 
 /// Maximum number of sessions claimed at once. Sessions that become due meanwhile wait. While
-/// LiveKit does not answer, each session stays claimed for seconds; 512 sessions are still enough
+/// LiveKit does not respond, each session stays claimed for seconds; 512 sessions are still enough
 /// to use all concurrent calls that `LIVEKIT_MAX_IN_FLIGHT` allows by default.
 const MAX_CLAIMED: usize = 512;
 
@@ -115,7 +115,7 @@ impl Greenroom {
     async fn claim(&self, limit: usize, order: ClaimOrder) -> Result<ClaimBatch, Error> {
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let urgency = self.shared.livekit.limiter.urgency();
-        let defaults = self.shared.defaults.policy;
+        let defaults = self.shared.settings.policy;
         let claim = async |db: &mut _| {
             let batch = Claim::due(db, limit, urgency, order, defaults).await?;
             Claim::postpone_unreadable(db, &batch.unreadable).await?;

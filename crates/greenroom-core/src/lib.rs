@@ -16,7 +16,7 @@
 //! # async fn shutdown_signal() {}
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
 //! let greenroom = Greenroom::new(Config::new(
-//!     "postgres://localhost/greenroom".into(),
+//!     "postgres://localhost/greenroom".parse()?,
 //!     LiveKitConfig::new(
 //!         "ws://localhost:7880".parse()?,
 //!         KeyPair::new("key".parse()?, "a secret of at least thirty-two bytes".parse()?),
@@ -90,23 +90,21 @@ mod timeline;
 mod wait;
 mod webhooks;
 
-pub use greenroom_domain::{self as domain, Caller};
+pub use greenroom_domain::{self as domain, Caller, ReconcileInterval};
 pub use greenroom_livekit::webhook::InvalidWebhook;
 pub use greenroom_livekit::{
     AgentDispatch, ApiKey, ApiSecret, KeyPair, LiveKitConfig, LiveKitError, MemoryRooms,
     RoomSettings, Rooms, ServerUrl,
 };
-pub use greenroom_store::connection::check as check_database_url;
 pub use greenroom_store::{
-    Constraint, Session, SessionFilter, SessionLimit, SessionTemplate, StoreError, TemplateFilter,
-    TemplateSettings,
+    Constraint, DatabaseUrl, Session, SessionFilter, SessionLimit, SessionTemplate, StoreError,
+    TemplateFilter, TemplateSettings,
 };
-pub use secrecy::SecretString;
 
 pub use self::admin::Admin;
 pub use self::clock::Clock;
 pub use self::error::Error;
-pub use self::greenroom::{Builder, Config, Greenroom, OnLiveKitDown, ReconcileInterval};
+pub use self::greenroom::{Builder, Config, Greenroom, OnLiveKitDown};
 pub use self::join_token::StartedSession;
 pub use self::limits::Limits;
 pub use self::page::{Cursor, Page, PageRequest, PageStart};

@@ -1,4 +1,4 @@
-//! Limits per organization: active sessions, and starts per minute.
+//! Limits per organization: open sessions, and starts per minute.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -8,35 +8,42 @@ use greenroom_store::{SessionLimit, organization};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use crate::error::permitted;
+use crate::error::require_permission;
 use crate::organization_locks::OrganizationLocks;
 use crate::{Admin, Error, Greenroom};
 
-const MINUTE: Duration = Duration::from_mins(1);
+/// A bucket holds the starts of this time.
+const BUCKET_SIZE: Duration = Duration::from_mins(1);
 
-/// The limits of an organization, and how much of them it uses.
+/// Minimum interval between two removals of expired entries.
+const SWEEP_INTERVAL: Duration = Duration::from_mins(1);
+
+/// Time for which an organization counts as limited after a start has found, or assumed, its limit.
+const LIMITED_FOR: Duration = Duration::from_mins(1);
+
+/// The limits of an organization and their current usage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Limits {
-    /// Maximum number of `pending` and `active` sessions. `None` means no limit.
+    /// Maximum number of open sessions (`pending` or `active`). `None` means no limit.
     pub max_active_sessions: Option<SessionCount>,
-    /// Current number of `pending` and `active` sessions.
+    /// Current number of open sessions.
     pub active_sessions: i64,
     /// Maximum number of starts per minute in this process. `None` means no limit.
-    pub starts_per_minute: Option<u32>,
+    pub starts_per_minute: Option<StartsPerMinute>,
     /// Number of starts that this process would accept now. `None` means no limit.
     pub starts_remaining: Option<u32>,
 }
 
 impl Greenroom {
-    /// Returns the limits of the caller's organization, and how much of them it uses.
+    /// Returns the limits of the caller's organization and their current usage.
     ///
     /// # Errors
     ///
     /// Returns [`Error::BackendOnly`] if the caller is an end user, [`Error::Store`] if the database
     /// fails, and [`Error::Overloaded`] if no database connection becomes free in time.
     pub async fn limits(&self, caller: &Caller) -> Result<Limits, Error> {
-        permitted(caller.may_read_limits())?;
+        require_permission(caller.may_read_limits())?;
         let organization = caller.organization_id;
         let default = self.shared.limits.max_active_sessions;
         let usage = async |db: &mut _| organization::usage(db, organization, default).await;
@@ -52,7 +59,7 @@ impl Greenroom {
 }
 
 impl Admin {
-    /// Sets the maximum number of `pending` and `active` sessions of an organization.
+    /// Sets the maximum number of open sessions (`pending` or `active`) of an organization.
     ///
     /// Takes an organization instead of a caller: no caller may set a limit, because a backend could
     /// otherwise raise its own.
@@ -71,9 +78,9 @@ impl Admin {
     }
 }
 
-/// The limits of all organizations, as far as this process knows and enforces them.
+/// Limits and locks that a start needs in this process.
 pub(crate) struct StartLimits {
-    /// Maximum number of `pending` and `active` sessions of an organization without its own limit.
+    /// Maximum number of open sessions of an organization without its own limit.
     pub(crate) max_active_sessions: Option<SessionCount>,
     pub(crate) start_rate: Option<StartRate>,
     pub(crate) limited_organizations: LimitedOrganizations,
@@ -87,15 +94,15 @@ impl StartLimits {
     ) -> Self {
         Self {
             max_active_sessions,
-            start_rate: starts_per_minute.map(|starts| StartRate::new(starts.get())),
+            start_rate: starts_per_minute.map(StartRate::new),
             limited_organizations: LimitedOrganizations::default(),
             organization_locks: OrganizationLocks::default(),
         }
     }
 }
 
-/// The organizations that had a limit of active sessions within the last minute. Their starts lock
-/// the organization first; the starts of all others need no lock.
+/// Organizations that have, or may have, a limit of open sessions; an entry expires after one
+/// minute. A start in such an organization locks it first. Other starts take no lock.
 #[derive(Default)]
 pub(crate) struct LimitedOrganizations(Mutex<ExpiryMap>);
 
@@ -107,11 +114,11 @@ impl LimitedOrganizations {
 
     pub(crate) fn insert(&self, organization: OrganizationId) {
         let now = Instant::now();
-        self.0.lock().set(organization, now + MINUTE, now);
+        self.0.lock().set(organization, now + LIMITED_FOR, now);
     }
 
     pub(crate) fn remove(&self, organization: OrganizationId) {
-        self.0.lock().at.remove(&organization);
+        self.0.lock().expires_at.remove(&organization);
     }
 }
 
@@ -121,7 +128,7 @@ impl LimitedOrganizations {
 /// The crate `governor` counts in the same way, but cannot report the remaining starts without
 /// consuming one.
 pub(crate) struct StartRate {
-    per_minute: u32,
+    per_minute: StartsPerMinute,
     /// Time in which a bucket refills by one start.
     interval: Duration,
     /// When each bucket will be full. A full bucket need not be stored.
@@ -129,19 +136,19 @@ pub(crate) struct StartRate {
 }
 
 impl StartRate {
-    pub(crate) fn new(per_minute: u32) -> Self {
-        let per_minute = per_minute.max(1);
-        Self { per_minute, interval: MINUTE / per_minute, full_at: Mutex::default() }
+    pub(crate) fn new(per_minute: StartsPerMinute) -> Self {
+        let interval = BUCKET_SIZE / per_minute.get();
+        Self { per_minute, interval, full_at: Mutex::default() }
     }
 
-    /// Takes one start from the bucket.
+    /// Takes one start from the bucket, or returns [`Error::RateLimited`] if it is empty.
     pub(crate) fn take(&self, organization: OrganizationId, now: Instant) -> Result<(), Error> {
         let mut full_at = self.full_at.lock();
         let full = full_at.get(organization).map_or(now, |full| full.max(now));
         let after = full + self.interval;
-        let retry_after = (after - now).saturating_sub(MINUTE);
+        let retry_after = (after - now).saturating_sub(BUCKET_SIZE);
         if !retry_after.is_zero() {
-            let (per_minute, reset_after) = (self.per_minute, full - now);
+            let (per_minute, reset_after) = (self.per_minute.get(), full - now);
             return Err(Error::RateLimited { per_minute, retry_after, reset_after });
         }
         full_at.set(organization, after, now);
@@ -151,37 +158,38 @@ impl StartRate {
     fn remaining(&self, organization: OrganizationId, now: Instant) -> u32 {
         let full_at = self.full_at.lock();
         let full = full_at.get(organization).map_or(now, |full| full.max(now));
-        let available = MINUTE.saturating_sub(full - now).as_nanos();
-        let starts = available / self.interval.as_nanos().max(1);
-        u32::try_from(starts).map_or(self.per_minute, |starts| starts.min(self.per_minute))
+        let available = BUCKET_SIZE.saturating_sub(full - now).as_nanos();
+        let (starts, maximum) = (available / self.interval.as_nanos(), self.per_minute.get());
+        u32::try_from(starts).map_or(maximum, |starts| starts.min(maximum))
     }
 }
 
-/// A time per organization. At most once per minute, an insert removes the times that have passed,
-/// so that the map only contains the organizations of the last minutes.
+/// The time at which each organization's entry expires. An insert removes expired entries, at most
+/// once per [`SWEEP_INTERVAL`], so that the map only contains the organizations of the last
+/// minutes.
 struct ExpiryMap {
-    at: HashMap<OrganizationId, Instant>,
+    expires_at: HashMap<OrganizationId, Instant>,
     swept_at: Instant,
 }
 
 impl Default for ExpiryMap {
     fn default() -> Self {
-        Self { at: HashMap::new(), swept_at: Instant::now() }
+        Self { expires_at: HashMap::new(), swept_at: Instant::now() }
     }
 }
 
 impl ExpiryMap {
     fn get(&self, organization: OrganizationId) -> Option<Instant> {
-        self.at.get(&organization).copied()
+        self.expires_at.get(&organization).copied()
     }
 
-    fn set(&mut self, organization: OrganizationId, at: Instant, now: Instant) {
-        if now.saturating_duration_since(self.swept_at) >= MINUTE {
-            self.at.retain(|_, at| *at > now);
-            self.at.shrink_to_fit();
+    fn set(&mut self, organization: OrganizationId, expires_at: Instant, now: Instant) {
+        if now.saturating_duration_since(self.swept_at) >= SWEEP_INTERVAL {
+            self.expires_at.retain(|_, expires_at| *expires_at > now);
+            self.expires_at.shrink_to_fit();
             self.swept_at = now;
         }
-        self.at.insert(organization, at);
+        self.expires_at.insert(organization, expires_at);
     }
 }
 
@@ -197,7 +205,8 @@ mod tests {
 
     #[test]
     fn bucket_holds_the_starts_of_one_minute_and_refills_evenly() {
-        let (rate, start) = (StartRate::new(6), Instant::now());
+        let rate = StartRate::new(StartsPerMinute::constant::<6>());
+        let start = Instant::now();
         let organization_1 = organization(1);
         for taken in 0..6 {
             assert_eq!(rate.remaining(organization_1, start), 6 - taken);
@@ -221,14 +230,16 @@ mod tests {
 
     #[test]
     fn full_buckets_are_removed() {
-        let (rate, start) = (StartRate::new(600), Instant::now());
+        let rate = StartRate::new(StartsPerMinute::constant::<600>());
+        let start = Instant::now();
         for number in 0..20_000 {
             rate.take(organization(number), start).unwrap();
         }
         rate.take(organization(7), start + Duration::from_mins(1)).unwrap();
         let full_at = rate.full_at.lock();
-        assert_eq!(full_at.at.len(), 1);
-        assert!(full_at.at.capacity() < 1_000, "{}", full_at.at.capacity());
+        assert_eq!(full_at.expires_at.len(), 1);
+        let capacity = full_at.expires_at.capacity();
+        assert!(capacity < 1_000, "{capacity}");
     }
 
     #[test]

@@ -17,7 +17,7 @@ const RESERVED_SHARE: f64 = 0.25;
 pub(crate) struct LiveKitLimiter {
     in_flight: Semaphore,
     /// The keeper uses at most three quarters of the concurrent calls, so that starts get a permit
-    /// even if LiveKit answers the keeper slowly.
+    /// even if LiveKit responds to the keeper slowly.
     keeper_permits: Semaphore,
     budget: Option<Mutex<Budget>>,
 }

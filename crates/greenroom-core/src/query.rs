@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use greenroom_domain::{Caller, SessionId};
-use greenroom_store::{Session, SessionFilter};
+use greenroom_store::{Session, SessionFilter, session};
 
 use crate::page::{CursorScope, Page, PageRequest};
 use crate::{Error, Greenroom};
@@ -20,7 +20,7 @@ impl Greenroom {
     /// connection becomes free in time.
     pub async fn session(&self, caller: &Caller, id: SessionId) -> Result<Option<Session>, Error> {
         let organization = caller.organization_id;
-        let find = async |db: &mut _| Session::find(db, organization, id).await;
+        let find = async |db: &mut _| session::find(db, organization, id).await;
         let found = self.shared.database.run(find).await?;
         let visible = found.filter(|session| caller.may_see(session.user_id.as_ref()));
         Ok(visible.map(|session| visible_to(caller, session)))
@@ -48,7 +48,7 @@ impl Greenroom {
         let limit = page.query_limit();
         let start = scope.resolve(page.start, SessionId)?;
         let organization = caller.organization_id;
-        let list = async |db: &mut _| Session::list(db, organization, &filter, start, limit).await;
+        let list = async |db: &mut _| session::list(db, organization, &filter, start, limit).await;
         let sessions = self.shared.database.run(list).await?;
         let visible = sessions.into_iter().map(|session| visible_to(caller, session)).collect();
         Ok(Page::new(visible, page.limit, &scope, |session: &Session| session.id.0))

@@ -28,11 +28,11 @@ const MIN_POSTGRES_VERSION: i32 = 150_000;
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Readiness {
-    /// PostgreSQL answers, and its version is supported.
+    /// PostgreSQL responds, and its version is supported.
     pub database: Result<(), Fault>,
     /// All migrations are applied.
     pub migrations: Result<(), Fault>,
-    /// LiveKit answers and accepts the API key.
+    /// LiveKit responds and accepts the API key.
     pub livekit: Result<(), Fault>,
 }
 
@@ -40,8 +40,8 @@ pub struct Readiness {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Fault {
-    /// The fault without its subject, such as `does not answer`. The text contains no host, user or
-    /// key, so it can be shown to any caller.
+    /// The fault without its subject, such as `does not respond`. The text contains no host, user
+    /// or key, so it can be shown to any caller.
     pub summary: String,
     /// The error messages of the dependency, for the operator. They may name hosts and users.
     /// `None` means that the summary is complete.
@@ -93,7 +93,7 @@ impl Greenroom {
         // A caller that is dropped during its check caches no result, so the wait for the lock can
         // take longer than one check.
         timeout(REPLY_TIMEOUT, readiness).await.unwrap_or_else(|_| Readiness {
-            database: Err(Fault::new("does not answer in time")),
+            database: Err(Fault::new("does not respond in time")),
             migrations: unknown(),
             livekit: Err(Fault::new("was not checked in time")),
         })
@@ -108,12 +108,12 @@ impl Greenroom {
             Ok((version, states)) => (check_version(version), check_migrations(&states)),
             // All connections serve requests, so the process is ready.
             Err(Error::Overloaded) => (Ok(()), Ok(())),
-            Err(error) => (Err(Fault::with_cause("does not answer", &error)), unknown()),
+            Err(error) => (Err(Fault::with_cause("does not respond", &error)), unknown()),
         };
         let livekit = livekit.map_err(|error| {
             let summary = match error {
-                LiveKitError::Unavailable(_) | LiveKitError::NoNode(_) => "does not answer",
-                LiveKitError::Timeout => "does not answer in time",
+                LiveKitError::Unavailable(_) | LiveKitError::NoNode(_) => "does not respond",
+                LiveKitError::Timeout => "does not respond in time",
                 // `Refused` and `NotFound`.
                 _ => "refuses the call; check its API key and secret",
             };
@@ -142,5 +142,5 @@ fn check_migrations(states: &[migrate::MigrationState]) -> Result<(), Fault> {
 }
 
 fn unknown() -> Result<(), Fault> {
-    Err(Fault::new("unknown while the database does not answer"))
+    Err(Fault::new("unknown while the database does not respond"))
 }

@@ -40,7 +40,7 @@ impl Greenroom {
             }
             sleep(BATCH_PAUSE).await;
         }
-        let Some(days) = self.shared.defaults.retention_days else { return Ok(()) };
+        let Some(days) = self.shared.settings.retention_days else { return Ok(()) };
         while self
             .shared
             .database

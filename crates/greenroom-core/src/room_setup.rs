@@ -47,5 +47,5 @@ fn dispatch(setup: &SessionSetup, private: Option<PrivateMetadata<'_>>) -> Agent
         user_id: session.user_id.as_ref(),
         private,
     };
-    AgentDispatch::new(agent, &metadata)
+    metadata.dispatch(agent)
 }

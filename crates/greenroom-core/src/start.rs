@@ -8,13 +8,14 @@ mod write;
 
 use std::time::Duration;
 
-use greenroom_domain::{Caller, OrganizationId, RoomCreation};
+use greenroom_domain::{Caller, RoomCreation};
 use greenroom_store::StartKey;
 use tokio::time::Instant;
 use tracing::Instrument;
 
 use self::key::start_key;
-use self::write::Written;
+use self::room::deferred;
+use self::write::WrittenSession;
 use crate::{Error, Greenroom, StartedSession};
 
 pub use self::request::StartRequest;
@@ -26,14 +27,15 @@ const INSERT_DEADLINE: Duration = Duration::from_millis(3_500);
 impl Greenroom {
     /// Starts a session from a template.
     ///
-    /// When this method returns, the session is committed. Its room exists in LiveKit, and the agent
-    /// of its template is dispatched. With the room creation `on_join`, or after a start without
-    /// LiveKit ([`OnLiveKitDown::TokenOnly`](crate::OnLiveKitDown::TokenOnly)), LiveKit does both when the user joins. A start takes
+    /// When this method returns, the session is committed, its room exists in LiveKit, and the
+    /// agent of its template is dispatched. If the room creation is `on_join`, or LiveKit was
+    /// unavailable and [`OnLiveKitDown::TokenOnly`](crate::OnLiveKitDown::TokenOnly) is configured,
+    /// LiveKit instead creates the room and dispatches the agent when the user joins. A start takes
     /// at most 4.5 seconds.
     ///
     /// A repeated request with the same idempotency key returns the same session with a new token.
-    /// A repeated request of an end user without a key also returns the same session, if the
-    /// session is waiting for the user or the user has left its room.
+    /// An end user who repeats a request without a key also gets the same session while it waits
+    /// for the user or the user has left its room.
     ///
     /// # Cancel safety
     ///
@@ -49,14 +51,15 @@ impl Greenroom {
     /// - [`Error::UserMismatch`] if an end user names another user.
     /// - [`Error::MetadataForbidden`] if an end user sends metadata.
     /// - [`Error::IdempotencyKeyReused`] if the key was used for a different request.
-    /// - [`Error::SessionOver`] if the session of the key is over, or if the new session ended
-    ///   before its room was open.
-    /// - [`Error::TooManyActiveSessions`] if the organization has reached its limit of active
-    ///   sessions.
+    /// - [`Error::SessionOver`] if the session that holds the key is over, or if the new session
+    ///   ended before its room was open.
+    /// - [`Error::TooManyActiveSessions`] if the organization has reached its limit of open
+    ///   sessions (`pending` or `active`).
     /// - [`Error::RateLimited`] if the organization has reached its limit of starts per minute.
     /// - [`Error::LiveKit`] if LiveKit did not open the room. The session is then `failed` with the
-    ///   reason `livekit_error`. A session with an idempotency key stays `pending` until one minute
-    ///   after its creation instead, so that a repeated request can open its room.
+    ///   reason `livekit_error`. If the request contains an idempotency key, or is a replay, the
+    ///   session instead stays `pending` until one minute after its creation, so that a repeated
+    ///   request can open its room.
     /// - [`Error::Store`] if the database fails.
     /// - [`Error::Overloaded`] if no database connection becomes free in time.
     /// - [`Error::ShuttingDown`] if the runtime shuts down before the start has finished.
@@ -73,11 +76,11 @@ impl Greenroom {
             return Err(Error::MetadataForbidden);
         }
         let key = start_key(caller, &request);
-        let (greenroom, organization) = (self.clone(), caller.organization_id);
+        let (greenroom, caller) = (self.clone(), caller.clone());
         // The start runs in its own task, because the caller may be dropped at any point, as an
         // HTTP handler is when its client resets the connection. A room that was opened must be
         // recorded.
-        let start = async move { greenroom.start_for(organization, request, key).await };
+        let start = async move { greenroom.start_session(&caller, request, key).await };
         match tokio::spawn(start.in_current_span()).await {
             Ok(result) => result,
             Err(error) => match error.try_into_panic() {
@@ -87,29 +90,31 @@ impl Greenroom {
         }
     }
 
-    async fn start_for(
+    /// Runs a start after the caller's rights have been checked.
+    async fn start_session(
         &self,
-        organization: OrganizationId,
+        caller: &Caller,
         request: StartRequest,
         key: StartKey,
     ) -> Result<StartedSession, Error> {
         let started_at = Instant::now();
-        let has_explicit_key = matches!(key, StartKey::Explicit(_));
-        let new = self.new_session(organization, request, key);
-        let Written { mut started, mut access_token, is_replay } =
+        let has_explicit_key = key.explicit().is_some();
+        let new = self.new_session(caller.organization_id, request, key);
+        let WrittenSession { mut started, mut access_token, is_replay } =
             self.write_session(new, started_at + INSERT_DEADLINE).await?;
-        // A replay opens the room if the first start has not recorded it.
+        // A replay opens the room if no earlier start has recorded that it did.
         if started.setup.session.room_creation == RoomCreation::OnStart && !started.room_created {
             // If another request may still open the room, a failure of LiveKit does not end the
             // session.
-            let may_retry = has_explicit_key || is_replay;
-            if !self.open_room(&started.setup, may_retry, started_at).await? {
-                // The user's join opens the room, by another token.
-                started.setup.session.room_creation = RoomCreation::OnJoin;
+            let keep_pending = has_explicit_key || is_replay;
+            if !self.open_room(&started, keep_pending, started_at).await? {
+                // LiveKit opens the room when the user joins. That token must contain the dispatch,
+                // so discard the signed one.
+                started = deferred(started);
                 access_token = None;
             }
         }
         let access_token = access_token.unwrap_or_else(|| self.sign_token(&started));
-        Ok(self.started_session(started, access_token, is_replay))
+        Ok(self.started_session(caller, started, access_token, is_replay))
     }
 }

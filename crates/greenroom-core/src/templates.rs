@@ -6,9 +6,10 @@ use diesel_async::{AsyncConnection, AsyncPgConnection};
 use greenroom_domain::{Caller, SessionTemplateId, TemplateName};
 use greenroom_store::{
     Constraint, SessionTemplate, StoreError, TemplateFilter, TemplateSettings, organization,
+    template,
 };
 
-use crate::error::permitted;
+use crate::error::require_permission;
 use crate::page::{CursorScope, Page, PageRequest};
 use crate::{Error, Greenroom, clock};
 
@@ -30,7 +31,7 @@ impl Greenroom {
         caller: &Caller,
         settings: TemplateSettings,
     ) -> Result<SessionTemplate, Error> {
-        permitted(caller.may_manage_templates())?;
+        require_permission(caller.may_manage_templates())?;
         check(&settings)?;
         let organization = caller.organization_id;
         let id = clock::template_id(self.shared.clock.now());
@@ -38,7 +39,7 @@ impl Greenroom {
         let written = self.shared.database.run(async |db| {
             db.transaction(async |db: &mut AsyncPgConnection| {
                 organization::ensure(db, organization).await?;
-                SessionTemplate::insert(db, organization, id, settings).await
+                template::insert(db, organization, id, settings).await
             })
             .await
         });
@@ -58,9 +59,9 @@ impl Greenroom {
         caller: &Caller,
         id: SessionTemplateId,
     ) -> Result<Option<SessionTemplate>, Error> {
-        permitted(caller.may_manage_templates())?;
+        require_permission(caller.may_manage_templates())?;
         let organization = caller.organization_id;
-        let find = async |db: &mut _| SessionTemplate::find(db, organization, id).await;
+        let find = async |db: &mut _| template::find(db, organization, id).await;
         self.shared.database.run(find).await
     }
 
@@ -77,14 +78,13 @@ impl Greenroom {
         filter: TemplateFilter,
         page: PageRequest,
     ) -> Result<Page<SessionTemplate>, Error> {
-        permitted(caller.may_manage_templates())?;
+        require_permission(caller.may_manage_templates())?;
         let organization = caller.organization_id;
         let archived = filter.include_archived.then(String::new);
         let scope = CursorScope::new("templates", &[Some(organization.to_string()), archived]);
         let limit = page.query_limit();
         let start = scope.resolve(page.start, SessionTemplateId)?;
-        let list =
-            async |db: &mut _| SessionTemplate::list(db, organization, filter, start, limit).await;
+        let list = async |db: &mut _| template::list(db, organization, filter, start, limit).await;
         let templates = self.shared.database.run(list).await?;
         Ok(Page::new(templates, page.limit, &scope, |template: &SessionTemplate| template.id.0))
     }
@@ -106,13 +106,13 @@ impl Greenroom {
         id: SessionTemplateId,
         change: impl FnOnce(&TemplateSettings) -> Result<TemplateSettings, E> + Send,
     ) -> Result<SessionTemplate, E> {
-        permitted(caller.may_manage_templates())?;
+        require_permission(caller.may_manage_templates())?;
         let organization = caller.organization_id;
         let mut name = None;
         let written = self.shared.database.run(async |db| {
             db.transaction(async |db: &mut AsyncPgConnection| {
                 organization::lock_templates(db, organization).await?;
-                let current = SessionTemplate::find(db, organization, id).await?;
+                let current = template::find(db, organization, id).await?;
                 let Some(current) = current.filter(|template| template.archived_at.is_none())
                 else {
                     return Ok(Err(Error::TemplateNotFound(id).into()));
@@ -126,7 +126,7 @@ impl Greenroom {
                     return Ok(Err(error.into()));
                 }
                 name = Some(settings.name.clone());
-                current.supersede(db, settings).await.map(Ok)
+                template::supersede(db, &current, settings).await.map(Ok)
             })
             .await
         });
@@ -150,14 +150,14 @@ impl Greenroom {
         caller: &Caller,
         id: SessionTemplateId,
     ) -> Result<(), Error> {
-        permitted(caller.may_manage_templates())?;
+        require_permission(caller.may_manage_templates())?;
         let organization = caller.organization_id;
         let archived = self.shared.database.run(async |db| {
             db.transaction(async |db: &mut AsyncPgConnection| {
                 organization::lock_templates(db, organization).await?;
-                let current = SessionTemplate::find(db, organization, id).await?;
-                if let Some(template) = &current {
-                    template.archive(db).await?;
+                let current = template::find(db, organization, id).await?;
+                if let Some(current) = &current {
+                    template::archive(db, current).await?;
                 }
                 Ok(current.is_some())
             })

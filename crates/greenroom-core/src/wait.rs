@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use greenroom_domain::{Caller, OrganizationId, SessionId, WaitCondition};
+use greenroom_domain::{Caller, OrganizationId, SessionId, WaitCondition, WaitSeconds};
 use greenroom_store::{Session, SessionState};
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{Notify, oneshot};
@@ -84,9 +84,9 @@ impl Greenroom {
         caller: &Caller,
         id: SessionId,
         condition: WaitCondition,
-        time_limit: Duration,
+        time_limit: WaitSeconds,
     ) -> Result<Option<Session>, Error> {
-        let deadline = Instant::now() + time_limit;
+        let deadline = Instant::now() + Duration::from_secs(time_limit.get().into());
         let Some(session) = self.session(caller, id).await? else { return Ok(None) };
         if condition.is_settled(session.status, session.agent_status) {
             return Ok(Some(session));

@@ -29,7 +29,14 @@ impl Caller {
     /// and get tokens for them. `None` means sessions without a user, which only backends may see.
     #[must_use]
     pub fn may_see(&self, user: Option<&UserId>) -> bool {
-        self.is_backend() || self.end_user.as_ref() == user
+        self.sees_only().is_none_or(|own| user == Some(own))
+    }
+
+    /// Returns [`Self::may_see`] as a condition on `user_id` in SQL: the only user whose sessions the
+    /// caller may see. `None` means that the caller may see all sessions of the organization.
+    #[must_use]
+    pub fn sees_only(&self) -> Option<&UserId> {
+        self.end_user.as_ref()
     }
 
     /// Returns whether the caller may read and change the templates of the caller's organization.
@@ -112,6 +119,19 @@ mod tests {
         assert!(backend.may_see(None) && backend.may_see(Some(&user("ann"))));
         assert_eq!(backend.acts_for(None), Ok(None));
         assert_eq!(backend.acts_for(Some(user("ben"))), Ok(Some(user("ben"))));
+    }
+
+    #[test]
+    fn condition_in_sql_agrees_with_may_see() {
+        let backend = Caller::backend(OrganizationId(Uuid::nil()));
+        for caller in [backend, ann()] {
+            for owner in [None, Some(user("ann")), Some(user("ben"))] {
+                // A comparison with null is not true in SQL.
+                let is_selected =
+                    caller.sees_only().is_none_or(|only| owner.as_ref() == Some(only));
+                assert_eq!(caller.may_see(owner.as_ref()), is_selected, "{caller:?} {owner:?}");
+            }
+        }
     }
 
     #[test]

@@ -37,8 +37,8 @@ pub use self::json::JsonObject;
 pub use self::modality::{Modality, ModalityProfile, PublishGrant, TrackSource};
 pub use self::panel::EnabledPanels;
 pub use self::quantity::{
-    CallsInFlight, CallsPerMinute, PageLimit, PageOffset, PoolSize, RetentionDays, Seconds,
-    SessionCount, StartsPerMinute,
+    CallsInFlight, CallsPerMinute, PageLimit, PageOffset, PoolSize, ReconcileInterval,
+    RetentionDays, SessionCount, StartsPerMinute, WaitSeconds,
 };
 pub use self::room_name::{RoomName, SuffixSequence};
 pub use self::session::{AgentStatus, EndReason, SessionStatus, WaitCondition};

@@ -1,19 +1,15 @@
 //! Whole numbers with a range, such as the size of a page or a number of sessions.
 //!
-//! Each range is stated only here. A value outside of its range cannot be created.
+//! Each range is stated only here, and in `template.rs` for the times of a template. A value outside
+//! of its range cannot be created.
 
-use std::fmt;
-use std::str::FromStr;
-
-use serde::Serialize;
-
-use crate::{Invalid, InvalidValue};
+use crate::Invalid;
 
 /// Defines a type per quantity: its number type, its range, and its name in error messages.
 macro_rules! quantities {
-    ($($(#[$doc:meta])* $name:ident($number:ident) = $min:literal ..= $max:literal, $label:literal;)+) => { $(
+    ($($(#[$doc:meta])* $name:ident($number:ident) = $min:literal ..= $max:literal $($unit:ident)?, $label:literal;)+) => { $(
         $(#[$doc])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
         #[serde(transparent)]
         pub struct $name($number);
 
@@ -36,36 +32,54 @@ macro_rules! quantities {
                 self.0
             }
 
-            fn invalid() -> InvalidValue {
-                InvalidValue::new($label, out_of_range("", $min.into(), $max.into()))
+            fn invalid() -> $crate::InvalidValue {
+                let number = concat!("a whole number" $(, " of ", stringify!($unit))?);
+                let invalid = $crate::quantity::out_of_range(number, $min.into(), $max.into());
+                $crate::InvalidValue::new($label, invalid)
             }
         }
 
         impl TryFrom<i64> for $name {
-            type Error = InvalidValue;
+            type Error = $crate::InvalidValue;
 
-            fn try_from(number: i64) -> Result<Self, InvalidValue> {
+            fn try_from(number: i64) -> Result<Self, $crate::InvalidValue> {
                 let number = $number::try_from(number).ok();
                 let in_range = number.filter(|number| (Self::MIN..=Self::MAX).contains(number));
                 in_range.map(Self).ok_or_else(Self::invalid)
             }
         }
 
-        impl FromStr for $name {
-            type Err = InvalidValue;
+        impl std::str::FromStr for $name {
+            type Err = $crate::InvalidValue;
 
-            fn from_str(text: &str) -> Result<Self, InvalidValue> {
+            fn from_str(text: &str) -> Result<Self, $crate::InvalidValue> {
                 text.parse::<i64>().map_err(|_| Self::invalid())?.try_into()
             }
         }
 
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 self.0.fmt(f)
             }
         }
     )+ };
 }
+
+/// Defines a type per number of seconds that PostgreSQL stores as `integer`.
+macro_rules! seconds {
+    ($($(#[$doc:meta])* $name:ident = $min:literal ..= $max:literal, $label:literal;)+) => {
+        $crate::quantity::quantities! { $(
+            $(#[$doc])*
+            #[cfg_attr(
+                feature = "diesel",
+                derive(diesel::expression::AsExpression, diesel::deserialize::FromSqlRow),
+                diesel(sql_type = diesel::sql_types::Integer)
+            )]
+            $name(i32) = $min ..= $max seconds, $label;
+        )+ }
+    };
+}
+pub(crate) use {quantities, seconds};
 
 quantities! {
     /// Maximum number of items on a page of a list: 1 to 200.
@@ -81,79 +95,27 @@ quantities! {
     CallsPerMinute(u32) = 1..=1_000_000, "number of calls per minute";
     /// Number of session starts per minute: 1 to 1,000,000.
     StartsPerMinute(u32) = 1..=1_000_000, "number of starts per minute";
-    /// Maximum number of `pending` and `active` sessions: 0 to 1,000,000,000.
+    /// Maximum number of open sessions (`pending` or `active`): 0 to 1,000,000,000.
     SessionCount(i32) = 0..=1_000_000_000, "number of sessions";
     /// Number of days for which a session is kept after it is over: 1 to 36,500.
     RetentionDays(i32) = 1..=36_500, "number of days";
+    /// Time for which a request waits for a session, in seconds: 1 to 30.
+    WaitSeconds(u8) = 1..=30, "number of seconds to wait";
 }
 
-/// A whole number of seconds from `MIN` to `MAX`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[cfg_attr(
-    feature = "diesel",
-    derive(diesel::expression::AsExpression, diesel::deserialize::FromSqlRow),
-    diesel(sql_type = diesel::sql_types::Integer)
-)]
-#[serde(transparent)]
-pub struct Seconds<const MIN: i32, const MAX: i32>(i32);
-
-impl<const MIN: i32, const MAX: i32> Seconds<MIN, MAX> {
-    /// The smallest value.
-    pub const MIN: i32 = MIN;
-    /// The largest value.
-    pub const MAX: i32 = MAX;
-
-    /// Returns the constant `N`. A constant out of range does not compile.
-    #[must_use]
-    pub const fn constant<const N: i32>() -> Self {
-        const { assert!(MIN <= N && N <= MAX, "the constant is out of range") }
-        Self(N)
-    }
-
-    /// Returns the number of seconds.
-    #[must_use]
-    pub const fn get(self) -> i32 {
-        self.0
-    }
-
-    fn invalid() -> Invalid {
-        out_of_range(" of seconds", MIN.into(), MAX.into())
-    }
+seconds! {
+    /// Interval between two checks of an idle session against LiveKit: 1 second to 1 hour.
+    ReconcileInterval = 1..=3_600, "reconcile interval";
 }
 
-impl<const MIN: i32, const MAX: i32> TryFrom<i64> for Seconds<MIN, MAX> {
-    type Error = Invalid;
-
-    fn try_from(seconds: i64) -> Result<Self, Invalid> {
-        let seconds = i32::try_from(seconds).ok();
-        let in_range = seconds.filter(|seconds| (MIN..=MAX).contains(seconds));
-        in_range.map(Self).ok_or_else(Self::invalid)
-    }
-}
-
-impl<const MIN: i32, const MAX: i32> FromStr for Seconds<MIN, MAX> {
-    type Err = Invalid;
-
-    fn from_str(text: &str) -> Result<Self, Invalid> {
-        text.parse::<i64>().map_err(|_| Self::invalid())?.try_into()
-    }
-}
-
-impl<const MIN: i32, const MAX: i32> fmt::Display for Seconds<MIN, MAX> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-fn out_of_range(unit: &str, min: i64, max: i64) -> Invalid {
-    Invalid::new(format!("must be a whole number{unit} from {min} to {max}"))
+pub(crate) fn out_of_range(number: &str, min: i64, max: i64) -> Invalid {
+    Invalid::new(format!("must be {number} from {min} to {max}"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    type JoinWindow = Seconds<30, 86_400>;
+    use crate::template::JoinWindow;
 
     #[test]
     fn seconds_out_of_range_are_refused() {
@@ -179,6 +141,7 @@ mod tests {
         assert_eq!(refused.to_string(), "pool size must be a whole number from 2 to 200");
         assert_eq!(Invalid::from(refused).detail, "must be a whole number from 2 to 200");
         let refused = "1.5".parse::<JoinWindow>().unwrap_err();
-        assert_eq!(refused.detail, "must be a whole number of seconds from 30 to 86400");
+        let expected = "join window must be a whole number of seconds from 30 to 86400";
+        assert_eq!(refused.to_string(), expected);
     }
 }

@@ -9,11 +9,12 @@ use diesel::sql_types::{Array, Integer, Jsonb, Text, Uuid};
 use diesel::{deserialize, serialize};
 
 use crate::lifecycle::TimelineEvent;
+use crate::template::{AgentDeadline, JoinWindow, MaxDuration, ReconnectWindow, TokenTtl};
 use crate::{
     AgentName, AgentStatus, EnabledPanels, EndReason, JsonObject, ModalityProfile, OnAgentHangup,
-    OrganizationId, ParticipantAttributes, ParticipantIdentity, ParticipantName, RoomCreation,
-    RoomName, Seconds, SessionCount, SessionId, SessionStatus, SessionTemplateId, TemplateName,
-    UserId,
+    OrganizationId, ParticipantAttributes, ParticipantIdentity, ParticipantName, ReconcileInterval,
+    RoomCreation, RoomName, SessionCount, SessionId, SessionStatus, SessionTemplateId,
+    TemplateName, UserId,
 };
 
 macro_rules! uuids {
@@ -80,19 +81,25 @@ impl FromSql<Text, Pg> for ModalityProfile {
     }
 }
 
-impl<const MIN: i32, const MAX: i32> ToSql<Integer, Pg> for Seconds<MIN, MAX> {
-    fn to_sql<'b>(&'b self, out: &mut Output<'b, '_, Pg>) -> serialize::Result {
-        out.write_all(&self.get().to_be_bytes())?;
-        Ok(IsNull::No)
-    }
+macro_rules! seconds {
+    ($($name:ident)+) => { $(
+        impl ToSql<Integer, Pg> for $name {
+            fn to_sql<'b>(&'b self, out: &mut Output<'b, '_, Pg>) -> serialize::Result {
+                out.write_all(&self.get().to_be_bytes())?;
+                Ok(IsNull::No)
+            }
+        }
+
+        impl FromSql<Integer, Pg> for $name {
+            fn from_sql(bytes: PgValue<'_>) -> deserialize::Result<Self> {
+                let seconds = <i32 as FromSql<Integer, Pg>>::from_sql(bytes)?;
+                Ok(Self::try_from(i64::from(seconds))?)
+            }
+        }
+    )+ };
 }
 
-impl<const MIN: i32, const MAX: i32> FromSql<Integer, Pg> for Seconds<MIN, MAX> {
-    fn from_sql(bytes: PgValue<'_>) -> deserialize::Result<Self> {
-        let seconds = <i32 as FromSql<Integer, Pg>>::from_sql(bytes)?;
-        Ok(Self::try_from(i64::from(seconds))?)
-    }
-}
+seconds! { AgentDeadline JoinWindow MaxDuration ReconcileInterval ReconnectWindow TokenTtl }
 
 impl ToSql<Integer, Pg> for SessionCount {
     fn to_sql<'b>(&'b self, out: &mut Output<'b, '_, Pg>) -> serialize::Result {

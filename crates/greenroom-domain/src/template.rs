@@ -3,8 +3,9 @@
 use serde::Serialize;
 
 use crate::invalid::check_text;
+use crate::quantity::seconds;
 use crate::text_enum::text_enum;
-use crate::{Invalid, JsonObject, Seconds};
+use crate::{Invalid, JsonObject};
 
 text_enum! {
     /// The event that opens the room.
@@ -86,16 +87,18 @@ impl TryFrom<String> for AgentName {
     }
 }
 
-/// Time that an agent has to join after it was requested, before it counts as unavailable.
-pub type AgentDeadline = Seconds<5, 300>;
-/// Time after the start within which the user must join.
-pub type JoinWindow = Seconds<30, 86_400>;
-/// Time that the room waits for a user who left: LiveKit's `departure_timeout`.
-pub type ReconnectWindow = Seconds<5, 3_600>;
-/// Maximum duration of a session, counted from the user's join.
-pub type MaxDuration = Seconds<60, 86_400>;
-/// Time within which the user can connect with a token.
-pub type TokenTtl = Seconds<60, 86_400>;
+seconds! {
+    /// Time that an agent has to join after it was requested, before it counts as unavailable.
+    AgentDeadline = 5..=300, "agent deadline";
+    /// Time after the start within which the user must join.
+    JoinWindow = 30..=86_400, "join window";
+    /// Time that the room waits for a user who left: LiveKit's `departure_timeout`.
+    ReconnectWindow = 5..=3_600, "reconnect window";
+    /// Maximum duration of a session, counted from the user's join.
+    MaxDuration = 60..=86_400, "maximum duration";
+    /// Time within which the user can connect with a token.
+    TokenTtl = 60..=86_400, "token lifetime";
+}
 
 /// The name of a field that contradicts other fields of its template, and the reason.
 pub type Contradiction = (&'static str, Invalid);

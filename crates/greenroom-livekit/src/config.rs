@@ -117,19 +117,20 @@ impl ServerUrl {
 }
 
 impl FromStr for ServerUrl {
-    type Err = Invalid;
+    type Err = InvalidValue;
 
-    fn from_str(text: &str) -> Result<Self, Invalid> {
-        let invalid_url = || Invalid::new("must be a ws://, wss://, http:// or https:// URL");
+    fn from_str(text: &str) -> Result<Self, InvalidValue> {
+        let invalid = |detail: &'static str| InvalidValue::new("LiveKit URL", Invalid::new(detail));
+        let invalid_url = || invalid("must be a ws://, wss://, http:// or https:// URL");
         let url = Url::parse(text).map_err(|_| invalid_url())?;
         if !matches!(url.scheme(), "ws" | "wss" | "http" | "https") || !url.has_host() {
             return Err(invalid_url());
         }
         if !url.username().is_empty() || url.password().is_some() {
-            return Err(Invalid::new("must not contain a user name or a password"));
+            return Err(invalid("must not contain a user name or a password"));
         }
         if url.query().is_some() || url.fragment().is_some() {
-            return Err(Invalid::new("must not contain a query or a fragment"));
+            return Err(invalid("must not contain a query or a fragment"));
         }
         Ok(Self(url))
     }
@@ -171,7 +172,8 @@ mod tests {
     #[test]
     fn invalid_addresses_are_refused() {
         for text in ["", "localhost:7880", "ftp://a", "wss://", "wss://u:p@a", "wss://a?b=c"] {
-            assert!(text.parse::<ServerUrl>().is_err(), "{text:?}");
+            let refused = text.parse::<ServerUrl>().unwrap_err().to_string();
+            assert!(refused.starts_with("LiveKit URL must "), "{text:?}: {refused}");
         }
     }
 }

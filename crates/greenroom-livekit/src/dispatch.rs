@@ -15,12 +15,6 @@ pub struct AgentDispatch {
 }
 
 impl AgentDispatch {
-    /// Dispatches the agent with that name. The agent receives `metadata` with its job.
-    #[must_use]
-    pub fn new(agent: &AgentName, metadata: &JobMetadata<'_>) -> Self {
-        Self { agent_name: agent.as_str().to_owned(), metadata: metadata.to_json() }
-    }
-
     /// Dispatches the reserved agent that no worker serves. LiveKit would assign a room without a
     /// named agent to any unnamed worker.
     #[must_use]
@@ -70,7 +64,10 @@ pub struct PrivateMetadata<'a> {
 }
 
 impl JobMetadata<'_> {
-    fn to_json(&self) -> String {
-        serde_json::to_string(self).unwrap_or_default()
+    /// Dispatches the agent with this name. The agent receives the metadata with its job.
+    #[must_use]
+    pub fn dispatch(&self, agent: &AgentName) -> AgentDispatch {
+        let metadata = serde_json::to_string(self).unwrap_or_default();
+        AgentDispatch { agent_name: agent.as_str().to_owned(), metadata }
     }
 }

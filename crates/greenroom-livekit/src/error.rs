@@ -9,11 +9,11 @@ pub enum LiveKitError {
     /// LiveKit is unreachable or overloaded. A later call may succeed.
     #[error("LiveKit is unavailable: {0}")]
     Unavailable(String),
-    /// LiveKit answered that no node has the room: the room does not exist, or its node is gone.
-    #[error("no LiveKit node answers for the room: {0}")]
+    /// LiveKit responded that no node has the room: the room does not exist, or its node is gone.
+    #[error("no LiveKit node responds for the room: {0}")]
     NoNode(String),
-    /// LiveKit did not answer in time. The call may have taken effect.
-    #[error("LiveKit did not answer in time")]
+    /// LiveKit did not respond in time. The call may have taken effect.
+    #[error("LiveKit did not respond in time")]
     Timeout,
     /// The room, or the dispatch in it, does not exist.
     #[error("the room or the dispatch does not exist in LiveKit")]

@@ -23,7 +23,7 @@ pub trait Rooms: Send + Sync + 'static {
     /// Opens the room and dispatches its agent in one call, and returns LiveKit's sid of the room.
     /// The call is idempotent by the room's name.
     ///
-    /// Success does not mean that an agent joins: LiveKit gives the same answer if no worker
+    /// Success does not mean that an agent joins: LiveKit sends the same response if no worker
     /// accepted the job.
     async fn create(
         &self,
@@ -31,7 +31,7 @@ pub trait Rooms: Send + Sync + 'static {
         settings: &RoomSettings,
     ) -> Result<String, LiveKitError>;
 
-    /// Checks that LiveKit answers and accepts the API key.
+    /// Checks that LiveKit responds and accepts the API key.
     async fn check(&self) -> Result<(), LiveKitError>;
 
     /// Returns the existing rooms among `names`, each with its sid. One call can list hundreds of

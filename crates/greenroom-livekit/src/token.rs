@@ -238,7 +238,7 @@ mod tests {
             user_id: None,
             private: None,
         };
-        let (claims, _) = verified(None, AgentDispatch::new(&agent, &metadata));
+        let (claims, _) = verified(None, metadata.dispatch(&agent));
         let dispatch = &claims.room_config.unwrap().agents[0];
         let metadata: Value = serde_json::from_str(&dispatch.metadata).unwrap();
         assert_eq!(

@@ -6,16 +6,16 @@ use diesel::dsl::{IntervalDsl, SqlTypeOf, now};
 use diesel::pg::Pg;
 use diesel::prelude::*;
 use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
+use diesel::result::Error as DieselError;
 use diesel::row::Row;
 use diesel::sql_types::{BigInt, Timestamptz, Uuid};
-use diesel::result::Error as DieselError;
 use diesel_async::{AsyncConnectionCore, AsyncPgConnection, RunQueryDsl};
 use futures_util::TryStreamExt;
 use greenroom_domain::lifecycle::{AgentPolicy, END_NOTICE, SessionPolicy, State, TrackedSession};
 use greenroom_domain::template::{AgentDeadline, MaxDuration, ReconnectWindow};
 use greenroom_domain::{
-    AgentName, OnAgentHangup, OrganizationId, ParticipantIdentity, RoomCreation, RoomName, Seconds,
-    SessionId,
+    AgentName, OnAgentHangup, OrganizationId, ParticipantIdentity, ReconcileInterval, RoomCreation,
+    RoomName, SessionId,
 };
 
 use crate::StoreError;
@@ -40,8 +40,8 @@ pub struct Claim {
 #[derive(Debug, Clone, Copy)]
 pub struct PolicyDefaults {
     pub agent_deadline: AgentDeadline,
-    /// Interval between two checks of an idle session, in seconds.
-    pub reconcile_every: Seconds<1, 3_600>,
+    /// Interval between two checks of an idle session against LiveKit.
+    pub reconcile_every: ReconcileInterval,
 }
 
 /// The columns of a claim.
@@ -147,7 +147,8 @@ impl UnreadableSession {
         error: &(dyn std::error::Error + 'static),
     ) -> Result<Self, StoreError> {
         let ids = row.partial_row(1..3);
-        let ids = <(OrganizationId, SessionId) as FromSqlRow<(Uuid, Uuid), Pg>>::build_from_row(&ids);
+        let ids =
+            <(OrganizationId, SessionId) as FromSqlRow<(Uuid, Uuid), Pg>>::build_from_row(&ids);
         let (organization_id, id) = ids.map_err(DieselError::DeserializationError)?;
         Ok(Self { organization_id, id, error: error.to_string() })
     }

@@ -1,5 +1,6 @@
 //! Opening a PostgreSQL connection, with settings that detect a dead server within seconds.
 
+use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use diesel::dsl::sql;
 use diesel::sql_types::Integer;
 use diesel::{ConnectionError, ConnectionResult};
 use diesel_async::{AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
-use greenroom_domain::{ErrorChain, Invalid};
+use greenroom_domain::{ErrorChain, Invalid, InvalidValue};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_postgres::config::{Host, SslMode, TargetSessionAttrs};
@@ -29,24 +30,47 @@ const SETTLE_TIMEOUT: Duration = Duration::from_secs(2);
 /// An open connection, and the task that must drive it.
 type Connected = (Client, Connection<Socket, NoTlsStream>);
 
-/// Checks that Greenroom can use this URL to connect to PostgreSQL. Does not connect.
-///
-/// # Errors
-/// Returns [`Invalid`] if the URL is malformed or requires TLS. The message contains no part of the
-/// URL, because the URL contains a password.
-pub fn check(url: &str) -> Result<(), Invalid> {
-    let scheme = ["postgres://", "postgresql://"].iter().any(|scheme| url.starts_with(scheme));
-    let config = Config::from_str(url).ok().filter(|_| scheme);
-    let Some(config) = config else {
-        return Err(Invalid::new(
-            "must be a URL such as postgres://user:password@host:5432/database",
-        ));
-    };
-    if config.get_ssl_mode() == SslMode::Require {
-        let detail = "must not set sslmode=require, because TLS to PostgreSQL is not supported";
-        return Err(Invalid::new(detail));
+/// The URL of a PostgreSQL database. `Debug` does not show it, because it may contain a password.
+#[derive(Clone)]
+pub struct DatabaseUrl(String);
+
+impl DatabaseUrl {
+    /// Returns the URL, with the password if it contains one.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
     }
-    Ok(())
+}
+
+impl FromStr for DatabaseUrl {
+    type Err = InvalidValue;
+
+    /// Accepts a URL to which [`connect`] can connect: well-formed, and without `sslmode=require`.
+    /// Does not connect.
+    fn from_str(url: &str) -> Result<Self, InvalidValue> {
+        // The error contains no part of the URL.
+        let invalid =
+            |detail: &'static str| InvalidValue::new("database URL", Invalid::new(detail));
+        let scheme = ["postgres://", "postgresql://"].iter().any(|scheme| url.starts_with(scheme));
+        let config = Config::from_str(url).ok().filter(|_| scheme);
+        let Some(config) = config else {
+            return Err(invalid(
+                "must be a URL such as postgres://user:password@host:5432/database",
+            ));
+        };
+        if config.get_ssl_mode() == SslMode::Require {
+            return Err(invalid(
+                "must not set sslmode=require, because TLS to PostgreSQL is not supported",
+            ));
+        }
+        Ok(Self(url.to_owned()))
+    }
+}
+
+impl fmt::Debug for DatabaseUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("DatabaseUrl(…)")
+    }
 }
 
 /// Opens a connection for the request path.
@@ -198,4 +222,30 @@ fn chain(error: &tokio_postgres::Error) -> String {
 pub async fn server_version(connection: &mut AsyncPgConnection) -> Result<i32, StoreError> {
     let version = sql::<Integer>("current_setting('server_version_num')::integer");
     Ok(diesel::select(version).get_result(connection).await?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refused_url_is_named_and_not_repeated() {
+        for url in ["", "host=localhost", "mysql://ann:s3cret@host/db", "postgres://ann:s3cret@:x"]
+        {
+            let refused = url.parse::<DatabaseUrl>().unwrap_err().to_string();
+            assert!(refused.starts_with("database URL must be a URL"), "{url}: {refused}");
+            assert!(!refused.contains("s3cret"), "{url}: {refused}");
+        }
+        let tls = "postgres://ann:s3cret@host/db?sslmode=require".parse::<DatabaseUrl>();
+        let refused = tls.unwrap_err().to_string();
+        assert!(refused.starts_with("database URL must not set sslmode=require"), "{refused}");
+        assert!(!refused.contains("s3cret"), "{refused}");
+    }
+
+    #[test]
+    fn debug_hides_the_url() {
+        let url: DatabaseUrl = "postgresql://ann:s3cret@host:5432/db".parse().unwrap();
+        assert_eq!(format!("{url:?}"), "DatabaseUrl(…)");
+        assert_eq!(url.as_str(), "postgresql://ann:s3cret@host:5432/db");
+    }
 }

@@ -12,6 +12,10 @@ pub enum Constraint {
     TemplateName,
 }
 
+/// The cause of an error. It is boxed, because core re-exports [`StoreError`], and no type of diesel
+/// is part of core's API.
+type Cause = Box<dyn std::error::Error + Send + Sync>;
+
 /// A failed query. An absent row is not an error; functions return `None` for it.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -21,13 +25,13 @@ pub enum StoreError {
     Conflict(Constraint),
     /// No server accepts connections and writes. A later attempt may succeed.
     #[error("the database is unavailable")]
-    Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
+    Unavailable(#[source] Cause),
     /// PostgreSQL canceled the statement, usually because of `statement_timeout`.
-    #[error("the database did not answer in time")]
-    Timeout(#[source] DieselError),
+    #[error("the database did not respond in time")]
+    Timeout(#[source] Cause),
     /// Any other failure, which is a bug in Greenroom.
     #[error("the database rejected a query")]
-    Query(#[source] DieselError),
+    Query(#[source] Cause),
 }
 
 impl From<DieselError> for StoreError {
@@ -35,14 +39,14 @@ impl From<DieselError> for StoreError {
         let DieselError::DatabaseError(kind, information) = &error else {
             return match error {
                 DieselError::BrokenTransactionManager => Self::Unavailable(error.into()),
-                _ => Self::Query(error),
+                _ => Self::Query(error.into()),
             };
         };
         match kind {
             DatabaseErrorKind::UniqueViolation => match information.constraint_name() {
                 Some("sessions_room_name") => Self::Conflict(Constraint::RoomName),
                 Some("session_templates_living_name") => Self::Conflict(Constraint::TemplateName),
-                _ => Self::Query(error),
+                _ => Self::Query(error.into()),
             },
             // ReadOnlyTransaction: the server was demoted to a standby after a failover.
             DatabaseErrorKind::UnableToSendCommand
@@ -97,9 +101,9 @@ impl StoreError {
             Self::Unavailable(error.into())
         } else if message.starts_with("canceling statement due to") {
             // SQLSTATE 57014.
-            Self::Timeout(error)
+            Self::Timeout(error.into())
         } else {
-            Self::Query(error)
+            Self::Query(error.into())
         }
     }
 }

@@ -11,7 +11,7 @@ use greenroom_domain::lifecycle::{Event, Fact, JOB_ASSIGNMENT_TIMEOUT, TimelineE
 use greenroom_domain::{OrganizationId, RoomName, SessionId, UserId};
 use serde_json::{Value, json};
 
-use crate::sql::{OPEN, push_interval};
+use crate::sql::{OPEN, push_interval, push_may_see};
 use crate::{Session, StoreError};
 
 /// The session that a fact is about.
@@ -19,16 +19,18 @@ use crate::{Session, StoreError};
 pub enum Subject<'a> {
     /// The session with this room, as in LiveKit's webhooks.
     Room(&'a RoomName),
-    /// The session with this id. If `end_user` is set, it must be the session's user.
+    /// The session with this id, if the caller may see it. `end_user` is that of
+    /// [`Caller::sees_only`](greenroom_domain::Caller::sees_only); `None` means any session.
     Session { organization: OrganizationId, id: SessionId, end_user: Option<&'a UserId> },
 }
 
-/// Merges a fact into its session, appends the timeline events and makes the session due, in one
+/// Merges a fact into its session, appends the timeline events and schedules the next check, in one
 /// statement. The rules are those of `State::learn`.
 ///
-/// `at` is LiveKit's time of the event, in whole seconds; facts from Greenroom itself ignore it.
-/// Returns false if no session learned the fact: there is no such session, the fact is about
-/// another participant, or the session is over and the fact needs an open one.
+/// `at` is LiveKit's time of the event, in whole seconds. `at` is not used for facts that Greenroom
+/// itself reports. Returns false if no session learned the fact: there is no such session, the fact
+/// is about another participant, the session is over and the fact needs an open one, or a
+/// [`Fact::RoomNotOpened`] came after the room was opened.
 ///
 /// # Errors
 /// Returns a [`StoreError`] if the query fails.
@@ -43,29 +45,27 @@ pub async fn record(
     Ok(sessions > 0)
 }
 
-impl Session {
-    /// Ends an open session at a caller's request and returns it. If `end_user` is set, it must be
-    /// the session's user.
-    ///
-    /// Returns `None` if no such session is open.
-    ///
-    /// # Errors
-    /// Returns a [`StoreError`] if the query fails.
-    pub async fn end(
-        connection: &mut AsyncPgConnection,
-        organization: OrganizationId,
-        id: SessionId,
-        end_user: Option<&UserId>,
-    ) -> Result<Option<Self>, StoreError> {
-        let subject = Subject::Session { organization, id, end_user };
-        // The fact has no time of LiveKit's.
-        let record = RecordFact::new(subject, &Fact::EndRequested, DateTime::UNIX_EPOCH);
-        let ended = SelectRecorded { record, columns: Self::as_select() };
-        Ok(ended.get_result(connection).await.optional()?)
-    }
+/// Ends an open session at a caller's request and returns it. `end_user` is that of
+/// [`Caller::sees_only`](greenroom_domain::Caller::sees_only).
+///
+/// Returns `None` if no such session is open, or if the caller may not see it.
+///
+/// # Errors
+/// Returns a [`StoreError`] if the query fails.
+pub async fn end_session(
+    connection: &mut AsyncPgConnection,
+    organization: OrganizationId,
+    id: SessionId,
+    end_user: Option<&UserId>,
+) -> Result<Option<Session>, StoreError> {
+    let subject = Subject::Session { organization, id, end_user };
+    // `EndRequested` does not use `at`.
+    let record = RecordFact::new(subject, &Fact::EndRequested, DateTime::UNIX_EPOCH);
+    let ended = SelectRecorded { record, columns: Session::as_select() };
+    Ok(ended.get_result(connection).await.optional()?)
 }
 
-/// The common table expressions of the statement. Afterwards, `sessions` are the updated rows.
+/// The CTEs of the statement. The CTE `sessions` returns the updated rows.
 struct RecordFact<'a> {
     subject: Subject<'a>,
     fact: &'a Fact,
@@ -124,6 +124,7 @@ impl RecordFact<'_> {
         Ok(())
     }
 
+    /// Sets a time column to the later of its value and the event's time.
     fn push_latest<'b>(&'b self, column: &str, out: &mut AstPass<'_, 'b, Pg>) -> QueryResult<()> {
         out.push_sql(column);
         out.push_sql(" = greatest(");
@@ -167,7 +168,7 @@ impl RecordFact<'_> {
         Ok(())
     }
 
-    /// An agent that is back has not left.
+    /// Clears the recorded departure if the same agent joined at or after it.
     fn push_agent_joined<'b>(&'b self, out: &mut AstPass<'_, 'b, Pg>) -> QueryResult<()> {
         let Fact::AgentJoined { identity, .. } = self.fact else { return Ok(()) };
         out.push_sql(
@@ -182,13 +183,14 @@ impl RecordFact<'_> {
         Ok(())
     }
 
-    /// The three columns describe one departure, so they change together: by a later departure, or
-    /// by the reason of a departure that an observation found first.
+    /// The three columns describe one departure, so they change together. If a departure of this
+    /// agent is recorded without a reason, as observations record it, the report only adds its
+    /// reason. Otherwise, a later departure replaces all three.
     fn push_agent_left<'b>(&'b self, out: &mut AstPass<'_, 'b, Pg>) -> QueryResult<()> {
         let Fact::AgentLeft { identity, reason, .. } = self.fact else { return Ok(()) };
         out.push_sql(
             "(agent_left_at, agent_left_identity, agent_left_reason) = (
-               select case when is_explanation then agent_left_at else at end, identity, reason
+               select case when adds_reason then agent_left_at else at end, identity, reason
                from (select ",
         );
         self.push_at(out)?;
@@ -199,8 +201,8 @@ impl RecordFact<'_> {
         out.push_sql(
             "::text as reason) reported,
                lateral (select agent_left_reason is null and agent_left_identity = reported.identity
-                 as is_explanation) known
-               where is_explanation or agent_left_at is null or at > agent_left_at
+                 as adds_reason) known
+               where adds_reason or agent_left_at is null or at > agent_left_at
              union all
                select agent_left_at, agent_left_identity, agent_left_reason
              limit 1), ",
@@ -236,10 +238,7 @@ impl RecordFact<'_> {
                 out.push_bind_param::<sql_types::Uuid, _>(organization)?;
                 out.push_sql(" and sessions.id = ");
                 out.push_bind_param::<sql_types::Uuid, _>(id)?;
-                if let Some(user) = end_user {
-                    out.push_sql(" and sessions.user_id = ");
-                    out.push_bind_param::<Text, _>(*user)?;
-                }
+                push_may_see(*end_user, out)?;
             }
         }
         // The same condition as `Fact::concerns`.
@@ -275,7 +274,7 @@ impl RecordFact<'_> {
             out.push_sql(", ");
             out.push_bind_param::<Jsonb, _>(detail)?;
             out.push_sql(" from sessions");
-            // The room's opening dispatches only an agent that was waiting.
+            // Only a waiting agent counts as dispatched by this call.
             if let (Fact::RoomOpened { .. }, TimelineEvent::AgentDispatched) = (self.fact, event) {
                 out.push_sql(" where agent_was_waiting");
             }
@@ -284,7 +283,7 @@ impl RecordFact<'_> {
         Ok(())
     }
 
-    /// `columns` are those of the updated rows that the rest of the statement selects.
+    /// `columns` are the columns that the CTE `sessions` returns.
     fn push_tables<'b>(&'b self, columns: &str, out: &mut AstPass<'_, 'b, Pg>) -> QueryResult<()> {
         let needs_before = matches!(self.fact, Fact::RoomOpened { .. });
         out.push_sql("with ");

@@ -46,6 +46,24 @@ impl StartKey {
             Self::Explicit(claim) | Self::Implicit(claim) => Some(claim),
         }
     }
+
+    /// The claim of a key that the caller sent.
+    #[must_use]
+    pub fn explicit(&self) -> Option<&KeyClaim> {
+        match self {
+            Self::Explicit(claim) => Some(claim),
+            Self::None | Self::Implicit(_) => None,
+        }
+    }
+
+    /// The claim of a key that was derived from an end user's request.
+    #[must_use]
+    pub fn implicit(&self) -> Option<&KeyClaim> {
+        match self {
+            Self::Implicit(claim) => Some(claim),
+            Self::None | Self::Explicit(_) => None,
+        }
+    }
 }
 
 /// SQL condition: the user may resume the session. The same rule as

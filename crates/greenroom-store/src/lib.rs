@@ -29,10 +29,8 @@ pub mod template;
 pub use diesel::{ConnectionError, ConnectionResult};
 pub use diesel_async::AsyncPgConnection;
 
-pub use self::claim::{
-    Claim, ClaimBatch, ClaimOrder, PolicyDefaults, UnreadableSession, Urgency,
-};
-pub use self::connection::connect;
+pub use self::claim::{Claim, ClaimBatch, ClaimOrder, PolicyDefaults, UnreadableSession, Urgency};
+pub use self::connection::{DatabaseUrl, connect};
 pub use self::error::{Constraint, StoreError};
 pub use self::event::SessionEvent;
 pub use self::fact::{Subject, record};

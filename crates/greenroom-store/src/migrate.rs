@@ -134,8 +134,7 @@ async fn under_lock<T: Send + 'static>(
             migrate(connection).map_err(DieselError::QueryBuilderError)
         })
     });
-    let migrated: Result<T, DieselError> = blocking
-        .await
-        .map_err(|panic| StoreError::Query(DieselError::QueryBuilderError(panic.into())))?;
+    let migrated: Result<T, DieselError> =
+        blocking.await.map_err(|panic| StoreError::Query(panic.into()))?;
     migrated.map_err(Into::into)
 }

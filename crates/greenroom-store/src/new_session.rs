@@ -1,4 +1,4 @@
-//! A session that a start inserts: its values, and the parts that both statements of a start share.
+//! [`NewSession`], and the SQL that `InsertSession` and `ResumeOrInsertSession` share.
 
 use chrono::{DateTime, Utc};
 use diesel::pg::Pg;
@@ -9,13 +9,16 @@ use greenroom_domain::lifecycle::JOB_ASSIGNMENT_TIMEOUT;
 use greenroom_domain::template::TokenTtl;
 use greenroom_domain::{
     AgentName, JsonObject, OrganizationId, ParticipantAttributes, ParticipantIdentity,
-    ParticipantName, RoomName, Seconds, SessionCount, SessionId, SessionTemplateId, UserId,
+    ParticipantName, ReconcileInterval, RoomName, SessionCount, SessionId, SessionTemplateId,
+    UserId,
 };
 
 use crate::idempotency::{KeyClaim, StartKey};
+use crate::organization::push_max_sessions;
 use crate::sql::{OPEN, push_interval};
 
-/// The values of a session that the start provides. The others come from the template.
+/// The values of a session that the start provides. The template and PostgreSQL's clock provide the
+/// remaining columns.
 #[derive(Debug, Clone)]
 pub struct NewSession {
     pub organization_id: OrganizationId,
@@ -31,14 +34,15 @@ pub struct NewSession {
     /// The agent that the template must name. `None` accepts any template, with or without an
     /// agent.
     pub agent_name: Option<AgentName>,
-    /// The timestamp in `id`, in milliseconds.
+    /// Creation time; equals the millisecond timestamp in `id`.
     pub created_at: DateTime<Utc>,
     pub token: TokenLifetime,
-    /// Maximum time until the keeper first checks an `on_join` session.
-    pub first_check_within: Seconds<1, 3_600>,
+    /// Interval between two checks of an idle session against LiveKit. An `on_join` session is
+    /// first checked within this time.
+    pub first_check_within: ReconcileInterval,
     pub key: StartKey,
-    /// The server's default limit of pending and active sessions, used if the organization's row
-    /// sets none. `None` means no limit.
+    /// The server's default limit of open sessions (`pending` or `active`), used if the
+    /// organization's row sets none. `None` means no limit.
     pub max_active_sessions: Option<SessionCount>,
 }
 
@@ -52,12 +56,14 @@ pub struct TokenLifetime {
 }
 
 impl NewSession {
-    /// Pushes a query for the current version of the template, which is empty if the organization
-    /// may not start a session now.
+    /// Pushes a query for the current version of the template. The query returns no row if the
+    /// template is absent or archived or has another agent than the request, or if the organization
+    /// has reached its limit. Without `LOCKED`, it returns no row for any organization with a
+    /// limit.
     ///
-    /// `LOCKED` selects one of two texts instead of being a bind parameter: with a parameter,
-    /// PostgreSQL would plan each execution anew, because the plan without the count of sessions is
-    /// cheaper.
+    /// `LOCKED` selects one of two texts instead of being a bind parameter. With a parameter,
+    /// PostgreSQL would prefer a custom plan, which can omit the count, and therefore plan every
+    /// execution.
     pub(crate) fn push_template<'b, const LOCKED: bool>(
         &'b self,
         mut out: AstPass<'_, 'b, Pg>,
@@ -66,11 +72,11 @@ impl NewSession {
             "select session_templates.* from session_templates
              join organizations on organizations.id = session_templates.organization_id
              cross join lateral (
-               select case when not unlimited then coalesce(max_active_sessions, ",
+               select ",
         );
-        out.push_bind_param::<Nullable<Integer>, _>(&self.max_active_sessions)?;
+        push_max_sessions(&self.max_active_sessions, &mut out)?;
         out.push_sql(
-            ") end as max_sessions) as session_limit
+            " as max_sessions) as session_limit
              where superseded_at is null and archived_at is null and session_templates.organization_id = ",
         );
         out.push_bind_param::<Uuid, _>(&self.organization_id)?;

@@ -1,8 +1,10 @@
-//! Organizations, the tenants: their rows, locks and limits of active sessions.
+//! Organizations, the tenants: their rows, locks and limits of open sessions.
 
 use diesel::dsl::sql;
+use diesel::pg::Pg;
 use diesel::prelude::*;
-use diesel::sql_types::Bool;
+use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
+use diesel::sql_types::{Bool, Integer, Nullable, Uuid};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use greenroom_domain::{OrganizationId, SessionCount};
 
@@ -52,12 +54,18 @@ pub async fn lock_templates(
 /// sessions can be counted. Only [`lock_sessions`] creates one.
 #[derive(Debug)]
 pub struct SessionLock {
+    organization: OrganizationId,
     maximum: Option<SessionCount>,
 }
 
 impl SessionLock {
-    /// Maximum number of pending and active sessions. `None` means that the organization has no
-    /// limit.
+    /// The organization that is locked.
+    #[must_use]
+    pub fn organization(&self) -> OrganizationId {
+        self.organization
+    }
+
+    /// Maximum number of open sessions. `None` means that the organization has no limit.
     #[must_use]
     pub fn maximum(&self) -> Option<SessionCount> {
         self.maximum
@@ -76,18 +84,12 @@ pub async fn lock_sessions(
     organization: OrganizationId,
     default: Option<SessionCount>,
 ) -> Result<SessionLock, StoreError> {
-    let row = organizations::table
-        .find(organization)
-        .select((organizations::max_active_sessions, organizations::unlimited))
-        .for_no_key_update()
-        .first(connection)
-        .await
-        .optional()?;
-    Ok(SessionLock { maximum: SessionLimit::from_row(row).maximum(default) })
+    let maximum = SelectMaxSessions::<true> { organization, default }.read(connection).await?;
+    Ok(SessionLock { organization, maximum })
 }
 
-/// Returns the maximum number of pending and active sessions of an organization, and their current
-/// number. A maximum of `None` means no limit. `default` is the server's default limit.
+/// Returns the maximum number of open sessions of an organization, and their current number. A
+/// maximum of `None` means no limit. `default` is the server's default limit.
 ///
 /// # Errors
 /// Returns a [`StoreError`] if the query fails.
@@ -96,12 +98,7 @@ pub async fn usage(
     organization: OrganizationId,
     default: Option<SessionCount>,
 ) -> Result<(Option<SessionCount>, i64), StoreError> {
-    let row = organizations::table
-        .find(organization)
-        .select((organizations::max_active_sessions, organizations::unlimited))
-        .first(connection)
-        .await
-        .optional()?;
+    let maximum = SelectMaxSessions::<false> { organization, default }.read(connection).await?;
     let open_sessions = sessions::table
         .filter(sessions::organization_id.eq(organization))
         // A literal: with a bind parameter the planner cannot use the partial index
@@ -110,10 +107,72 @@ pub async fn usage(
         .count()
         .get_result(connection)
         .await?;
-    Ok((SessionLimit::from_row(row).maximum(default), open_sessions))
+    Ok((maximum, open_sessions))
 }
 
-/// The maximum number of pending and active sessions of an organization.
+/// Pushes the maximum number of pending and active sessions of the row of `organizations`, which is
+/// null without a limit: the organization's own limit, otherwise the server's default.
+#[expect(
+    clippy::ref_option,
+    clippy::trivially_copy_pass_by_ref,
+    reason = "the statement borrows its bind parameters"
+)]
+pub(crate) fn push_max_sessions<'b>(
+    default: &'b Option<SessionCount>,
+    out: &mut AstPass<'_, 'b, Pg>,
+) -> QueryResult<()> {
+    out.push_sql("case when not unlimited then coalesce(max_active_sessions, ");
+    out.push_bind_param::<Nullable<Integer>, _>(default)?;
+    out.push_sql(") end");
+    Ok(())
+}
+
+/// Selects the maximum of [`push_max_sessions`], and locks the organization's row if `LOCK` is true.
+struct SelectMaxSessions<const LOCK: bool> {
+    organization: OrganizationId,
+    default: Option<SessionCount>,
+}
+
+impl<const LOCK: bool> SelectMaxSessions<LOCK> {
+    async fn read(
+        self,
+        connection: &mut AsyncPgConnection,
+    ) -> Result<Option<SessionCount>, StoreError> {
+        let default = self.default;
+        let found: Option<Option<i32>> = self.get_result(connection).await.optional()?;
+        // An organization without a row has the server's default. The table allows larger numbers
+        // than `SessionCount` does, which count as the largest.
+        let largest = SessionCount::constant::<{ SessionCount::MAX }>();
+        Ok(found.map_or(default, |maximum| {
+            let maximum = maximum.map(i64::from).map(SessionCount::try_from);
+            maximum.map(|maximum| maximum.unwrap_or(largest))
+        }))
+    }
+}
+
+impl<const LOCK: bool> QueryId for SelectMaxSessions<LOCK> {
+    type QueryId = Self;
+    const HAS_STATIC_QUERY_ID: bool = true;
+}
+
+impl<const LOCK: bool> Query for SelectMaxSessions<LOCK> {
+    type SqlType = Nullable<Integer>;
+}
+
+impl<const LOCK: bool> QueryFragment<Pg> for SelectMaxSessions<LOCK> {
+    fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
+        out.push_sql("select ");
+        push_max_sessions(&self.default, &mut out)?;
+        out.push_sql(" from organizations where id = ");
+        out.push_bind_param::<Uuid, _>(&self.organization)?;
+        if LOCK {
+            out.push_sql(" for no key update");
+        }
+        Ok(())
+    }
+}
+
+/// The maximum number of open sessions (`pending` or `active`) of an organization.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SessionLimit {
     /// The server's default.
@@ -122,31 +181,6 @@ pub enum SessionLimit {
     AtMost(SessionCount),
     /// No limit, even if the server has a default.
     Unlimited,
-}
-
-impl SessionLimit {
-    /// Converts the columns `max_active_sessions` and `unlimited`. An organization without a row
-    /// has the server's default. The table allows larger numbers than [`SessionCount`] does, which
-    /// count as the largest.
-    fn from_row(row: Option<(Option<i32>, bool)>) -> Self {
-        match row {
-            Some((_, true)) => Self::Unlimited,
-            Some((Some(sessions), false)) => {
-                let largest = SessionCount::constant::<{ SessionCount::MAX }>();
-                Self::AtMost(SessionCount::try_from(i64::from(sessions)).unwrap_or(largest))
-            }
-            Some((None, false)) | None => Self::Default,
-        }
-    }
-
-    /// The limit as a number, given the server's default. `None` means no limit.
-    fn maximum(self, default: Option<SessionCount>) -> Option<SessionCount> {
-        match self {
-            Self::Default => default,
-            Self::AtMost(sessions) => Some(sessions),
-            Self::Unlimited => None,
-        }
-    }
 }
 
 /// Sets the limit of an organization, and inserts the organization's row if it has none.

@@ -1,9 +1,9 @@
-//! The statement that issues a further token for a session, on a replayed start or on a refresh.
+//! The statement that issues a new token for a session, on a replayed start or on a refresh.
 
 use diesel::pg::Pg;
 use diesel::prelude::*;
 use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
-use diesel::sql_types::{Binary, Text, Uuid};
+use diesel::sql_types::{Binary, Uuid};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use greenroom_domain::idempotency::KEY_LIFETIME;
 use greenroom_domain::{OrganizationId, SessionId, UserId};
@@ -12,21 +12,21 @@ use crate::StoreError;
 use crate::idempotency::KeyClaim;
 use crate::new_session::TokenLifetime;
 use crate::session_setup::{SessionSetupColumns, StartedRow, StartedRowSql, TEMPLATE_JOIN};
-use crate::sql::{OPEN, push_interval};
+use crate::sql::{OPEN, push_interval, push_may_see};
 
-/// The session that a further token is issued for.
+/// The session for which a new token is issued.
 #[derive(Debug, Clone, Copy)]
 pub enum TokenReissue<'a> {
-    /// The session with this id. The reissue is recorded in its timeline as `token_refreshed`. If
-    /// `end_user` is set, it must be the session's user.
+    /// The session with this id, if the caller may see it. The reissue is recorded in its timeline as
+    /// `token_refreshed`. `end_user` is that of [`Caller::sees_only`](greenroom_domain::Caller::sees_only).
     Session { id: SessionId, end_user: Option<&'a UserId> },
     /// The session that was started with this key and the same request, within [`KEY_LIFETIME`].
     Key(&'a KeyClaim),
 }
 
 impl TokenReissue<'_> {
-    /// Extends the `token_expiry` of a pending or active session to that of the new token. Returns
-    /// `None` if no such session exists or the session is over.
+    /// Extends the `token_expiry` of an open session to that of the new token. Returns `None` if no
+    /// such session exists or the session is over.
     ///
     /// The write orders a refresh against a concurrent end of the session, and makes a replay as
     /// durable as a start.
@@ -84,10 +84,7 @@ impl QueryFragment<Pg> for ReissueToken<'_> {
             TokenReissue::Session { id, end_user } => {
                 out.push_sql(" and sessions.id = ");
                 out.push_bind_param::<Uuid, _>(id)?;
-                if let Some(user) = end_user {
-                    out.push_sql(" and sessions.user_id = ");
-                    out.push_bind_param::<Text, _>(*user)?;
-                }
+                push_may_see(*end_user, &mut out)?;
             }
             TokenReissue::Key(key) => {
                 out.push_sql(" and sessions.idempotency_key = ");

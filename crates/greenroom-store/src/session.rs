@@ -65,73 +65,73 @@ pub struct SessionFilter {
     pub created_before: Option<DateTime<Utc>>,
 }
 
+/// Reads a session. Returns `None` if the organization has no such session.
+///
+/// # Errors
+/// Returns a [`StoreError`] if the query fails.
+pub async fn find(
+    connection: &mut AsyncPgConnection,
+    organization: OrganizationId,
+    id: SessionId,
+) -> Result<Option<Session>, StoreError> {
+    let found = sessions::table
+        .find((organization, id))
+        .select(Session::as_select())
+        .first(connection)
+        .await
+        .optional()?;
+    Ok(found)
+}
+
+/// Lists up to `limit` sessions of an organization, newest first.
+///
+/// No index supports a filter on a template or on final statuses. Such a query may scan all
+/// sessions of the organization until PostgreSQL cancels it after 5 s.
+///
+/// # Errors
+/// Returns a [`StoreError`] if the query fails.
+pub async fn list(
+    connection: &mut AsyncPgConnection,
+    organization: OrganizationId,
+    filter: &SessionFilter,
+    start: PageStart<SessionId>,
+    limit: i64,
+) -> Result<Vec<Session>, StoreError> {
+    let mut query = sessions::table
+        .filter(sessions::organization_id.eq(organization))
+        .order(sessions::id.desc())
+        .limit(limit)
+        .select(Session::as_select())
+        .into_boxed();
+    match start {
+        PageStart::Offset(0) => {}
+        PageStart::Offset(offset) => query = query.offset(offset),
+        PageStart::After(id) => query = query.filter(sessions::id.lt(id)),
+    }
+    if !filter.status.is_empty() {
+        query = query.filter(sessions::status.eq_any(&filter.status));
+        if filter.status.iter().all(|status| SessionStatus::OPEN.contains(status)) {
+            // A literal: with a bind parameter the planner cannot use the index
+            // `sessions_live`.
+            query = query.filter(sql::<Bool>(OPEN));
+        }
+    }
+    if let Some(user) = &filter.user_id {
+        query = query.filter(sessions::user_id.eq(user));
+    }
+    if let Some(template) = filter.session_template_id {
+        query = query.filter(sessions::session_template_id.eq(template));
+    }
+    if let Some(at) = filter.created_after {
+        query = query.filter(sessions::id.ge(SessionId::first_from(at)));
+    }
+    if let Some(at) = filter.created_before {
+        query = query.filter(sessions::id.lt(SessionId::first_from(at)));
+    }
+    Ok(query.load(connection).await?)
+}
+
 impl Session {
-    /// Reads a session. Returns `None` if the organization has no such session.
-    ///
-    /// # Errors
-    /// Returns a [`StoreError`] if the query fails.
-    pub async fn find(
-        connection: &mut AsyncPgConnection,
-        organization: OrganizationId,
-        id: SessionId,
-    ) -> Result<Option<Self>, StoreError> {
-        let found = sessions::table
-            .find((organization, id))
-            .select(Self::as_select())
-            .first(connection)
-            .await
-            .optional()?;
-        Ok(found)
-    }
-
-    /// Lists up to `limit` sessions of an organization, newest first.
-    ///
-    /// No index supports a filter on a template or on final statuses. Such a query may scan all
-    /// sessions of the organization until PostgreSQL cancels it after 5 s.
-    ///
-    /// # Errors
-    /// Returns a [`StoreError`] if the query fails.
-    pub async fn list(
-        connection: &mut AsyncPgConnection,
-        organization: OrganizationId,
-        filter: &SessionFilter,
-        start: PageStart<SessionId>,
-        limit: i64,
-    ) -> Result<Vec<Self>, StoreError> {
-        let mut query = sessions::table
-            .filter(sessions::organization_id.eq(organization))
-            .order(sessions::id.desc())
-            .limit(limit)
-            .select(Self::as_select())
-            .into_boxed();
-        match start {
-            PageStart::Offset(0) => {}
-            PageStart::Offset(offset) => query = query.offset(offset),
-            PageStart::After(id) => query = query.filter(sessions::id.lt(id)),
-        }
-        if !filter.status.is_empty() {
-            query = query.filter(sessions::status.eq_any(&filter.status));
-            if filter.status.iter().all(|status| SessionStatus::OPEN.contains(status)) {
-                // A literal: with a bind parameter the planner cannot use the index
-                // `sessions_live`.
-                query = query.filter(sql::<Bool>(OPEN));
-            }
-        }
-        if let Some(user) = &filter.user_id {
-            query = query.filter(sessions::user_id.eq(user));
-        }
-        if let Some(template) = filter.session_template_id {
-            query = query.filter(sessions::session_template_id.eq(template));
-        }
-        if let Some(at) = filter.created_after {
-            query = query.filter(sessions::id.ge(SessionId::first_from(at)));
-        }
-        if let Some(at) = filter.created_before {
-            query = query.filter(sessions::id.lt(SessionId::first_from(at)));
-        }
-        Ok(query.load(connection).await?)
-    }
-
     /// Changes a session to `on_join` after LiveKit failed to open its room, so that the user's
     /// join opens the room. Returns false if the session is no longer pending, or if its room was
     /// opened meanwhile.

@@ -1,8 +1,11 @@
 //! SQL text that several statements share.
 
 use chrono::TimeDelta;
+use diesel::QueryResult;
 use diesel::pg::Pg;
 use diesel::query_builder::AstPass;
+use diesel::sql_types::Text;
+use greenroom_domain::UserId;
 
 /// Whether a session is not over. The statuses must be literals: PostgreSQL does not use the partial
 /// indexes of open sessions if the statuses are parameters.
@@ -13,6 +16,19 @@ pub(crate) fn push_interval(interval: TimeDelta, out: &mut AstPass<'_, '_, Pg>) 
     out.push_sql("interval '");
     out.push_sql(&interval.num_seconds().to_string());
     out.push_sql(" seconds'");
+}
+
+/// Appends the condition that a caller may see the session. `sees_only` is that of
+/// [`Caller::sees_only`](greenroom_domain::Caller::sees_only).
+pub(crate) fn push_may_see<'b>(
+    sees_only: Option<&'b UserId>,
+    out: &mut AstPass<'_, 'b, Pg>,
+) -> QueryResult<()> {
+    if let Some(user) = sees_only {
+        out.push_sql(" and sessions.user_id = ");
+        out.push_bind_param::<Text, _>(user)?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -6,18 +6,18 @@ use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 
 use crate::StoreError;
-use crate::idempotency::StartKey;
 use crate::new_session::NewSession;
 use crate::organization::SessionLock;
 use crate::resume::ResumeOrInsertSession;
 use crate::session_setup::{SessionSetupColumns, StartedRow, StartedRowSql};
 
 impl NewSession {
-    /// Inserts the session. If the key is [`StartKey::Implicit`] and its session is resumable,
-    /// extends the `token_expiry` of that session and returns it instead.
+    /// Inserts the session. If the key is [implicit](crate::StartKey::Implicit) and its session is
+    /// resumable, extends the `token_expiry` of that session and returns it instead.
     ///
     /// `lock` comes from [`lock_sessions`](crate::organization::lock_sessions) in the same
-    /// transaction. Without it, the insert writes nothing for an organization with a limit.
+    /// transaction. Without it, or with the lock of another organization, the insert writes nothing
+    /// for an organization with a limit.
     ///
     /// Returns `None` if
     /// - the organization has no such template, or the template is archived,
@@ -34,21 +34,24 @@ impl NewSession {
         lock: Option<&SessionLock>,
     ) -> Result<Option<StartedRow>, StoreError> {
         let columns = SessionSetupColumns::new();
-        let started = match (&self.key, lock.is_some()) {
-            (StartKey::Implicit(key), false) => {
+        let is_locked = lock.is_some_and(|lock| lock.organization() == self.organization_id);
+        let started = match (self.key.implicit(), is_locked) {
+            (Some(key), false) => {
                 ResumeOrInsertSession::<false> { new: self, key, columns }
                     .get_result(connection)
                     .await
             }
-            (StartKey::Implicit(key), true) => {
+            (Some(key), true) => {
                 ResumeOrInsertSession::<true> { new: self, key, columns }
                     .get_result(connection)
                     .await
             }
-            (_, false) => {
+            (None, false) => {
                 InsertSession::<false> { new: self, columns }.get_result(connection).await
             }
-            (_, true) => InsertSession::<true> { new: self, columns }.get_result(connection).await,
+            (None, true) => {
+                InsertSession::<true> { new: self, columns }.get_result(connection).await
+            }
         };
         Ok(started.optional()?)
     }

@@ -18,7 +18,7 @@ use greenroom_domain::{
 use crate::schema::session_templates;
 use crate::{PageStart, StoreError};
 
-pub use self::current::FoldedName;
+pub use self::current::{FoldedName, current};
 
 const FIRST_VERSION: i32 = 1;
 
@@ -127,164 +127,163 @@ pub enum TemplateAvailability {
     Absent,
 }
 
-impl SessionTemplate {
-    /// Inserts the first version of a template.
-    ///
-    /// # Errors
-    /// Returns [`Constraint::TemplateName`](crate::Constraint::TemplateName) if the name is taken,
-    /// and another [`StoreError`] if the query fails.
-    pub async fn insert(
-        connection: &mut AsyncPgConnection,
-        organization: OrganizationId,
-        id: SessionTemplateId,
-        settings: TemplateSettings,
-    ) -> Result<Self, StoreError> {
-        let row = (
-            session_templates::organization_id.eq(organization),
-            session_templates::id.eq(id),
-            session_templates::version.eq(FIRST_VERSION),
-            settings,
-            session_templates::created_at.eq(diesel::dsl::now),
-            session_templates::updated_at.eq(diesel::dsl::now),
-        );
-        let inserted = diesel::insert_into(session_templates::table)
-            .values(row)
-            .returning(Self::as_returning())
-            .get_result(connection)
-            .await?;
-        Ok(inserted)
-    }
+/// Inserts the first version of a template.
+///
+/// # Errors
+/// Returns [`Constraint::TemplateName`](crate::Constraint::TemplateName) if the name is taken,
+/// and another [`StoreError`] if the query fails.
+pub async fn insert(
+    connection: &mut AsyncPgConnection,
+    organization: OrganizationId,
+    id: SessionTemplateId,
+    settings: TemplateSettings,
+) -> Result<SessionTemplate, StoreError> {
+    let row = (
+        session_templates::organization_id.eq(organization),
+        session_templates::id.eq(id),
+        session_templates::version.eq(FIRST_VERSION),
+        settings,
+        session_templates::created_at.eq(diesel::dsl::now),
+        session_templates::updated_at.eq(diesel::dsl::now),
+    );
+    let inserted = diesel::insert_into(session_templates::table)
+        .values(row)
+        .returning(SessionTemplate::as_returning())
+        .get_result(connection)
+        .await?;
+    Ok(inserted)
+}
 
-    /// Reads the current version of a template, archived or not. Returns `None` if the organization
-    /// has no such template.
-    ///
-    /// # Errors
-    /// Returns a [`StoreError`] if the query fails.
-    pub async fn find(
-        connection: &mut AsyncPgConnection,
-        organization: OrganizationId,
-        id: SessionTemplateId,
-    ) -> Result<Option<Self>, StoreError> {
-        let found = session_templates::table
-            .filter(session_templates::organization_id.eq(organization))
-            .filter(session_templates::id.eq(id))
-            .filter(session_templates::superseded_at.is_null())
-            .select(Self::as_select())
-            .first(connection)
-            .await
-            .optional()?;
-        Ok(found)
-    }
+/// Reads the current version of a template, archived or not. Returns `None` if the organization
+/// has no such template.
+///
+/// # Errors
+/// Returns a [`StoreError`] if the query fails.
+pub async fn find(
+    connection: &mut AsyncPgConnection,
+    organization: OrganizationId,
+    id: SessionTemplateId,
+) -> Result<Option<SessionTemplate>, StoreError> {
+    let found = session_templates::table
+        .filter(session_templates::organization_id.eq(organization))
+        .filter(session_templates::id.eq(id))
+        .filter(session_templates::superseded_at.is_null())
+        .select(SessionTemplate::as_select())
+        .first(connection)
+        .await
+        .optional()?;
+    Ok(found)
+}
 
-    /// Inserts the version that follows this one.
-    ///
-    /// `self` must be the current version, read in the same transaction after
-    /// [`lock_templates`](crate::organization::lock_templates).
-    ///
-    /// # Errors
-    /// Returns [`Constraint::TemplateName`](crate::Constraint::TemplateName) if the name is taken,
-    /// and another [`StoreError`] if a query fails.
-    pub async fn supersede(
-        &self,
-        connection: &mut AsyncPgConnection,
-        settings: TemplateSettings,
-    ) -> Result<Self, StoreError> {
-        // Before the insert, because a unique index allows one current version per id.
-        diesel::update(session_templates::table.find((
-            self.organization_id,
-            self.id,
-            self.version,
-        )))
-        .set(session_templates::superseded_at.eq(diesel::dsl::now))
+/// Inserts the version that follows `current`.
+///
+/// `current` must be the current version, read in the same transaction after
+/// [`lock_templates`](crate::organization::lock_templates).
+///
+/// # Errors
+/// Returns [`Constraint::TemplateName`](crate::Constraint::TemplateName) if the name is taken,
+/// and another [`StoreError`] if a query fails.
+pub async fn supersede(
+    connection: &mut AsyncPgConnection,
+    current: &SessionTemplate,
+    settings: TemplateSettings,
+) -> Result<SessionTemplate, StoreError> {
+    // Before the insert, because a unique index allows one current version per id.
+    diesel::update(session_templates::table.find((
+        current.organization_id,
+        current.id,
+        current.version,
+    )))
+    .set(session_templates::superseded_at.eq(diesel::dsl::now))
+    .execute(connection)
+    .await?;
+    let row = (
+        session_templates::organization_id.eq(current.organization_id),
+        session_templates::id.eq(current.id),
+        session_templates::version.eq(current.version + 1),
+        settings,
+        session_templates::created_at.eq(current.created_at),
+        session_templates::updated_at.eq(diesel::dsl::now),
+    );
+    let inserted = diesel::insert_into(session_templates::table)
+        .values(row)
+        .returning(SessionTemplate::as_returning())
+        .get_result(connection)
+        .await?;
+    Ok(inserted)
+}
+
+/// Archives the template. If it is already archived, its `archived_at` stays unchanged.
+///
+/// `current` must be the current version, as for [`supersede`].
+///
+/// # Errors
+/// Returns a [`StoreError`] if the query fails.
+pub async fn archive(
+    connection: &mut AsyncPgConnection,
+    current: &SessionTemplate,
+) -> Result<(), StoreError> {
+    let this =
+        session_templates::table.find((current.organization_id, current.id, current.version));
+    diesel::update(this.filter(session_templates::archived_at.is_null()))
+        .set(session_templates::archived_at.eq(diesel::dsl::now))
         .execute(connection)
         .await?;
-        let row = (
-            session_templates::organization_id.eq(self.organization_id),
-            session_templates::id.eq(self.id),
-            session_templates::version.eq(self.version + 1),
-            settings,
-            session_templates::created_at.eq(self.created_at),
-            session_templates::updated_at.eq(diesel::dsl::now),
-        );
-        let inserted = diesel::insert_into(session_templates::table)
-            .values(row)
-            .returning(Self::as_returning())
-            .get_result(connection)
-            .await?;
-        Ok(inserted)
-    }
+    Ok(())
+}
 
-    /// Archives the template. If it is already archived, its `archived_at` stays unchanged.
-    ///
-    /// `self` must be the current version, as for [`Self::supersede`].
-    ///
-    /// # Errors
-    /// Returns a [`StoreError`] if the query fails.
-    pub async fn archive(&self, connection: &mut AsyncPgConnection) -> Result<(), StoreError> {
-        let this = session_templates::table.find((self.organization_id, self.id, self.version));
-        diesel::update(this.filter(session_templates::archived_at.is_null()))
-            .set(session_templates::archived_at.eq(diesel::dsl::now))
-            .execute(connection)
-            .await?;
-        Ok(())
+/// Lists the current versions of an organization's templates, newest template first.
+///
+/// # Errors
+/// Returns a [`StoreError`] if the query fails.
+pub async fn list(
+    connection: &mut AsyncPgConnection,
+    organization: OrganizationId,
+    filter: TemplateFilter,
+    start: PageStart<SessionTemplateId>,
+    limit: i64,
+) -> Result<Vec<SessionTemplate>, StoreError> {
+    let mut query = session_templates::table
+        .filter(session_templates::organization_id.eq(organization))
+        .filter(session_templates::superseded_at.is_null())
+        .order(session_templates::id.desc())
+        .limit(limit)
+        .select(SessionTemplate::as_select())
+        .into_boxed();
+    match start {
+        PageStart::Offset(0) => {}
+        PageStart::Offset(offset) => query = query.offset(offset),
+        PageStart::After(id) => query = query.filter(session_templates::id.lt(id)),
     }
+    if !filter.include_archived {
+        query = query.filter(session_templates::archived_at.is_null());
+    }
+    Ok(query.load(connection).await?)
+}
 
-    /// Lists the current versions of an organization's templates, newest template first.
-    ///
-    /// # Errors
-    /// Returns a [`StoreError`] if the query fails.
-    pub async fn list(
-        connection: &mut AsyncPgConnection,
-        organization: OrganizationId,
-        filter: TemplateFilter,
-        start: PageStart<SessionTemplateId>,
-        limit: i64,
-    ) -> Result<Vec<Self>, StoreError> {
-        let mut query = session_templates::table
-            .filter(session_templates::organization_id.eq(organization))
-            .filter(session_templates::superseded_at.is_null())
-            .order(session_templates::id.desc())
-            .limit(limit)
-            .select(Self::as_select())
-            .into_boxed();
-        match start {
-            PageStart::Offset(0) => {}
-            PageStart::Offset(offset) => query = query.offset(offset),
-            PageStart::After(id) => query = query.filter(session_templates::id.lt(id)),
-        }
-        if !filter.include_archived {
-            query = query.filter(session_templates::archived_at.is_null());
-        }
-        Ok(query.load(connection).await?)
-    }
-
-    /// Finds out whether an organization can start sessions from a template.
-    ///
-    /// This is the only query on the request path that reads rows of other organizations, because
-    /// it distinguishes a foreign template from an absent one.
-    ///
-    /// # Errors
-    /// Returns a [`StoreError`] if the query fails.
-    pub async fn availability(
-        connection: &mut AsyncPgConnection,
-        organization: OrganizationId,
-        id: SessionTemplateId,
-    ) -> Result<TemplateAvailability, StoreError> {
-        let found: Option<(OrganizationId, bool)> = session_templates::table
-            .filter(session_templates::id.eq(id))
-            .filter(session_templates::superseded_at.is_null())
-            .select((
-                session_templates::organization_id,
-                session_templates::archived_at.is_not_null(),
-            ))
-            .first(connection)
-            .await
-            .optional()?;
-        Ok(match found {
-            None => TemplateAvailability::Absent,
-            Some((owner, _)) if owner != organization => TemplateAvailability::Foreign,
-            Some((_, true)) => TemplateAvailability::Archived,
-            Some((_, false)) => TemplateAvailability::Startable,
-        })
-    }
+/// Finds out whether an organization can start sessions from a template.
+///
+/// This is the only query on the request path that reads rows of other organizations, because
+/// it distinguishes a foreign template from an absent one.
+///
+/// # Errors
+/// Returns a [`StoreError`] if the query fails.
+pub async fn availability(
+    connection: &mut AsyncPgConnection,
+    organization: OrganizationId,
+    id: SessionTemplateId,
+) -> Result<TemplateAvailability, StoreError> {
+    let found: Option<(OrganizationId, bool)> = session_templates::table
+        .filter(session_templates::id.eq(id))
+        .filter(session_templates::superseded_at.is_null())
+        .select((session_templates::organization_id, session_templates::archived_at.is_not_null()))
+        .first(connection)
+        .await
+        .optional()?;
+    Ok(match found {
+        None => TemplateAvailability::Absent,
+        Some((owner, _)) if owner != organization => TemplateAvailability::Foreign,
+        Some((_, true)) => TemplateAvailability::Archived,
+        Some((_, false)) => TemplateAvailability::Startable,
+    })
 }

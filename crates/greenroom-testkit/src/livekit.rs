@@ -20,7 +20,7 @@ pub use livekit_protocol::AgentDispatch;
 pub use self::cluster::Cluster;
 pub use self::rooms::RoomInspector;
 
-/// Maximum time until a server answers after its start.
+/// Maximum time until a server responds after its start.
 const START_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// The value that LiveKit itself uses for [`Options::target_load`] by default.
@@ -183,7 +183,7 @@ impl Server {
         let local = self.local.as_mut().context("an external LiveKit server cannot be started")?;
         let mut process = local.launch(&keys)?;
         let rooms = self.room_client();
-        let ready = wait_until("LiveKit to answer", START_TIMEOUT, || {
+        let ready = wait_until("LiveKit to respond", START_TIMEOUT, || {
             let has_exited = process.has_exited();
             let rooms = &rooms;
             async move {
@@ -201,7 +201,7 @@ impl Server {
         Ok(())
     }
 
-    /// Makes the server hang until [`Self::resume`]: it accepts connections but does not answer.
+    /// Makes the server hang until [`Self::resume`]: it accepts connections but does not respond.
     ///
     /// # Errors
     /// Returns an error if the server is external or not running.

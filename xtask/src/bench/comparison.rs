@@ -1,4 +1,4 @@
-//! Plain starts and webhooks of this build against another build, in interleaved rounds.
+//! Compares starts and webhooks of this build with another build, in rounds of alternating turns.
 
 use std::ops::Range;
 use std::path::Path;
@@ -15,8 +15,8 @@ use super::starts::{self, StartedSession};
 use super::statistics::{Ratio, median};
 use super::webhook_load;
 
-/// Duration of the starts of a turn. The speed of a shared machine changes within seconds, so both
-/// builds must take many short turns within each second or two.
+/// Duration of the starts in a turn. The speed of a shared machine drifts within seconds, so the
+/// turns of both builds must alternate faster than that.
 const TURN_DURATION: Duration = Duration::from_millis(250);
 
 /// The order of the builds in successive turns: this build is 0. Each build follows the other
@@ -29,42 +29,43 @@ const TURNS: usize = 4 * ORDER.len();
 /// Time limit for the keeper to check all sessions that are due.
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Sessions with open rooms that the webhooks are about.
+/// Number of sessions that receive webhooks.
 const SESSIONS: usize = 100;
 
-/// Number of visits of every user in a turn.
-const VISITS: usize = 6;
+/// Number of times that each user joins and leaves in a turn.
+const JOINS_PER_TURN: usize = 6;
 
-/// Minimum of the lower bound of the ratio's 95 % interval.
+/// The lower bound of the ratio's 95 % interval must reach this value.
 const NOT_SLOWER: f64 = 0.97;
 
 /// One build under both loads.
-struct Side {
+struct Build {
     deployment: Deployment,
     starts: StartLoad,
     sessions: Vec<StartedSession>,
 }
 
 pub async fn measure(env: &BenchEnv) -> Result<Vec<Measurement>> {
-    let against = env.against.as_deref().context("name the other build with --against")?;
-    let this = Side::start(env, &env.program, "this").await?;
-    let other = Side::start(env, against, "other").await?;
+    let against =
+        env.against.as_deref().context("`--against` is missing: name the other build's program")?;
+    let this = Build::start(env, &env.program, "this").await?;
+    let other = Build::start(env, against, "other").await?;
     let (mut starts, mut webhooks) = (Vec::new(), Vec::new());
     for round in 0..env.rounds {
         let (mut start_rates, mut webhook_rates) = ([0.0; 2], [0.0; 2]);
-        for (turn, side) in ORDER.into_iter().cycle().take(TURNS).enumerate() {
-            let build = [&this, &other][side];
-            // The keeper of the previous turn must not compete with this turn.
+        for (turn, index) in ORDER.into_iter().cycle().take(TURNS).enumerate() {
+            let build = [&this, &other][index];
+            // The keeper must not compete with the load.
             this.settle().await?;
             other.settle().await?;
-            start_rates[side] += build.starts.run(TURN_DURATION).await?;
-            let visit = VISITS * (usize::try_from(round)? * TURNS + turn);
-            webhook_rates[side] += build.webhook_rate(visit..visit + VISITS).await?;
+            start_rates[index] += build.starts.run(TURN_DURATION).await?;
+            let join = JOINS_PER_TURN * (usize::try_from(round)? * TURNS + turn);
+            webhook_rates[index] += build.webhook_rate(join..join + JOINS_PER_TURN).await?;
         }
         starts.push(start_rates.into());
         webhooks.push(webhook_rates.into());
     }
-    // A round sums the rates of several turns.
+    // The sums are over `TURNS / 2` turns.
     let turns = f64::from(u32::try_from(TURNS / 2)?);
     for (this, other) in starts.iter_mut().chain(&mut webhooks) {
         *this /= turns;
@@ -73,7 +74,7 @@ pub async fn measure(env: &BenchEnv) -> Result<Vec<Measurement>> {
     Ok(vec![measurement("plain starts", &starts)?, measurement("webhooks", &webhooks)?])
 }
 
-fn measurement(what: &str, pairs: &[(f64, f64)]) -> Result<Measurement> {
+fn measurement(load: &str, pairs: &[(f64, f64)]) -> Result<Measurement> {
     let Ratio { mean, lower, upper } = Ratio::of_pairs(pairs).context("run 2 to 21 rounds")?;
     let (this, other): (Vec<_>, Vec<_>) = pairs.iter().copied().unzip();
     let (this, other) = (median(&this), median(&other));
@@ -82,14 +83,14 @@ fn measurement(what: &str, pairs: &[(f64, f64)]) -> Result<Measurement> {
         threshold: Threshold::AtLeast(NOT_SLOWER),
         unit: Unit::Times,
         description: format!(
-            "{what}: ratio {mean:.3}, 95 % interval {lower:.3} to {upper:.3}, {} rounds; \
+            "{load}: ratio {mean:.3}, 95 % interval {lower:.3} to {upper:.3}, {} rounds; \
              medians {this:.0} /s against {other:.0} /s",
             pairs.len()
         ),
     })
 }
 
-impl Side {
+impl Build {
     async fn start(env: &BenchEnv, program: &Path, name: &str) -> Result<Self> {
         let env = BenchEnv { program: program.to_owned(), ..env.clone() };
         let settings = [("GREENROOM_RECONCILE_SECONDS", "3600")];
@@ -113,17 +114,18 @@ impl Side {
         .await
     }
 
-    /// Sends the webhooks of these visits of every user, and returns their rate per second.
-    async fn webhook_rate(&self, visits: Range<usize>) -> Result<f64> {
+    /// Sends the webhooks of these joins of each user and of the departures after them, and returns
+    /// their rate per second.
+    async fn webhook_rate(&self, joins: Range<usize>) -> Result<f64> {
         let at = caller::seconds_from_now(0);
         let mut requests = Vec::new();
-        for visit in visits {
-            for (event, kind) in ["participant_joined", "participant_left"].into_iter().enumerate()
+        for join in joins {
+            for (index, kind) in ["participant_joined", "participant_left"].into_iter().enumerate()
             {
                 for (number, session) in self.sessions.iter().enumerate() {
-                    let number = visit * SESSIONS + number;
+                    let join = join * SESSIONS + number;
                     let event =
-                        webhook_load::event(kind, &session.room, number, 2 * number + event, at);
+                        webhook_load::event(kind, &session.room, join, 2 * join + index, at);
                     requests.push(webhook_load::request(&self.deployment.livekit, &event));
                 }
             }

@@ -15,7 +15,7 @@ use super::starts::StartedSession;
 use super::{process, starts, webhook_load};
 use crate::api::{Api, text};
 
-/// Number of sessions that stay alive during the measurement.
+/// Number of sessions that stay open during the measurement.
 const SESSIONS: usize = 10_000;
 
 /// Number of sessions with a user, according to webhooks. The keeper makes more calls to LiveKit

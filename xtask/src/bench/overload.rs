@@ -19,11 +19,11 @@ use super::starts;
 /// Offered starts as multiples of the capacity.
 const LEVELS: [f64; 3] = [1.3, 3.0, 10.0];
 
-/// Duration of the load at each level.
-const LOAD_DURATION: Duration = Duration::from_secs(6);
-
-/// Part of the load that is not measured, because the queue fills first.
+/// Duration of the load at each level before it is measured, because the queue fills first.
 const WARM_UP: Duration = Duration::from_secs(1);
+
+/// Duration of the measured load at each level.
+const MEASURED: Duration = Duration::from_secs(5);
 
 /// Time from the end of the load to the measurement of the recovery.
 const RECOVERY_DELAY: Duration = Duration::from_secs(2);
@@ -81,7 +81,7 @@ pub async fn measure(env: &BenchEnv) -> Result<Vec<Measurement>> {
         measurements.extend(at_level(level, capacity, begun, &outcomes)?);
         let accepted = i64::try_from(outcomes.iter().filter(|one| one.status == 201).count())?;
         measurements.push(Measurement {
-            measured: (open - accepted) as f64,
+            measured: f64::from(i32::try_from(open - accepted)?),
             threshold: Threshold::AtMost(0.0),
             unit: Unit::Count,
             description: format!("{level} ×: sessions without a success, 2 s after the load"),
@@ -95,7 +95,7 @@ pub async fn measure(env: &BenchEnv) -> Result<Vec<Measurement>> {
     }
     let late = deployment.number(MAX_LATENESS).await?;
     measurements.push(Measurement {
-        measured: late as f64 / 1000.0,
+        measured: f64::from(i32::try_from(late)?) / 1_000.0,
         threshold: Threshold::AtMost(2.0),
         unit: Unit::Seconds,
         description: format!("lateness of {} deadlines during the loads", DEADLINES * LEVELS.len()),
@@ -111,7 +111,7 @@ async fn set_deadlines(deployment: &Deployment) -> Result<()> {
            join session_templates template on template.id = session_template_id
            where template.name = 'Deadlines' and status = 'pending' limit {DEADLINES}) due
          where sessions.id = due.id",
-        LOAD_DURATION.as_secs()
+        (WARM_UP + MEASURED).as_secs()
     );
     Ok(deployment.sql.batch_execute(&update.replace("select id,", "select sessions.id,")).await?)
 }
@@ -124,7 +124,7 @@ async fn offer(load: &Arc<StartLoad>, rate: f64) -> Result<Vec<Outcome>> {
     let mut clients = JoinSet::new();
     for number in 0_u32.. {
         let at = Duration::from_secs_f64(f64::from(number) / rate);
-        if at > LOAD_DURATION {
+        if at > WARM_UP + MEASURED {
             break;
         }
         sleep_until(begun + at).await;
@@ -153,13 +153,13 @@ fn at_level(
     outcomes: &[Outcome],
 ) -> Result<Vec<Measurement>> {
     let measured = |one: &&Outcome| {
-        (WARM_UP..LOAD_DURATION).contains(&one.sent_at.saturating_duration_since(begun))
+        (WARM_UP..WARM_UP + MEASURED).contains(&one.sent_at.saturating_duration_since(begun))
     };
     let (accepted, refused): (Vec<_>, Vec<_>) =
         outcomes.iter().filter(measured).partition(|one| one.status == 201);
     let unexpected = refused.iter().find(|one| one.status != 503);
     ensure!(unexpected.is_none(), "a start returned {}", unexpected.map_or(0, |one| one.status));
-    let seconds = (LOAD_DURATION - WARM_UP).as_secs_f64();
+    let seconds = MEASURED.as_secs_f64();
     let goodput = f64::from(u32::try_from(accepted.len())?) / seconds;
     let offered = f64::from(u32::try_from(accepted.len() + refused.len())?) / seconds;
     Ok(vec![

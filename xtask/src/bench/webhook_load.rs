@@ -26,9 +26,9 @@ pub struct Sent {
 }
 
 /// Returns an event as LiveKit sends it. `kind` is `participant_joined` or `participant_left`.
-/// `visit` counts the visits of users, each with its own participant sid; `number` counts the events;
+/// `join` counts the joins of users, each with its own participant SID; `number` counts the events;
 /// `at` is a Unix time in seconds.
-pub fn event(kind: &str, room: &str, visit: usize, number: usize, at: u64) -> Value {
+pub fn event(kind: &str, room: &str, join: usize, number: usize, at: u64) -> Value {
     let mut event = json!({
         "event": kind, "id": format!("EV_bench_{number}"), "createdAt": at.to_string(),
         "room": {
@@ -40,7 +40,7 @@ pub fn event(kind: &str, room: &str, visit: usize, number: usize, at: u64) -> Va
             ],
         },
         "participant": {
-            "sid": format!("{SID_PREFIX}{visit}"), "identity": USER, "name": USER, "state": "ACTIVE",
+            "sid": format!("{SID_PREFIX}{join}"), "identity": USER, "name": USER, "state": "ACTIVE",
             "joinedAt": at.to_string(), "joinedAtMs": format!("{at}000"), "version": 3,
             "permission": {"canSubscribe": true, "canPublish": true, "canPublishData": true},
         },

@@ -14,8 +14,8 @@ use super::{starts, webhook_load};
 /// Number of sessions with open rooms, so that the keeper works as usual during the measurement.
 const SESSIONS: usize = 5_000;
 
-/// Number of visits per session: in each visit its user joins and leaves.
-const VISITS: usize = 3;
+/// Number of times that the user of each session joins and leaves.
+const JOINS: usize = 3;
 
 const MIN_WEBHOOKS_PER_SECOND: f64 = 2_000.0;
 
@@ -48,15 +48,15 @@ pub async fn measure(env: &BenchEnv) -> Result<Vec<Measurement>> {
 
 /// Returns requests that alternate between all sessions, as with many concurrent rooms.
 fn prepare_requests(deployment: &Deployment, sessions: &[StartedSession]) -> Vec<Vec<u8>> {
-    let rounds = VISITS * 2;
+    let rounds = JOINS * 2;
     // The last event has the current time.
     let first_at = caller::seconds_from_now(-i64::try_from(rounds).unwrap_or_default());
     let of_round = |round: usize| {
         let kind = ["participant_joined", "participant_left"][round % 2];
         let at = first_at + u64::try_from(round).unwrap_or_default();
         sessions.iter().enumerate().map(move |(session, StartedSession { room, .. })| {
-            let visit = session * VISITS + round / 2;
-            webhook_load::event(kind, room, visit, session * rounds + round, at)
+            let join = session * JOINS + round / 2;
+            webhook_load::event(kind, room, join, session * rounds + round, at)
         })
     };
     let events = (0..rounds).flat_map(of_round);

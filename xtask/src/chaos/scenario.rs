@@ -37,9 +37,12 @@ pub fn all() -> Vec<Scenario> {
         scenario("worker-killed", "a worker is killed during a call", default(), |deployment| {
             Box::pin(workers::killed(deployment))
         }),
-        scenario("livekit-killed", "LiveKit restarts during a call", fast_keeper(), |deployment| {
-            Box::pin(outages::livekit_killed(deployment))
-        }),
+        scenario(
+            "livekit-killed",
+            "LiveKit is killed and restarted during a call",
+            fast_keeper(),
+            |deployment| Box::pin(outages::livekit_killed(deployment)),
+        ),
         scenario("user-never-joins", "no user joins within 30 s", default(), |deployment| {
             Box::pin(calls::user_never_joins(deployment))
         }),
@@ -67,9 +70,12 @@ pub fn all() -> Vec<Scenario> {
         scenario("never-joins", "the agent's job never joins", default(), |deployment| {
             Box::pin(agents::never_joins(deployment))
         }),
-        scenario("duplicate-dispatch", "a client dispatches again", default(), |deployment| {
-            Box::pin(agents::duplicate_dispatch(deployment))
-        }),
+        scenario(
+            "duplicate-dispatch",
+            "a client dispatches the agent a second time",
+            default(),
+            |deployment| Box::pin(agents::duplicate_dispatch(deployment)),
+        ),
         scenario("hang-up", "the agent hangs up", default(), |deployment| {
             Box::pin(calls::hang_up(deployment))
         }),
@@ -78,16 +84,19 @@ pub fn all() -> Vec<Scenario> {
         }),
         scenario(
             "replica-killed",
-            "the replica dies after a start",
+            "the replica that served the start is killed",
             two_replicas(),
             |deployment| Box::pin(replicas::killed(deployment)),
         ),
         scenario("replays", "16 replays race on two replicas", two_replicas(), |deployment| {
             Box::pin(replicas::replays(deployment))
         }),
-        scenario("early-worker", "no fault", default(), |deployment| {
-            Box::pin(workers::early(deployment))
-        }),
+        scenario(
+            "early-worker",
+            "no fault: the worker is ready before the start",
+            default(),
+            |deployment| Box::pin(workers::early(deployment)),
+        ),
     ]
 }
 

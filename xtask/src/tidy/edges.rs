@@ -92,7 +92,6 @@ const RULES: [Rule; 7] = [
             "futures-util",
             "parking_lot",
             "rand",
-            "secrecy",
             "sha2",
             "thiserror",
             "tokio",

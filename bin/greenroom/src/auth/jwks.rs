@@ -195,7 +195,7 @@ async fn read(mut response: Response) -> Result<Vec<u8>, String> {
 /// Describes an error without the URL, because the URL may contain a secret.
 fn describe(error: &reqwest::Error) -> String {
     let problem = if error.is_timeout() {
-        "did not answer in time"
+        "did not respond in time"
     } else if error.is_connect() {
         "cannot be reached"
     } else {

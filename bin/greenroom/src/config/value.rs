@@ -1,4 +1,5 @@
-//! Parsers for the texts of variables. Each error says what the text must be.
+//! Parsers for the values of variables. An error completes the sentence that begins with the
+//! variable's name.
 
 use std::net::SocketAddr;
 use std::str::FromStr;
@@ -36,11 +37,6 @@ pub fn origins(text: &str) -> Result<Vec<String>, String> {
         .collect()
 }
 
-pub fn database_url(text: &str) -> Result<SecretString, String> {
-    greenroom_core::check_database_url(text).map_err(|invalid| invalid.to_string())?;
-    Ok(text.into())
-}
-
 pub fn log_filter(text: &str) -> Result<String, String> {
     match tracing_subscriber::EnvFilter::from_str(text) {
         Ok(_) => Ok(text.to_owned()),
@@ -58,8 +54,8 @@ pub fn log_format(text: &str) -> Result<LogFormat, String> {
     }
 }
 
-/// Parses a secret that signs callers' tokens.
-pub fn long_secret(text: &str) -> Result<SecretString, String> {
+/// Parses the shared secret of callers' tokens.
+pub fn jwt_secret(text: &str) -> Result<SecretString, String> {
     check_secret(text).map_err(|invalid| invalid.to_string())?;
     Ok(text.into())
 }
@@ -88,7 +84,7 @@ fn is_loopback(url: &Url) -> bool {
 }
 
 pub fn claim_name(text: &str) -> Result<String, String> {
-    // These names have another meaning in every token.
+    // Every token uses these claims for another purpose.
     const RESERVED: [&str; 7] = ["exp", "nbf", "iat", "iss", "aud", "jti", "scope"];
     if RESERVED.contains(&text) {
         return Err(format!("must not be one of {}", RESERVED.join(", ")));

@@ -7,11 +7,12 @@ use greenroom_core::domain::template::{
 };
 use greenroom_core::domain::{
     AgentStatus, EndReason, Modality, OnAgentHangup, PageLimit, PageOffset, RoomCreation,
-    SessionStatus, WaitCondition,
+    SessionStatus, WaitCondition, WaitSeconds,
 };
 use serde_json::{Value, json};
 
 use super::entries;
+use crate::sessions::query::DEFAULT_WAIT;
 
 /// Adds nullability, enumerations and limits to a schema that paperclip generated.
 pub fn patch_schema(schema: &mut Value, is_response: bool) {
@@ -134,7 +135,10 @@ pub fn parameter_schema(name: &str) -> Option<Value> {
         "wait_for" => {
             json!({"type": "string", "enum": texts(WaitCondition::ALL, WaitCondition::as_str)})
         }
-        "timeout_seconds" => number(1, 30, 30),
+        "timeout_seconds" => {
+            let default = DEFAULT_WAIT.get();
+            number(WaitSeconds::MIN.into(), WaitSeconds::MAX.into(), default.into())
+        }
         "session_template_id" => json!({"type": "string", "format": "uuid"}),
         "created_after" | "created_before" => json!({"type": "string", "format": "date-time"}),
         "include_archived" => json!({"type": "boolean", "default": false}),

@@ -45,12 +45,12 @@ codes! {
     UnsupportedMediaType = "unsupported_media_type", UNSUPPORTED_MEDIA_TYPE, "Unsupported media type";
     IdempotencyKeyReused = "idempotency_key_reused", UNPROCESSABLE_ENTITY, "Idempotency key reused";
     NotConfigurable = "not_configurable", UNPROCESSABLE_ENTITY, "Field not configurable";
-    TooManyActiveSessions = "too_many_active_sessions", TOO_MANY_REQUESTS, "Too many active sessions";
+    TooManyActiveSessions = "too_many_active_sessions", TOO_MANY_REQUESTS, "Too many open sessions";
     RateLimited = "rate_limited", TOO_MANY_REQUESTS, "Too many starts";
     Internal = "internal", INTERNAL_SERVER_ERROR, "Internal error";
     LiveKitError = "livekit_error", BAD_GATEWAY, "LiveKit refused the request";
     LiveKitUnavailable = "livekit_unavailable", SERVICE_UNAVAILABLE, "LiveKit unavailable";
-    LiveKitTimeout = "livekit_timeout", GATEWAY_TIMEOUT, "LiveKit did not answer in time";
+    LiveKitTimeout = "livekit_timeout", GATEWAY_TIMEOUT, "LiveKit did not respond in time";
     DatabaseUnavailable = "database_unavailable", SERVICE_UNAVAILABLE, "Database unavailable";
     Overloaded = "overloaded", SERVICE_UNAVAILABLE, "Overloaded";
     NotReady = "not_ready", SERVICE_UNAVAILABLE, "Not ready";

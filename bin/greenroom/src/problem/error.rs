@@ -7,7 +7,7 @@ use greenroom_core::{Error, LiveKitError, StoreError};
 
 use super::{Code, FieldError, Problem, Quota};
 
-/// `Retry-After` for a limit of active sessions. The time when a session ends is unknown.
+/// `Retry-After` for a limit of open sessions. The time when a session ends is unknown.
 const SESSION_LIMIT_RETRY_SECONDS: u64 = 10;
 
 impl From<Error> for Problem {
@@ -44,7 +44,8 @@ impl From<Error> for Problem {
                     .map(|field| {
                         FieldError::new(
                             field,
-                            "must be shorter: the token would be longer than 6 KiB",
+                            "must be shorter, or another listed field must be: the token would be longer \
+                             than 6 KiB",
                         )
                     })
                     .to_vec(),
@@ -64,8 +65,8 @@ impl From<Error> for Problem {
             ),
             Error::InvalidCursor => Self::new(
                 Code::InvalidCursor,
-                "The cursor does not belong to this list. Follow the Link header unchanged, or request \
-                 the first page.",
+                "The cursor is malformed or belongs to another list. Follow the Link header unchanged, or \
+                 request the first page.",
             ),
             Error::SessionOver(id) => {
                 Self::new(Code::SessionOver, format!("Session {id} is over. Start a new session."))
@@ -78,12 +79,12 @@ impl From<Error> for Problem {
             Error::RateLimited { per_minute, retry_after, reset_after } => {
                 let quota = Quota {
                     limit: per_minute.into(),
-                    next: whole_seconds(retry_after),
-                    reset: whole_seconds(reset_after),
+                    retry_after: whole_seconds(retry_after),
+                    reset_after: whole_seconds(reset_after),
                 };
                 let detail = format!(
                     "This organization may start {per_minute} sessions per minute. Try again in {} s.",
-                    quota.next
+                    quota.retry_after
                 );
                 Self { quota: Some(quota), ..Self::new(Code::RateLimited, detail) }
             }
@@ -100,7 +101,7 @@ impl From<Error> for Problem {
                     Error::ShuttingDown => "This process is shutting down. Try again.",
                     _ => {
                         "Too many concurrent requests: no database connection or organization lock became \
-                         free in time. Try again."
+                         free in time, or other starts kept taking the idempotency key. Try again."
                     }
                 };
                 Self::new(Code::Overloaded, detail)
@@ -113,16 +114,19 @@ impl From<Error> for Problem {
 
 impl Problem {
     fn too_many_active_sessions(limit: SessionCount) -> Self {
-        let (next, reset) = (SESSION_LIMIT_RETRY_SECONDS, SESSION_LIMIT_RETRY_SECONDS);
-        let quota = Quota { limit: limit.get().unsigned_abs().into(), next, reset };
+        let quota = Quota {
+            limit: limit.get().unsigned_abs().into(),
+            retry_after: SESSION_LIMIT_RETRY_SECONDS,
+            reset_after: SESSION_LIMIT_RETRY_SECONDS,
+        };
         let detail = format!(
-            "This organization has reached its limit of active sessions, which is {limit}. End a \
+            "This organization has reached its limit of open sessions, which is {limit}. End a \
              session, or wait until one ends."
         );
         Self { quota: Some(quota), ..Self::new(Code::TooManyActiveSessions, detail) }
     }
 
-    /// The response of LiveKit is only in the log, because it may contain internal addresses.
+    /// The detail omits LiveKit's response, because it may contain internal addresses.
     fn livekit(error: &LiveKitError) -> Self {
         match error {
             LiveKitError::Unavailable(_) | LiveKitError::NoNode(_) => Self::new(
@@ -131,7 +135,7 @@ impl Problem {
             ),
             LiveKitError::Timeout => Self::new(
                 Code::LiveKitTimeout,
-                "LiveKit did not answer in time, so the room may not be open. Send the start request again.",
+                "LiveKit did not respond in time, so the room may not be open. Send the start request again.",
             ),
             // `Refused` and `NotFound`.
             _ => Self::new(
@@ -146,7 +150,7 @@ impl Problem {
         match error {
             StoreError::Unavailable(_) | StoreError::Timeout(_) => {
                 tracing::warn!(error = %ErrorChain(error), "failed to get a response from the database");
-                Self::new(Code::DatabaseUnavailable, "The database does not answer. Try again.")
+                Self::new(Code::DatabaseUnavailable, "The database does not respond. Try again.")
             }
             // `Conflict` and `Query`.
             _ => Self::internal(&ErrorChain(error)),

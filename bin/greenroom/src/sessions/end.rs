@@ -13,8 +13,8 @@ use crate::problem::Problem;
 
 /// End a session
 ///
-/// Disconnects all participants and deletes the room, immediately or as soon as LiveKit answers. If
-/// the session is already over, nothing changes and the response shows the session as it is. The
+/// Disconnects all participants and deletes the room, immediately or as soon as LiveKit responds.
+/// If the session is already over, nothing changes and the response shows the session as it is. The
 /// request needs no body; a body of up to 64 KiB is ignored.
 #[api_v2_operation(tags(Sessions), operation_id = "end_session")]
 pub async fn end(

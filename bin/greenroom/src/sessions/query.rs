@@ -1,10 +1,10 @@
 //! `GET /api/v1/sessions` and `GET /api/v1/sessions/{session_id}`.
 
-use std::time::Duration;
-
 use actix_web::web::{Data, Json};
 use chrono::{DateTime, Utc};
-use greenroom_core::domain::{Invalid, SessionId, SessionStatus, UserId, WaitCondition};
+use greenroom_core::domain::{
+    Invalid, SessionId, SessionStatus, UserId, WaitCondition, WaitSeconds,
+};
 use greenroom_core::{Greenroom, PageRequest, SessionFilter};
 use paperclip::actix::{Apiv2Schema, api_v2_operation};
 use serde::Deserialize;
@@ -12,9 +12,12 @@ use serde::Deserialize;
 use super::{SessionBody, found};
 use crate::auth::Allowed;
 use crate::auth::scope::SessionsRead;
-use crate::extract::{FieldErrors, Params, PathId, number};
+use crate::extract::{FieldErrors, Params, PathId, parse_or};
 use crate::page::{PageOf, PageParams};
 use crate::problem::Problem;
+
+/// The wait if `timeout_seconds` is absent.
+pub const DEFAULT_WAIT: WaitSeconds = WaitSeconds::constant::<{ WaitSeconds::MAX }>();
 
 /// The filters of a list, and which page of it to return.
 #[derive(Deserialize, Apiv2Schema)]
@@ -82,7 +85,7 @@ pub async fn list(
     Ok(PageOf::of(greenroom.sessions(&caller.0, filter, page).await?))
 }
 
-fn parse_wait(params: WaitParams) -> Result<Option<(WaitCondition, Duration)>, Problem> {
+fn parse_wait(params: WaitParams) -> Result<Option<(WaitCondition, WaitSeconds)>, Problem> {
     let mut errors = FieldErrors::default();
     let condition = params.wait_for.map(|text| text.parse()).transpose();
     let condition = errors.take("wait_for", condition);
@@ -90,12 +93,12 @@ fn parse_wait(params: WaitParams) -> Result<Option<(WaitCondition, Duration)>, P
         // serde ignores unknown parameters. Without this error, a misspelled `wait_for` would be
         // ignored and the response would not wait.
         (Some(None), Some(_)) => Err(Invalid::new("is only allowed with wait_for")),
-        (_, text) => number(text, 1, 30, 30),
+        (_, text) => parse_or(text, DEFAULT_WAIT),
     };
     let seconds = errors.take("timeout_seconds", seconds);
     // The outer `None` means that a parameter is invalid, the inner `None` that `wait_for` is absent.
     let wait = condition.zip(seconds);
-    let wait = wait.map(|(condition, seconds)| Some((condition?, Duration::from_secs(seconds))));
+    let wait = wait.map(|(condition, seconds)| Some((condition?, seconds)));
     errors.finish(wait)
 }
 

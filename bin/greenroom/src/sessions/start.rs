@@ -81,7 +81,7 @@ pub struct Started {
 /// A 201 means that the session is stored. Unless the room is created when the user joins, the room
 /// also exists in LiveKit and the agent has been dispatched. To make a start safe to repeat,
 /// send an `Idempotency-Key`: for 24 hours, the same request with the same key returns the same
-/// session with a fresh token.
+/// session with a new token.
 #[api_v2_operation(tags(Sessions), operation_id = "start_session")]
 pub async fn start(
     caller: Allowed<SessionsStart>,

@@ -17,7 +17,7 @@ use crate::problem::Problem;
 /// The response of a token refresh: 200 with `Cache-Control: no-store`.
 pub struct Refreshed(StartedBody);
 
-/// Get a fresh token
+/// Get a new token
 ///
 /// The token is for the same room and the same participant. Earlier tokens stay valid until they
 /// expire. If the session is over, the response is 409 `session_over`. The request needs no body; a

@@ -6,9 +6,7 @@ use greenroom_core::TemplateSettings;
 use greenroom_core::domain::template::{
     AgentDeadline, JoinWindow, MaxDuration, ReconnectWindow, TokenTtl,
 };
-use greenroom_core::domain::{
-    AgentName, EnabledPanels, Invalid, JsonObject, Seconds, TemplateName,
-};
+use greenroom_core::domain::{AgentName, EnabledPanels, Invalid, JsonObject, TemplateName};
 use paperclip::actix::Apiv2Schema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -188,13 +186,13 @@ impl From<TemplateSettings> for SettingsBody {
             agent_name: settings.agent_name.map(|agent| agent.as_str().to_owned()),
             agent_metadata: settings.agent_metadata.into_map().into_iter().collect(),
             agent_required: settings.agent_required,
-            agent_deadline_seconds: settings.agent_deadline_seconds.map(Seconds::get),
+            agent_deadline_seconds: settings.agent_deadline_seconds.map(AgentDeadline::get),
             on_agent_hangup: settings.on_agent_hangup.as_str(),
             room_creation: settings.room_creation.as_str(),
             join_window_seconds: settings.join_window_seconds.get(),
             reconnect_window_seconds: settings.reconnect_window_seconds.get(),
             max_duration_seconds: settings.max_duration_seconds.get(),
-            token_ttl_seconds: settings.token_ttl_seconds.map(Seconds::get),
+            token_ttl_seconds: settings.token_ttl_seconds.map(TokenTtl::get),
         }
     }
 }

@@ -255,7 +255,7 @@ impl App {
         memory.trim().trim_end_matches(" kB").parse().unwrap()
     }
 
-    /// Sets the limit of active sessions of this app's organization with `greenroom organization
+    /// Sets the limit of open sessions of this app's organization with `greenroom organization
     /// limit`.
     pub async fn set_session_limit(&self, limit: &str) {
         let organization = self.organization.to_string();

@@ -27,7 +27,7 @@ enum Outcome {
     EmptyList,
     /// A new resource in the caller's own organization.
     Created,
-    /// This number of active sessions in the caller's own organization.
+    /// This number of open sessions in the caller's own organization.
     ActiveSessions(u64),
 }
 

@@ -253,7 +253,7 @@ async fn healthcheck_checks_the_configured_address() {
     let unused = format!("127.0.0.1:{}", ports::free_tcp_port().unwrap());
     let (printed, code) =
         outcome(greenroom(&["healthcheck"]).env("GREENROOM_LISTEN", unused)).await;
-    assert!(code == Some(1) && printed.contains("does not answer"), "{printed}");
+    assert!(code == Some(1) && printed.contains("does not respond"), "{printed}");
 
     let empty = Database::empty().await.unwrap();
     let app = App::on(empty, Server::shared().await.unwrap(), &[]).await;

@@ -41,8 +41,8 @@ async fn replay_returns_same_session_with_fresh_token() {
         json!({"session_template_id": template, "user_id": "ann", "metadata": {"order": 42}});
     let first = start(&app, "order-42", &body).await;
     assert_started(&first, false);
-    // Expiries are whole seconds, so wait until the expiry of a fresh token is later.
-    let again = wait_until("a fresh token", Duration::from_secs(5), async || {
+    // Expiries are whole seconds, so wait until the expiry of a new token is later.
+    let again = wait_until("a new token", Duration::from_secs(5), async || {
         let again = start(&app, "order-42", &body).await;
         assert_started(&again, true);
         let fresh = again.body["token_expiry"].as_str() > first.body["token_expiry"].as_str();

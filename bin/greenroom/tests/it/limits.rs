@@ -1,4 +1,4 @@
-//! The limits on active sessions and on starts per minute.
+//! The limits on open sessions and on starts per minute.
 
 use futures_util::future::join_all;
 use reqwest::Method;

@@ -53,6 +53,27 @@ async fn start_takes_one_statement_before_livekit_and_one_after() {
         "the statement is prepared once per connection"
     );
 
+    // A token refresh and the end of an open session take one statement each.
+    let mut sessions = Vec::new();
+    for _ in 0..STARTS {
+        let started = app.start_session(&on_join, json!({})).await;
+        sessions.push(started.header("location").to_owned());
+    }
+    for (action, column) in [("token", "token_expiry"), ("end", "ended_at")] {
+        let before = cluster.output().len();
+        for session in &sessions {
+            let answer = app.post(&format!("{session}/{action}"), &json!({})).await;
+            assert_eq!(answer.status, 200, "{action}: {}", answer.body);
+        }
+        let log = cluster.output().split_off(before);
+        let statement = format!(": with sessions as (update sessions set {column} ");
+        let executed = steps(&log, "execute");
+        let count = executed.iter().filter(|line| line.contains(&statement)).count();
+        assert_eq!(count, STARTS, "{statement}");
+        let executed = count_for_requests(&log, &["execute", "statement:"]);
+        assert_eq!(executed, STARTS, "there must be no test query, begin or commit:\n{log}");
+    }
+
     for (template, statements) in
         [(on_join, &["with template as"][..]), (on_start, &["with template as", "with before as"])]
     {

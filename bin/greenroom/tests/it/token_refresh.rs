@@ -1,4 +1,4 @@
-//! Fresh join tokens: `POST /api/v1/sessions/{session_id}/token`.
+//! New join tokens: `POST /api/v1/sessions/{session_id}/token`.
 
 use std::time::Duration;
 

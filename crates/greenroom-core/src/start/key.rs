@@ -6,15 +6,18 @@ use sha2::{Digest, Sha256};
 
 use super::request::StartRequest;
 
-/// Returns the key of a request, as it is stored, with a fingerprint of the request.
+/// Returns the hashed key of a request and the request's fingerprint, or [`StartKey::None`] for a
+/// backend without a key.
 ///
 /// The hash of a key that an end user sent includes the user, so that no user reaches the session
-/// of another user by guessing a key. An end user who sends no key gets an implicit key: the hash
-/// of the request and the user. `None` means that a backend sent no key.
+/// of another user by guessing a key. A repeated request with the key is a replay. An end user who
+/// sends no key gets an implicit key, the hash of the request and the user, with which a repeated
+/// request resumes the session.
 pub(super) fn start_key(caller: &Caller, request: &StartRequest) -> StartKey {
     let fingerprint = fingerprint(request);
     let user = caller.end_user.as_ref().map(|user| user.as_str().as_bytes());
-    // The hashes in the database depend on both prefixes.
+    // The prefixes separate the two kinds of key. `refetch` marks implicit keys. Changing a prefix
+    // orphans the hashes in the database.
     match (&request.idempotency_key, user) {
         (Some(key), user) => {
             let hash = digest(&[Some(b"key"), user, Some(key.as_str().as_bytes())]);
@@ -28,7 +31,7 @@ pub(super) fn start_key(caller: &Caller, request: &StartRequest) -> StartKey {
     }
 }
 
-/// Hashes what a request asks for. Its JSON formatting and the order of its JSON keys do not
+/// Hashes the fields of a request except its idempotency key. JSON formatting and key order do not
 /// matter.
 fn fingerprint(request: &StartRequest) -> [u8; 32] {
     let metadata = request.metadata.as_ref().map(ToString::to_string);

@@ -1,23 +1,23 @@
-//! Why a start wrote no session: its key is in use, or the template or a limit forbids it.
+//! Finds the reason why a start wrote no session: its key, the template, the agent or a limit.
 
 use greenroom_domain::{SessionCount, SessionStatus};
 use greenroom_store::{
-    KeyClaim, NewSession, SessionTemplate, StartKey, StartedRow, TemplateAvailability, TokenReissue,
+    KeyClaim, NewSession, StartedRow, TemplateAvailability, TokenReissue, template,
 };
 use tokio::time::Instant;
 
 use crate::bulkhead::Work;
 use crate::{Error, Greenroom};
 
-/// What the key of a request means for a start that wrote no session, for example because it lost
-/// the race for the key against a concurrent start.
-enum Replay {
-    /// The key belongs to this session, which is still open.
-    Started(Box<StartedRow>),
-    /// The key prevented the insert but no longer does, so the insert can be retried.
-    Free,
-    /// The key did not prevent the insert.
-    Unused,
+/// The state of the key after an insert that wrote no row. A concurrent start may have taken the
+/// key.
+enum KeyState {
+    /// This open session holds the key, and was started with the same request.
+    Replayed(Box<StartedRow>),
+    /// The key was released, or a concurrent start took it meanwhile: retry.
+    Changed,
+    /// No session holds the key, so another reason blocked the insert.
+    NotHeld,
 }
 
 impl Greenroom {
@@ -30,29 +30,29 @@ impl Greenroom {
         limit: Option<SessionCount>,
         deadline: Instant,
     ) -> Result<Option<StartedRow>, Error> {
-        if let StartKey::Explicit(key) = &new.key {
+        if let Some(key) = new.key.explicit() {
             match self.replay(new, key, deadline).await? {
-                Replay::Started(started) => return Ok(Some(*started)),
-                Replay::Free => return Ok(None),
-                Replay::Unused => {}
+                KeyState::Replayed(started) => return Ok(Some(*started)),
+                KeyState::Changed => return Ok(None),
+                KeyState::NotHeld => {}
             }
         }
-        let (organization, template) = (new.organization_id, new.session_template_id);
-        let find =
-            async |db: &mut _| SessionTemplate::availability(db, organization, template).await;
+        let (organization, id) = (new.organization_id, new.session_template_id);
+        let find = async |db: &mut _| template::availability(db, organization, id).await;
         match self.shared.database.run_until(Work::StartStep, deadline, find).await? {
-            TemplateAvailability::Foreign => Err(Error::TemplateForbidden(template)),
+            TemplateAvailability::Foreign => Err(Error::TemplateForbidden(id)),
             TemplateAvailability::Archived | TemplateAvailability::Absent => {
-                Err(Error::TemplateNotFound(template))
+                Err(Error::TemplateNotFound(id))
             }
             TemplateAvailability::Startable
-                if !self.template_names_agent(new, deadline).await? =>
+                if !self.template_has_requested_agent(new, deadline).await? =>
             {
                 Err(Error::AgentMismatch)
             }
             TemplateAvailability::Startable => match limit {
                 Some(limit) => Err(Error::TooManyActiveSessions { limit }),
-                // The organization may have a limit and was not locked. The next attempt locks it.
+                // An unlocked insert writes nothing for an organization with a limit. Assume a
+                // limit, so that the next attempt locks the organization.
                 None => {
                     self.shared.limits.limited_organizations.insert(organization);
                     Ok(None)
@@ -61,7 +61,8 @@ impl Greenroom {
         }
     }
 
-    /// Finds the session that holds the key, and gives it a new token if the request is the same.
+    /// Finds the session that holds the key, and extends its `token_expiry` if the request is the
+    /// same.
     ///
     /// # Errors
     ///
@@ -72,21 +73,21 @@ impl Greenroom {
         new: &NewSession,
         key: &KeyClaim,
         deadline: Instant,
-    ) -> Result<Replay, Error> {
+    ) -> Result<KeyState, Error> {
         let organization = new.organization_id;
         let database = &self.shared.database;
         let reissue =
             async |db: &mut _| TokenReissue::Key(key).execute(db, organization, new.token).await;
         if let Some(started) = database.run_until(Work::StartStep, deadline, reissue).await? {
-            return Ok(Replay::Started(Box::new(started)));
+            return Ok(KeyState::Replayed(Box::new(started)));
         }
         let release = async |db: &mut _| key.release_if_expired(db, organization).await;
         if database.run_until(Work::StartStep, deadline, release).await? {
-            return Ok(Replay::Free);
+            return Ok(KeyState::Changed);
         }
         let find = async |db: &mut _| key.find_holder(db, organization).await;
         let Some(holder) = database.run_until(Work::StartStep, deadline, find).await? else {
-            return Ok(Replay::Unused);
+            return Ok(KeyState::NotHeld);
         };
         if holder.fingerprint.as_deref() != Some(key.fingerprint.as_slice()) {
             return Err(Error::IdempotencyKeyReused);
@@ -95,11 +96,12 @@ impl Greenroom {
             return Err(Error::SessionOver(holder.id));
         }
         // The session was committed after the first query. A retry finds it.
-        Ok(Replay::Free)
+        Ok(KeyState::Changed)
     }
 
-    /// Whether the template has the agent that the request names. True if the request names none.
-    async fn template_names_agent(
+    /// Returns whether the template has the requested agent. A request without `agent_name` accepts
+    /// every template.
+    async fn template_has_requested_agent(
         &self,
         new: &NewSession,
         deadline: Instant,
@@ -107,9 +109,9 @@ impl Greenroom {
         if new.agent_name.is_none() {
             return Ok(true);
         }
-        let (organization, template) = (new.organization_id, new.session_template_id);
-        let find = async |db: &mut _| SessionTemplate::find(db, organization, template).await;
-        let template = self.shared.database.run_until(Work::StartStep, deadline, find).await?;
-        Ok(template.is_some_and(|template| template.settings.agent_name == new.agent_name))
+        let (organization, id) = (new.organization_id, new.session_template_id);
+        let find = async |db: &mut _| template::find(db, organization, id).await;
+        let found = self.shared.database.run_until(Work::StartStep, deadline, find).await?;
+        Ok(found.is_some_and(|template| template.settings.agent_name == new.agent_name))
     }
 }

@@ -2,17 +2,19 @@
 
 use std::time::Duration;
 
+use greenroom_domain::RoomCreation;
 use greenroom_domain::lifecycle::Fact;
 use greenroom_livekit::LiveKitError;
-use greenroom_store::{Session, SessionSetup, Subject, record};
+use greenroom_store::{Session, StartedRow, Subject, record};
 use tokio::time::{Instant, timeout_at};
 
+use super::write::is_token_too_long;
 use crate::bulkhead::Work;
 use crate::room_setup::{dispatch_by_call, room_settings};
 use crate::{Error, Greenroom, OnLiveKitDown};
 
-/// Time from the beginning of a start within which LiveKit opens the room. The call itself may take
-/// 2 s.
+/// Time from the beginning of a start within which LiveKit opens the room. A call times out after
+/// 2 s; the rest is for the insert and the wait for a permit.
 const ROOM_DEADLINE: Duration = Duration::from_secs(4);
 
 /// Time from the beginning of a start within which the response of LiveKit is recorded. It is also
@@ -21,13 +23,17 @@ const RECORD_DEADLINE: Duration = Duration::from_millis(4_500);
 
 impl Greenroom {
     /// Opens the room and dispatches the agent, outside any transaction, and records the result.
-    /// Returns false if the room is left to the user's join.
+    /// Returns false if LiveKit is to open the room when the user joins.
+    ///
+    /// `keep_pending` leaves the session open after a failure, because a repeated request may open
+    /// the room.
     pub(super) async fn open_room(
         &self,
-        setup: &SessionSetup,
-        may_retry: bool,
+        started: &StartedRow,
+        keep_pending: bool,
         started_at: Instant,
     ) -> Result<bool, Error> {
+        let setup = &started.setup;
         let settings = room_settings(setup, dispatch_by_call(setup));
         let open = async {
             let _permit = self.shared.livekit.limiter.acquire().await;
@@ -44,24 +50,25 @@ impl Greenroom {
         };
         tracing::warn!(session_id = %setup.session.id, error = &error as &dyn std::error::Error,
             "failed to open room");
-        if self.defer_room_to_join(setup, &error, record_deadline).await {
+        if self.defer_room_to_join(started, &error, record_deadline).await {
             return Ok(false);
         }
-        if !may_retry {
-            self.record_failure(&setup.session, record_deadline).await;
+        if !keep_pending {
+            self.record_room_not_opened(&setup.session, record_deadline).await;
         }
         Err(Error::LiveKit(error))
     }
 
-    /// Leaves the opening of the room to the user's join, if the configuration allows it. Returns
-    /// whether the start continues without LiveKit.
+    /// Changes the room creation to `on_join`, if `on_livekit_down` is `TokenOnly` and LiveKit is
+    /// unavailable. Returns whether it did.
     ///
-    /// A dispatch with private data cannot be deferred, because the user could read it in the
-    /// token. After a refusal by LiveKit, the room is not deferred either, because LiveKit would
+    /// The room is not deferred if the dispatch contains private data, because the user could read
+    /// that data in the token; if the dispatch makes the token too long, because only the token
+    /// without it was measured before the commit; or if LiveKit refused the call, because it would
     /// also refuse the user.
     async fn defer_room_to_join(
         &self,
-        setup: &SessionSetup,
+        started: &StartedRow,
         error: &LiveKitError,
         deadline: Instant,
     ) -> bool {
@@ -69,10 +76,14 @@ impl Greenroom {
             error,
             LiveKitError::Unavailable(_) | LiveKitError::NoNode(_) | LiveKitError::Timeout
         );
+        let setup = &started.setup;
         let session = &setup.session;
         let has_private_data = session.metadata.is_some() || !setup.agent_metadata.is_empty();
         let is_enabled = self.shared.livekit.on_down == OnLiveKitDown::TokenOnly;
         if !is_enabled || !is_down || has_private_data {
+            return false;
+        }
+        if is_token_too_long(&self.sign_token(&deferred(started.clone()))) {
             return false;
         }
         let (organization, id) = (session.organization_id, session.id);
@@ -122,16 +133,22 @@ impl Greenroom {
         Ok(())
     }
 
-    async fn record_failure(&self, session: &Session, deadline: Instant) {
+    async fn record_room_not_opened(&self, session: &Session, deadline: Instant) {
         let (subject, id, now) = (subject_of(session), session.id, self.shared.clock.now());
         let recorded = self.shared.database.run_until(Work::StartStep, deadline, async |db| {
             record(db, subject, &Fact::RoomNotOpened, now).await
         });
         if let Err(error) = recorded.await {
             tracing::warn!(session_id = %id, error = &error as &dyn std::error::Error,
-                "failed to record session failure");
+                "failed to record unopened room");
         }
     }
+}
+
+/// The session as it is after its room was left to the user's join.
+pub(super) fn deferred(mut started: StartedRow) -> StartedRow {
+    started.setup.session.room_creation = RoomCreation::OnJoin;
+    started
 }
 
 fn subject_of(session: &Session) -> Subject<'static> {

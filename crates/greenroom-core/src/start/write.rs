@@ -1,4 +1,4 @@
-//! Writes a started session with one statement, and with further statements if it wrote nothing.
+//! Writes the session of a start with one insert, and finds the reason if the insert writes no row.
 
 use std::sync::Arc;
 
@@ -21,19 +21,20 @@ use crate::{Error, Greenroom, clock};
 /// names of several processes collide rarely, so a fourth collision in a row is a bug.
 const MAX_ROOM_NAME_RETRIES: usize = 3;
 
-/// Maximum number of attempts: with new room names, with a lock, and after a conflict has
-/// disappeared.
+/// Maximum number of inserts per start. A start repeats its insert with a new room name, after
+/// locking the organization, or after its key was released or taken by a concurrent start.
 const MAX_INSERT_ATTEMPTS: usize = 8;
 
-/// Maximum length of a token. A token travels in a URL, and proxies truncate or refuse long URLs.
+/// Maximum length of a token in bytes. A token travels in a URL, and proxies truncate or refuse long
+/// URLs.
 const MAX_TOKEN_BYTES: usize = 6 * 1024;
 
-/// A request that adds at most this many bytes to the token, escapes included, makes a short enough
-/// token with every template.
+/// If a request adds at most this many bytes to the token, JSON escapes included, the token is at
+/// most [`MAX_TOKEN_BYTES`] long with every template.
 const SHORT_REQUEST_BYTES: usize = 1_500;
 
 /// A session that was written, or found by its key or request.
-pub(super) struct Written {
+pub(super) struct WrittenSession {
     pub(super) started: StartedRow,
     /// The join token, if it was already signed to measure it.
     pub(super) access_token: Option<String>,
@@ -42,11 +43,10 @@ pub(super) struct Written {
 }
 
 /// The result of one attempt to write the session.
-struct Attempt {
-    /// The session and its token, if that was signed. `None` means that the statement wrote no
-    /// session.
+struct InsertResult {
+    /// The session, and its token if it was already signed. `None` if the insert returned no row.
     written: Option<(StartedRow, Option<String>)>,
-    /// The limit of active sessions. `None` means that the organization has no limit or was not
+    /// The limit of open sessions. `None` means that the organization has no limit or was not
     /// locked.
     limit: Option<SessionCount>,
 }
@@ -57,26 +57,23 @@ impl Greenroom {
         &self,
         mut new: NewSession,
         deadline: Instant,
-    ) -> Result<Written, Error> {
-        let implicit_key = match new.key {
-            StartKey::Implicit(key) => Some(key),
-            StartKey::None | StartKey::Explicit(_) => None,
-        };
+    ) -> Result<WrittenSession, Error> {
+        let implicit_key = new.key.implicit().copied();
         let (mut key_to_release, mut retries) = (None, MAX_ROOM_NAME_RETRIES);
         for _ in 0..MAX_INSERT_ATTEMPTS {
             match self.insert(&new, key_to_release, deadline).await {
-                Ok(Attempt { written: Some((started, access_token)), .. }) => {
+                Ok(InsertResult { written: Some((started, access_token)), .. }) => {
                     let is_replay = started.setup.session.id != new.id;
-                    return Ok(Written { started, access_token, is_replay });
+                    return Ok(WrittenSession { started, access_token, is_replay });
                 }
                 // The session that holds the key may be over, or may have its user in its room. The
                 // next attempt takes the key from such a session.
                 Ok(_) if key_to_release != implicit_key => key_to_release = implicit_key,
-                // `None` means that the conflict has disappeared, or that the organization was not
-                // locked: retry.
-                Ok(Attempt { limit, .. }) => {
+                // If `explain_refusal` returns `None`, the conflict is gone or the next attempt
+                // must lock the organization.
+                Ok(InsertResult { limit, .. }) => {
                     if let Some(started) = self.explain_refusal(&new, limit, deadline).await? {
-                        return Ok(Written { started, access_token: None, is_replay: true });
+                        return Ok(WrittenSession { started, access_token: None, is_replay: true });
                     }
                 }
                 Err(Error::Store(StoreError::Conflict(Constraint::RoomName))) if retries > 0 => {
@@ -97,7 +94,7 @@ impl Greenroom {
         new: &NewSession,
         key_to_release: Option<KeyClaim>,
         deadline: Instant,
-    ) -> Result<Attempt, Error> {
+    ) -> Result<InsertResult, Error> {
         let (database, id) = (&self.shared.database, new.organization_id);
         let has_limit = self.shared.limits.limited_organizations.contains(id);
         let may_be_long = may_make_long_token(new);
@@ -105,9 +102,13 @@ impl Greenroom {
         if !has_limit && !may_be_long && key_to_release.is_none() {
             let insert = async |db: &mut _| new.insert(db, None).await;
             let written = database.run_with_cleanup(Work::Start, deadline, cleanup, insert).await?;
-            return Ok(Attempt { written: written.map(|started| (started, None)), limit: None });
+            return Ok(InsertResult {
+                written: written.map(|started| (started, None)),
+                limit: None,
+            });
         }
-        // Starts of one organization wait here, not on a connection.
+        // Wait here for other starts of the organization, because waiting in PostgreSQL would
+        // occupy a connection.
         let waiting = self.shared.limits.organization_locks.acquire(id, deadline);
         let _guard = if has_limit { Some(waiting.await?) } else { None };
         let (mut limit, mut is_too_long) = (None, false);
@@ -123,17 +124,21 @@ impl Greenroom {
             }
             let Some(started) = new.insert(db, lock.as_ref()).await? else { return Ok(None) };
             let access_token = may_be_long.then(|| self.sign_token(&started));
-            is_too_long = access_token.as_ref().is_some_and(|token| token.len() > MAX_TOKEN_BYTES);
+            is_too_long = access_token.as_deref().is_some_and(is_token_too_long);
             Ok((!is_too_long).then_some((started, access_token)))
         };
         let written = database.transact_with_cleanup(deadline, cleanup, insert).await?;
-        match limit {
-            Some(_) => self.shared.limits.limited_organizations.insert(id),
-            None => self.shared.limits.limited_organizations.remove(id),
+        // An attempt without a lock has not read the limit.
+        if has_limit {
+            match limit {
+                Some(_) => self.shared.limits.limited_organizations.insert(id),
+                None => self.shared.limits.limited_organizations.remove(id),
+            }
         }
-        if is_too_long { Err(Error::TokenTooLong) } else { Ok(Attempt { written, limit }) }
+        if is_too_long { Err(Error::TokenTooLong) } else { Ok(InsertResult { written, limit }) }
     }
 
+    /// Fills in the values of a new session. Writes nothing.
     pub(super) fn new_session(
         &self,
         organization: OrganizationId,
@@ -157,7 +162,7 @@ impl Greenroom {
             room_name: self.shared.room_names.next_name(now),
             created_at: now,
             token: self.token_lifetime(now),
-            first_check_within: self.shared.defaults.policy.reconcile_every,
+            first_check_within: self.shared.settings.policy.reconcile_every,
             key,
             max_active_sessions: self.shared.limits.max_active_sessions,
         }
@@ -177,10 +182,16 @@ fn cleanup(new: &NewSession) -> Option<Cleanup> {
     }))
 }
 
-/// Whether the token could be too long with some template.
+/// Whether the join token is too long to be returned.
+pub(super) fn is_token_too_long(token: &str) -> bool {
+    token.len() > MAX_TOKEN_BYTES
+}
+
+/// Returns whether the token could be too long with some template.
 ///
-/// The token contains the user id up to four times, twice in a JSON string within a JSON string,
-/// where a quotation mark takes four bytes.
+/// A user id appears at most twice in a JSON string, where a quotation mark takes two bytes, and at
+/// most twice in a JSON string within one, where it takes four: 2*2 + 2*4 = 12 bytes per byte. A
+/// name appears once.
 fn may_make_long_token(new: &NewSession) -> bool {
     let user = new.user_id.as_ref().map_or(0, |user| user.as_str().len());
     let name = new.participant_name.as_ref().map_or(0, |name| name.as_str().len());

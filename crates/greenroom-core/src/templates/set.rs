@@ -7,11 +7,12 @@ use diesel_async::AsyncConnection;
 use greenroom_domain::{Caller, OrganizationId, TemplateName};
 use greenroom_store::{
     AsyncPgConnection, FoldedName, SessionTemplate, StoreError, TemplateSettings, organization,
+    template,
 };
 
 use super::{check, name_conflict};
 use crate::clock::Clock;
-use crate::error::permitted;
+use crate::error::require_permission;
 use crate::{Admin, Error, clock};
 
 /// Time limit for work on a set, which may contain hundreds of templates, including the wait for a
@@ -73,7 +74,7 @@ impl Admin {
         caller: &Caller,
         set: TemplateSet,
     ) -> Result<Vec<TemplateChange>, Error> {
-        permitted(caller.may_manage_templates())?;
+        require_permission(caller.may_manage_templates())?;
         set.templates.iter().try_for_each(check)?;
         let organization = caller.organization_id;
         let mut current_name = None;
@@ -109,7 +110,7 @@ impl Admin {
         caller: &Caller,
         set: TemplateSet,
     ) -> Result<Vec<TemplateChange>, Error> {
-        permitted(caller.may_manage_templates())?;
+        require_permission(caller.may_manage_templates())?;
         set.templates.iter().try_for_each(check)?;
         let organization = caller.organization_id;
         let compare = async |db: &mut _| changes(db, organization, set).await;
@@ -125,9 +126,9 @@ impl Admin {
     /// fails or the query takes longer than one minute, and [`Error::Overloaded`] if no database
     /// connection becomes free in time.
     pub async fn current_templates(&self, caller: &Caller) -> Result<Vec<TemplateSettings>, Error> {
-        permitted(caller.may_manage_templates())?;
+        require_permission(caller.may_manage_templates())?;
         let organization = caller.organization_id;
-        let read = async |db: &mut _| SessionTemplate::current(db, organization).await;
+        let read = async |db: &mut _| template::current(db, organization).await;
         let current = self.database.run_within(SET_TIMEOUT, read).await?;
         Ok(current.into_iter().map(|(_, template)| template.settings).collect())
     }
@@ -140,7 +141,7 @@ async fn changes(
     TemplateSet { templates, prune }: TemplateSet,
 ) -> Result<Result<Vec<TemplateChange>, Error>, StoreError> {
     let names = FoldedName::of(db, templates.iter().map(|settings| &settings.name)).await?;
-    let current = SessionTemplate::current(db, organization).await?;
+    let current = template::current(db, organization).await?;
     Ok(difference(current, names.into_iter().zip(templates), prune))
 }
 
@@ -186,12 +187,12 @@ impl TemplateChange {
         match self {
             Self::Create(settings) => {
                 let id = clock::template_id(clock.now());
-                SessionTemplate::insert(db, organization, id, settings.clone()).await?;
+                template::insert(db, organization, id, settings.clone()).await?;
             }
             Self::Change { current, settings } => {
-                current.supersede(db, settings.clone()).await?;
+                template::supersede(db, current, settings.clone()).await?;
             }
-            Self::Archive(current) => current.archive(db).await?,
+            Self::Archive(current) => template::archive(db, current).await?,
             Self::Keep(_) => {}
         }
         Ok(())

@@ -2,15 +2,18 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 use std::{fs, iter};
 
-use greenroom_core::domain::{SessionId, SessionTemplateId, UserId, WaitCondition};
+use diesel_async::{AsyncConnection, AsyncPgConnection, SimpleAsyncConnection};
+use greenroom_core::domain::{
+    JsonObject, SessionId, SessionTemplateId, UserId, WaitCondition, WaitSeconds,
+};
 use greenroom_core::{
     Caller, Error, Greenroom, MemoryRooms, PageRequest, SessionFilter, StartRequest,
     TemplateChange, TemplateFilter, TemplateSet, TemplateSettings,
 };
 use greenroom_testkit::pg::Database;
+use serde_json::json;
 
 use self::Outcome::{NotReached, Reached, Refused};
 use crate::{organization, service, template};
@@ -109,7 +112,7 @@ impl Data {
             }
             "session" => greenroom.session(caller, self.session).await?.is_some(),
             "wait_for_session" => {
-                let (condition, limit) = (WaitCondition::AgentReady, Duration::from_secs(1));
+                let (condition, limit) = (WaitCondition::AgentReady, WaitSeconds::constant::<1>());
                 let waited = greenroom.wait_for_session(caller, self.session, condition, limit);
                 waited.await?.is_some()
             }
@@ -175,6 +178,66 @@ async fn every_use_case_checks_its_caller() {
                 _ => false,
             };
             assert!(is_expected, "{use_case}, {caller:?}: {found:?} instead of {expected:?}");
+        }
+    }
+}
+
+/// The use cases that return a session or its timeline. `end` is last, because it changes the session.
+const READING_USE_CASES: [&str; 7] =
+    ["start", "session", "wait_for_session", "sessions", "timeline", "refresh_token", "end"];
+
+/// Calls a use case on a session with metadata, and returns whether the response contains the
+/// metadata, or the details of an event.
+async fn returns_metadata(
+    greenroom: &Greenroom,
+    use_case: &str,
+    caller: &Caller,
+    request: &StartRequest,
+    session: SessionId,
+) -> bool {
+    let session = match use_case {
+        "start" => greenroom.start(caller, request.clone()).await.unwrap().session,
+        "session" => greenroom.session(caller, session).await.unwrap().unwrap(),
+        "wait_for_session" => {
+            let (condition, limit) = (WaitCondition::AgentReady, WaitSeconds::constant::<1>());
+            let waited = greenroom.wait_for_session(caller, session, condition, limit);
+            waited.await.unwrap().unwrap()
+        }
+        "sessions" => {
+            let filter = SessionFilter::default();
+            let sessions = greenroom.sessions(caller, filter, PageRequest::default());
+            sessions.await.unwrap().items.remove(0)
+        }
+        "timeline" => {
+            let timeline = greenroom.timeline(caller, session).await.unwrap().unwrap();
+            return timeline.iter().any(|entry| entry.detail.is_some());
+        }
+        "refresh_token" => greenroom.refresh_token(caller, session).await.unwrap().unwrap().session,
+        "end" => greenroom.end(caller, session).await.unwrap().unwrap(),
+        other => panic!("the use case {other} has no call"),
+    };
+    session.metadata.is_some()
+}
+
+#[tokio::test]
+async fn only_backend_reads_metadata() {
+    let database = Database::fresh().await.unwrap();
+    let greenroom = service(&database, &Arc::new(MemoryRooms::default())).build().unwrap();
+    let mut db = AsyncPgConnection::establish(database.url()).await.unwrap();
+    let data = Data::create(&greenroom).await;
+    let [backend, end_user, ..] = data.callers();
+    let metadata = JsonObject::try_from(json!({"a": 1}).as_object().unwrap().clone()).unwrap();
+    let request = StartRequest::new(data.template);
+    let mut with_metadata = request.clone();
+    with_metadata.metadata = Some(metadata);
+    // The end user's request without a key resumes this session.
+    let session = greenroom.start(&end_user, request.clone()).await.unwrap().session.id;
+    for use_case in READING_USE_CASES {
+        for (caller, request) in [(&end_user, &request), (&backend, &with_metadata)] {
+            // An end user's start sets no metadata.
+            db.batch_execute(r#"update sessions set metadata = '{"a": 1}'"#).await.unwrap();
+            let found = returns_metadata(&greenroom, use_case, caller, request, session).await;
+            assert_eq!(found, caller.may_read_metadata(), "{use_case}, {caller:?}");
         }
     }
 }

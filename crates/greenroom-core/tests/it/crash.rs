@@ -123,7 +123,7 @@ impl Replicas {
         let livekit = livekit(Server::shared().await.unwrap());
         let rooms = LiveKitRooms::new(&livekit).unwrap();
         let rooms = Arc::new(HaltingRooms { rooms, at, halted: Notify::new() });
-        let config = Config::new(database.url().into(), livekit);
+        let config = Config::new(database.url().parse().unwrap(), livekit);
         let dying = Greenroom::builder(config.clone()).rooms(rooms.clone()).build().unwrap();
         let healthy = Greenroom::new(config).unwrap();
         let caller = Caller::backend(organization());

@@ -5,8 +5,8 @@
 mod authorization;
 mod crash;
 mod keeper;
-mod names;
 mod outages;
+mod room_names;
 mod start;
 mod templates;
 mod tenancy;
@@ -29,7 +29,7 @@ fn config(database: &Database) -> Config {
     let secret = "a secret of at least thirty-two bytes".parse().unwrap();
     let key = KeyPair::new("key".parse().unwrap(), secret);
     let livekit = LiveKitConfig::new("ws://livekit.test".parse().unwrap(), key);
-    Config::new(database.url().into(), livekit)
+    Config::new(database.url().parse().unwrap(), livekit)
 }
 
 fn organization() -> OrganizationId {

@@ -89,7 +89,7 @@ async fn hanging_host_does_not_delay_starts_on_next_host() {
     let url = database.url().replace(&host(&healthy), &both);
     assert!(url.contains(&both), "{url}");
     let mut config = config(&database);
-    config.database_url = url.into();
+    config.database_url = url.parse().unwrap();
     let rooms = Arc::new(MemoryRooms::default());
     let greenroom = Greenroom::builder(config).rooms(rooms).build().unwrap();
     let caller = Caller::backend(organization());

@@ -1,17 +1,22 @@
 //! The state of a session after a start, depending on LiveKit's response.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use diesel_async::{AsyncConnection, AsyncPgConnection, SimpleAsyncConnection};
 use greenroom_core::domain::{
-    AgentName, AgentStatus, EndReason, RoomCreation, SessionStatus, UserId,
+    AgentName, AgentStatus, EnabledPanels, EndReason, ParticipantAttributes, ParticipantName,
+    RoomCreation, SessionCount, SessionStatus, TemplateName, UserId,
 };
 use greenroom_core::{
-    Caller, Error, LiveKitError, MemoryRooms, PageRequest, SessionFilter, StartRequest,
+    Caller, Error, Greenroom, LiveKitError, MemoryRooms, OnLiveKitDown, PageRequest, SessionFilter,
+    SessionLimit, StartRequest,
 };
 use greenroom_testkit::pg::Database;
+use greenroom_testkit::wait_until;
 
-use crate::{organization, service, template};
+use crate::{config, organization, service, template};
 
 #[tokio::test]
 async fn start_opens_one_room_with_settings_of_template() {
@@ -91,6 +96,100 @@ async fn on_join_start_succeeds_without_livekit() {
     let started = greenroom.start(&caller, StartRequest::new(id)).await.unwrap();
     assert_eq!(started.session.status, SessionStatus::Pending);
     assert!(rooms.get(&started.session.room_name).is_none());
+}
+
+#[tokio::test]
+async fn room_is_not_deferred_if_token_with_dispatch_is_too_long() {
+    let database = Database::fresh().await.unwrap();
+    let rooms = Arc::new(MemoryRooms::default());
+    let mut config = config(&database);
+    config.on_livekit_down = OnLiveKitDown::TokenOnly;
+    let greenroom = Greenroom::builder(config).rooms(rooms.clone()).build().unwrap();
+    let caller = Caller::backend(organization());
+    let mut on_start = template("OnStart");
+    on_start.agent_name = Some(AgentName::try_from("\"".repeat(64)).unwrap());
+    // The join token contains the panels, and each quotation mark with its escapes.
+    let panels: Vec<_> = (0..32).map(|number| format!("{number:032}")).collect();
+    on_start.enabled_panels = Some(EnabledPanels::try_from(panels).unwrap());
+    let mut on_join = on_start.clone();
+    on_join.name = TemplateName::try_from("OnJoin".to_owned()).unwrap();
+    on_join.room_creation = RoomCreation::OnJoin;
+    let on_start = greenroom.create_template(&caller, on_start).await.unwrap().id;
+    let on_join = greenroom.create_template(&caller, on_join).await.unwrap().id;
+    let request = |template, user: &str| {
+        let mut request = StartRequest::new(template);
+        request.user_id = Some(UserId::try_from(user.to_owned()).unwrap());
+        let attributes = BTreeMap::from([("a".to_owned(), "b".repeat(1_000))]);
+        request.participant_attributes = Some(ParticipantAttributes::try_from(attributes).unwrap());
+        request
+    };
+    let (short, long) = ("ann", "\"".repeat(128));
+    greenroom.start(&caller, request(on_start, &long)).await.expect("a token without dispatch");
+    let refused = greenroom.start(&caller, request(on_join, &long)).await.unwrap_err();
+    assert!(matches!(refused, Error::TokenTooLong), "a token with the dispatch: {refused:?}");
+
+    rooms.set_down(true);
+    let deferred = greenroom.start(&caller, request(on_start, short)).await.unwrap();
+    assert_eq!(deferred.session.room_creation, RoomCreation::OnJoin);
+    let refused = greenroom.start(&caller, request(on_start, &long)).await.unwrap_err();
+    assert!(matches!(refused, Error::LiveKit(LiveKitError::Unavailable(_))), "{refused:?}");
+}
+
+/// Blocks the insert of sessions with a participant name until the lock 7 is released, and counts the
+/// statements that insert sessions, even those that insert nothing.
+const BLOCK_AND_COUNT: &str = "
+    create sequence inserts;
+    create function count_insert() returns trigger language plpgsql as
+      'begin perform nextval(''inserts''); return null; end';
+    create trigger count_insert before insert on sessions for each statement
+      execute function count_insert();
+    create function block() returns trigger language plpgsql as
+      'begin perform pg_advisory_xact_lock(7); return new; end';
+    create trigger block before insert on sessions for each row when (new.participant_name is not null)
+      execute function block();
+    select pg_advisory_lock(7)";
+
+#[tokio::test]
+async fn start_without_lock_does_not_forget_limit_of_organization() {
+    let database = Database::fresh().await.unwrap();
+    let greenroom = service(&database, &Arc::new(MemoryRooms::default())).build().unwrap();
+    let organization = organization();
+    let caller = Caller::backend(organization);
+    let id = greenroom.create_template(&caller, template("T")).await.unwrap().id;
+    let mut db = AsyncPgConnection::establish(database.url()).await.unwrap();
+    db.batch_execute(BLOCK_AND_COUNT).await.unwrap();
+
+    // The token of this request may be too long, so the start opens a transaction, without a lock.
+    let mut long = StartRequest::new(id);
+    long.participant_name = Some(ParticipantName::try_from("n".repeat(128)).unwrap());
+    let attributes = BTreeMap::from([("a".to_owned(), "b".repeat(1_000))]);
+    long.participant_attributes = Some(ParticipantAttributes::try_from(attributes).unwrap());
+    long.user_id = Some(UserId::try_from("u".repeat(128)).unwrap());
+    let unlocked = tokio::spawn({
+        let (greenroom, caller) = (greenroom.clone(), caller.clone());
+        async move { greenroom.start(&caller, long).await }
+    });
+    wait_until("the start to insert its session", Duration::from_secs(3), async || {
+        let is_blocked = "do $$ begin
+               assert exists (select from pg_locks where locktype = 'advisory' and not granted
+                 and database = (select oid from pg_database where datname = current_database()));
+             end $$";
+        Ok(db.batch_execute(is_blocked).await.ok())
+    })
+    .await
+    .unwrap();
+    let limit = SessionLimit::AtMost(SessionCount::constant::<1>());
+    greenroom.admin().set_session_limit(organization, limit).await.unwrap();
+    // This start does not see the session of the other start yet.
+    greenroom.start(&caller, StartRequest::new(id)).await.unwrap();
+    db.batch_execute("select pg_advisory_unlock(7)").await.unwrap();
+    unlocked.await.unwrap().unwrap();
+
+    db.batch_execute("alter sequence inserts restart").await.unwrap();
+    let refused = greenroom.start(&caller, StartRequest::new(id)).await.unwrap_err();
+    assert!(matches!(refused, Error::TooManyActiveSessions { .. }), "{refused:?}");
+    let once = "do $$ begin assert nextval('inserts') = 2, 'it first tried without a lock'; end $$";
+    db.batch_execute(once).await.unwrap();
 }
 
 #[tokio::test]

@@ -7,13 +7,13 @@ use crate::{AgentStatus, EndReason, ParticipantIdentity, SessionStatus};
 
 /// A report about a session, which [`State::learn`] merges into the state.
 ///
-/// A `sid` is LiveKit's id of a room, or of one stay of a participant in a room. A `reason` is
-/// LiveKit's disconnect reason, such as `CLIENT_INITIATED`.
+/// A `sid` is LiveKit's SID of a room or of a participant; a participant gets a new SID with each
+/// join. A `reason` is LiveKit's disconnect reason, such as `CLIENT_INITIATED`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fact {
     /// A start opened the room and dispatched the agent in the same call.
     RoomOpened { sid: String },
-    /// A start failed to open the room and will not retry.
+    /// A start failed to open the room, and no repeated request is expected to open it.
     RoomNotOpened,
     /// A caller ended the session.
     EndRequested,
@@ -44,7 +44,8 @@ impl Fact {
         }
     }
 
-    /// Returns whether a session must be open to learn this fact. Webhooks may arrive later.
+    /// Returns whether a session must be open to learn this fact. Facts from webhooks do not need
+    /// an open session, because a webhook may arrive after the end.
     #[must_use]
     pub fn needs_open_session(&self) -> bool {
         matches!(self, Self::RoomOpened { .. } | Self::RoomNotOpened | Self::EndRequested)
@@ -60,7 +61,7 @@ impl Fact {
         )
     }
 
-    /// The end of a session that this fact causes.
+    /// Returns the final status and reason if the fact ends the session.
     #[must_use]
     pub fn end(&self) -> Option<(SessionStatus, EndReason)> {
         match self {
@@ -103,7 +104,7 @@ impl Event {
 }
 
 impl TimelineEvent {
-    /// The id of an event of this kind about the room or the stay with this sid.
+    /// The id of an event of this kind about the room or the participant with this sid.
     #[must_use]
     pub fn source_id(self, sid: &str) -> String {
         format!("{self}/{sid}")
@@ -117,8 +118,9 @@ impl TimelineEvent {
 }
 
 impl State {
-    /// Merges a fact into the state and makes the session due. Returns the events for the timeline,
-    /// or `None` if the session is over and the fact needs an open one.
+    /// Merges a fact into the state and schedules the next check. Returns the events for the
+    /// timeline. Returns `None` and changes nothing if the session is over and the fact needs an
+    /// open one, or if a [`Fact::RoomNotOpened`] comes after the room was opened.
     ///
     /// Each recorded time is the earliest or the latest of its kind, so webhooks may arrive in any
     /// order and more than once. `at` is LiveKit's time of the event in whole seconds, and `now` is
@@ -181,7 +183,7 @@ impl State {
         was_waiting
     }
 
-    /// An agent that is back has not left.
+    /// Clears the recorded departure if the same agent joined at or after it.
     fn learn_agent_joined(&mut self, identity: &str, at: DateTime<Utc>) {
         let is_back = self.agent_left_identity.as_deref() == Some(identity);
         if is_back && self.agent_left_at.is_none_or(|left| left <= at) {
@@ -191,12 +193,13 @@ impl State {
         }
     }
 
-    /// The three fields describe one departure, so they change together: by a later departure, or
-    /// by the reason of a departure that an observation found first.
+    /// The three fields describe one departure, so they change together. If a departure of this
+    /// agent is recorded without a reason, as observations record it, the report only adds its
+    /// reason. Otherwise, a later departure replaces all three.
     fn learn_agent_left(&mut self, identity: &str, reason: Option<&str>, at: DateTime<Utc>) {
-        let is_explanation = self.agent_left_reason.is_none()
+        let adds_reason = self.agent_left_reason.is_none()
             && self.agent_left_identity.as_deref() == Some(identity);
-        if !is_explanation {
+        if !adds_reason {
             if self.agent_left_at.is_some_and(|left| left >= at) {
                 return;
             }
@@ -208,7 +211,7 @@ impl State {
 
     fn next_check_after(&self, fact: &Fact, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
         match fact {
-            // Until then, LiveKit may still assign the dispatch to a worker.
+            // LiveKit may assign the dispatch to a worker within `JOB_ASSIGNMENT_TIMEOUT`.
             Fact::RoomOpened { .. } => {
                 let check = now + JOB_ASSIGNMENT_TIMEOUT;
                 Some(self.next_check_at.map_or(check, |next| next.min(check)))

@@ -13,7 +13,7 @@ use serde::Deserialize;
 
 use crate::{KeyPair, LiveKitConfig, LiveKitError};
 
-/// Timeout of a call. LiveKit answers within milliseconds or not at all.
+/// Timeout of a call. LiveKit responds within milliseconds or not at all.
 const CALL_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Timeout of a call that LiveKit forwards to the room's node. LiveKit reports a missing node after

@@ -45,7 +45,7 @@ fn agent(name: &str) -> (AgentName, AgentDispatch) {
         user_id: None,
         private: None,
     };
-    let dispatch = AgentDispatch::new(&name, &metadata);
+    let dispatch = metadata.dispatch(&name);
     (name, dispatch)
 }
 
@@ -94,7 +94,7 @@ async fn agent_is_dispatched_listed_and_removed() {
     let rooms = rooms(server);
     let (name, dispatch) = agent(&format!("rooms-{}", random_hex().unwrap()));
     let room = room();
-    // Without a worker LiveKit answers OK, and the dispatch is lost.
+    // Without a worker LiveKit responds OK, and the dispatch is lost.
     rooms.create(&room, &settings(dispatch.clone())).await.unwrap();
     let lost = rooms.dispatches(&room, Some(&name)).await.unwrap();
     assert_eq!((lost.len(), lost[0].jobs.len()), (1, 0), "{lost:?}");

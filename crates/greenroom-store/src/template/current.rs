@@ -47,27 +47,25 @@ impl FoldedName {
     }
 }
 
-impl SessionTemplate {
-    /// Lists the current versions of an organization's templates that are not archived, in the
-    /// order of their folded names.
-    ///
-    /// # Errors
-    /// Returns a [`StoreError`] if the query fails.
-    pub async fn current(
-        connection: &mut AsyncPgConnection,
-        organization: OrganizationId,
-    ) -> Result<Vec<(FoldedName, Self)>, StoreError> {
-        let templates: Vec<(String, Self)> = session_templates::table
-            .filter(session_templates::organization_id.eq(organization))
-            .filter(session_templates::superseded_at.is_null())
-            .filter(session_templates::archived_at.is_null())
-            .select((lower(session_templates::name), Self::as_select()))
-            .load(connection)
-            .await?;
-        let mut templates: Vec<_> =
-            templates.into_iter().map(|(name, template)| (FoldedName(name), template)).collect();
-        // Sorted here because the order in SQL depends on the collation of the database.
-        templates.sort_by(|(left, _), (right, _)| left.cmp(right));
-        Ok(templates)
-    }
+/// Lists the current versions of an organization's templates that are not archived, in the
+/// order of their folded names.
+///
+/// # Errors
+/// Returns a [`StoreError`] if the query fails.
+pub async fn current(
+    connection: &mut AsyncPgConnection,
+    organization: OrganizationId,
+) -> Result<Vec<(FoldedName, SessionTemplate)>, StoreError> {
+    let templates: Vec<(String, SessionTemplate)> = session_templates::table
+        .filter(session_templates::organization_id.eq(organization))
+        .filter(session_templates::superseded_at.is_null())
+        .filter(session_templates::archived_at.is_null())
+        .select((lower(session_templates::name), SessionTemplate::as_select()))
+        .load(connection)
+        .await?;
+    let mut templates: Vec<_> =
+        templates.into_iter().map(|(name, template)| (FoldedName(name), template)).collect();
+    // Sorted here because the order in SQL depends on the collation of the database.
+    templates.sort_by(|(left, _), (right, _)| left.cmp(right));
+    Ok(templates)
 }

@@ -4,7 +4,8 @@ use chrono::TimeDelta;
 use diesel::sql_query;
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use greenroom_domain::lifecycle::{Action, Decision, Event, Fact, TimelineEvent};
-use greenroom_domain::{RoomName, Seconds};
+use greenroom_domain::template::AgentDeadline;
+use greenroom_domain::{ReconcileInterval, RoomName};
 use greenroom_store::{
     Claim, ClaimOrder, NewSession, PolicyDefaults, Session, SessionEvent, Subject, Urgency,
     connect, record,
@@ -14,8 +15,8 @@ use greenroom_testkit::pg::Database;
 use crate::session::{ORGANIZATION, now, session, template};
 
 const DEFAULTS: PolicyDefaults = PolicyDefaults {
-    agent_deadline: Seconds::constant::<30>(),
-    reconcile_every: Seconds::constant::<30>(),
+    agent_deadline: AgentDeadline::constant::<30>(),
+    reconcile_every: ReconcileInterval::constant::<30>(),
 };
 
 async fn insert_due_sessions(db: &mut AsyncPgConnection, count: u32) {

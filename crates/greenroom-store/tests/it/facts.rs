@@ -6,7 +6,7 @@ use diesel::{QueryableByName, sql_query};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use greenroom_domain::RoomName;
 use greenroom_domain::lifecycle::Fact;
-use greenroom_store::{Session, SessionEvent, Subject, connect, record};
+use greenroom_store::{SessionEvent, Subject, connect, fact, record};
 use greenroom_testkit::pg::Database;
 
 use crate::session::{ORGANIZATION, now, session, template};
@@ -97,7 +97,11 @@ async fn latest_fact_of_each_kind_is_kept_in_any_order() {
     );
     let events = SessionEvent::list(&mut db, ORGANIZATION, session(1).id).await.unwrap();
     let events: Vec<_> = events.iter().map(|event| event.event.as_str()).collect();
-    assert_eq!(events, ["user_joined", "user_left", "user_joined"], "each stay appears once");
+    assert_eq!(
+        events,
+        ["user_joined", "user_left", "user_joined"],
+        "each join and departure appears once"
+    );
 }
 
 #[tokio::test]
@@ -188,7 +192,7 @@ async fn fact_of_unknown_room_or_user_changes_nothing() {
 async fn session_that_is_over_becomes_due_only_by_an_open_room() {
     let (_database, mut db, room) = database_with_session().await;
     let id = session(1).id;
-    let ended = Session::end(&mut db, ORGANIZATION, id, None).await.unwrap();
+    let ended = fact::end_session(&mut db, ORGANIZATION, id, None).await.unwrap();
     assert_eq!(ended.unwrap().status.as_str(), "ended");
     let subject = Subject::Session { organization: ORGANIZATION, id, end_user: None };
     assert!(!record(&mut db, subject, &Fact::RoomNotOpened, at(1)).await.unwrap());

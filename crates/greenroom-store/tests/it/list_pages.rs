@@ -4,7 +4,7 @@ use diesel::sql_types::{BigInt, Uuid as SqlUuid};
 use diesel::{QueryableByName, sql_query};
 use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl};
 use greenroom_domain::{OrganizationId, SessionId, SessionStatus};
-use greenroom_store::{PageStart, Session, SessionFilter, connect};
+use greenroom_store::{PageStart, Session, SessionFilter, connect, session};
 use greenroom_testkit::pg::Database;
 use uuid::Uuid;
 
@@ -71,9 +71,9 @@ async fn page(
     start: PageStart<SessionId>,
 ) -> (Vec<Session>, i64, [i64; 3]) {
     // The first query also reads the catalogs, so only the second one is measured.
-    Session::list(db, ORGANIZATION, filter, start, LIMIT).await.unwrap();
+    session::list(db, ORGANIZATION, filter, start, LIMIT).await.unwrap();
     let before = statistics(db).await;
-    let sessions = Session::list(db, ORGANIZATION, filter, start, LIMIT).await.unwrap();
+    let sessions = session::list(db, ORGANIZATION, filter, start, LIMIT).await.unwrap();
     let after = statistics(db).await;
     let scans = [
         after.table_scans - before.table_scans,
@@ -116,7 +116,7 @@ async fn last_page_costs_as_much_as_the_first() {
 
     // Reading one session scans the primary key once.
     let before = statistics(&mut db).await;
-    assert!(Session::find(&mut db, ORGANIZATION, last[0].id).await.unwrap().is_some());
+    assert!(session::find(&mut db, ORGANIZATION, last[0].id).await.unwrap().is_some());
     let after = statistics(&mut db).await;
     assert_eq!(
         (

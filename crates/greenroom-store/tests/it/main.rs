@@ -11,3 +11,4 @@ mod mirror;
 mod resume;
 mod retention;
 mod session;
+mod session_limits;

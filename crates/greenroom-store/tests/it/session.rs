@@ -7,12 +7,12 @@ use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use greenroom_domain::lifecycle::Fact;
 use greenroom_domain::template::TokenTtl;
 use greenroom_domain::{
-    EnabledPanels, OrganizationId, ParticipantIdentity, RoomName, Seconds, SessionId,
+    EnabledPanels, OrganizationId, ParticipantIdentity, ReconcileInterval, RoomName, SessionId,
     SessionStatus, SessionTemplateId, TemplateName,
 };
 use greenroom_store::{
-    Constraint, NewSession, Session, SessionTemplate, StartKey, StoreError, Subject,
-    TemplateAvailability, TemplateSettings, TokenLifetime, connect, organization, record,
+    Constraint, NewSession, StartKey, StoreError, Subject, TemplateAvailability, TemplateSettings,
+    TokenLifetime, connect, organization, record, session, template,
 };
 use greenroom_testkit::pg::Database;
 use uuid::Uuid;
@@ -26,8 +26,7 @@ pub async fn template(db: &mut AsyncPgConnection, panels: Option<&[&str]>) {
         |panels: &[&str]| panels.iter().map(|panel| (*panel).to_owned()).collect::<Vec<_>>();
     settings.enabled_panels = panels.map(|panels| EnabledPanels::try_from(owned(panels)).unwrap());
     organization::ensure(db, ORGANIZATION).await.unwrap();
-    let inserted =
-        SessionTemplate::insert(db, ORGANIZATION, TEMPLATE, settings.clone()).await.unwrap();
+    let inserted = template::insert(db, ORGANIZATION, TEMPLATE, settings.clone()).await.unwrap();
     assert_eq!(inserted.settings, settings);
 }
 
@@ -51,7 +50,7 @@ pub fn session(number: u128) -> NewSession {
         agent_name: None,
         created_at: at,
         token: TokenLifetime { issued_at: at, default_ttl: TokenTtl::constant::<3600>() },
-        first_check_within: Seconds::constant::<30>(),
+        first_check_within: ReconcileInterval::constant::<30>(),
         key: StartKey::None,
         max_active_sessions: None,
     }
@@ -123,7 +122,7 @@ async fn failed_start_keeps_session_whose_room_was_opened() {
     let (opened, at) = (Fact::RoomOpened { sid: "RM_1".to_owned() }, now(&mut db).await);
     assert!(record(&mut db, subject, &opened, at).await.unwrap());
     assert!(!record(&mut db, subject, &Fact::RoomNotOpened, at).await.unwrap());
-    let found = Session::find(&mut db, ORGANIZATION, id).await.unwrap().unwrap();
+    let found = session::find(&mut db, ORGANIZATION, id).await.unwrap().unwrap();
     assert_eq!(found.status, SessionStatus::Pending);
 }
 
@@ -132,28 +131,28 @@ async fn only_current_unarchived_template_of_organization_is_startable() {
     let database = Database::fresh().await.unwrap();
     let mut db = connect(database.url()).await.unwrap();
     assert_eq!(
-        SessionTemplate::availability(&mut db, ORGANIZATION, TEMPLATE).await.unwrap(),
+        template::availability(&mut db, ORGANIZATION, TEMPLATE).await.unwrap(),
         TemplateAvailability::Absent
     );
     template(&mut db, None).await;
     assert_eq!(
-        SessionTemplate::availability(&mut db, ORGANIZATION, TEMPLATE).await.unwrap(),
+        template::availability(&mut db, ORGANIZATION, TEMPLATE).await.unwrap(),
         TemplateAvailability::Startable
     );
     let other = OrganizationId(Uuid::from_u128(9));
     assert_eq!(
-        SessionTemplate::availability(&mut db, other, TEMPLATE).await.unwrap(),
+        template::availability(&mut db, other, TEMPLATE).await.unwrap(),
         TemplateAvailability::Foreign
     );
     sql_query("update session_templates set archived_at = now()").execute(&mut db).await.unwrap();
     assert_eq!(
-        SessionTemplate::availability(&mut db, ORGANIZATION, TEMPLATE).await.unwrap(),
+        template::availability(&mut db, ORGANIZATION, TEMPLATE).await.unwrap(),
         TemplateAvailability::Archived
     );
     assert!(session(1).insert(&mut db, None).await.unwrap().is_none());
     sql_query("update session_templates set superseded_at = now()").execute(&mut db).await.unwrap();
     assert_eq!(
-        SessionTemplate::availability(&mut db, ORGANIZATION, TEMPLATE).await.unwrap(),
+        template::availability(&mut db, ORGANIZATION, TEMPLATE).await.unwrap(),
         TemplateAvailability::Absent
     );
 }

@@ -12,7 +12,7 @@ use crate::livekit::Server;
 use crate::wait::wait_until;
 use crate::{json_lines, paths};
 
-/// Maximum time until a worker has reported its load twice. It reports its load every 2.5 s.
+/// Maximum time until a registered worker has reported its load twice, at 2.5 s intervals.
 const REPORT_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Configuration of a worker and its agents. By default, the agents join their rooms at once, stay
@@ -44,13 +44,13 @@ impl ScriptedAgent {
         Self { name: name.to_owned(), environment: Vec::new(), load: 0.0 }
     }
 
-    /// Makes the jobs wait for `delay` before they join their rooms.
+    /// Makes each agent wait for `delay` before it joins its room.
     #[must_use]
     pub fn join_delay(self, delay: Duration) -> Self {
         self.with_env("SCRIPTED_AGENT_JOIN_DELAY", delay.as_secs_f32().to_string())
     }
 
-    /// Makes the jobs start without ever joining their rooms.
+    /// Starts jobs whose agents never join their rooms.
     #[must_use]
     pub fn never_joining(self) -> Self {
         self.with_env("SCRIPTED_AGENT_JOIN_DELAY", "never")
@@ -63,13 +63,13 @@ impl ScriptedAgent {
         self.with_env("SCRIPTED_AGENT_MAX_JOBS", jobs.to_string())
     }
 
-    /// Makes the agents leave `delay` after a user has joined.
+    /// Makes each agent leave its room `delay` after a user has joined.
     #[must_use]
     pub fn leaving_after(self, delay: Duration) -> Self {
         self.with_env("SCRIPTED_AGENT_LEAVE_AFTER", delay.as_secs_f32().to_string())
     }
 
-    /// Makes the agents leave as soon as they have joined.
+    /// Makes each agent leave its room as soon as it has joined.
     #[must_use]
     pub fn leaving_at_once(self) -> Self {
         self.with_env("SCRIPTED_AGENT_LEAVE_AFTER", "join")
@@ -90,11 +90,12 @@ impl ScriptedAgent {
         self
     }
 
-    /// Starts a worker and waits until it has registered with LiveKit and reported its initial load.
+    /// Starts a worker and waits until it has registered with LiveKit. If its initial load is not
+    /// 0, also waits until it has reported that load.
     ///
     /// # Errors
-    /// Returns an error if Python is missing, the worker does not register within a minute, or it
-    /// does not report its load within 15 s of that.
+    /// Returns an error if Python is missing, the worker's directory cannot be created, the worker
+    /// does not register within a minute, or it does not report its load within 15 s of that.
     pub async fn start(&self, server: &Server) -> Result<Worker> {
         let mut worker = self.spawn(server).await?;
         worker.wait_until_registered().await?;
@@ -108,7 +109,7 @@ impl ScriptedAgent {
     /// [`Worker::wait_until_registered`] before its first dispatch.
     ///
     /// # Errors
-    /// Returns an error if Python is missing.
+    /// Returns an error if Python is missing or the worker's directory cannot be created.
     pub async fn spawn(&self, server: &Server) -> Result<Worker> {
         let directory = paths::create_temp_dir("scripted-agent", None)?;
         write_load(&directory, self.load)?;
@@ -144,7 +145,7 @@ impl Worker {
 
     /// Waits until LiveKit has received this load.
     async fn wait_until_reported(&self, load: f32) -> Result<()> {
-        // Reports are queued in order. When the second is queued, the first has been sent.
+        // Reports are sent in order, so after the second report LiveKit has received the first.
         wait_until("the worker to report its load", REPORT_TIMEOUT, || async {
             let reports = json_lines::read::<f32>(&self.directory.join("reports"))?;
             let matching =

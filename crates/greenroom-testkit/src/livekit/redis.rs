@@ -32,7 +32,7 @@ impl Redis {
             .remove_on_stop(directory)
             .start()?;
         let address = format!("127.0.0.1:{port}");
-        let ready = wait_until("Redis to answer", START_TIMEOUT, || {
+        let ready = wait_until("Redis to respond", START_TIMEOUT, || {
             let has_exited = process.has_exited();
             let address = &address;
             async move {
@@ -73,8 +73,8 @@ async fn hash_field(address: &str, hash: &str, field: &str) -> Result<Option<Str
         Some(Ok(length)) => {
             let mut value = vec![0; usize::try_from(length)?];
             stream.read_exact(&mut value).await?;
-            Ok(Some(String::from_utf8(value).context("the answer of Redis is not UTF-8")?))
+            Ok(Some(String::from_utf8(value).context("the response of Redis is not UTF-8")?))
         }
-        _ => bail!("unexpected answer of Redis: {head:?}"),
+        _ => bail!("unexpected response of Redis: {head:?}"),
     }
 }

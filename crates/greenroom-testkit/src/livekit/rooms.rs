@@ -28,7 +28,7 @@ impl RoomInspector {
     /// Returns the agents in the room that have finished joining.
     ///
     /// # Errors
-    /// Returns an error if LiveKit does not answer.
+    /// Returns an error if LiveKit does not respond.
     pub async fn active_agents(&self) -> Result<Vec<ParticipantInfo>> {
         let mut participants = self.client.list_participants(&self.room).await?;
         participants.retain(|participant| {
@@ -42,7 +42,7 @@ impl Server {
     /// Returns all rooms.
     ///
     /// # Errors
-    /// Returns an error if LiveKit does not answer.
+    /// Returns an error if LiveKit does not respond.
     pub async fn rooms(&self) -> Result<Vec<Room>> {
         Ok(self.room_client().list_rooms(Vec::new()).await?)
     }
@@ -50,7 +50,7 @@ impl Server {
     /// Returns the room with this name. `None` means that it does not exist.
     ///
     /// # Errors
-    /// Returns an error if LiveKit does not answer.
+    /// Returns an error if LiveKit does not respond.
     pub async fn room(&self, name: &str) -> Result<Option<Room>> {
         Ok(self.room_client().list_rooms(vec![name.to_owned()]).await?.pop())
     }
@@ -58,7 +58,7 @@ impl Server {
     /// Returns the participants of a room. A room that does not exist has none.
     ///
     /// # Errors
-    /// Returns an error if LiveKit does not answer.
+    /// Returns an error if LiveKit does not respond.
     pub async fn participants(&self, room: &str) -> Result<Vec<ParticipantInfo>> {
         Ok(self.room_client().list_participants(room).await?)
     }
@@ -84,7 +84,7 @@ impl Server {
     /// Returns the dispatches of a room with their jobs.
     ///
     /// # Errors
-    /// Returns an error if LiveKit does not answer or the room does not exist.
+    /// Returns an error if LiveKit does not respond or the room does not exist.
     pub async fn dispatches(&self, room: &str) -> Result<Vec<AgentDispatch>> {
         Ok(self.dispatch_client().list_dispatch(room).await?)
     }
@@ -92,7 +92,7 @@ impl Server {
     /// Dispatches an agent to a room. LiveKit creates the room if it does not exist.
     ///
     /// # Errors
-    /// Returns an error if LiveKit does not answer.
+    /// Returns an error if LiveKit does not respond.
     pub async fn dispatch(
         &self,
         room: &str,
@@ -111,7 +111,7 @@ impl Server {
     /// Deletes a room and disconnects its participants.
     ///
     /// # Errors
-    /// Returns an error if LiveKit does not answer or the room does not exist.
+    /// Returns an error if LiveKit does not respond or the room does not exist.
     pub async fn delete_room(&self, room: &str) -> Result<()> {
         Ok(self.room_client().delete_room(room).await?)
     }
@@ -119,7 +119,7 @@ impl Server {
     /// Sends a data packet to all participants of a room, as a backend does.
     ///
     /// # Errors
-    /// Returns an error if LiveKit does not answer or the room does not exist.
+    /// Returns an error if LiveKit does not respond or the room does not exist.
     pub async fn send_data(&self, room: &str, topic: &str, payload: &[u8]) -> Result<()> {
         let options = SendDataOptions { topic: Some(topic.to_owned()), ..Default::default() };
         Ok(self.room_client().send_data(room, payload.to_owned(), options).await?)

@@ -168,7 +168,7 @@ impl Cluster {
     }
 
     /// Makes the server hang until [`Self::resume`]: connections stay open, but the server does not
-    /// answer.
+    /// respond.
     ///
     /// # Errors
     /// Returns an error if the server is not running.

@@ -94,7 +94,7 @@ async fn paused_server_hangs_until_it_is_resumed() {
     server.pause().unwrap();
     assert!(tokio::time::timeout(Duration::from_millis(500), server.rooms()).await.is_err());
     server.resume().unwrap();
-    let rooms = wait_until("an answer", Duration::from_secs(10), || async {
+    let rooms = wait_until("a response", Duration::from_secs(10), || async {
         Ok(Some(server.rooms().await?))
     });
     assert_eq!(rooms.await.unwrap(), []);

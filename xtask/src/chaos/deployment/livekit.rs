@@ -16,6 +16,7 @@ impl LiveKit {
     pub async fn start(setup: &Setup, replica_ports: &[u16]) -> Result<Self> {
         let url = |port: &u16| format!("http://127.0.0.1:{port}/webhooks/livekit");
         let webhook_urls = if setup.no_webhooks {
+            // No process listens on this port.
             vec![url(&ports::free_tcp_port()?)]
         } else {
             replica_ports.iter().map(url).collect()
@@ -37,7 +38,7 @@ impl LiveKit {
         }
     }
 
-    /// Returns the same node so that it can be stopped and restarted.
+    /// Returns the same node as [`Self::node`], to stop or restart it.
     pub fn node_mut(&mut self) -> &mut Server {
         match self {
             Self::One(server) => server,

@@ -1,4 +1,4 @@
-//! Collisions of room names.
+//! Room names: retries after a collision, and distinct names across processes.
 
 use std::sync::Arc;
 
