@@ -100,7 +100,7 @@ struct Waiting<'a>(&'a Share);
 
 impl Bulkheads {
     /// Reserves two fifths of the pool for starts, a fifth for the keeper and webhooks, and a tenth
-    /// for other requests. The rest is used by whoever needs it.
+    /// for other requests. Any work may use the rest.
     pub(crate) fn new(pool: PoolSize) -> Self {
         let size = usize::from(pool.get());
         let share = |numerator: usize, denominator: usize| match size {
