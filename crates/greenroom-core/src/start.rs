@@ -33,7 +33,7 @@ impl Greenroom {
     ///
     /// A repeated request with the same idempotency key returns the same session with a new token.
     /// A repeated request of an end user without a key also returns the same session, if the
-    /// session is waiting for the user or the user has left its room.
+    /// session is waiting for the user or the user has left its room, for at most 24 hours.
     ///
     /// # Cancel safety
     ///

@@ -8,11 +8,14 @@ use diesel::query_builder::AstPass;
 /// indexes of open sessions if the statuses are parameters.
 pub(crate) const OPEN: &str = "status in ('pending', 'active')";
 
-/// Appends a constant interval of whole seconds. As a literal, it keeps the statement's plan generic.
-pub(crate) fn push_interval(interval: TimeDelta, out: &mut AstPass<'_, '_, Pg>) {
-    out.push_sql("interval '");
-    out.push_sql(&interval.num_seconds().to_string());
-    out.push_sql(" seconds'");
+/// A constant interval of whole seconds. As a literal, it keeps the statement's plan generic.
+pub(crate) fn interval(length: TimeDelta) -> String {
+    format!("interval '{} seconds'", length.num_seconds())
+}
+
+/// Appends an [`interval`].
+pub(crate) fn push_interval(length: TimeDelta, out: &mut AstPass<'_, '_, Pg>) {
+    out.push_sql(&interval(length));
 }
 
 #[cfg(test)]
