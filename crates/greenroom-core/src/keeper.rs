@@ -18,7 +18,7 @@ use chrono::{DateTime, Utc};
 use futures_util::{FutureExt, StreamExt, stream};
 use greenroom_domain::RoomName;
 use greenroom_domain::lifecycle::{Decision, Observation, decide};
-use greenroom_store::{Claim, ClaimBatch, ClaimOrder};
+use greenroom_store::{CLAIM_LEASE, Claim, ClaimBatch, ClaimOrder};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout, timeout_at};
@@ -44,9 +44,11 @@ const MIN_BATCH: u32 = 32;
 /// Maximum number of sessions of a batch that are reconciled concurrently.
 const OBSERVE_CONCURRENCY: usize = 64;
 
-/// Time limit for all observations of a batch. The rest of the lease of 15 s is for writing the
+/// Time limit for all observations of a batch. The rest of [`CLAIM_LEASE`] is for writing the
 /// results. The commit of a decision with actions sets a new lease.
 const OBSERVE_TIMEOUT: Duration = Duration::from_secs(8);
+
+const _: () = assert!(OBSERVE_TIMEOUT.as_secs() < CLAIM_LEASE.num_seconds().unsigned_abs());
 
 /// Time without another result after which the idle sessions found so far are rescheduled, in one
 /// statement.
@@ -66,7 +68,7 @@ impl Greenroom {
     /// # Cancel safety
     ///
     /// Dropping the future aborts the work in progress. No session is lost: leases expire after at
-    /// most 15 seconds, and then any keeper claims the sessions again.
+    /// most [`CLAIM_LEASE`], and then any keeper claims the sessions again.
     pub async fn run_keeper(&self, stop: impl Future<Output = ()>) {
         let mut stop = std::pin::pin!(stop);
         // A `JoinSet` aborts its tasks if this future is dropped.
@@ -204,12 +206,14 @@ impl Greenroom {
             Step::Apply(decision) => *decision,
             Step::Observe(sid) => {
                 let observation = timeout_at(deadline, self.observe_room(&claim, sid)).await;
-                decide(&claim.session, observation.ok().flatten().as_ref(), at)
+                let observation = observation.ok().flatten();
+                let decision = decide(&claim.session, observation.as_ref(), at);
+                if changes_nothing(&claim, &decision) {
+                    return Ok(Some((claim, decision.state.next_check_at)));
+                }
+                decision
             }
         };
-        if is_idle(&claim, &decision) {
-            return Ok(Some((claim, decision.state.next_check_at)));
-        }
         self.apply(claim, &decision).await?;
         Ok(None)
     }
@@ -271,7 +275,7 @@ impl Greenroom {
 
 /// What to do with a claimed session, as far as the list of rooms shows it.
 enum Step {
-    /// The session is idle: only write the time of its next check.
+    /// The decision changes nothing: only write the time of the next check.
     Reschedule(Option<DateTime<Utc>>),
     /// The list was sufficient for this decision.
     Apply(Box<Decision>),
@@ -301,7 +305,7 @@ fn next_step(claim: &Claim, rooms: Option<&HashMap<RoomName, String>>, at: DateT
         None => None,
     };
     let decision = decide(&claim.session, observation.as_ref(), at);
-    if is_idle(claim, &decision) {
+    if changes_nothing(claim, &decision) {
         Step::Reschedule(decision.state.next_check_at)
     } else {
         Step::Apply(Box::new(decision))
@@ -331,7 +335,7 @@ async fn acquire_permits(semaphore: &Arc<Semaphore>) -> Option<OwnedSemaphorePer
 }
 
 /// Whether a decision changes nothing but the time of the next check.
-fn is_idle(claim: &Claim, decision: &Decision) -> bool {
+fn changes_nothing(claim: &Claim, decision: &Decision) -> bool {
     let mut before = claim.session.state.clone();
     before.next_check_at = decision.state.next_check_at;
     decision.actions.is_empty() && decision.events.is_empty() && before == decision.state

@@ -35,7 +35,7 @@ impl Greenroom {
     ///
     /// A repeated request with the same idempotency key returns the same session with a new token.
     /// An end user who repeats a request without a key also gets the same session while it waits
-    /// for the user or the user has left its room.
+    /// for the user or the user has left its room, for at most 24 hours.
     ///
     /// # Cancel safety
     ///

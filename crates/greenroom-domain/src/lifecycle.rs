@@ -1,11 +1,11 @@
 //! The lifecycle decision: computes the next state of a session and the actions in LiveKit.
 //!
 //! Webhooks get lost, arrive twice and out of order, so no decision depends on a single webhook.
-//! Webhooks and observations become facts, each the earliest or the latest time of its kind, and
-//! [`decide`] is a pure function of the facts, the latest observation of LiveKit and the time. The
-//! caller commits the [`Decision`] first and performs its actions afterwards. A decision that is
-//! repeated after a crash does no harm: rooms are opened and deleted by name, and an agent is
-//! dispatched only if the same observation found no pending agent.
+//! Webhooks, starts and callers report facts ([`Fact`]), and the state keeps the earliest or the
+//! latest time of each kind. [`decide`] is a pure function of the state, the latest observation of
+//! LiveKit and the time. The caller commits the [`Decision`] first and performs its actions
+//! afterwards. A decision that is repeated after a crash does no harm: rooms are opened and deleted
+//! by name, and an agent is dispatched only if the same observation found no pending agent.
 
 mod agent;
 mod closed;
@@ -81,8 +81,8 @@ pub struct Event {
 /// An action to perform in LiveKit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
-    /// Open the room and dispatch the agent in the same call.
-    OpenRoom,
+    /// Open the room, and dispatch the agent in the same call if `dispatches_agent` is set.
+    OpenRoom { dispatches_agent: bool },
     /// Disconnect all participants and delete the room.
     DeleteRoom,
     /// Dispatch the agent.
@@ -91,6 +91,14 @@ pub enum Action {
     DeleteDispatch(String),
     /// Notify the participants that the session ends at `end_by`.
     AnnounceEnd,
+}
+
+impl Action {
+    /// Returns whether the action dispatches the session's agent.
+    #[must_use]
+    pub fn dispatches_agent(&self) -> bool {
+        matches!(self, Self::Dispatch | Self::OpenRoom { dispatches_agent: true })
+    }
 }
 
 /// Decides the next state of a session and the actions in LiveKit.
@@ -200,14 +208,8 @@ impl<'a> DecisionBuilder<'a> {
     }
 
     fn finish(&mut self, status: SessionStatus, reason: EndReason) {
-        self.state.status = status;
-        self.state.end_reason = Some(reason);
-        self.state.ended_at = Some(self.now);
-        self.emit(match status {
-            SessionStatus::Expired => TimelineEvent::Expired,
-            SessionStatus::Failed => TimelineEvent::Failed,
-            _ => TimelineEvent::Ended,
-        });
+        self.state.end(status, reason, self.now);
+        self.emit(TimelineEvent::of_end(status));
         // Deleting the room makes the other actions unnecessary.
         self.actions = vec![Action::DeleteRoom];
     }

@@ -24,6 +24,13 @@ pub enum LiveKitError {
 }
 
 impl LiveKitError {
+    /// Returns whether LiveKit, or the room's node, is unreachable, overloaded or too slow. If not,
+    /// LiveKit responded with an error.
+    #[must_use]
+    pub fn is_outage(&self) -> bool {
+        matches!(self, Self::Unavailable(_) | Self::NoNode(_) | Self::Timeout)
+    }
+
     /// Converts the error of a request without a response. Omits the URL, which the configuration
     /// contains. A response that is not HTTP is [`Self::Refused`].
     pub(crate) fn transport(error: reqwest::Error) -> Self {

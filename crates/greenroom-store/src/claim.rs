@@ -14,13 +14,17 @@ use futures_util::TryStreamExt;
 use greenroom_domain::lifecycle::{AgentPolicy, END_NOTICE, SessionPolicy, State, TrackedSession};
 use greenroom_domain::template::{AgentDeadline, MaxDuration, ReconnectWindow};
 use greenroom_domain::{
-    AgentName, OnAgentHangup, OrganizationId, ParticipantIdentity, ReconcileInterval, RoomCreation,
-    RoomName, SessionId,
+    AgentName, OnAgentHangup, OrganizationId, ParticipantIdentity, ReconcileInterval, RoomName,
+    SessionId,
 };
 
 use crate::StoreError;
 use crate::commit::{STATE_COLUMNS, StateColumns};
 use crate::schema::{session_templates, sessions};
+use crate::sql::{interval, push_interval};
+
+/// How long a claim leases its sessions. The process must have written its results by then.
+pub const CLAIM_LEASE: TimeDelta = TimeDelta::seconds(15);
 
 /// A due session that one process has leased until `lease_until`.
 #[derive(Debug, Clone)]
@@ -50,7 +54,6 @@ struct ClaimRow {
     organization_id: OrganizationId,
     id: SessionId,
     room_name: RoomName,
-    room_creation: RoomCreation,
     participant_identity: ParticipantIdentity,
     created_at: DateTime<Utc>,
     join_by: DateTime<Utc>,
@@ -76,7 +79,6 @@ impl ClaimRow {
             on_hangup: self.on_agent_hangup,
         });
         let policy = SessionPolicy {
-            room_creation: self.room_creation,
             agent,
             reconnect_window: seconds(self.reconnect_window.get()),
             max_duration: seconds(self.max_duration.get()),
@@ -164,7 +166,7 @@ pub enum Urgency {
 }
 
 impl Claim {
-    /// Claims up to `limit` due sessions for fifteen seconds. Skips sessions that another process
+    /// Claims up to `limit` due sessions for [`CLAIM_LEASE`]. Skips sessions that another process
     /// has leased.
     ///
     /// # Errors
@@ -229,7 +231,6 @@ claim! {
     sessions.organization_id
     sessions.id
     sessions.room_name
-    sessions.room_creation
     sessions.participant_identity
     sessions.created_at
     sessions.join_by
@@ -254,9 +255,9 @@ pub fn idle() -> String {
          and (status = 'pending' and join_by > now() and user_joined_at is null
            and agent_status <> 'dispatched'
            and (room_created_at is not null or room_creation = 'on_join')
-           or status = 'active' and end_by > now() + interval '{} seconds'
+           or status = 'active' and end_by > now() + {}
            and agent_status in ('none', 'unavailable', 'ready'))",
-        END_NOTICE.num_seconds()
+        interval(END_NOTICE)
     )
 }
 
@@ -300,7 +301,11 @@ impl QueryFragment<Pg> for ClaimDueSessions {
         out.push_sql(
             " for update skip locked),
              sessions as (
-               update sessions set lease_until = now() + interval '15 seconds', revision = revision + 1
+               update sessions set lease_until = now() + ",
+        );
+        push_interval(CLAIM_LEASE, &mut out);
+        out.push_sql(
+            ", revision = revision + 1
                from due where sessions.organization_id = due.organization_id and sessions.id = due.id
                returning sessions.*)
              select now(), ",

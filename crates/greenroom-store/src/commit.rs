@@ -1,9 +1,12 @@
-//! The keeper's writes to a claimed session: a decision, the time of the next check, or a release.
+//! The keeper's writes to a claimed session: a decision, only the next check, or a release.
+//!
+//! After the insert, [`record`](crate::record) and this module are the only writers of the columns
+//! of a [`State`].
 
 use std::collections::HashSet;
 
-use chrono::{DateTime, Utc};
-use diesel::dsl::{IntervalDsl, now};
+use chrono::{DateTime, TimeDelta, Utc};
+use diesel::dsl::now;
 use diesel::pg::Pg;
 use diesel::prelude::*;
 use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
@@ -12,14 +15,13 @@ use diesel::sql_types::{Array, BigInt, Nullable, Timestamptz, Uuid};
 use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl};
 use greenroom_domain::lifecycle::{Action, Decision, Event, State, TimelineEvent};
 use greenroom_domain::{OrganizationId, SessionId};
-use serde_json::{Value, json};
 
 use crate::schema::{session_events, sessions};
-use crate::{Claim, StoreError};
+use crate::{Claim, StoreError, detail};
 
-/// Time for the actions of a decision, in seconds. Afterwards, another process may claim the
+/// Time for the actions of a decision, from its commit. Afterwards, another process may claim the
 /// session.
-const ACTION_LEASE_SECONDS: i32 = 6;
+pub const ACTION_LEASE: TimeDelta = TimeDelta::seconds(6);
 
 macro_rules! state {
     ($($column:ident)+) => {
@@ -36,14 +38,14 @@ macro_rules! state {
             state: &State,
             has_actions: bool,
         ) -> QueryResult<Option<Option<DateTime<Utc>>>> {
-            let lease = if has_actions { ACTION_LEASE_SECONDS } else { 0 };
+            let lease = if has_actions { ACTION_LEASE } else { TimeDelta::zero() };
             let unchanged = sessions::table
                 .find((claim.organization_id, claim.id))
                 .filter(sessions::revision.eq(claim.revision));
             diesel::update(unchanged)
                 .set((
                     ($(sessions::$column.eq(&state.$column),)+),
-                    sessions::lease_until.eq((now.into_sql::<Timestamptz>() + lease.seconds()).nullable()),
+                    sessions::lease_until.eq((now.into_sql::<Timestamptz>() + lease).nullable()),
                     sessions::revision.eq(sessions::revision + 1),
                 ))
                 .returning(sessions::lease_until)
@@ -55,7 +57,7 @@ macro_rules! state {
 }
 
 state! {
-    status agent_status end_reason started_at ended_at end_by
+    status agent_status room_creation end_reason started_at ended_at end_by
     room_created_at room_missing_since room_finished_at room_gone_at
     user_joined_at user_left_at
     agent_wanted_since last_dispatch_at agent_identity
@@ -66,7 +68,8 @@ state! {
 impl Claim {
     /// Writes a decision, before any of its actions is performed.
     ///
-    /// The lease expires at once if the decision has no actions, and otherwise after six seconds.
+    /// The lease expires at once if the decision has no actions, and otherwise after
+    /// [`ACTION_LEASE`].
     /// Returns false and writes nothing if the revision has changed since the claim, because the
     /// decision is then based on outdated facts.
     ///
@@ -79,7 +82,7 @@ impl Claim {
     ) -> Result<bool, StoreError> {
         let has_actions = !decision.actions.is_empty();
         let this = &*self;
-        let dispatches_agent = dispatches_agent(decision);
+        let dispatches_agent = decision.actions.iter().any(Action::dispatches_agent);
         let lease = if decision.events.is_empty() && !dispatches_agent {
             write_state(connection, this, &decision.state, has_actions).await?
         } else {
@@ -119,7 +122,7 @@ impl Claim {
     ) -> QueryResult<()> {
         for event in &decision.events {
             let source_id = match event {
-                Event { event, sid: Some(sid) } => Some(event.source_id(sid)),
+                Event { sid: Some(_), .. } => event.source_id(),
                 Event { event: TimelineEvent::UserLeft, sid: None } => {
                     self.departure_source_id(
                         connection,
@@ -148,7 +151,7 @@ impl Claim {
                     session_events::at.eq(now),
                     session_events::event.eq(event.event),
                     session_events::source_id.eq(source_id),
-                    session_events::detail.eq(detail(event.event, &decision.state)),
+                    session_events::detail.eq(detail::of_decision(event.event, &decision.state)),
                 ))
                 .on_conflict_do_nothing()
                 .execute(connection)
@@ -201,7 +204,8 @@ impl Claim {
         Ok(())
     }
 
-    /// Sets the next check of many sessions and releases their leases, in one statement.
+    /// Sets the next check of many sessions and releases their leases, in one statement: the commit
+    /// of decisions that change nothing else.
     ///
     /// Each claim comes with its `next_check_at`; `None` means that nothing is left to check. Skips
     /// a session if its revision has changed since the claim. Returns the ids of the rescheduled
@@ -221,25 +225,6 @@ impl Claim {
         };
         let ids: Vec<SessionId> = reschedule.load(connection).await?;
         Ok(ids.into_iter().collect())
-    }
-}
-
-/// Whether an action of the decision dispatches an agent. `OpenRoom` also dispatches the agent,
-/// if the session has one.
-fn dispatches_agent(decision: &Decision) -> bool {
-    let dispatches = |action: &Action| matches!(action, Action::Dispatch | Action::OpenRoom);
-    decision.state.last_dispatch_at.is_some() && decision.actions.iter().any(dispatches)
-}
-
-/// The `detail` of a timeline event that the keeper observed or decided.
-fn detail(event: TimelineEvent, state: &State) -> Value {
-    match event {
-        TimelineEvent::AgentJoined => json!({"identity": state.agent_identity}),
-        TimelineEvent::AgentLeft => json!({"identity": state.agent_left_identity}),
-        TimelineEvent::Ended | TimelineEvent::Failed | TimelineEvent::Expired => {
-            json!({"end_reason": state.end_reason})
-        }
-        _ => json!({}),
     }
 }
 

@@ -1,6 +1,6 @@
 //! The statement that merges a [`Fact`] into a session: the SQL form of `State::learn`.
 
-use chrono::{DateTime, SecondsFormat, Utc};
+use chrono::{DateTime, Utc};
 use diesel::dsl::{AsSelect, SqlTypeOf};
 use diesel::pg::Pg;
 use diesel::prelude::*;
@@ -8,11 +8,11 @@ use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
 use diesel::sql_types::{self, BigInt, Jsonb, Nullable, Text, Timestamptz};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use greenroom_domain::lifecycle::{Event, Fact, JOB_ASSIGNMENT_TIMEOUT, TimelineEvent};
-use greenroom_domain::{OrganizationId, RoomName, SessionId, UserId};
-use serde_json::{Value, json};
+use greenroom_domain::{OrganizationId, RoomCreation, RoomName, SessionId, UserId};
+use serde_json::Value;
 
 use crate::sql::{OPEN, push_interval, push_may_see};
-use crate::{Session, StoreError};
+use crate::{Session, StoreError, detail};
 
 /// The session that a fact is about.
 #[derive(Debug, Clone, Copy)]
@@ -29,8 +29,7 @@ pub enum Subject<'a> {
 ///
 /// `at` is LiveKit's time of the event, in whole seconds. `at` is not used for facts that Greenroom
 /// itself reports. Returns false if no session learned the fact: there is no such session, the fact
-/// is about another participant, the session is over and the fact needs an open one, or a
-/// [`Fact::RoomNotOpened`] came after the room was opened.
+/// is about another participant, or `State::learn` refuses it.
 ///
 /// # Errors
 /// Returns a [`StoreError`] if the query fails.
@@ -87,30 +86,10 @@ impl<'a> RecordFact<'a> {
         }
         let new_event = |event: Event| NewEvent {
             source_id: event.source_id(),
-            detail: detail(fact, event.event, at),
+            detail: detail::of_fact(event.event, fact, at),
             event: event.event,
         };
         Self { subject, fact, at, events: events.into_iter().map(new_event).collect() }
-    }
-}
-
-/// The `detail` of a timeline event.
-fn detail(fact: &Fact, event: TimelineEvent, at: DateTime<Utc>) -> Value {
-    let at = at.to_rfc3339_opts(SecondsFormat::Secs, true);
-    match fact {
-        Fact::RoomStarted { .. } | Fact::RoomFinished => json!({"livekit_at": at}),
-        Fact::UserJoined { identity, .. } | Fact::AgentJoined { identity, .. } => {
-            json!({"livekit_at": at, "identity": identity})
-        }
-        Fact::UserLeft { identity, reason, .. } | Fact::AgentLeft { identity, reason, .. } => {
-            json!({"livekit_at": at, "identity": identity, "reason": reason})
-        }
-        Fact::RoomOpened { .. } | Fact::RoomNotOpened | Fact::EndRequested => match fact.end() {
-            Some((_, reason)) if event != TimelineEvent::EndRequested => {
-                json!({"end_reason": reason})
-            }
-            _ => json!({}),
-        },
     }
 }
 
@@ -140,9 +119,9 @@ impl RecordFact<'_> {
             // `coalesce` keeps the times that a webhook or the keeper recorded meanwhile.
             Fact::RoomOpened { .. } => out.push_sql(
                 "room_created_at = coalesce(room_created_at, now()),
-                 agent_wanted_since = case when before.agent_status <> 'none'
+                 agent_wanted_since = case when before.agent_status not in ('none', 'unavailable')
                    then coalesce(agent_wanted_since, now()) else agent_wanted_since end,
-                 last_dispatch_at = case when before.agent_status <> 'none'
+                 last_dispatch_at = case when before.agent_status not in ('none', 'unavailable')
                    then coalesce(last_dispatch_at, now()) else last_dispatch_at end,
                  agent_status = case before.agent_status
                    when 'waiting' then 'dispatched' else before.agent_status end, ",
@@ -156,7 +135,12 @@ impl RecordFact<'_> {
                     out.push_sql("', ");
                 }
             }
-            Fact::RoomStarted { .. } => {
+            Fact::RoomDeferred => {
+                out.push_sql("room_creation = '");
+                out.push_sql(RoomCreation::OnJoin.as_str());
+                out.push_sql("', ");
+            }
+            Fact::RoomOpenedLate { .. } | Fact::RoomStarted { .. } => {
                 out.push_sql("room_created_at = coalesce(room_created_at, now()), ");
             }
             Fact::RoomFinished => self.push_latest("room_finished_at", out)?,
@@ -218,6 +202,7 @@ impl RecordFact<'_> {
                 out.push_sql(")");
             }
             Fact::RoomNotOpened | Fact::EndRequested => out.push_sql("now()"),
+            Fact::RoomDeferred => out.push_sql("next_check_at"),
             fact if fact.reopens_room() => out.push_sql("now()"),
             _ => {
                 out.push_sql("case when ");
@@ -251,8 +236,11 @@ impl RecordFact<'_> {
             out.push_sql(OPEN);
         }
         // A replay of the start may have opened the room meanwhile; then the session must not fail.
-        if let Fact::RoomNotOpened = self.fact {
+        if let Fact::RoomNotOpened | Fact::RoomDeferred = self.fact {
             out.push_sql(" and sessions.room_created_at is null");
+        }
+        if let Fact::RoomDeferred = self.fact {
+            out.push_sql(" and sessions.status = 'pending'");
         }
         Ok(())
     }

@@ -1,17 +1,17 @@
 //! Idempotency keys: the session that holds a key, and the release of keys.
 
-use diesel::dsl::{IntervalDsl, now, sql};
+use diesel::dsl::{not, sql};
 use diesel::pg::Pg;
 use diesel::prelude::*;
 use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
-use diesel::sql_types::{BigInt, Binary, Bool, Nullable, Timestamptz, Uuid};
+use diesel::sql_types::{BigInt, Binary, Bool, Nullable, Uuid};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use greenroom_domain::idempotency::KEY_LIFETIME;
 use greenroom_domain::{OrganizationId, SessionId, SessionStatus};
 
 use crate::StoreError;
 use crate::schema::sessions;
-use crate::sql::push_interval;
+use crate::sql::interval;
 
 /// The idempotency key of a start and the request that came with it, both as hashes. Two starts
 /// with equal hashes return the same session. The key itself is never stored.
@@ -33,7 +33,7 @@ pub enum StartKey {
     /// over.
     Explicit(KeyClaim),
     /// The key was derived from an end user's request. The session holds it while the user may
-    /// resume the session; then a new start takes it.
+    /// resume the session, at most for [`KEY_LIFETIME`]; then a new start takes it.
     Implicit(KeyClaim),
 }
 
@@ -66,11 +66,22 @@ impl StartKey {
     }
 }
 
+/// SQL condition: the session, a row of `table`, is not older than [`KEY_LIFETIME`].
+pub(crate) fn holds_key(table: &str) -> String {
+    format!("{table}.created_at > now() - {}", interval(KEY_LIFETIME))
+}
+
 /// SQL condition: the user may resume the session. The same rule as
 /// `lifecycle::TrackedSession::is_resumable`; a test compares the two.
-pub const RESUMABLE: &str = "(sessions.status = 'pending' and sessions.join_by > now()
-    or sessions.status = 'active' and sessions.end_by > now()
-      and sessions.user_left_at > sessions.user_joined_at)";
+#[must_use]
+pub fn resumable() -> String {
+    format!(
+        "({} and (sessions.status = 'pending' and sessions.join_by > now()
+           or sessions.status = 'active' and sessions.end_by > now()
+             and sessions.user_left_at > sessions.user_joined_at))",
+        holds_key("sessions")
+    )
+}
 
 /// The session that holds a key.
 #[derive(Debug, Clone, PartialEq, Eq, Queryable)]
@@ -110,11 +121,10 @@ impl KeyClaim {
         connection: &mut AsyncPgConnection,
         organization: OrganizationId,
     ) -> Result<bool, StoreError> {
-        let lifetime = i32::try_from(KEY_LIFETIME.num_hours()).unwrap_or(i32::MAX).hours();
         let expired = sessions::table
             .filter(sessions::organization_id.eq(organization))
             .filter(sessions::idempotency_key.eq(self.hash.as_slice()))
-            .filter(sessions::created_at.le(now.into_sql::<Timestamptz>() - lifetime));
+            .filter(not(sql::<Bool>(&holds_key("sessions"))));
         let released = diesel::update(expired)
             .set((
                 sessions::idempotency_key.eq(None::<Vec<u8>>),
@@ -126,7 +136,7 @@ impl KeyClaim {
         Ok(released > 0)
     }
 
-    /// Releases an implicit key if its user cannot come back to the session that holds it.
+    /// Releases an implicit key if its user can no longer resume the session that holds it.
     ///
     /// # Errors
     /// Returns a [`StoreError`] if the query fails.
@@ -139,7 +149,7 @@ impl KeyClaim {
             .filter(sessions::organization_id.eq(organization))
             .filter(sessions::idempotency_key.eq(self.hash.as_slice()))
             // `not` would not match if the user has never left: the condition is then null.
-            .filter(sql::<Bool>(RESUMABLE).sql(" is not true"));
+            .filter(sql::<Bool>(&resumable()).sql(" is not true"));
         diesel::update(not_resumable)
             .set((
                 sessions::idempotency_key.eq(None::<Vec<u8>>),
@@ -230,9 +240,9 @@ impl QueryFragment<Pg> for PurgeExpiredKeys<'_> {
             "), released as (
                update sessions set idempotency_key = null, idempotency_fingerprint = null, revision = revision + 1
                from batch where sessions.organization_id = batch.organization_id and sessions.id = batch.id
-                 and batch.created_at <= now() - ",
+                 and not ",
         );
-        push_interval(KEY_LIFETIME, &mut out);
+        out.push_sql(&holds_key("batch"));
         out.push_sql(
             ")
              select organization_id, idempotency_key from batch

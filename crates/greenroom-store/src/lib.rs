@@ -6,6 +6,7 @@
 pub mod claim;
 pub mod commit;
 pub mod connection;
+mod detail;
 pub mod error;
 pub mod event;
 pub mod fact;
@@ -29,7 +30,10 @@ pub mod template;
 pub use diesel::{ConnectionError, ConnectionResult};
 pub use diesel_async::AsyncPgConnection;
 
-pub use self::claim::{Claim, ClaimBatch, ClaimOrder, PolicyDefaults, UnreadableSession, Urgency};
+pub use self::claim::{
+    CLAIM_LEASE, Claim, ClaimBatch, ClaimOrder, PolicyDefaults, UnreadableSession, Urgency,
+};
+pub use self::commit::ACTION_LEASE;
 pub use self::connection::{DatabaseUrl, connect};
 pub use self::error::{Constraint, StoreError};
 pub use self::event::SessionEvent;

@@ -5,14 +5,14 @@ use diesel::prelude::*;
 use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
 use diesel::sql_types::{Binary, Uuid};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
-use greenroom_domain::idempotency::KEY_LIFETIME;
+use greenroom_domain::lifecycle::TimelineEvent;
 use greenroom_domain::{OrganizationId, SessionId, UserId};
 
 use crate::StoreError;
-use crate::idempotency::KeyClaim;
+use crate::idempotency::{KeyClaim, holds_key};
 use crate::new_session::TokenLifetime;
 use crate::session_setup::{SessionSetupColumns, StartedRow, StartedRowSql, TEMPLATE_JOIN};
-use crate::sql::{OPEN, push_interval, push_may_see};
+use crate::sql::{OPEN, push_may_see};
 
 /// The session for which a new token is issued.
 #[derive(Debug, Clone, Copy)]
@@ -20,7 +20,8 @@ pub enum TokenReissue<'a> {
     /// The session with this id, if the caller may see it. The reissue is recorded in its timeline as
     /// `token_refreshed`. `end_user` is that of [`Caller::sees_only`](greenroom_domain::Caller::sees_only).
     Session { id: SessionId, end_user: Option<&'a UserId> },
-    /// The session that was started with this key and the same request, within [`KEY_LIFETIME`].
+    /// The session that was started with this key and the same request, within
+    /// [`KEY_LIFETIME`](greenroom_domain::idempotency::KEY_LIFETIME).
     Key(&'a KeyClaim),
 }
 
@@ -91,16 +92,18 @@ impl QueryFragment<Pg> for ReissueToken<'_> {
                 out.push_bind_param::<Binary, _>(key.hash.as_slice())?;
                 out.push_sql(" and sessions.idempotency_fingerprint = ");
                 out.push_bind_param::<Binary, _>(key.fingerprint.as_slice())?;
-                out.push_sql(" and sessions.created_at > now() - ");
-                push_interval(KEY_LIFETIME, &mut out);
+                out.push_sql(" and ");
+                out.push_sql(&holds_key("sessions"));
             }
         }
         out.push_sql(" returning sessions.*)");
         if let TokenReissue::Session { .. } = self.target {
             out.push_sql(
                 ", new_event as (insert into session_events (organization_id, session_id, at, event)
-                   select organization_id, id, now(), 'token_refreshed' from sessions)",
+                   select organization_id, id, now(), '",
             );
+            out.push_sql(TimelineEvent::TokenRefreshed.as_str());
+            out.push_sql("' from sessions)");
         }
         out.push_sql(" select ");
         self.columns.push(out.reborrow())?;

@@ -5,7 +5,7 @@ use diesel::prelude::*;
 use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
 use diesel::sql_types::{Binary, Uuid};
 
-use crate::idempotency::{KeyClaim, RESUMABLE};
+use crate::idempotency::{KeyClaim, resumable};
 use crate::new_session::NewSession;
 use crate::session_setup::{SessionSetupColumns, StartedRowSql, TEMPLATE_JOIN};
 
@@ -39,7 +39,7 @@ impl<const LOCKED: bool> QueryFragment<Pg> for ResumeOrInsertSession<'_, LOCKED>
         out.push_sql(" and sessions.idempotency_key = ");
         out.push_bind_param::<Binary, _>(&self.key.hash)?;
         out.push_sql(" and ");
-        out.push_sql(RESUMABLE);
+        out.push_sql(&resumable());
         out.push_sql(" returning sessions.*), template as (");
         new.push_template::<LOCKED>(out.reborrow())?;
         out.push_sql(" and not exists (select from resumed)), ");

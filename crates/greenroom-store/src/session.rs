@@ -1,7 +1,7 @@
-//! Sessions: reads, and two small writes that are no facts.
+//! Sessions: the columns that the API shows, and the queries that read them.
 
 use chrono::{DateTime, Utc};
-use diesel::dsl::{now, sql};
+use diesel::dsl::sql;
 use diesel::pg::Pg;
 use diesel::prelude::*;
 use diesel::sql_types::Bool;
@@ -129,47 +129,4 @@ pub async fn list(
         query = query.filter(sessions::id.lt(SessionId::first_from(at)));
     }
     Ok(query.load(connection).await?)
-}
-
-impl Session {
-    /// Changes a session to `on_join` after LiveKit failed to open its room, so that the user's
-    /// join opens the room. Returns false if the session is no longer pending, or if its room was
-    /// opened meanwhile.
-    ///
-    /// # Errors
-    /// Returns a [`StoreError`] if the query fails.
-    pub async fn defer_room_to_join(
-        connection: &mut AsyncPgConnection,
-        organization: OrganizationId,
-        id: SessionId,
-    ) -> Result<bool, StoreError> {
-        let unopened = sessions::table
-            .find((organization, id))
-            .filter(sessions::status.eq(SessionStatus::Pending))
-            .filter(sessions::room_created_at.is_null());
-        let deferred = diesel::update(unopened)
-            .set((
-                sessions::room_creation.eq(RoomCreation::OnJoin),
-                sessions::revision.eq(sessions::revision + 1),
-            ))
-            .execute(connection)
-            .await?;
-        Ok(deferred > 0)
-    }
-
-    /// Makes a session due, so that the keeper checks it next.
-    ///
-    /// # Errors
-    /// Returns a [`StoreError`] if the query fails.
-    pub async fn make_due(
-        connection: &mut AsyncPgConnection,
-        organization: OrganizationId,
-        id: SessionId,
-    ) -> Result<(), StoreError> {
-        diesel::update(sessions::table.find((organization, id)))
-            .set((sessions::next_check_at.eq(now), sessions::revision.eq(sessions::revision + 1)))
-            .execute(connection)
-            .await?;
-        Ok(())
-    }
 }

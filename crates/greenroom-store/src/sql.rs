@@ -11,11 +11,14 @@ use greenroom_domain::UserId;
 /// indexes of open sessions if the statuses are parameters.
 pub(crate) const OPEN: &str = "status in ('pending', 'active')";
 
-/// Appends a constant interval of whole seconds. As a literal, it keeps the statement's plan generic.
-pub(crate) fn push_interval(interval: TimeDelta, out: &mut AstPass<'_, '_, Pg>) {
-    out.push_sql("interval '");
-    out.push_sql(&interval.num_seconds().to_string());
-    out.push_sql(" seconds'");
+/// A constant interval of whole seconds. As a literal, it keeps the statement's plan generic.
+pub(crate) fn interval(length: TimeDelta) -> String {
+    format!("interval '{} seconds'", length.num_seconds())
+}
+
+/// Appends an [`interval`].
+pub(crate) fn push_interval(length: TimeDelta, out: &mut AstPass<'_, '_, Pg>) {
+    out.push_sql(&interval(length));
 }
 
 /// Appends the condition that a caller may see the session. `sees_only` is that of

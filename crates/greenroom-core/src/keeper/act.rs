@@ -3,18 +3,20 @@
 use std::time::Duration;
 
 use chrono::SecondsFormat;
+use greenroom_domain::RoomName;
 use greenroom_domain::lifecycle::{Action, State};
-use greenroom_domain::{AgentStatus, RoomName};
 use greenroom_livekit::{AgentDispatch, LiveKitError, RoomSettings};
-use greenroom_store::{Claim, SessionSetup};
+use greenroom_store::{ACTION_LEASE, Claim, SessionSetup};
 use tokio::time::timeout;
 
 use crate::room_setup::{dispatch_by_call, room_settings};
 use crate::{Error, Greenroom};
 
-/// Time limit for all actions of a decision. It is shorter than the lease for actions (6 s), so
-/// that no other keeper acts on the session at the same time.
+/// Time limit for all actions of a decision. It is shorter than [`ACTION_LEASE`], so that no other
+/// keeper acts on the session at the same time.
 const ACTION_TIMEOUT: Duration = Duration::from_millis(5_500);
+
+const _: () = assert!(ACTION_TIMEOUT.as_secs() < ACTION_LEASE.num_seconds().unsigned_abs());
 
 /// The topic of the data message that announces the end of a session to its participants.
 const ENDING_TOPIC: &str = "greenroom.ending";
@@ -40,22 +42,22 @@ impl Greenroom {
     async fn execute(&self, claim: &Claim, action: &Action, state: &State) -> Result<(), Error> {
         let (rooms, name) = (&self.shared.livekit.rooms, &claim.room_name);
         let setup = match action {
-            Action::OpenRoom | Action::Dispatch => self.find_setup(claim).await?,
+            Action::OpenRoom { .. } | Action::Dispatch => self.find_setup(claim).await?,
             _ => None,
         };
         let _permits = self.shared.livekit.limiter.acquire_for_keeper().await;
         let result = match (action, &setup) {
-            (Action::OpenRoom, Some(setup)) => {
-                // An agent that was given up is not dispatched again with the room.
-                let dispatch = match state.agent_status {
-                    AgentStatus::Unavailable => AgentDispatch::unserved(),
-                    _ => dispatch_by_call(setup),
+            (Action::OpenRoom { dispatches_agent }, Some(setup)) => {
+                let dispatch = if *dispatches_agent {
+                    dispatch_by_call(setup)
+                } else {
+                    AgentDispatch::unserved()
                 };
                 rooms.create(name, &room_settings(setup, dispatch)).await.map(drop)
             }
             (Action::Dispatch, Some(setup)) => rooms.dispatch(name, &dispatch_by_call(setup)).await,
             // The session has been deleted meanwhile.
-            (Action::OpenRoom | Action::Dispatch, None) => Ok(()),
+            (Action::OpenRoom { .. } | Action::Dispatch, None) => Ok(()),
             (Action::DeleteRoom, _) => self.delete_room(name).await,
             (Action::DeleteDispatch(id), _) => rooms.delete_dispatch(name, id).await,
             (Action::AnnounceEnd, _) => self.announce_end(claim, state).await,
@@ -68,7 +70,7 @@ impl Greenroom {
     async fn delete_room(&self, name: &RoomName) -> Result<(), LiveKitError> {
         let rooms = &self.shared.livekit.rooms;
         match rooms.delete(name).await {
-            Err(LiveKitError::Unavailable(_) | LiveKitError::NoNode(_) | LiveKitError::Timeout) => {
+            Err(error) if error.is_outage() => {
                 rooms.create(name, &RoomSettings::closing()).await?;
                 rooms.delete(name).await
             }

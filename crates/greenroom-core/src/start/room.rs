@@ -72,22 +72,18 @@ impl Greenroom {
         error: &LiveKitError,
         deadline: Instant,
     ) -> bool {
-        let is_down = matches!(
-            error,
-            LiveKitError::Unavailable(_) | LiveKitError::NoNode(_) | LiveKitError::Timeout
-        );
         let setup = &started.setup;
         let session = &setup.session;
         let has_private_data = session.metadata.is_some() || !setup.agent_metadata.is_empty();
         let is_enabled = self.shared.livekit.on_down == OnLiveKitDown::TokenOnly;
-        if !is_enabled || !is_down || has_private_data {
+        if !is_enabled || !error.is_outage() || has_private_data {
             return false;
         }
         if is_token_too_long(&self.sign_token(&deferred(started.clone()))) {
             return false;
         }
-        let (organization, id) = (session.organization_id, session.id);
-        let defer = async |db: &mut _| Session::defer_room_to_join(db, organization, id).await;
+        let (subject, id, now) = (subject_of(session), session.id, self.shared.clock.now());
+        let defer = async |db: &mut _| record(db, subject, &Fact::RoomDeferred, now).await;
         let deferred = self.shared.database.run_until(Work::StartStep, deadline, defer).await;
         deferred.unwrap_or_else(|error| {
             tracing::warn!(session_id = %id, error = &error as &dyn std::error::Error,
@@ -108,13 +104,12 @@ impl Greenroom {
         sid: String,
         deadline: Instant,
     ) -> Result<(), Error> {
-        let (organization, id) = (session.organization_id, session.id);
-        let (subject, fact) = (subject_of(session), Fact::RoomOpened { sid });
-        let now = self.shared.clock.now();
+        let (subject, id, now) = (subject_of(session), session.id, self.shared.clock.now());
+        let (opened, late) = (Fact::RoomOpened { sid: sid.clone() }, Fact::RoomOpenedLate { sid });
         let recorded = self.shared.database.run_until(Work::StartStep, deadline, async |db| {
-            let is_open = record(db, subject, &fact, now).await?;
+            let is_open = record(db, subject, &opened, now).await?;
             if !is_open {
-                Session::make_due(db, organization, id).await?;
+                record(db, subject, &late, now).await?;
             }
             Ok(is_open)
         });

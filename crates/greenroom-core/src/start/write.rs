@@ -66,8 +66,8 @@ impl Greenroom {
                     let is_replay = started.setup.session.id != new.id;
                     return Ok(WrittenSession { started, access_token, is_replay });
                 }
-                // The session that holds the key may be over, or may have its user in its room. The
-                // next attempt takes the key from such a session.
+                // The session that holds the key may be over, may have its user in its room, or may
+                // be too old. The next attempt takes the key from such a session.
                 Ok(_) if key_to_release != implicit_key => key_to_release = implicit_key,
                 // If `explain_refusal` returns `None`, the conflict is gone or the next attempt
                 // must lock the organization.

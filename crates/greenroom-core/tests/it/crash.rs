@@ -20,7 +20,8 @@ use tokio::sync::Notify;
 
 use crate::{organization, template};
 
-/// Time limit for each wait. A lease expires after 15 s, and a lost dispatch is repeated after 6 s.
+/// Time limit for each wait: longer than `CLAIM_LEASE`, and than the time after which a lost
+/// dispatch is repeated.
 const TIMEOUT: Duration = Duration::from_mins(1);
 
 /// The point at which the keeper dies: before a call to LiveKit, or after its response.

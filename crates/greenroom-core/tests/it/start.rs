@@ -80,7 +80,18 @@ async fn session_that_ends_before_its_room_opens_is_not_returned() {
     .await
     .unwrap();
     let refused = greenroom.start(&caller, StartRequest::new(id)).await.unwrap_err();
-    assert!(matches!(refused, Error::SessionOver(_)), "{refused:?}");
+    let Error::SessionOver(id) = refused else { panic!("{refused:?}") };
+    // The keeper must delete the room, and the timeline shows it.
+    let timeline = greenroom.timeline(&caller, id).await.unwrap().unwrap();
+    let events: Vec<_> = timeline.iter().map(|entry| entry.event.as_str()).collect();
+    assert_eq!(events, ["created", "room_created"]);
+    db.batch_execute(&format!(
+        "do $$ begin
+           assert (select next_check_at <= now() from sessions where id = '{id}'), 'not due';
+         end $$"
+    ))
+    .await
+    .unwrap();
 }
 
 #[tokio::test]

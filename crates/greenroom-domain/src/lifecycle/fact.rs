@@ -3,7 +3,7 @@
 use chrono::{DateTime, TimeDelta, Utc};
 
 use super::{Event, JOB_ASSIGNMENT_TIMEOUT, State, TimelineEvent};
-use crate::{AgentStatus, EndReason, ParticipantIdentity, SessionStatus};
+use crate::{AgentStatus, EndReason, ParticipantIdentity, RoomCreation, SessionStatus};
 
 /// A report about a session, which [`State::learn`] merges into the state.
 ///
@@ -13,8 +13,12 @@ use crate::{AgentStatus, EndReason, ParticipantIdentity, SessionStatus};
 pub enum Fact {
     /// A start opened the room and dispatched the agent in the same call.
     RoomOpened { sid: String },
+    /// A start opened the room of a session that was over by then. The keeper must delete the room.
+    RoomOpenedLate { sid: String },
     /// A start failed to open the room, and no repeated request is expected to open it.
     RoomNotOpened,
+    /// A start failed to open the room and leaves that to the user's join.
+    RoomDeferred,
     /// A caller ended the session.
     EndRequested,
     /// A webhook reported that the room exists.
@@ -48,7 +52,10 @@ impl Fact {
     /// an open session, because a webhook may arrive after the end.
     #[must_use]
     pub fn needs_open_session(&self) -> bool {
-        matches!(self, Self::RoomOpened { .. } | Self::RoomNotOpened | Self::EndRequested)
+        matches!(
+            self,
+            Self::RoomOpened { .. } | Self::RoomNotOpened | Self::RoomDeferred | Self::EndRequested
+        )
     }
 
     /// Returns whether the keeper must check a session at once even if it is over, because its room
@@ -57,7 +64,10 @@ impl Fact {
     pub fn reopens_room(&self) -> bool {
         matches!(
             self,
-            Self::RoomStarted { .. } | Self::UserJoined { .. } | Self::AgentJoined { .. }
+            Self::RoomOpenedLate { .. }
+                | Self::RoomStarted { .. }
+                | Self::UserJoined { .. }
+                | Self::AgentJoined { .. }
         )
     }
 
@@ -75,22 +85,21 @@ impl Fact {
     /// waiting: [`TimelineEvent::AgentDispatched`].
     #[must_use]
     pub fn events(&self) -> Vec<Event> {
-        let with_sid = |event, sid: &String| vec![Event { event, sid: Some(sid.clone()) }];
+        let with_sid = |event, sid: &String| Some(Event { event, sid: Some(sid.clone()) });
         let without_sid = |event| Event { event, sid: None };
-        match self {
-            Self::RoomOpened { sid } | Self::RoomStarted { sid } => {
+        let reported = match self {
+            Self::RoomOpened { sid } | Self::RoomOpenedLate { sid } | Self::RoomStarted { sid } => {
                 with_sid(TimelineEvent::RoomCreated, sid)
             }
-            Self::RoomNotOpened => vec![without_sid(TimelineEvent::Failed)],
-            Self::EndRequested => {
-                vec![without_sid(TimelineEvent::EndRequested), without_sid(TimelineEvent::Ended)]
-            }
-            Self::RoomFinished => Vec::new(),
+            Self::EndRequested => Some(without_sid(TimelineEvent::EndRequested)),
+            Self::RoomNotOpened | Self::RoomDeferred | Self::RoomFinished => None,
             Self::UserJoined { sid, .. } => with_sid(TimelineEvent::UserJoined, sid),
             Self::UserLeft { sid, .. } => with_sid(TimelineEvent::UserLeft, sid),
             Self::AgentJoined { sid, .. } => with_sid(TimelineEvent::AgentJoined, sid),
             Self::AgentLeft { sid, .. } => with_sid(TimelineEvent::AgentLeft, sid),
-        }
+        };
+        let end = self.end().map(|(status, _)| without_sid(TimelineEvent::of_end(status)));
+        reported.into_iter().chain(end).collect()
     }
 }
 
@@ -104,6 +113,16 @@ impl Event {
 }
 
 impl TimelineEvent {
+    /// The event of a session's end with this final status.
+    #[must_use]
+    pub(super) fn of_end(status: SessionStatus) -> Self {
+        match status {
+            SessionStatus::Expired => Self::Expired,
+            SessionStatus::Failed => Self::Failed,
+            SessionStatus::Pending | SessionStatus::Active | SessionStatus::Ended => Self::Ended,
+        }
+    }
+
     /// The id of an event of this kind about the room or the participant with this sid.
     #[must_use]
     pub fn source_id(self, sid: &str) -> String {
@@ -119,8 +138,9 @@ impl TimelineEvent {
 
 impl State {
     /// Merges a fact into the state and schedules the next check. Returns the events for the
-    /// timeline. Returns `None` and changes nothing if the session is over and the fact needs an
-    /// open one, or if a [`Fact::RoomNotOpened`] comes after the room was opened.
+    /// timeline, or `None`, without a change, if the session is over and the fact needs an open one.
+    /// A [`Fact::RoomNotOpened`] or [`Fact::RoomDeferred`] also changes nothing after the room was
+    /// opened, and a [`Fact::RoomDeferred`] after the user joined.
     ///
     /// Each recorded time is the earliest or the latest of its kind, so webhooks may arrive in any
     /// order and more than once. `at` is LiveKit's time of the event in whole seconds, and `now` is
@@ -146,14 +166,16 @@ impl State {
                 }
             }
             // A replay of the start may have opened the room meanwhile.
-            Fact::RoomNotOpened if self.room_created_at.is_some() => return None,
+            Fact::RoomNotOpened | Fact::RoomDeferred if self.room_created_at.is_some() => {
+                return None;
+            }
+            Fact::RoomDeferred if self.status != SessionStatus::Pending => return None,
+            Fact::RoomDeferred => self.room_creation = RoomCreation::OnJoin,
             Fact::RoomNotOpened | Fact::EndRequested => {
                 let (status, reason) = fact.end()?;
-                self.status = status;
-                self.end_reason = Some(reason);
-                self.ended_at = Some(now);
+                self.end(status, reason, now);
             }
-            Fact::RoomStarted { .. } => {
+            Fact::RoomOpenedLate { .. } | Fact::RoomStarted { .. } => {
                 self.room_created_at.get_or_insert(now);
             }
             Fact::RoomFinished => self.room_finished_at = self.room_finished_at.max(Some(at)),
@@ -168,10 +190,16 @@ impl State {
         Some(events)
     }
 
-    /// Records that the call which opened the room also dispatched the agent. Returns whether the
-    /// agent was waiting for that.
+    /// Returns whether opening the room also dispatches the agent: the session has an agent, and
+    /// the agent was not given up.
+    fn is_agent_dispatched_with_room(&self) -> bool {
+        !matches!(self.agent_status, AgentStatus::None | AgentStatus::Unavailable)
+    }
+
+    /// Records that the call or the token which opened the room also dispatched the agent. Returns
+    /// whether the agent was waiting for that.
     pub(super) fn dispatch_with_room(&mut self, now: DateTime<Utc>) -> bool {
-        if self.agent_status == AgentStatus::None {
+        if !self.is_agent_dispatched_with_room() {
             return false;
         }
         self.agent_wanted_since.get_or_insert(now);
@@ -181,6 +209,15 @@ impl State {
             self.agent_status = AgentStatus::Dispatched;
         }
         was_waiting
+    }
+
+    /// Forgets the dispatch that was lost with the room, so that the agent waits for the next one.
+    pub(super) fn lose_dispatch(&mut self) {
+        if self.is_agent_dispatched_with_room() {
+            self.agent_status = AgentStatus::Waiting;
+            self.agent_wanted_since = None;
+            self.last_dispatch_at = None;
+        }
     }
 
     /// Clears the recorded departure if the same agent joined at or after it.
@@ -217,6 +254,7 @@ impl State {
                 Some(self.next_check_at.map_or(check, |next| next.min(check)))
             }
             Fact::RoomNotOpened | Fact::EndRequested => Some(now),
+            Fact::RoomDeferred => self.next_check_at,
             _ if fact.reopens_room() || !self.is_over() => Some(now),
             _ => self.next_check_at,
         }

@@ -3,7 +3,7 @@
 use chrono::{DateTime, TimeDelta, Utc};
 
 use super::{Action, DecisionBuilder, Observation, TimelineEvent};
-use crate::{AgentStatus, EndReason, RoomCreation, SessionStatus};
+use crate::{EndReason, RoomCreation, SessionStatus};
 
 /// Time that a start and its retries have to open the room.
 const ROOM_OPEN_DEADLINE: TimeDelta = TimeDelta::minutes(1);
@@ -49,11 +49,16 @@ impl DecisionBuilder<'_> {
     }
 
     /// Opens the room again at each observation until the room exists. Each call also dispatches
-    /// the agent, but only the first dispatch appears in the timeline.
+    /// the agent, with a new deadline, but only the first dispatch appears in the timeline.
     fn reopen_room(&mut self) {
-        self.actions.push(Action::OpenRoom);
-        self.request_agent_with_room();
+        let is_first = self.state.room_missing_since.is_none();
         self.state.room_missing_since.get_or_insert(self.now);
+        self.state.lose_dispatch();
+        let dispatches_agent = self.state.dispatch_with_room(self.now);
+        self.actions.push(Action::OpenRoom { dispatches_agent });
+        if dispatches_agent && is_first {
+            self.emit(TimelineEvent::AgentDispatched);
+        }
     }
 
     /// Fails the session if neither the start nor a replay opened the room in time.
@@ -104,22 +109,6 @@ impl DecisionBuilder<'_> {
     }
 
     fn opens_on_start(&self) -> bool {
-        self.session.policy.room_creation == RoomCreation::OnStart
-    }
-
-    /// Records the dispatch that [`Action::OpenRoom`] or the start makes together with the room. An
-    /// agent that was given up is not dispatched again.
-    fn request_agent_with_room(&mut self) {
-        if self.session.policy.agent.is_none()
-            || self.state.agent_status == AgentStatus::Unavailable
-        {
-            return;
-        }
-        self.state.agent_status = AgentStatus::Dispatched;
-        self.state.agent_wanted_since = Some(self.now);
-        self.state.last_dispatch_at = Some(self.now);
-        if self.state.room_missing_since.is_none() {
-            self.emit(TimelineEvent::AgentDispatched);
-        }
+        self.state.room_creation == RoomCreation::OnStart
     }
 }

@@ -3,6 +3,7 @@
 use chrono::{DateTime, TimeDelta, Utc};
 
 use super::END_NOTICE;
+use crate::idempotency::KEY_LIFETIME;
 use crate::{
     AgentStatus, EndReason, OnAgentHangup, ParticipantIdentity, RoomCreation, SessionStatus,
 };
@@ -24,7 +25,6 @@ pub struct TrackedSession {
 /// The settings of a session. They do not change after the start.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SessionPolicy {
-    pub room_creation: RoomCreation,
     /// `None` means that the session has no agent.
     pub agent: Option<AgentPolicy>,
     /// Time that the room waits for a user who left.
@@ -52,6 +52,8 @@ pub struct AgentPolicy {
 pub struct State {
     pub status: SessionStatus,
     pub agent_status: AgentStatus,
+    /// The template's value, or `on_join` after [`Fact::RoomDeferred`](super::Fact::RoomDeferred).
+    pub room_creation: RoomCreation,
     pub end_reason: Option<EndReason>,
     pub started_at: Option<DateTime<Utc>>,
     pub ended_at: Option<DateTime<Utc>>,
@@ -91,11 +93,15 @@ pub struct State {
 impl TrackedSession {
     /// Returns whether the user may resume the session: the user has not joined yet, or is out of
     /// the room, and the session's time is not over. A session without time left is not resumable,
-    /// even if the keeper has not ended it yet.
+    /// even if the keeper has not ended it yet. Neither is a session that is older than
+    /// [`KEY_LIFETIME`].
     ///
-    /// The store has the same rule in SQL (`RESUMABLE`); a test compares the two.
+    /// The store has the same rule in SQL (`idempotency::resumable`); a test compares the two.
     #[must_use]
     pub fn is_resumable(&self, now: DateTime<Utc>) -> bool {
+        if self.created_at <= now - KEY_LIFETIME {
+            return false;
+        }
         let state = &self.state;
         match state.status {
             SessionStatus::Pending => self.join_by > now,
@@ -110,7 +116,7 @@ impl TrackedSession {
     /// Returns whether the session waits for no change, so that its webhooks suffice while calls to
     /// LiveKit are scarce: no deadline is due, no agent is on its way, and nothing is missing.
     ///
-    /// The store has the same rule in SQL (`IDLE`); a test compares the two.
+    /// The store has the same rule in SQL (`claim::idle`); a test compares the two.
     #[must_use]
     pub fn is_idle(&self, now: DateTime<Utc>) -> bool {
         let state = &self.state;
@@ -122,8 +128,8 @@ impl TrackedSession {
         }
         match state.status {
             SessionStatus::Pending => {
-                let has_room = state.room_created_at.is_some()
-                    || self.policy.room_creation == RoomCreation::OnJoin;
+                let has_room =
+                    state.room_created_at.is_some() || state.room_creation == RoomCreation::OnJoin;
                 self.join_by > now
                     && state.user_joined_at.is_none()
                     && state.agent_status != AgentStatus::Dispatched
@@ -144,6 +150,14 @@ impl State {
     #[must_use]
     pub fn is_over(&self) -> bool {
         !SessionStatus::OPEN.contains(&self.status)
+    }
+
+    /// Ends the session with this final status. The timeline event of the end is
+    /// `TimelineEvent::of_end`.
+    pub(super) fn end(&mut self, status: SessionStatus, reason: EndReason, now: DateTime<Utc>) {
+        self.status = status;
+        self.end_reason = Some(reason);
+        self.ended_at = Some(now);
     }
 
     /// Returns whether the user is in the room, as far as is known. If join and departure have the

@@ -24,6 +24,7 @@ fn started() -> TrackedSession {
     let state = State {
         status: SessionStatus::Pending,
         agent_status: AgentStatus::Dispatched,
+        room_creation: RoomCreation::OnStart,
         end_reason: None,
         started_at: None,
         ended_at: None,
@@ -46,7 +47,6 @@ fn started() -> TrackedSession {
     let agent =
         AgentPolicy { deadline: seconds(30), required: true, on_hangup: OnAgentHangup::Keep };
     let policy = SessionPolicy {
-        room_creation: RoomCreation::OnStart,
         agent: Some(agent),
         reconnect_window: seconds(60),
         max_duration: seconds(7200),
@@ -77,7 +77,7 @@ fn active() -> TrackedSession {
 
 /// Changes a started session to `on_join`: no room and no dispatch before the user joins.
 fn on_join(mut session: TrackedSession) -> TrackedSession {
-    session.policy.room_creation = RoomCreation::OnJoin;
+    session.state.room_creation = RoomCreation::OnJoin;
     session.state.agent_status = AgentStatus::Waiting;
     session.state.room_created_at = None;
     session.state.agent_wanted_since = None;
@@ -209,7 +209,7 @@ mod rooms {
     fn room_lost_before_join_is_reopened_with_agent() {
         let session = started();
         let decision = decide(&session, Some(&no_room()), at(100));
-        assert_eq!(decision.actions, [Action::OpenRoom]);
+        assert_eq!(decision.actions, [Action::OpenRoom { dispatches_agent: true }]);
         assert_eq!(decision.state.agent_wanted_since, Some(at(100)), "the deadline starts again");
         assert_eq!(decision.state.last_dispatch_at, Some(at(100)));
         assert_eq!(decision.state.status, SessionStatus::Pending);
@@ -221,7 +221,7 @@ mod rooms {
         let missed = decide(&started(), Some(&no_room()), at(100));
         let session = TrackedSession { state: missed.state, ..started() };
         let again = decide(&session, Some(&no_room()), at(102));
-        assert_eq!(again.actions, [Action::OpenRoom]);
+        assert_eq!(again.actions, [Action::OpenRoom { dispatches_agent: true }]);
         assert_eq!(again.state.agent_wanted_since, Some(at(102)), "each call dispatches the agent");
         assert_eq!(events(&again), []);
         let session = TrackedSession { state: again.state, ..started() };
@@ -234,7 +234,7 @@ mod rooms {
         let mut session = with_agent_policy(started(), |agent| agent.required = false);
         session.state.agent_status = AgentStatus::Unavailable;
         let decision = decide(&session, Some(&no_room()), at(100));
-        assert_eq!(decision.actions, [Action::OpenRoom]);
+        assert_eq!(decision.actions, [Action::OpenRoom { dispatches_agent: false }]);
         assert_eq!(decision.state.agent_status, AgentStatus::Unavailable);
         assert_eq!(events(&decision), []);
     }
@@ -243,7 +243,8 @@ mod rooms {
     fn room_finished_before_join_is_reopened() {
         let mut session = started();
         session.state.room_finished_at = Some(at(50));
-        assert_eq!(decide(&session, Some(&no_room()), at(51)).actions, [Action::OpenRoom]);
+        let decision = decide(&session, Some(&no_room()), at(51));
+        assert_eq!(decision.actions, [Action::OpenRoom { dispatches_agent: true }]);
     }
 
     #[test]
@@ -1017,14 +1018,13 @@ proptest! {
         let (mut session, mut now) = (session, at(11));
         for observation in observations {
             let decision = decide(&session, observation.as_ref(), now);
-            let is_dispatch = |action: &&Action| **action == Action::Dispatch;
-            let dispatches = decision.actions.iter().filter(is_dispatch).count();
-            prop_assert!(dispatches <= 1);
-            if dispatches == 1 {
+            let dispatching = decision.actions.iter().filter(|action| action.dispatches_agent());
+            prop_assert!(dispatching.count() <= 1);
+            if decision.actions.iter().any(Action::dispatches_agent) {
                 let recorded = decision.state.last_dispatch_at;
                 prop_assert_eq!(recorded, Some(now), "the dispatch is recorded");
-                let opens_room = decision.actions.contains(&Action::OpenRoom);
-                prop_assert!(!opens_room, "OpenRoom also dispatches the agent");
+            }
+            if decision.actions.contains(&Action::Dispatch) {
                 let is_listed = |observation: &Observation| {
                     observation.room.is_some() && observation.dispatches.is_some()
                 };

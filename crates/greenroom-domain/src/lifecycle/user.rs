@@ -3,7 +3,7 @@
 use chrono::{DateTime, TimeDelta, Utc};
 
 use super::{Action, DecisionBuilder, END_NOTICE, Observation, TimelineEvent};
-use crate::{AgentStatus, EndReason, RoomCreation, SessionStatus};
+use crate::{EndReason, RoomCreation, SessionStatus};
 
 impl DecisionBuilder<'_> {
     pub(super) fn observe_user(&mut self, observation: &Observation) {
@@ -39,12 +39,10 @@ impl DecisionBuilder<'_> {
         self.state.status = SessionStatus::Active;
         self.state.started_at = Some(joined);
         self.state.end_by = Some(joined + self.session.policy.max_duration);
-        let is_on_join = self.session.policy.room_creation == RoomCreation::OnJoin;
-        if is_on_join && self.state.agent_status == AgentStatus::Waiting {
-            // LiveKit dispatched the agent at this join, because the token's room_config names it.
-            self.state.agent_status = AgentStatus::Dispatched;
-            self.state.agent_wanted_since = Some(self.now);
-            self.state.last_dispatch_at = Some(self.now);
+        // The join opened the room. LiveKit dispatched the agent with it, because the token's
+        // room_config names the agent.
+        let is_on_join = self.state.room_creation == RoomCreation::OnJoin;
+        if is_on_join && self.state.dispatch_with_room(self.now) {
             self.emit(TimelineEvent::AgentDispatched);
         }
     }

@@ -2,13 +2,13 @@
 
 use chrono::TimeDelta;
 use diesel::sql_query;
+use diesel::sql_types::Uuid;
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use greenroom_domain::lifecycle::{Action, Decision, Event, Fact, TimelineEvent};
 use greenroom_domain::template::AgentDeadline;
-use greenroom_domain::{ReconcileInterval, RoomName};
+use greenroom_domain::{ReconcileInterval, RoomName, SessionId};
 use greenroom_store::{
-    Claim, ClaimOrder, NewSession, PolicyDefaults, Session, SessionEvent, Subject, Urgency,
-    connect, record,
+    Claim, ClaimOrder, NewSession, PolicyDefaults, SessionEvent, Subject, Urgency, connect, record,
 };
 use greenroom_testkit::pg::Database;
 
@@ -27,6 +27,15 @@ async fn insert_due_sessions(db: &mut AsyncPgConnection, count: u32) {
         NewSession { room_name, ..new }.insert(db, None).await.unwrap().unwrap();
     }
     sql_query("update sessions set next_check_at = now()").execute(db).await.unwrap();
+}
+
+/// Makes a session due, and increments its revision as every writer does.
+async fn make_due(db: &mut AsyncPgConnection, id: SessionId) {
+    sql_query("update sessions set next_check_at = now(), revision = revision + 1 where id = $1")
+        .bind::<Uuid, _>(id)
+        .execute(db)
+        .await
+        .unwrap();
 }
 
 async fn claim_all(db: &mut AsyncPgConnection) -> Vec<Claim> {
@@ -76,12 +85,12 @@ async fn commit_with_outdated_revision_is_refused() {
     assert!(!claim.commit(&mut db, &first).await.unwrap(), "the first commit changed the revision");
 
     // The lease lasts while the actions run, and the release allows a new claim.
-    Session::make_due(&mut db, ORGANIZATION, id).await.unwrap();
+    make_due(&mut db, id).await;
     assert!(claim_all(&mut db).await.is_empty());
     claim.release(&mut db).await.unwrap();
     let mut second = claim_all(&mut db).await.remove(0);
     // A concurrent write between the observation and the commit.
-    Session::make_due(&mut db, ORGANIZATION, id).await.unwrap();
+    make_due(&mut db, id).await;
     let stale = decision(&second, &[Event { event: TimelineEvent::Failed, sid: None }], &[]);
     assert!(!second.commit(&mut db, &stale).await.unwrap());
     assert_eq!(SessionEvent::list(&mut db, ORGANIZATION, id).await.unwrap().len(), 2);
@@ -103,13 +112,13 @@ async fn dispatch_time_is_that_of_the_commit() {
         late.state.last_dispatch_at = Some(observed_at);
         assert!(claim.commit(&mut db, &late).await.unwrap());
         claim.release(&mut db).await.unwrap();
-        Session::make_due(&mut db, ORGANIZATION, claim.id).await.unwrap();
+        make_due(&mut db, claim.id).await;
         let next = claim_all(&mut db).await.remove(0);
         let dispatched_at = next.session.state.last_dispatch_at.unwrap();
         let is_commit_time = dispatched_at >= observed_at + TimeDelta::seconds(7);
         assert_eq!(is_commit_time, is_dispatched, "{dispatched_at}");
         next.release(&mut db).await.unwrap();
-        Session::make_due(&mut db, ORGANIZATION, claim.id).await.unwrap();
+        make_due(&mut db, claim.id).await;
     }
 }
 
@@ -168,7 +177,7 @@ async fn reschedule_skips_sessions_with_outdated_revision() {
     let mut db = connect(database.url()).await.unwrap();
     insert_due_sessions(&mut db, 3).await;
     let claims = claim_all(&mut db).await;
-    Session::make_due(&mut db, ORGANIZATION, claims[1].id).await.unwrap();
+    make_due(&mut db, claims[1].id).await;
     let later = Some(now(&mut db).await + TimeDelta::seconds(30));
     let reschedule: Vec<_> = claims.iter().map(|claim| (claim.clone(), later)).collect();
     let done = Claim::reschedule(&mut db, &reschedule).await.unwrap();

@@ -4,9 +4,9 @@ use chrono::{DateTime, TimeDelta, Utc};
 use diesel::sql_types::{BigInt, Nullable, Text, Timestamptz};
 use diesel::{QueryableByName, sql_query};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
-use greenroom_domain::RoomName;
 use greenroom_domain::lifecycle::Fact;
-use greenroom_store::{SessionEvent, Subject, connect, fact, record};
+use greenroom_domain::{RoomCreation, RoomName};
+use greenroom_store::{SessionEvent, Subject, connect, fact, record, session};
 use greenroom_testkit::pg::Database;
 
 use crate::session::{ORGANIZATION, now, session, template};
@@ -209,4 +209,21 @@ async fn session_that_is_over_becomes_due_only_by_an_open_room() {
     let events = SessionEvent::list(&mut db, ORGANIZATION, id).await.unwrap();
     let events: Vec<_> = events.iter().map(|event| event.event.as_str()).collect();
     assert_eq!(events, ["end_requested", "ended", "user_left", "agent_left", "room_created"]);
+}
+
+#[tokio::test]
+async fn room_is_deferred_to_join_unless_it_was_opened() {
+    let (_database, mut db, room) = database_with_session().await;
+    let (id, subject) = (session(1).id, Subject::Room(&room));
+    set(&mut db, "next_check_at = now() + interval '1 hour'").await;
+    assert!(record(&mut db, subject, &Fact::RoomDeferred, at(1)).await.unwrap());
+    let deferred = session::find(&mut db, ORGANIZATION, id).await.unwrap().unwrap();
+    assert_eq!(deferred.room_creation, RoomCreation::OnJoin);
+    assert_eq!(facts(&mut db).await.due, 0, "the first check stays as planned");
+
+    set(&mut db, "room_creation = 'on_start'").await;
+    record(&mut db, subject, &Fact::RoomOpened { sid: "RM_1".to_owned() }, at(1)).await.unwrap();
+    assert!(!record(&mut db, subject, &Fact::RoomDeferred, at(1)).await.unwrap());
+    let opened = session::find(&mut db, ORGANIZATION, id).await.unwrap().unwrap();
+    assert_eq!(opened.room_creation, RoomCreation::OnStart);
 }

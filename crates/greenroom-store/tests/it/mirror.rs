@@ -1,91 +1,63 @@
 //! Rules that exist in the domain and in SQL, compared on random sessions.
 
-use std::fmt::Write;
+mod random_session;
 
-use chrono::{DateTime, TimeDelta, Utc};
-use diesel::sql_types::{Array, Bool, Nullable, Text, Timestamptz};
+use std::cmp::Ordering;
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+
+use chrono::{DateTime, SecondsFormat, Utc};
+use diesel::sql_types::{Jsonb, Nullable, Text, Uuid};
 use diesel::{QueryableByName, sql_query};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
-use greenroom_domain::lifecycle::{Fact, SessionPolicy, State, TrackedSession};
-use greenroom_domain::{AgentStatus, EndReason, ParticipantIdentity, RoomCreation, SessionStatus};
-use greenroom_store::idempotency::RESUMABLE;
-use greenroom_store::{NewSession, Subject, claim, connect, record};
-use greenroom_testkit::pg::Database;
+use greenroom_domain::SessionId;
+use greenroom_domain::lifecycle::{Event, Fact, State, TimelineEvent, TrackedSession};
+use greenroom_store::{NewSession, Subject, record};
 use proptest::prelude::*;
+use proptest::sample::select;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
+use serde_json::{Value, json};
 
-use crate::session::{ORGANIZATION, session, template};
+use self::random_session::{
+    BASES, REPORTED, RandomSession, SessionRow, USER, database_with_session, key, random_session,
+    read, recorded, reported_at, session_near_base, write,
+};
+use crate::session::{ORGANIZATION, now};
 
-/// Number of random sessions per rule.
-const CASES: usize = 400;
+/// Number of random sessions that learn a fact.
+const FACTS: usize = 5_000;
 
-const USER: &str = "guest-00000001";
+/// Number of random sessions for the two conditions.
+const SESSIONS: usize = 8_000;
 
-/// A state as columns, relative to `now()` in whole seconds.
+/// Minimum number of cases of each branch. The random numbers are the same in each run.
+const MIN_CASES: usize = 5;
+
+/// A fact that a session learns. LiveKit reports it `second` seconds after the current one.
 #[derive(Debug, Clone)]
-struct Columns {
-    status: SessionStatus,
-    agent_status: AgentStatus,
-    room_creation: RoomCreation,
-    times: [Option<i64>; 12],
-    agent_identity: Option<&'static str>,
-    agent_left: Option<(&'static str, Option<&'static str>)>,
-    join_by: i64,
+struct Report {
+    session: RandomSession,
+    fact: Fact,
+    second: i64,
+    by_room: bool,
 }
 
-/// The columns of `Columns::times`.
-const TIMES: [&str; 12] = [
-    "started_at",
-    "end_by",
-    "room_created_at",
-    "room_missing_since",
-    "room_finished_at",
-    "room_gone_at",
-    "user_joined_at",
-    "user_left_at",
-    "agent_wanted_since",
-    "last_dispatch_at",
-    "agent_left_at",
-    "next_check_at",
-];
-
-fn columns() -> impl Strategy<Value = Columns> {
-    let identity = || prop_oneof![Just("agent-AJ_1"), Just("agent-AJ_2")];
-    let reason = prop::option::of(prop_oneof![Just("CLIENT_INITIATED"), Just("SIGNAL_CLOSE")]);
-    let time = || prop::option::weighted(0.6, -60_i64..60);
-    (
-        prop::sample::select(SessionStatus::ALL),
-        prop::sample::select(AgentStatus::ALL),
-        prop_oneof![Just(RoomCreation::OnStart), Just(RoomCreation::OnJoin)],
-        prop::array::uniform12(time()),
-        prop::option::of(identity()),
-        prop::option::of((identity(), reason)),
-        -60_i64..60,
-    )
-        .prop_map(
-            |(status, agent_status, room_creation, times, agent_identity, agent_left, join_by)| {
-                Columns {
-                    status,
-                    agent_status,
-                    room_creation,
-                    times,
-                    agent_identity,
-                    agent_left,
-                    join_by,
-                }
-            },
-        )
+fn report() -> impl Strategy<Value = Report> {
+    (random_session(), fact(), select(&REPORTED[..]), any::<bool>())
+        .prop_map(|(session, fact, second, by_room)| Report { session, fact, second, by_room })
 }
 
 fn fact() -> impl Strategy<Value = Fact> {
-    let sid = || prop_oneof![Just("S_1".to_owned()), Just("S_2".to_owned())];
-    let agent = || prop_oneof![Just("agent-AJ_1".to_owned()), Just("agent-AJ_2".to_owned())];
+    let sid = || select(&["S_1", "S_2"][..]).prop_map(str::to_owned);
+    let agent = || select(&["agent-AJ_1", "agent-AJ_2"][..]).prop_map(str::to_owned);
     let user = || prop_oneof![3 => Just(USER.to_owned()), 1 => Just("stranger".to_owned())];
     let reason = || prop::option::of(Just("CLIENT_INITIATED".to_owned()));
     prop_oneof![
         sid().prop_map(|sid| Fact::RoomOpened { sid }),
+        sid().prop_map(|sid| Fact::RoomOpenedLate { sid }),
         Just(Fact::RoomNotOpened),
+        Just(Fact::RoomDeferred),
         Just(Fact::EndRequested),
         sid().prop_map(|sid| Fact::RoomStarted { sid }),
         Just(Fact::RoomFinished),
@@ -104,195 +76,217 @@ fn fact() -> impl Strategy<Value = Fact> {
     ]
 }
 
-#[derive(QueryableByName)]
-struct StateRow {
-    #[diesel(sql_type = Text)]
-    status: SessionStatus,
-    #[diesel(sql_type = Text)]
-    agent_status: AgentStatus,
-    #[diesel(sql_type = Nullable<Text>)]
-    end_reason: Option<EndReason>,
-    #[diesel(sql_type = Nullable<Timestamptz>)]
-    ended_at: Option<DateTime<Utc>>,
-    #[diesel(sql_type = Array<Nullable<Timestamptz>>)]
-    times: Vec<Option<DateTime<Utc>>>,
-    #[diesel(sql_type = Nullable<Text>)]
-    agent_identity: Option<String>,
-    #[diesel(sql_type = Nullable<Text>)]
-    agent_left_reason: Option<String>,
-    #[diesel(sql_type = Nullable<Text>)]
-    agent_left_identity: Option<String>,
-    #[diesel(sql_type = Timestamptz)]
-    join_by: DateTime<Utc>,
-    #[diesel(sql_type = Timestamptz)]
-    now: DateTime<Utc>,
-    #[diesel(sql_type = Bool)]
-    is_idle: bool,
-    #[diesel(sql_type = Bool)]
-    is_resumable: bool,
+/// Draws the same values in each run.
+fn draw<T>(strategy: impl Strategy<Value = T>, count: usize) -> Vec<T> {
+    let mut runner = TestRunner::deterministic();
+    (0..count).map(|_| strategy.new_tree(&mut runner).unwrap().current()).collect()
 }
 
-impl StateRow {
-    fn into_session(self, room_creation: RoomCreation) -> TrackedSession {
-        let time = |name: &str| self.times[TIMES.iter().position(|time| *time == name).unwrap()];
-        TrackedSession {
-            policy: SessionPolicy {
-                room_creation,
-                agent: None,
-                reconnect_window: TimeDelta::seconds(60),
-                max_duration: TimeDelta::hours(1),
-                reconcile_every: TimeDelta::seconds(30),
-            },
-            participant_identity: ParticipantIdentity::try_from(USER.to_owned()).unwrap(),
-            created_at: self.now,
-            join_by: self.join_by,
-            token_expiry: self.now,
-            state: State {
-                status: self.status,
-                agent_status: self.agent_status,
-                end_reason: self.end_reason,
-                started_at: time("started_at"),
-                ended_at: self.ended_at,
-                end_by: time("end_by"),
-                room_created_at: time("room_created_at"),
-                room_missing_since: time("room_missing_since"),
-                room_finished_at: time("room_finished_at"),
-                room_gone_at: time("room_gone_at"),
-                user_joined_at: time("user_joined_at"),
-                user_left_at: time("user_left_at"),
-                agent_wanted_since: time("agent_wanted_since"),
-                last_dispatch_at: time("last_dispatch_at"),
-                agent_identity: self.agent_identity,
-                agent_left_at: time("agent_left_at"),
-                agent_left_reason: self.agent_left_reason,
-                agent_left_identity: self.agent_left_identity,
-                ending_notified_at: None,
-                next_check_at: time("next_check_at"),
-            },
+/// How often each branch occurred.
+#[derive(Debug)]
+struct Branches<B>(BTreeMap<B, usize>);
+
+impl<B: Ord + Debug> Branches<B> {
+    fn count(branches: impl Iterator<Item = B>) -> Self {
+        let mut counts = BTreeMap::new();
+        for branch in branches {
+            *counts.entry(branch).or_default() += 1;
         }
+        Self(counts)
+    }
+
+    fn assert_covered(&self, branches: impl IntoIterator<Item = B>) {
+        let count = |branch: &B| self.0.get(branch).copied().unwrap_or_default();
+        let rare: Vec<_> =
+            branches.into_iter().filter(|branch| count(branch) < MIN_CASES).collect();
+        assert!(rare.is_empty(), "less than {MIN_CASES} cases of {rare:#?} in {self:#?}");
     }
 }
 
-async fn run(db: &mut AsyncPgConnection, sql: &str) {
-    sql_query(sql).execute(db).await.unwrap_or_else(|error| panic!("{error}: {sql}"));
-}
-
-async fn write(db: &mut AsyncPgConnection, columns: &Columns) {
-    let time = |seconds: i64| format!("now() + interval '{seconds} seconds'");
-    let text = |text: Option<&str>| text.map_or("null".to_owned(), |text| format!("'{text}'"));
-    let is_over = !SessionStatus::OPEN.contains(&columns.status);
-    let mut sql = format!(
-        "update sessions set status = '{}', agent_status = '{}', room_creation = '{}', join_by = {},
-           end_reason = {}, ended_at = {}, agent_identity = {}, agent_left_identity = {}, agent_left_reason = {}",
-        columns.status,
-        columns.agent_status,
-        columns.room_creation,
-        time(columns.join_by),
-        if is_over { "'requested'" } else { "null" },
-        if is_over { "now() - interval '5 seconds'" } else { "null" },
-        text(columns.agent_identity),
-        text(columns.agent_left.map(|(identity, _)| identity)),
-        text(columns.agent_left.and_then(|(_, reason)| reason)),
-    );
-    for (name, value) in TIMES.iter().zip(columns.times) {
-        write!(sql, ", {name} = {}", value.map_or("null".to_owned(), time)).unwrap();
-    }
-    run(db, &sql).await;
-}
-
-async fn read(db: &mut AsyncPgConnection) -> StateRow {
-    let sql = format!(
-        "select status, agent_status, end_reason, ended_at, array[{}]::timestamptz[] as times, agent_identity,
-           agent_left_reason, agent_left_identity, join_by, now() as now,
-           coalesce({}, false) as is_idle, coalesce({RESUMABLE}, false) as is_resumable from sessions",
-        TIMES.join(", "),
-        claim::idle(),
-    );
-    sql_query(sql).get_result(db).await.unwrap()
-}
-
-async fn database_with_session() -> (Database, AsyncPgConnection, NewSession) {
-    let database = Database::fresh().await.unwrap();
-    let mut db = connect(database.url()).await.unwrap();
-    template(&mut db, None).await;
-    let new = session(1);
-    new.insert(&mut db, None).await.unwrap().unwrap();
-    // Random states need not be consistent.
-    let constraints = "do $$ declare name text; begin
-        for name in select conname from pg_constraint
-          where conrelid = 'sessions'::regclass and contype = 'c' loop
-          execute format('alter table sessions drop constraint %I', name);
-        end loop; end $$";
-    run(&mut db, constraints).await;
-    (database, db, new)
-}
-
-#[derive(QueryableByName, Debug, PartialEq, Eq, PartialOrd, Ord)]
+/// An event in the timeline, as PostgreSQL has it.
+#[derive(QueryableByName, Debug, PartialEq)]
 struct EventRow {
     #[diesel(sql_type = Text)]
-    event: String,
+    event: TimelineEvent,
     #[diesel(sql_type = Nullable<Text>)]
     source_id: Option<String>,
+    #[diesel(sql_type = Jsonb)]
+    detail: Value,
+    #[diesel(sql_type = Uuid)]
+    session_id: SessionId,
+}
+
+fn expected_detail(fact: &Fact, event: TimelineEvent, at: DateTime<Utc>) -> Value {
+    let at = at.to_rfc3339_opts(SecondsFormat::Secs, true);
+    match (fact, event) {
+        (Fact::RoomStarted { .. }, _) => json!({"livekit_at": at}),
+        (Fact::UserJoined { identity, .. } | Fact::AgentJoined { identity, .. }, _) => {
+            json!({"livekit_at": at, "identity": identity})
+        }
+        (Fact::UserLeft { identity, reason, .. } | Fact::AgentLeft { identity, reason, .. }, _) => {
+            json!({"livekit_at": at, "identity": identity, "reason": reason})
+        }
+        (_, TimelineEvent::Ended) => json!({"end_reason": "requested"}),
+        (_, TimelineEvent::Failed) => json!({"end_reason": "livekit_error"}),
+        _ => json!({}),
+    }
+}
+
+/// Records each fact for its session. Returns whether the session learned it.
+async fn record_all(
+    db: &mut AsyncPgConnection,
+    original: &NewSession,
+    reports: &[Report],
+    now: DateTime<Utc>,
+) -> Vec<bool> {
+    let mut learned = Vec::new();
+    for (index, Report { fact, second, by_room, .. }) in reports.iter().enumerate() {
+        let (id, room) = key(original, index);
+        let subject = if *by_room {
+            Subject::Room(&room)
+        } else {
+            Subject::Session { organization: ORGANIZATION, id, end_user: None }
+        };
+        learned.push(record(db, subject, fact, reported_at(*second, now)).await.unwrap());
+    }
+    learned
+}
+
+async fn timelines(db: &mut AsyncPgConnection) -> BTreeMap<u128, Vec<EventRow>> {
+    let select = "select event, source_id, detail, session_id from session_events order by seq";
+    let mut timelines: BTreeMap<_, Vec<_>> = BTreeMap::new();
+    for event in sql_query(select).load::<EventRow>(db).await.unwrap() {
+        timelines.entry(event.session_id.0.as_u128()).or_default().push(event);
+    }
+    timelines
 }
 
 #[tokio::test]
 async fn sql_learns_facts_as_the_domain_does() {
-    let (_database, mut db, new) = database_with_session().await;
-    let mut runner = TestRunner::deterministic();
-    let case = (columns(), fact(), -30_i64..30, any::<bool>());
-    for _ in 0..CASES {
-        let (columns, fact, second, by_room) = case.new_tree(&mut runner).unwrap().current();
-        // Within a transaction, `now()` stands still.
-        run(&mut db, "begin").await;
-        write(&mut db, &columns).await;
-        let before = read(&mut db).await;
-        let now = before.now;
-        let mut expected = before.into_session(columns.room_creation);
-        let at = DateTime::from_timestamp(now.timestamp() + second, 0).unwrap();
-        let concerned = fact.concerns(&expected.participant_identity);
-        let events = if concerned { expected.state.learn(&fact, at, now) } else { None };
+    let (_database, mut db, original) = database_with_session().await;
+    let reports = draw(report(), FACTS);
+    // Within a transaction, `now()` stands still.
+    sql_query("begin").execute(&mut db).await.unwrap();
+    let now = now(&mut db).await;
+    write(&mut db, &original, reports.iter().map(|report| &report.session), now).await;
+    let before: Vec<_> = read(&mut db).await.iter().map(SessionRow::to_session).collect();
+    let learned = record_all(&mut db, &original, &reports, now).await;
+    let after = read(&mut db).await;
+    let mut timelines = timelines(&mut db).await;
+    assert_eq!((before.len(), after.len()), (FACTS, FACTS));
 
-        let subject = if by_room {
-            Subject::Room(&new.room_name)
-        } else {
-            Subject::Session { organization: ORGANIZATION, id: new.id, end_user: None }
+    for (index, report) in reports.iter().enumerate() {
+        let (id, _) = key(&original, index);
+        let at = reported_at(report.second, now);
+        let mut expected = before[index].clone();
+        let concerns = report.fact.concerns(&expected.participant_identity);
+        let events = concerns.then(|| expected.state.learn(&report.fact, at, now)).flatten();
+        assert_eq!(learned[index], events.is_some(), "{report:#?}");
+        assert_eq!(after[index].to_session(), expected, "{report:#?}");
+        assert_eq!(after[index].revision, i64::from(learned[index]), "{report:#?}");
+        let row = |event: Event| EventRow {
+            event: event.event,
+            source_id: event.source_id(),
+            detail: expected_detail(&report.fact, event.event, at),
+            session_id: id,
         };
-        let learned = record(&mut db, subject, &fact, at).await.unwrap();
-        let case = format!("{fact:?} at {second} on {columns:?}");
-        assert_eq!(learned, events.is_some(), "{case}");
-        let found = read(&mut db).await.into_session(columns.room_creation);
-        assert_eq!(found.state, expected.state, "{case}");
-        let mut expected: Vec<_> = events
-            .into_iter()
-            .flatten()
-            .map(|event| EventRow { event: event.event.to_string(), source_id: event.source_id() })
-            .collect();
-        let mut found: Vec<EventRow> =
-            sql_query("select event, source_id from session_events").load(&mut db).await.unwrap();
-        expected.sort();
-        found.sort();
-        assert_eq!(found, expected, "{case}");
-        run(&mut db, "rollback").await;
+        let expected: Vec<_> = events.into_iter().flatten().map(row).collect();
+        let found = timelines.remove(&id.0.as_u128()).unwrap_or_default();
+        assert_eq!(found, expected, "{report:#?}");
+    }
+    assert_facts_cover_all_outcomes(&reports, &before, &learned);
+    assert_facts_cover_ties(&reports, &before, now);
+}
+
+/// The name of a fact's variant.
+fn name(fact: &Fact) -> String {
+    format!("{fact:?}").split(' ').next().unwrap_or_default().to_owned()
+}
+
+fn assert_facts_cover_all_outcomes(
+    reports: &[Report],
+    before: &[TrackedSession],
+    learned: &[bool],
+) {
+    let outcomes = reports.iter().zip(before).zip(learned);
+    let branches =
+        Branches::count(outcomes.map(|((report, before), learned)| {
+            (name(&report.fact), before.state.is_over(), *learned)
+        }));
+    let (open, over, learned, refused) = (false, true, true, false);
+    for (facts, outcomes) in [
+        (
+            &["RoomOpenedLate", "RoomStarted", "RoomFinished", "AgentJoined", "AgentLeft"][..],
+            &[(open, learned), (over, learned)][..],
+        ),
+        (&["UserJoined", "UserLeft"], &[(open, learned), (over, learned), (open, refused)]),
+        (&["RoomOpened", "EndRequested"], &[(open, learned), (over, refused)]),
+        (&["RoomNotOpened", "RoomDeferred"], &[(open, learned), (open, refused), (over, refused)]),
+    ] {
+        for fact in facts {
+            let expected =
+                outcomes.iter().map(|(over, learned)| ((*fact).to_owned(), *over, *learned));
+            branches.assert_covered(expected);
+        }
+    }
+}
+
+/// The recorded time with which the time of the fact competes. `None` if there is no such rule.
+fn competing_time(fact: &Fact, state: &State) -> Option<DateTime<Utc>> {
+    let is_last_agent = |identity: &str| state.agent_left_identity.as_deref() == Some(identity);
+    match fact {
+        Fact::RoomFinished => state.room_finished_at,
+        Fact::UserJoined { .. } => state.user_joined_at,
+        Fact::UserLeft { .. } => state.user_left_at,
+        Fact::AgentJoined { identity, .. } if is_last_agent(identity) => state.agent_left_at,
+        Fact::AgentLeft { identity, .. }
+            if !is_last_agent(identity) || state.agent_left_reason.is_some() =>
+        {
+            state.agent_left_at
+        }
+        _ => None,
+    }
+}
+
+fn assert_facts_cover_ties(reports: &[Report], before: &[TrackedSession], now: DateTime<Utc>) {
+    let orders = reports.iter().zip(before).filter_map(|(report, before)| {
+        let at = recorded(reported_at(report.second, now), now);
+        let order = competing_time(&report.fact, &before.state)?.cmp(&at);
+        Some((name(&report.fact), order))
+    });
+    let branches = Branches::count(orders);
+    for fact in ["RoomFinished", "UserJoined", "UserLeft", "AgentJoined", "AgentLeft"] {
+        let orders = [Ordering::Less, Ordering::Equal, Ordering::Greater];
+        branches.assert_covered(orders.map(|order| (fact.to_owned(), order)));
     }
 }
 
 #[tokio::test]
 async fn sql_finds_idle_and_resumable_sessions_as_the_domain_does() {
-    let (_database, mut db, _) = database_with_session().await;
-    let mut runner = TestRunner::deterministic();
-    let (mut idle, mut resumable) = (0, 0);
-    for _ in 0..CASES {
-        let columns = columns().new_tree(&mut runner).unwrap().current();
-        run(&mut db, "begin").await;
-        write(&mut db, &columns).await;
-        let row = read(&mut db).await;
-        let (now, is_idle, is_resumable) = (row.now, row.is_idle, row.is_resumable);
-        let session = row.into_session(columns.room_creation);
-        assert_eq!(is_idle, session.is_idle(now), "idle: {columns:?}");
-        assert_eq!(is_resumable, session.is_resumable(now), "resumable: {columns:?}");
-        idle += usize::from(is_idle);
-        resumable += usize::from(is_resumable);
-        run(&mut db, "rollback").await;
+    let (_database, mut db, original) = database_with_session().await;
+    let sessions = prop_oneof![1 => random_session(), 3 => session_near_base()];
+    let sessions = draw(sessions, SESSIONS);
+    sql_query("begin").execute(&mut db).await.unwrap();
+    let now = now(&mut db).await;
+    write(&mut db, &original, sessions.iter(), now).await;
+    let rows = read(&mut db).await;
+    assert_eq!(rows.len(), SESSIONS);
+    let mut branches = Vec::new();
+    for (session, row) in sessions.iter().zip(&rows) {
+        let tracked = row.to_session();
+        assert_eq!(row.is_idle, tracked.is_idle(now), "idle: {session:#?}");
+        assert_eq!(row.is_resumable, tracked.is_resumable(now), "resumable: {session:#?}");
+        if let (Some(base), [column]) = (session.near, &session.changed[..]) {
+            branches.push(("idle", base, *column, row.is_idle));
+            branches.push(("resumable", base, *column, row.is_resumable));
+        }
     }
-    assert!(idle > 0 && resumable > 10, "{idle} idle and {resumable} resumable of {CASES}");
+    let branches = Branches::count(branches.into_iter());
+    for base in BASES {
+        let idle = base.idle_by.iter().map(|column| ("idle", *column));
+        let resumable = base.resumable_by.iter().map(|column| ("resumable", *column));
+        for (rule, column) in idle.chain(resumable) {
+            branches.assert_covered([true, false].map(|is_met| (rule, base.name, column, is_met)));
+        }
+    }
 }

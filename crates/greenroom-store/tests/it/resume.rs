@@ -6,20 +6,25 @@ use greenroom_domain::{RoomName, SessionId, UserId};
 use greenroom_store::{KeyClaim, NewSession, StartKey, connect};
 use greenroom_testkit::pg::Database;
 
-use crate::session::{ORGANIZATION, session, template};
+use crate::session::{ORGANIZATION, now, session, template};
 
 const KEY: KeyClaim = KeyClaim { hash: [7; 32], fingerprint: [1; 32] };
 
-fn start(number: u32) -> NewSession {
+async fn start(db: &mut AsyncPgConnection, number: u32) -> NewSession {
     let new = session(u128::from(number));
     let room_name = RoomName::new(new.created_at, number);
     let user_id = Some(UserId::try_from("ann".to_owned()).unwrap());
-    NewSession { room_name, user_id, key: StartKey::Implicit(KEY), ..new }
+    let created_at = now(db).await;
+    NewSession { room_name, user_id, created_at, key: StartKey::Implicit(KEY), ..new }
 }
 
 async fn start_id(db: &mut AsyncPgConnection, number: u32) -> Option<SessionId> {
-    let started = start(number).insert(db, None).await.unwrap();
+    let started = start(db, number).await.insert(db, None).await.unwrap();
     started.map(|started| started.setup.session.id)
+}
+
+fn id(number: u32) -> SessionId {
+    session(number.into()).id
 }
 
 #[tokio::test]
@@ -28,7 +33,7 @@ async fn session_is_resumed_while_its_user_may_come_back() {
     let mut db = connect(database.url()).await.unwrap();
     template(&mut db, None).await;
     let first = start_id(&mut db, 1).await;
-    assert_eq!(first, Some(start(1).id));
+    assert_eq!(first, Some(id(1)));
     let active = "status = 'active', started_at = now(), end_by = now() + interval '1 hour'";
     for (state, change, is_resumable) in [
         ("pending", "status = 'pending'".to_owned(), true),
@@ -55,8 +60,8 @@ async fn session_is_resumed_while_its_user_may_come_back() {
         }
     }
     KEY.release(&mut db, ORGANIZATION).await.unwrap();
-    assert_eq!(start_id(&mut db, 2).await, Some(start(2).id), "the key was released");
-    assert_eq!(start_id(&mut db, 3).await, Some(start(2).id));
+    assert_eq!(start_id(&mut db, 2).await, Some(id(2)), "the key was released");
+    assert_eq!(start_id(&mut db, 3).await, Some(id(2)));
 }
 
 #[tokio::test]
@@ -69,7 +74,24 @@ async fn session_releases_its_key_if_its_user_never_left() {
     sql_query(joined).execute(&mut db).await.unwrap();
     assert_eq!(start_id(&mut db, 2).await, None);
     KEY.release(&mut db, ORGANIZATION).await.unwrap();
-    assert_eq!(start_id(&mut db, 2).await, Some(start(2).id));
+    assert_eq!(start_id(&mut db, 2).await, Some(id(2)));
+}
+
+#[tokio::test]
+async fn session_older_than_24_hours_is_not_resumed() {
+    let database = Database::fresh().await.unwrap();
+    let mut db = connect(database.url()).await.unwrap();
+    template(&mut db, None).await;
+    start_id(&mut db, 1).await.unwrap();
+    let age = |age: &str| format!("update sessions set created_at = now() - interval '{age}'");
+    sql_query(age("23 hours 59 minutes")).execute(&mut db).await.unwrap();
+    KEY.release(&mut db, ORGANIZATION).await.unwrap();
+    assert_eq!(start_id(&mut db, 2).await, Some(id(1)));
+    // The session still holds the key: retention has not purged it yet.
+    sql_query(age("24 hours")).execute(&mut db).await.unwrap();
+    assert_eq!(start_id(&mut db, 2).await, None);
+    KEY.release(&mut db, ORGANIZATION).await.unwrap();
+    assert_eq!(start_id(&mut db, 2).await, Some(id(2)));
 }
 
 #[tokio::test]
@@ -77,16 +99,16 @@ async fn resumed_session_has_latest_expiry_and_its_own_template() {
     let database = Database::fresh().await.unwrap();
     let mut db = connect(database.url()).await.unwrap();
     template(&mut db, None).await;
-    let first = start(1).insert(&mut db, None).await.unwrap().unwrap();
+    let first = start(&mut db, 1).await.insert(&mut db, None).await.unwrap().unwrap();
     // The session keeps the version of the template that it was started from.
     sql_query("update session_templates set superseded_at = now()").execute(&mut db).await.unwrap();
-    let mut later = start(2);
+    let mut later = start(&mut db, 2).await;
     later.token.issued_at += chrono::Duration::seconds(60);
     let resumed = later.insert(&mut db, None).await.unwrap().unwrap();
     assert_eq!(resumed.setup.session.id, first.setup.session.id);
     assert_eq!(resumed.token_expiry, first.token_expiry + chrono::Duration::seconds(60));
     assert_eq!(resumed.setup.session.token_expiry, resumed.token_expiry);
-    let earlier = start(3).insert(&mut db, None).await.unwrap().unwrap();
+    let earlier = start(&mut db, 3).await.insert(&mut db, None).await.unwrap().unwrap();
     assert_eq!(earlier.token_expiry, first.token_expiry, "the expiry of this token");
     assert_eq!(
         earlier.setup.session.token_expiry, resumed.token_expiry,
