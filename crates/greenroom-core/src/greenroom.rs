@@ -28,8 +28,8 @@ pub struct Config {
     /// URL of the database: PostgreSQL 15 or later. [`Admin::migrate`](crate::Admin::migrate)
     /// creates its schema.
     pub database_url: DatabaseUrl,
-    /// Maximum number of connections that this process opens to the database. The keeper uses at
-    /// most half of them.
+    /// Maximum number of connections that this process opens to the database. Starts, the
+    /// keeper with webhooks, and other requests each have a share of them.
     pub database_pool_size: PoolSize,
     /// Addresses and API key of LiveKit.
     pub livekit: LiveKitConfig,
