@@ -11,10 +11,6 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::Error;
 
-/// Time that must be left for the work itself. Without it, a caller would wait for a connection and
-/// then time out with a statement in progress.
-const MIN_WORK_TIME: Duration = Duration::from_secs(1);
-
 /// Smallest pool that is divided. In a smaller one, all work shares all connections.
 const MIN_DIVIDED_POOL: usize = 4;
 
@@ -50,6 +46,16 @@ struct MaxWait {
 }
 
 impl Work {
+    /// Time that must be left for the work itself. Without it, a caller would wait for a connection
+    /// and then time out with a statement in progress.
+    fn min_work_time(self) -> Duration {
+        match self {
+            // Its deadline leaves little time after a slow response of LiveKit.
+            Self::StartStep => Duration::from_millis(200),
+            Self::Start | Self::Keeper | Self::Webhook | Self::Request => Duration::from_secs(1),
+        }
+    }
+
     /// `None` means that the work is queued whatever its wait.
     fn max_wait(self) -> Option<MaxWait> {
         let milliseconds = |burst, sustained| MaxWait {
@@ -71,6 +77,9 @@ pub(crate) struct Bulkheads {
     requests: Arc<Share>,
     /// Connections that any work may use.
     unreserved: Arc<Semaphore>,
+    /// The keeper uses at most half of the pool, and its backlog waits here and not in the queue of
+    /// the webhooks.
+    keeper: Arc<Semaphore>,
 }
 
 /// The connections of one kind of work, and its load.
@@ -91,8 +100,11 @@ struct Load {
 /// The right to use one connection. Dropping it ends the work.
 pub(crate) struct Permit {
     _connection: OwnedSemaphorePermit,
+    _keeper: Option<OwnedSemaphorePermit>,
     share: Arc<Share>,
     begun: Instant,
+    /// Whether the time of this work has been counted.
+    is_counted: bool,
 }
 
 /// A place in the queue of a share.
@@ -103,12 +115,22 @@ impl Bulkheads {
     /// for other requests. Any work may use the rest.
     pub(crate) fn new(pool: PoolSize) -> Self {
         let size = usize::from(pool.get());
-        let share = |numerator: usize, denominator: usize| match size {
-            0..MIN_DIVIDED_POOL => 0,
-            _ => (size * numerator / denominator).max(1),
-        };
+        let share = |numerator: usize, denominator: usize| (size * numerator / denominator).max(1);
+        let keeper = Arc::new(Semaphore::new((size / 2).max(1)));
+        if size < MIN_DIVIDED_POOL {
+            let all = Share::new(0);
+            let (starts, background, requests) = (all.clone(), all.clone(), all);
+            return Self {
+                starts,
+                background,
+                requests,
+                unreserved: Arc::new(Semaphore::new(size)),
+                keeper,
+            };
+        }
         let (starts, background, requests) = (share(2, 5), share(1, 5), share(1, 10));
         Self {
+            keeper,
             starts: Share::new(starts),
             background: Share::new(background),
             requests: Share::new(requests),
@@ -131,12 +153,18 @@ impl Bulkheads {
     /// was, or if `deadline` leaves too little time for the work.
     pub(crate) async fn acquire(&self, work: Work, deadline: Instant) -> Result<Permit, Error> {
         let share = self.share(work);
+        let mut give_up_at = deadline.checked_sub(work.min_work_time()).unwrap_or(deadline);
+        let keeper = if work == Work::Keeper {
+            let turn = timeout_at(give_up_at, self.keeper.clone().acquire_owned()).await;
+            Some(turn.ok().and_then(Result::ok).ok_or(Error::Overloaded)?)
+        } else {
+            None
+        };
         let (reserved, unreserved) = (&share.reserved, &self.unreserved);
         let free = reserved.clone().try_acquire_owned();
         if let Ok(connection) = free.or_else(|_| unreserved.clone().try_acquire_owned()) {
-            return Ok(share.begin(connection));
+            return Ok(share.begin(connection, keeper));
         }
-        let mut give_up_at = deadline.checked_sub(MIN_WORK_TIME).unwrap_or(deadline);
         if let Some(max_wait) = work.max_wait() {
             if share.would_exceed(&max_wait) {
                 return Err(Error::Overloaded);
@@ -152,7 +180,7 @@ impl Bulkheads {
             }
         };
         match timeout_at(give_up_at, connection).await {
-            Ok(Ok(connection)) => Ok(share.begin(connection)),
+            Ok(Ok(connection)) => Ok(share.begin(connection, keeper)),
             _ => Err(Error::Overloaded),
         }
     }
@@ -181,9 +209,30 @@ impl Share {
         Waiting(self)
     }
 
-    fn begin(self: &Arc<Self>, connection: OwnedSemaphorePermit) -> Permit {
+    fn begin(
+        self: &Arc<Self>,
+        connection: OwnedSemaphorePermit,
+        keeper: Option<OwnedSemaphorePermit>,
+    ) -> Permit {
         self.load.lock().running += 1;
-        Permit { _connection: connection, share: self.clone(), begun: Instant::now() }
+        Permit {
+            _connection: connection,
+            _keeper: keeper,
+            share: self.clone(),
+            begun: Instant::now(),
+            is_counted: false,
+        }
+    }
+}
+
+impl Permit {
+    /// Counts the time of the work so far. The time in which PostgreSQL settles abandoned work says
+    /// nothing about the next work.
+    pub(crate) fn count_work(&mut self) {
+        if !std::mem::replace(&mut self.is_counted, true) {
+            let mut load = self.share.load.lock();
+            load.work_time = (load.work_time * 7 + self.begun.elapsed()) / 8;
+        }
     }
 }
 
@@ -199,9 +248,8 @@ impl Drop for Waiting<'_> {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        let mut load = self.share.load.lock();
-        load.running -= 1;
-        load.work_time = (load.work_time * 7 + self.begun.elapsed()) / 8;
+        self.count_work();
+        self.share.load.lock().running -= 1;
     }
 }
 
@@ -215,7 +263,7 @@ mod tests {
 
     async fn acquire_all(bulkheads: &Bulkheads, work: Work) -> Vec<Permit> {
         let mut permits = Vec::new();
-        let deadline = Instant::now() + MIN_WORK_TIME;
+        let deadline = Instant::now() + work.min_work_time();
         while let Ok(permit) = bulkheads.acquire(work, deadline).await {
             permits.push(permit);
         }
@@ -240,8 +288,10 @@ mod tests {
     async fn all_work_shares_a_small_pool() {
         for size in [PoolSize::constant::<2>(), PoolSize::constant::<3>()] {
             let bulkheads = Bulkheads::new(size);
-            let permits = acquire_all(&bulkheads, Work::Keeper).await;
-            assert_eq!(permits.len(), usize::from(size.get()));
+            let keeper = acquire_all(&bulkheads, Work::Keeper).await;
+            assert_eq!(keeper.len(), 1, "half of the pool");
+            let starts = acquire_all(&bulkheads, Work::Start).await;
+            assert_eq!(starts.len(), usize::from(size.get()) - 1);
         }
     }
 
@@ -290,7 +340,7 @@ mod tests {
         let _permits = acquire_all(&bulkheads, Work::StartStep).await;
         let begun = Instant::now();
         assert!(bulkheads.acquire(Work::StartStep, soon()).await.is_err());
-        assert_eq!(begun.elapsed(), Duration::from_secs(4));
+        assert_eq!(begun.elapsed(), Duration::from_millis(4_800));
     }
 
     #[tokio::test(start_paused = true)]

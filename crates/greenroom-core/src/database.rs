@@ -14,8 +14,9 @@ use futures_util::future::BoxFuture;
 use greenroom_domain::PoolSize;
 use greenroom_store::connection::settle;
 use greenroom_store::{ConnectionError, ConnectionResult, DatabaseUrl, StoreError, connect};
+use parking_lot::Mutex;
 use tokio::runtime::Handle;
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::Error;
 use crate::bulkhead::{Bulkheads, Permit, Work};
@@ -25,15 +26,21 @@ use crate::bulkhead::{Bulkheads, Permit, Work};
 /// caller gets an error within the same 5 s.
 const DB_TIMEOUT: Duration = Duration::from_millis(4_500);
 
-/// Attempts to clean up after a lost connection, and the pause before each.
-const MAX_CLEANUP_ATTEMPTS: u32 = 3;
-const CLEANUP_RETRY_DELAY: Duration = Duration::from_millis(300);
+/// Pause before each attempt to clean up after a lost connection.
+const CLEANUP_RETRY_DELAY: Duration = Duration::from_millis(500);
+
+/// Time in which the statement of a lost connection may still be committed: its
+/// `statement_timeout`, and some seconds for the commit itself.
+const CLEANUP_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Time without a successful statement after which a database that answers nobody counts as down.
+const SUCCESS_EXPIRY: Duration = Duration::from_secs(5);
 
 type Transactions = <AsyncPgConnection as AsyncConnection>::TransactionManager;
 
-/// What is done with a connection after its work was abandoned and PostgreSQL has settled it.
+/// What is done after work was abandoned. Returns whether there was something to clean up.
 pub(crate) type Cleanup = Arc<
-    dyn for<'a> Fn(&'a mut AsyncPgConnection) -> BoxFuture<'a, Result<(), StoreError>>
+    dyn for<'a> Fn(&'a mut AsyncPgConnection) -> BoxFuture<'a, Result<bool, StoreError>>
         + Send
         + Sync,
 >;
@@ -41,7 +48,9 @@ pub(crate) type Cleanup = Arc<
 pub(crate) struct Database {
     url: DatabaseUrl,
     pool: Pool<AsyncPgConnection>,
-    bulkheads: Bulkheads,
+    bulkheads: Arc<Bulkheads>,
+    /// When PostgreSQL last finished a piece of work.
+    last_response: Mutex<Option<Instant>>,
     /// The runtime that opens the connections.
     runtime: Option<Handle>,
 }
@@ -59,12 +68,23 @@ impl Database {
         let manager = AsyncDieselConnectionManager::new_with_config(url.as_str(), config);
         let pool = Pool::builder(manager).max_size(usize::from(size.get())).build();
         let pool = pool.map_err(|error| StoreError::Unavailable(error.into()))?;
-        Ok(Self { url: url.clone(), pool, bulkheads: Bulkheads::new(size), runtime })
+        Ok(Self {
+            url: url.clone(),
+            pool,
+            bulkheads: Arc::new(Bulkheads::new(size)),
+            last_response: Mutex::default(),
+            runtime,
+        })
     }
 
     /// Returns the URL, for work that needs a connection of its own.
     pub(crate) fn url(&self) -> &DatabaseUrl {
         &self.url
+    }
+
+    /// Whether PostgreSQL has finished some work within the last seconds.
+    pub(crate) fn has_responded_recently(&self) -> bool {
+        self.last_response.lock().is_some_and(|at| at.elapsed() < SUCCESS_EXPIRY)
     }
 
     /// Runs a request's `work`, within [`DB_TIMEOUT`].
@@ -133,8 +153,7 @@ impl Database {
             connection: Some(connection),
             permit: Some(permit),
             cleanup,
-            pool: &self.pool,
-            runtime: self.runtime.as_ref(),
+            database: self,
         };
         let connection = checked_out.connection.as_mut().ok_or(Error::Overloaded)?;
         let Ok(result) = timeout_at(deadline, work(connection)).await else {
@@ -142,9 +161,13 @@ impl Database {
             return Err(StoreError::Unavailable("no response within the time limit".into()).into());
         };
         match &result {
+            // Dropping `checked_out` settles the connection.
             Err(error) if error.is_outcome_unknown() => {}
             Err(error) if error.requires_new_connection() => checked_out.close(),
-            _ => checked_out.return_to_pool(),
+            _ => {
+                *self.last_response.lock() = Some(Instant::now());
+                checked_out.return_to_pool();
+            }
         }
         Ok(result?)
     }
@@ -198,13 +221,12 @@ fn open(runtime: Option<Handle>, url: &str) -> BoxFuture<'_, ConnectionResult<As
 ///
 /// If the work is dropped because of a time-out or because its caller was dropped, a statement may
 /// still be in progress. `drop` then cancels it in the background, and keeps the permit until
-/// PostgreSQL has finished: otherwise time-outs would add ever more work to a slow server.
+/// PostgreSQL has finished (for at most six seconds): otherwise time-outs would add ever more work to a slow server.
 struct CheckedOut<'a> {
     connection: Option<Object<AsyncPgConnection>>,
     permit: Option<Permit>,
     cleanup: Option<Cleanup>,
-    pool: &'a Pool<AsyncPgConnection>,
-    runtime: Option<&'a Handle>,
+    database: &'a Database,
 }
 
 impl CheckedOut<'_> {
@@ -221,51 +243,78 @@ impl CheckedOut<'_> {
 
 impl Drop for CheckedOut<'_> {
     fn drop(&mut self) {
-        let (Some(connection), Some(runtime)) = (self.connection.take(), self.runtime) else {
-            return;
-        };
         // The protocol state is unknown, so the connection does not return to the pool.
-        let connection = Object::take(connection);
-        let (permit, cleanup, pool) = (self.permit.take(), self.cleanup.take(), self.pool.clone());
-        runtime.spawn(async move {
-            let settled = settle_abandoned(connection, cleanup.as_ref()).await;
-            drop(permit);
-            if let (Err(error), Some(cleanup)) = (settled, cleanup) {
-                tracing::warn!(
-                    error = &error as &dyn StdError,
-                    "failed to settle abandoned statement"
-                );
-                retry_cleanup(&pool, &cleanup).await;
+        let Some(connection) = self.connection.take().map(Object::take) else { return };
+        let runtime = self.database.runtime.clone().or_else(|| Handle::try_current().ok());
+        let Some(runtime) = runtime else { return };
+        let abandoned = Abandoned {
+            permit: self.permit.take(),
+            cleanup: self.cleanup.take(),
+            pool: self.database.pool.clone(),
+            bulkheads: self.database.bulkheads.clone(),
+        };
+        runtime.spawn(abandoned.settle(connection));
+    }
+}
+
+/// Work that was abandoned while PostgreSQL executed it.
+struct Abandoned {
+    permit: Option<Permit>,
+    cleanup: Option<Cleanup>,
+    pool: Pool<AsyncPgConnection>,
+    bulkheads: Arc<Bulkheads>,
+}
+
+impl Abandoned {
+    /// Ends the statement in progress, cleans up after it, and closes the connection.
+    async fn settle(mut self, mut connection: AsyncPgConnection) {
+        if let Some(permit) = &mut self.permit {
+            permit.count_work();
+        }
+        let settled = settle(&mut connection).await;
+        let cleaned_up = match (&settled, &self.cleanup) {
+            (Ok(()), Some(cleanup)) => match cleanup(&mut connection).await {
+                // A late cancel request has hit the cleanup.
+                Err(StoreError::Timeout(_)) => cleanup(&mut connection).await.map(drop),
+                cleaned_up => cleaned_up.map(drop),
+            },
+            _ => settled,
+        };
+        drop((connection, self.permit.take()));
+        if let Err(error) = cleaned_up {
+            tracing::warn!(error = &error as &dyn StdError, "failed to settle abandoned statement");
+            if let Some(cleanup) = &self.cleanup {
+                self.retry_cleanup(cleanup).await;
             }
-        });
-    }
-}
-
-/// Ends the statement in progress on a connection, cleans up after it, and closes the connection.
-async fn settle_abandoned(
-    mut connection: AsyncPgConnection,
-    cleanup: Option<&Cleanup>,
-) -> Result<(), StoreError> {
-    settle(&mut connection).await?;
-    match cleanup {
-        Some(cleanup) => cleanup(&mut connection).await,
-        None => Ok(()),
-    }
-}
-
-/// Cleans up on other connections, after the first one was lost.
-async fn retry_cleanup(pool: &Pool<AsyncPgConnection>, cleanup: &Cleanup) {
-    for _ in 0..MAX_CLEANUP_ATTEMPTS {
-        sleep(CLEANUP_RETRY_DELAY).await;
-        let attempt = timeout(DB_TIMEOUT, async {
-            let mut connection = pool.get().await.map_err(checkout_error)?;
-            Ok::<_, Error>(cleanup(&mut connection).await?)
-        });
-        if let Ok(Ok(())) = attempt.await {
-            return;
         }
     }
-    tracing::warn!(attempts = MAX_CLEANUP_ATTEMPTS, "failed to clean up after lost connection");
+
+    /// Cleans up on other connections until there was something to clean up, or until the lost
+    /// connection can no longer commit anything.
+    async fn retry_cleanup(&self, cleanup: &Cleanup) {
+        let deadline = Instant::now() + CLEANUP_TIMEOUT;
+        let mut last_failed = false;
+        while Instant::now() < deadline {
+            sleep(CLEANUP_RETRY_DELAY).await;
+            let attempt = timeout_at(deadline, self.try_cleanup(cleanup, deadline)).await;
+            match attempt {
+                Ok(Ok(true)) => return,
+                Ok(Ok(false)) => last_failed = false,
+                Ok(Err(_)) | Err(_) => last_failed = true,
+            }
+        }
+        if last_failed {
+            tracing::warn!("failed to clean up after lost connection");
+        }
+    }
+
+    async fn try_cleanup(&self, cleanup: &Cleanup, deadline: Instant) -> Result<bool, Error> {
+        let _permit = self.bulkheads.acquire(Work::StartStep, deadline).await?;
+        let connection = self.pool.get().await.map_err(checkout_error)?;
+        // Closed after use: an attempt that is dropped leaves its statement in progress.
+        let mut connection = Object::take(connection);
+        Ok(cleanup(&mut connection).await?)
+    }
 }
 
 fn checkout_error(error: PoolError) -> Error {

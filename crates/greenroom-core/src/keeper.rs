@@ -18,7 +18,7 @@ use chrono::{DateTime, Utc};
 use futures_util::{FutureExt, StreamExt, stream};
 use greenroom_domain::RoomName;
 use greenroom_domain::lifecycle::{Decision, Observation, decide};
-use greenroom_store::{CLAIM_LEASE, Claim, ClaimBatch, ClaimOrder};
+use greenroom_store::{CLAIM_LEASE, Claim, ClaimBatch, ClaimOrder, UnreadableSession};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout, timeout_at};
@@ -118,17 +118,28 @@ impl Greenroom {
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let urgency = self.shared.livekit.limiter.urgency();
         let defaults = self.shared.settings.policy;
-        let claim = async |db: &mut _| {
-            let batch = Claim::due(db, limit, urgency, order, defaults).await?;
-            Claim::postpone_unreadable(db, &batch.unreadable).await?;
-            Ok(batch)
-        };
+        let claim = async |db: &mut _| Claim::due(db, limit, urgency, order, defaults).await;
         let batch = self.shared.database.run_for_keeper(claim).await?;
-        for session in &batch.unreadable {
-            tracing::error!(session_id = %session.id, error = session.error,
-                "postponed session that cannot be decoded");
+        if !batch.unreadable.is_empty() {
+            self.postpone_unreadable(&batch.unreadable).await;
         }
         Ok(batch)
+    }
+
+    /// Postpones sessions that cannot be decoded. If that fails, they are claimed again after their
+    /// lease.
+    async fn postpone_unreadable(&self, unreadable: &[UnreadableSession]) {
+        for UnreadableSession { id, error, .. } in unreadable {
+            tracing::error!(session_id = %id, error, "postponed session that cannot be decoded");
+        }
+        let postpone = async |db: &mut _| Claim::postpone_unreadable(db, unreadable).await;
+        if let Err(error) = self.shared.database.run_for_keeper(postpone).await {
+            tracing::warn!(
+                count = unreadable.len(),
+                error = &error as &dyn std::error::Error,
+                "failed to write back session checks"
+            );
+        }
     }
 
     /// Reconciles a batch. Idle sessions are rescheduled together, in one statement; a decision

@@ -107,7 +107,9 @@ impl Greenroom {
         let (database, migrations) = match database {
             Ok((version, states)) => (check_version(version), check_migrations(&states)),
             // All connections serve requests, so the process is ready.
-            Err(Error::Overloaded) => (Ok(()), Ok(())),
+            Err(Error::Overloaded) if self.shared.database.has_responded_recently() => {
+                (Ok(()), Ok(()))
+            }
             Err(error) => (Err(Fault::with_cause("does not respond", &error)), unknown()),
         };
         let livekit = livekit.map_err(|error| {

@@ -29,6 +29,7 @@ const RESERVED_PREFIX: &str = "lk.";
 pub struct ParticipantAttributes(BTreeMap<String, String>);
 
 impl ParticipantAttributes {
+    /// Returns the attributes, sorted by key.
     #[must_use]
     pub fn as_map(&self) -> &BTreeMap<String, String> {
         &self.0

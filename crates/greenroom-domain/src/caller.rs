@@ -5,6 +5,7 @@ use crate::{OrganizationId, UserId};
 /// An authenticated caller: a backend of an organization, or an end user of the organization.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Caller {
+    /// The organization to whose sessions and templates the caller is limited.
     pub organization_id: OrganizationId,
     /// The end user. `None` means a backend, which acts for all users of the organization.
     pub end_user: Option<UserId>,
@@ -12,14 +13,17 @@ pub struct Caller {
 
 /// The error if an end user names another user. End users act only for themselves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct UserMismatch;
 
 impl Caller {
+    /// Creates a backend, which acts for all users of the organization.
     #[must_use]
     pub fn backend(organization_id: OrganizationId) -> Self {
         Self { organization_id, end_user: None }
     }
 
+    /// Creates an end user of the organization, who acts only for `user`.
     #[must_use]
     pub fn end_user(organization_id: OrganizationId, user: UserId) -> Self {
         Self { organization_id, end_user: Some(user) }

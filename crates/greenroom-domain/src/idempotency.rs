@@ -16,6 +16,7 @@ pub const KEY_LIFETIME: TimeDelta = TimeDelta::hours(24);
 pub struct IdempotencyKey(String);
 
 impl IdempotencyKey {
+    /// Returns the key: 1 to 255 printable ASCII characters. It may be a secret; do not log it.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0

@@ -21,6 +21,7 @@ const LIVEKIT_IDENTITY_BYTES: usize = 256;
 pub struct UserId(String);
 
 impl UserId {
+    /// Returns the text: 1 to 128 characters, at most 256 bytes.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -59,6 +60,7 @@ impl ParticipantIdentity {
         Self(format!("guest-{random:08x}"))
     }
 
+    /// Returns the text: 1 to 128 characters, at most 256 bytes.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -89,6 +91,7 @@ impl TryFrom<String> for ParticipantIdentity {
 pub struct ParticipantName(String);
 
 impl ParticipantName {
+    /// Returns the text: 1 to 128 characters, at most 256 bytes.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0

@@ -7,6 +7,7 @@ use std::borrow::Cow;
 /// The sentence starts with "must". API callers read it next to the name of the field.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{detail}")]
+#[non_exhaustive]
 pub struct Invalid {
     /// Index of the invalid element if the value is a list. `None` means the whole value.
     pub element: Option<usize>,
@@ -15,6 +16,8 @@ pub struct Invalid {
 }
 
 impl Invalid {
+    /// Creates the error for a whole value. `detail` starts with "must" and must not contain the
+    /// refused value.
     #[must_use]
     pub fn new(detail: impl Into<Cow<'static, str>>) -> Self {
         Self { element: None, detail: detail.into() }

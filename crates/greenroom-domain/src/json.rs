@@ -21,11 +21,13 @@ const MAX_BYTES: usize = 4096;
 pub struct JsonObject(Map<String, Value>);
 
 impl JsonObject {
+    /// Returns the members. Whole numbers that fit in 64 bits are integers, never floats.
     #[must_use]
     pub fn into_map(self) -> Map<String, Value> {
         self.0
     }
 
+    /// Returns whether the object has no members.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()

@@ -5,6 +5,8 @@
 //! [`ModalityProfile`] does not check it again. A parser that refuses a value returns an
 //! [`Invalid`]. API callers read its text.
 
+#![deny(missing_docs)]
+
 pub mod attributes;
 pub mod caller;
 pub mod error_chain;

@@ -42,18 +42,31 @@ pub const END_NOTICE: TimeDelta = TimeDelta::seconds(30);
 text_enum! {
     /// The kind of an event in a session's timeline.
     TimelineEvent {
+        /// The session was started.
         Created = "created",
+        /// LiveKit created the room. Repeats if the room is re-created.
         RoomCreated = "room_created",
+        /// LiveKit was asked for the agent. Repeats if an agent or a dispatch was lost.
         AgentDispatched = "agent_dispatched",
+        /// An agent joined the room.
         AgentJoined = "agent_joined",
+        /// An agent left the room.
         AgentLeft = "agent_left",
+        /// The agent was not in the room by its deadline.
         AgentUnavailable = "agent_unavailable",
+        /// The user joined the room.
         UserJoined = "user_joined",
+        /// The user left the room.
         UserLeft = "user_left",
+        /// A caller got a new join token.
         TokenRefreshed = "token_refreshed",
+        /// A caller requested the end of the session.
         EndRequested = "end_requested",
+        /// The session is over with [`SessionStatus::Ended`].
         Ended = "ended",
+        /// The session is over with [`SessionStatus::Failed`].
         Failed = "failed",
+        /// The session is over with [`SessionStatus::Expired`].
         Expired = "expired",
     }
 }
@@ -72,6 +85,7 @@ pub struct Decision {
 /// An event for the timeline.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {
+    /// The kind of the event.
     pub event: TimelineEvent,
     /// LiveKit's sid of the room or the participant, if the observation contains it. A webhook for
     /// the same event has the same sid, so the timeline contains the event once.
@@ -81,8 +95,11 @@ pub struct Event {
 /// An action to perform in LiveKit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
-    /// Open the room, and dispatch the agent in the same call if `dispatches_agent` is set.
-    OpenRoom { dispatches_agent: bool },
+    /// Open the room.
+    OpenRoom {
+        /// Whether the same call dispatches the agent.
+        dispatches_agent: bool,
+    },
     /// Disconnect all participants and delete the room.
     DeleteRoom,
     /// Dispatch the agent.

@@ -10,9 +10,13 @@ use crate::Invalid;
 /// A way in which user and agent communicate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Modality {
+    /// The user speaks into a microphone.
     Audio,
+    /// The user shows a camera's picture.
     Camera,
+    /// The user shares a screen and its sound.
     Screen,
+    /// The user writes text. It is sent as data, which every profile allows.
     Text,
 }
 
@@ -20,6 +24,7 @@ impl Modality {
     /// All modalities, in the order in which a profile is written.
     pub const ALL: [Self; 4] = [Self::Audio, Self::Camera, Self::Screen, Self::Text];
 
+    /// Returns the word in a profile, such as `audio`.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -45,6 +50,7 @@ impl Modality {
 pub struct ModalityProfile(u8);
 
 impl ModalityProfile {
+    /// Returns whether the profile contains the modality.
     #[must_use]
     pub fn has(self, modality: Modality) -> bool {
         self.0 & modality.bit() != 0
@@ -98,13 +104,18 @@ impl Serialize for ModalityProfile {
 /// A kind of track, named as in LiveKit's `canPublishSources`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TrackSource {
+    /// The sound of a microphone.
     Microphone,
+    /// The picture of a camera.
     Camera,
+    /// The picture of a shared screen.
     ScreenShare,
+    /// The sound of a shared screen.
     ScreenShareAudio,
 }
 
 impl TrackSource {
+    /// Returns the name in `canPublishSources`, such as `screen_share`.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {

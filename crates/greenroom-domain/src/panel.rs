@@ -16,6 +16,7 @@ use crate::Invalid;
 pub struct EnabledPanels(Vec<String>);
 
 impl EnabledPanels {
+    /// Returns the names in the given order. Names may repeat.
     #[must_use]
     pub fn as_slice(&self) -> &[String] {
         &self.0

@@ -26,6 +26,7 @@ impl RoomName {
         Self(format!("session_{}_{:06x}", at.format("%Y%m%d_%H%M%S"), suffix % SUFFIXES))
     }
 
+    /// Returns the text: 1 to 64 of the characters `A-Z a-z 0-9 _ -`.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0

@@ -66,8 +66,12 @@ text_enum! {
 text_enum! {
     /// The condition for which a request with `wait_for` waits.
     WaitCondition {
+        /// The agent is in the room. Can no longer be met if the session has no agent, or if the
+        /// agent is unavailable.
         AgentReady = "agent_ready",
+        /// The user has joined.
         Active = "active",
+        /// The session is over, with any final status.
         Ended = "ended",
     }
 }

@@ -18,10 +18,11 @@ text_enum! {
 }
 
 text_enum! {
-    /// The effect on the session if the agent hangs up while the user is in the room: `keep` leaves
-    /// the session open, `end` ends it.
+    /// The effect on the session if the agent hangs up while the user is in the room.
     OnAgentHangup {
+        /// The session stays open.
         Keep = "keep",
+        /// The session ends with [`EndReason::AgentLeft`](crate::EndReason::AgentLeft).
         End = "end",
     }
 }
@@ -37,6 +38,7 @@ text_enum! {
 pub struct TemplateName(String);
 
 impl TemplateName {
+    /// Returns the text: 1 to 100 characters.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -69,6 +71,7 @@ impl AgentName {
     /// that.
     pub const UNSERVED: &'static str = "greenroom.none";
 
+    /// Returns the text: 1 to 64 characters.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -88,15 +91,17 @@ impl TryFrom<String> for AgentName {
 }
 
 seconds! {
-    /// Time that an agent has to join after it was requested, before it counts as unavailable.
+    /// Time that an agent has to join after it was requested, before it counts as unavailable:
+    /// 5 to 300 seconds.
     AgentDeadline = 5..=300, "agent deadline";
-    /// Time after the start within which the user must join.
+    /// Time after the start within which the user must join: 30 to 86,400 seconds.
     JoinWindow = 30..=86_400, "join window";
-    /// Time that the room waits for a user who left: LiveKit's `departure_timeout`.
+    /// Time that the room waits for a user who left, LiveKit's `departure_timeout`: 5 to 3,600
+    /// seconds.
     ReconnectWindow = 5..=3_600, "reconnect window";
-    /// Maximum duration of a session, counted from the user's join.
+    /// Maximum duration of a session, counted from the user's join: 60 to 86,400 seconds.
     MaxDuration = 60..=86_400, "maximum duration";
-    /// Time within which the user can connect with a token.
+    /// Time within which the user can connect with a token: 60 to 86,400 seconds.
     TokenTtl = 60..=86_400, "token lifetime";
 }
 

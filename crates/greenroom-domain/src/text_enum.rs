@@ -14,8 +14,10 @@ macro_rules! text_enum {
         pub enum $name { $($(#[$variant_doc])* $variant,)+ }
 
         impl $name {
+            /// All values, in the order of their definition.
             pub const ALL: &'static [Self] = &[$(Self::$variant),+];
 
+            /// Returns the text that PostgreSQL and the wire use.
             #[must_use]
             pub fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => $text,)+ }

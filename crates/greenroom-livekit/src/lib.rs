@@ -3,6 +3,8 @@
 //! This crate uses the types of livekit-api and livekit-protocol. It replaces livekit-api's client
 //! and token encoder, which cannot open a room with its agent in one call, or set a past `nbf`.
 
+#![deny(missing_docs)]
+
 pub mod config;
 pub mod dispatch;
 pub mod error;

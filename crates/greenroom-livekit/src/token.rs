@@ -29,14 +29,20 @@ const CLOCK_SKEW: Duration = Duration::seconds(10);
 /// The content of a join token.
 #[derive(Debug, Clone)]
 pub struct JoinToken<'a> {
+    /// The room that the token admits to.
     pub room: &'a RoomName,
+    /// The identity with which the user joins. Becomes the `sub` claim.
     pub identity: &'a ParticipantIdentity,
-    /// The display name of the participant.
+    /// The display name of the participant. `None` means an empty name.
     pub name: Option<&'a str>,
+    /// The participant's attributes. `None` means no attributes.
     pub attributes: Option<&'a ParticipantAttributes>,
+    /// Time of issue. The token is valid from 10 seconds earlier, because a client's clock may be
+    /// slow.
     pub issued_at: DateTime<Utc>,
     /// Time until which the user can connect. A connected user stays connected after it.
     pub expires_at: DateTime<Utc>,
+    /// The metadata that LiveKit gives to all participants, as JSON.
     pub metadata: TokenMetadata<'a>,
     /// The settings with which LiveKit opens the room, if this join opens it.
     pub room_settings: &'a RoomSettings,
@@ -45,10 +51,16 @@ pub struct JoinToken<'a> {
 /// The participant's metadata: the session's data for the client and the agent.
 #[derive(Debug, Clone, Serialize)]
 pub struct TokenMetadata<'a> {
+    /// The session that the user joins.
     pub session_id: SessionId,
+    /// The template from which the session was started.
     pub session_template_id: SessionTemplateId,
+    /// The id of the user. `None` means that the user is a guest.
     pub user_id: Option<&'a UserId>,
+    /// The tracks that the user may publish. `None` means all. Also determines the
+    /// publish permissions of the token.
     pub modality_profile: Option<ModalityProfile>,
+    /// The panels that the client shows. `None` leaves the choice to the client.
     pub enabled_panels: Option<&'a EnabledPanels>,
 }
 
@@ -60,6 +72,7 @@ pub struct TokenSigner {
 }
 
 impl TokenSigner {
+    /// Creates a signer for tokens of this API key.
     #[must_use]
     pub fn new(key: &KeyPair) -> Self {
         // HMAC accepts a key of any length, so this cannot fail.

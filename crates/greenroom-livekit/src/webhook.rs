@@ -29,18 +29,23 @@ pub struct Webhook {
     pub room: Option<RoomName>,
     /// LiveKit's time of the event, in whole seconds. `None` means that it is absent or invalid.
     pub at: Option<DateTime<Utc>>,
+    /// The event, with the fields that Greenroom uses.
     pub event: WebhookEvent,
 }
 
 /// The event that a webhook reports.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum WebhookEvent {
-    /// The room was opened. `sid` is LiveKit's sid of the room.
+    /// The room was opened.
     RoomStarted {
+        /// LiveKit's sid of the room.
         sid: String,
     },
+    /// The room was closed.
     RoomFinished,
+    /// A participant joined the room.
     Joined(ParticipantEvent),
+    /// A participant left the room.
     Left(ParticipantEvent),
     /// Any other event, such as those for tracks and egress, and events of newer servers.
     Other,
@@ -49,11 +54,14 @@ pub enum WebhookEvent {
 /// The join or the departure of a participant.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ParticipantEvent {
+    /// LiveKit's identity of the participant, unique in the room.
     pub identity: String,
     /// LiveKit's sid of the participant. A participant who rejoins gets a new sid.
     pub sid: String,
+    /// The kind, derived from LiveKit's kind and the participant's attributes.
     pub kind: ParticipantKind,
-    /// LiveKit's disconnect reason. `None` for a join.
+    /// LiveKit's disconnect reason, such as `CLIENT_INITIATED`. `None` means a join, or a departure
+    /// without a reason.
     pub reason: Option<String>,
 }
 

@@ -28,23 +28,31 @@ pub const CLAIM_LEASE: TimeDelta = TimeDelta::seconds(15);
 
 /// A due session that one process has leased until `lease_until`.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Claim {
+    /// The organization to which the session belongs.
     pub organization_id: OrganizationId,
+    /// Unique within the organization.
     pub id: SessionId,
+    /// The session's room in LiveKit, which may not exist yet or no longer.
     pub room_name: RoomName,
+    /// The agent to dispatch. `None` means that the template has no agent.
     pub agent_name: Option<AgentName>,
     /// Incremented by each write, so that a commit detects a change since the claim.
     pub revision: i64,
     /// When the lease expires. Never `None` in a new claim; the column is nullable.
     pub lease_until: Option<DateTime<Utc>>,
+    /// The policy and the state at the time of the claim, on which the next decision depends.
     pub session: TrackedSession,
 }
 
 /// Policy values that apply if the template sets none.
 #[derive(Debug, Clone, Copy)]
 pub struct PolicyDefaults {
+    /// Time that an agent has to join after it was requested: 5 to 300 seconds.
     pub agent_deadline: AgentDeadline,
-    /// Interval between two checks of an idle session against LiveKit.
+    /// Interval between two checks of an idle session against LiveKit: 1 to 3,600 seconds. No
+    /// template sets it.
     pub reconcile_every: ReconcileInterval,
 }
 
@@ -125,9 +133,11 @@ impl ClaimOrder {
 
 /// The sessions of one claim.
 #[derive(Debug, Clone, Default)]
+#[non_exhaustive]
 pub struct ClaimBatch {
     /// When the sessions were claimed, by PostgreSQL's clock. The Unix epoch if the batch is empty.
     pub at: DateTime<Utc>,
+    /// The claimed sessions that can be decoded, in no particular order.
     pub sessions: Vec<Claim>,
     /// Claimed sessions with a value that this version does not know or that breaks a rule.
     pub unreadable: Vec<UnreadableSession>,
@@ -135,8 +145,11 @@ pub struct ClaimBatch {
 
 /// A session whose row cannot be decoded.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct UnreadableSession {
+    /// The organization to which the session belongs.
     pub organization_id: OrganizationId,
+    /// Unique within the organization.
     pub id: SessionId,
     /// The value that cannot be decoded.
     pub error: String,
@@ -194,8 +207,9 @@ impl Claim {
         Ok(batch)
     }
 
-    /// Postpones the next check of sessions that cannot be decoded by an hour, and releases them.
-    /// They would otherwise fill every claim.
+    /// Postpones the next check of sessions that cannot be decoded by a minute, and releases them.
+    /// They would otherwise fill every claim. A minute is short enough for a rolling update, in which
+    /// another process can decode them.
     ///
     /// # Errors
     /// Returns a [`StoreError`] if the query fails.
@@ -203,17 +217,19 @@ impl Claim {
         connection: &mut AsyncPgConnection,
         unreadable: &[UnreadableSession],
     ) -> Result<(), StoreError> {
-        for UnreadableSession { organization_id, id, .. } in unreadable {
-            diesel::update(sessions::table.find((organization_id, id)))
-                .set((
-                    sessions::next_check_at
-                        .eq((now.into_sql::<Timestamptz>() + 1.hours()).nullable()),
-                    sessions::lease_until.eq(None::<DateTime<Utc>>),
-                    sessions::revision.eq(sessions::revision + 1),
-                ))
-                .execute(connection)
-                .await?;
-        }
+        let (organizations, ids): (Vec<_>, Vec<_>) =
+            unreadable.iter().map(|session| (session.organization_id, session.id)).unzip();
+        let claimed = sessions::table
+            .filter(sessions::organization_id.eq_any(organizations))
+            .filter(sessions::id.eq_any(ids));
+        diesel::update(claimed)
+            .set((
+                sessions::next_check_at.eq((now.into_sql::<Timestamptz>() + 1.minute()).nullable()),
+                sessions::lease_until.eq(None::<DateTime<Utc>>),
+                sessions::revision.eq(sessions::revision + 1),
+            ))
+            .execute(connection)
+            .await?;
         Ok(())
     }
 }

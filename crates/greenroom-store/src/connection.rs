@@ -24,8 +24,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// responds sooner.
 const HOST_DELAY: Duration = Duration::from_millis(500);
 
-/// Time limit for canceling a statement and rolling back.
-const SETTLE_TIMEOUT: Duration = Duration::from_secs(2);
+/// Time limit for canceling a statement and rolling back. It is longer than the `statement_timeout`
+/// of the connection, so that a statement that cannot be canceled has ended as well.
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(6);
 
 /// An open connection, and the task that must drive it.
 type Connected = (Client, Connection<Socket, NoTlsStream>);
@@ -117,11 +118,14 @@ fn with_session_settings(config: &mut Config) {
 async fn open(config: &Config) -> ConnectionResult<AsyncPgConnection> {
     // `Config::connect_timeout` covers only the TCP connection, which a stopped server still
     // accepts.
-    let (client, connection) = timeout(CONNECT_TIMEOUT, connect_to_first_writable(config))
-        .await
-        .unwrap_or_else(|_| Err(format!("no response within {CONNECT_TIMEOUT:?}")))
-        .map_err(ConnectionError::BadConnection)?;
-    AsyncPgConnection::try_from_client_and_connection(client, connection).await
+    let open = async {
+        let connected = connect_to_first_writable(config).await;
+        let (client, connection) = connected.map_err(ConnectionError::BadConnection)?;
+        AsyncPgConnection::try_from_client_and_connection(client, connection).await
+    };
+    timeout(CONNECT_TIMEOUT, open).await.unwrap_or_else(|_| {
+        Err(ConnectionError::BadConnection(format!("no response within {CONNECT_TIMEOUT:?}")))
+    })
 }
 
 /// Connects to the first host that accepts writes, in the order of the URL. A host that does not
@@ -153,7 +157,11 @@ async fn connect_to_first_writable(config: &Config) -> Result<Connected, String>
 /// Returns a configuration per host, because [`Config::connect`] has no time limit per host.
 fn split_hosts(config: &Config) -> Vec<Config> {
     let (hosts, addresses) = (config.get_hosts(), config.get_hostaddrs());
-    let ports = config.get_ports();
+    let (ports, count) = (config.get_ports(), hosts.len().max(addresses.len()));
+    if count < 2 || !matches!(ports.len(), 0 | 1) && ports.len() != count {
+        // Also reports a wrong number of hosts or ports.
+        return vec![config.clone()];
+    }
     let host = |index: usize| {
         let mut one = Config::new();
         match hosts.get(index) {
@@ -187,7 +195,7 @@ fn split_hosts(config: &Config) -> Vec<Config> {
         with_session_settings(&mut one);
         one
     };
-    (0..hosts.len().max(addresses.len())).map(host).collect()
+    (0..count).map(host).collect()
 }
 
 /// Cancels the statement in progress on a connection whose work was abandoned, and waits until
@@ -195,15 +203,15 @@ fn split_hosts(config: &Config) -> Vec<Config> {
 /// transaction is open.
 ///
 /// # Errors
-/// Returns a [`StoreError`] if PostgreSQL does not respond within 2 s. The statement may then still
-/// be in progress.
+/// Returns a [`StoreError`] if PostgreSQL does not respond within 6 s, or if the connection is lost.
+/// The statement may then still be in progress.
 pub async fn settle(connection: &mut AsyncPgConnection) -> Result<(), StoreError> {
     let cancel = connection.cancel_token();
     let settled = timeout(SETTLE_TIMEOUT, async {
         // If the request is lost, the statement takes longer: until its `statement_timeout`.
-        let _ = cancel.cancel_query(NoTls).await;
-        let rolled_back = connection.batch_execute("rollback").await;
-        // A late cancel request cancels this statement instead, and cannot cancel the next one.
+        let request = cancel.cancel_query(NoTls);
+        let (_, rolled_back) = tokio::join!(request, connection.batch_execute("rollback"));
+        // A late request cancels the rollback instead.
         if rolled_back.is_err() { connection.batch_execute("rollback").await } else { rolled_back }
     });
     let no_response = |_| StoreError::Unavailable("no response to a cancel request".into());

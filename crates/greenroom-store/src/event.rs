@@ -14,6 +14,7 @@ use crate::schema::session_events;
 pub struct SessionEvent {
     /// When Greenroom learned of the event, by PostgreSQL's clock.
     pub at: DateTime<Utc>,
+    /// The kind of the event.
     pub event: TimelineEvent,
     /// Further facts, such as `livekit_at`, `identity` or `end_reason`. May be empty.
     pub detail: JsonObject,

@@ -19,9 +19,17 @@ use crate::{Session, StoreError, detail};
 pub enum Subject<'a> {
     /// The session with this room, as in LiveKit's webhooks.
     Room(&'a RoomName),
-    /// The session with this id, if the caller may see it. `end_user` is that of
-    /// [`Caller::sees_only`](greenroom_domain::Caller::sees_only); `None` means any session.
-    Session { organization: OrganizationId, id: SessionId, end_user: Option<&'a UserId> },
+    /// The session with this id, if the caller may see it.
+    Session {
+        /// The organization of the caller. Sessions of other organizations do not match.
+        organization: OrganizationId,
+        /// The id of the session.
+        id: SessionId,
+        /// The user that the session must have, from
+        /// [`Caller::sees_only`](greenroom_domain::Caller::sees_only). `None` means any user or a
+        /// guest.
+        end_user: Option<&'a UserId>,
+    },
 }
 
 /// Merges a fact into its session, appends the timeline events and schedules the next check, in one

@@ -85,10 +85,14 @@ pub fn resumable() -> String {
 
 /// The session that holds a key.
 #[derive(Debug, Clone, PartialEq, Eq, Queryable)]
+#[non_exhaustive]
 pub struct KeyHolder {
+    /// The session, in the organization of the key.
     pub id: SessionId,
+    /// May be final, because an explicit key outlives its session.
     pub status: SessionStatus,
-    /// The fingerprint of the request that started the session.
+    /// The fingerprint of the request that started the session. Never `None` while a session
+    /// holds a key; the column is nullable.
     pub fingerprint: Option<Vec<u8>>,
 }
 

@@ -3,6 +3,8 @@
 //! Every function takes a connection, never a pool, because the use case owns the transaction.
 //! Every query on the request path filters by organization.
 
+#![deny(missing_docs)]
+
 pub mod claim;
 pub mod commit;
 pub mod connection;

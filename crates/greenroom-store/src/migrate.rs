@@ -22,9 +22,11 @@ type Sync = AsyncConnectionWrapper<AsyncPgConnection>;
 
 /// A migration, and whether it has been applied to the database.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct MigrationState {
     /// Version and name, such as `2026-11-22-000001_create_organizations`.
     pub name: String,
+    /// Whether the database has the migration. False for a pending migration.
     pub applied: bool,
 }
 

@@ -21,25 +21,35 @@ use crate::sql::{OPEN, push_interval};
 /// remaining columns.
 #[derive(Debug, Clone)]
 pub struct NewSession {
+    /// The organization of the session and of its template.
     pub organization_id: OrganizationId,
+    /// A UUID of version 7, whose timestamp is `created_at`.
     pub id: SessionId,
+    /// The template whose current version the session uses.
     pub session_template_id: SessionTemplateId,
     /// `None` means that the user is a guest.
     pub user_id: Option<UserId>,
+    /// At most 4 KiB as JSON, for the agent. `None` means that the request has none.
     pub metadata: Option<JsonObject>,
+    /// Must be unique among the sessions of all organizations, because they share one LiveKit.
     pub room_name: RoomName,
+    /// The LiveKit identity of the user: the `user_id`, or a guest identity.
     pub participant_identity: ParticipantIdentity,
+    /// Display name of the user in the room. `None` means the `user_id`; a guest then has no name.
     pub participant_name: Option<ParticipantName>,
+    /// Attributes of the user in the room. `None` means that the request has none.
     pub participant_attributes: Option<ParticipantAttributes>,
     /// The agent that the template must name. `None` accepts any template, with or without an
     /// agent.
     pub agent_name: Option<AgentName>,
     /// Creation time; equals the millisecond timestamp in `id`.
     pub created_at: DateTime<Utc>,
+    /// Issue time and default lifetime of the first token.
     pub token: TokenLifetime,
-    /// Interval between two checks of an idle session against LiveKit. An `on_join` session is
-    /// first checked within this time.
+    /// Interval between two checks of an idle session against LiveKit: 1 to 3,600 seconds. An
+    /// `on_join` session is first checked within this time.
     pub first_check_within: ReconcileInterval,
+    /// Decides whether the start is idempotent, and which session a repeated start returns.
     pub key: StartKey,
     /// The server's default limit of open sessions (`pending` or `active`), used if the
     /// organization's row sets none. `None` means no limit.
@@ -51,7 +61,7 @@ pub struct NewSession {
 pub struct TokenLifetime {
     /// By the clock of the process that signs the token.
     pub issued_at: DateTime<Utc>,
-    /// Used if the template sets no token lifetime.
+    /// Used if the template sets no token lifetime: 60 to 86,400 seconds.
     pub default_ttl: TokenTtl,
 }
 

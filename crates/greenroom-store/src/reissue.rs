@@ -18,8 +18,15 @@ use crate::sql::{OPEN, push_may_see};
 #[derive(Debug, Clone, Copy)]
 pub enum TokenReissue<'a> {
     /// The session with this id, if the caller may see it. The reissue is recorded in its timeline as
-    /// `token_refreshed`. `end_user` is that of [`Caller::sees_only`](greenroom_domain::Caller::sees_only).
-    Session { id: SessionId, end_user: Option<&'a UserId> },
+    /// `token_refreshed`.
+    Session {
+        /// The id of the session, in the organization that [`TokenReissue::execute`] receives.
+        id: SessionId,
+        /// The user that the session must have, from
+        /// [`Caller::sees_only`](greenroom_domain::Caller::sees_only). `None` means any user or a
+        /// guest.
+        end_user: Option<&'a UserId>,
+    },
     /// The session that was started with this key and the same request, within
     /// [`KEY_LIFETIME`](greenroom_domain::idempotency::KEY_LIFETIME).
     Key(&'a KeyClaim),

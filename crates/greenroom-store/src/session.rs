@@ -21,8 +21,11 @@ use crate::{PageStart, StoreError};
 #[diesel(table_name = sessions, check_for_backend(Pg))]
 #[non_exhaustive]
 pub struct Session {
+    /// The organization to which the session belongs.
     pub organization_id: OrganizationId,
+    /// A UUID of version 7, so that ids sort by creation time.
     pub id: SessionId,
+    /// The template that the session was started from.
     pub session_template_id: SessionTemplateId,
     /// The version of the template that the session was started from. Never changes.
     pub session_template_version: i32,
@@ -32,20 +35,29 @@ pub struct Session {
     pub modality_profile: Option<ModalityProfile>,
     /// `None` leaves the choice to the client.
     pub enabled_panels: Option<EnabledPanels>,
+    /// At most 4 KiB as JSON. `None` means that the start set none, or that core removed it because
+    /// the caller may not read it.
     pub metadata: Option<JsonObject>,
+    /// The LiveKit room. Unique across organizations.
     pub room_name: RoomName,
     /// The LiveKit identity of the user.
     pub participant_identity: ParticipantIdentity,
     /// The template's value, or `on_join` if the start continued without LiveKit.
     pub room_creation: RoomCreation,
+    /// `ended`, `expired` and `failed` are final.
     pub status: SessionStatus,
+    /// Keeps its last value after the session is over.
     pub agent_status: AgentStatus,
+    /// `None` until the session is over.
     pub end_reason: Option<EndReason>,
     /// The latest expiry of the issued tokens.
     pub token_expiry: DateTime<Utc>,
+    /// The timestamp in `id`, in milliseconds, by the clock of the process that started the
+    /// session.
     pub created_at: DateTime<Utc>,
-    /// When the session became active.
+    /// When the session became active. `None` until then.
     pub started_at: Option<DateTime<Utc>>,
+    /// When the session ended, expired or failed. `None` until then.
     pub ended_at: Option<DateTime<Utc>>,
     /// The session expires if the user has not joined by this time.
     pub join_by: DateTime<Utc>,
@@ -57,11 +69,13 @@ pub struct Session {
 pub struct SessionFilter {
     /// Sessions with one of these statuses. If empty, sessions with any status.
     pub status: Vec<SessionStatus>,
+    /// Sessions of this user. `None` means all users and guests.
     pub user_id: Option<UserId>,
+    /// Sessions from any version of this template. `None` means all templates.
     pub session_template_id: Option<SessionTemplateId>,
-    /// Sessions that were created at this time or later, in milliseconds.
+    /// Sessions that were created at this time or later, in milliseconds. `None` means no bound.
     pub created_after: Option<DateTime<Utc>>,
-    /// Sessions that were created before this time, in milliseconds.
+    /// Sessions that were created before this time, in milliseconds. `None` means no bound.
     pub created_before: Option<DateTime<Utc>>,
 }
 

@@ -16,13 +16,19 @@ use crate::{Session, StoreError};
 
 /// A session with the values that its join token and its room need.
 #[derive(Debug, Clone, Queryable)]
+#[non_exhaustive]
 pub struct SessionSetup {
+    /// The columns that the API shows.
     pub session: Session,
+    /// Display name of the user in the room. `None` means the `user_id`; a guest then has no name.
     pub participant_name: Option<ParticipantName>,
+    /// Attributes of the user in the room. `None` means that the start set none.
     pub participant_attributes: Option<ParticipantAttributes>,
     /// `None` means that the template has no agent.
     pub agent_name: Option<AgentName>,
+    /// The template's metadata for the agent. Empty if the template sets none.
     pub agent_metadata: JsonObject,
+    /// Time that the room waits for a user who left: 5 to 3,600 seconds.
     pub reconnect_window: ReconnectWindow,
     /// Seconds left until `join_by` by PostgreSQL's clock, at least 0.
     pub join_within: i32,
@@ -30,7 +36,9 @@ pub struct SessionSetup {
 
 /// A committed session, with the values that its join token needs.
 #[derive(Debug, Clone, Queryable)]
+#[non_exhaustive]
 pub struct StartedRow {
+    /// The session and the settings of its room.
     pub setup: SessionSetup,
     /// Expiry of the token of this start. [`Session::token_expiry`](crate::Session::token_expiry)
     /// is the latest expiry of all tokens.

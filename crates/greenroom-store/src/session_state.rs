@@ -11,10 +11,15 @@ use crate::StoreError;
 
 /// The status of a session and of its agent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Queryable)]
+#[non_exhaustive]
 pub struct SessionState {
+    /// The organization to which the session belongs.
     pub organization_id: OrganizationId,
+    /// Unique within the organization.
     pub id: SessionId,
+    /// `ended`, `expired` and `failed` are final.
     pub status: SessionStatus,
+    /// Keeps its last value after the session is over.
     pub agent_status: AgentStatus,
 }
 

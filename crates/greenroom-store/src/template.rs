@@ -28,6 +28,8 @@ const FIRST_VERSION: i32 = 1;
 #[diesel(treat_none_as_default_value = false)]
 #[non_exhaustive]
 pub struct TemplateSettings {
+    /// 1 to 100 characters. Unique among the templates of the organization that are not archived,
+    /// ignoring case.
     pub name: TemplateName,
     /// The tracks that the user may publish. `None` means all.
     pub modality_profile: Option<ModalityProfile>,
@@ -35,17 +37,25 @@ pub struct TemplateSettings {
     pub enabled_panels: Option<EnabledPanels>,
     /// `None` means that sessions have no agent.
     pub agent_name: Option<AgentName>,
+    /// Passed to the agent when it is dispatched. Must be empty if `room_creation` is `on_join`.
     pub agent_metadata: JsonObject,
     /// Whether a session fails if its agent does not join in time.
     pub agent_required: bool,
-    /// `None` means the server's default.
+    /// Time that an agent has to join after it was requested: 5 to 300 seconds. `None` means the
+    /// server's default.
     pub agent_deadline_seconds: Option<AgentDeadline>,
+    /// Whether the session stays open if the agent hangs up while the user is in the room.
     pub on_agent_hangup: OnAgentHangup,
+    /// Whether the start or the join of the user opens the room.
     pub room_creation: RoomCreation,
+    /// Time after the start within which the user must join: 30 to 86,400 seconds.
     pub join_window_seconds: JoinWindow,
+    /// Time that the room waits for a user who left: 5 to 3,600 seconds.
     pub reconnect_window_seconds: ReconnectWindow,
+    /// Maximum duration, counted from the user's first join: 60 to 86,400 seconds.
     pub max_duration_seconds: MaxDuration,
-    /// `None` means the server's default.
+    /// Time within which the user can connect with a token: 60 to 86,400 seconds. `None` means the
+    /// server's default.
     pub token_ttl_seconds: Option<TokenTtl>,
 }
 
@@ -87,15 +97,20 @@ impl TemplateSettings {
 #[diesel(table_name = session_templates, check_for_backend(Pg))]
 #[non_exhaustive]
 pub struct SessionTemplate {
+    /// The organization to which the template belongs.
     pub organization_id: OrganizationId,
+    /// The same in all versions of the template.
     pub id: SessionTemplateId,
+    /// 1 for the first version; each change of the settings adds 1.
     pub version: i32,
+    /// The settings of this version.
     #[diesel(embed)]
     pub settings: TemplateSettings,
     /// When the first version was inserted.
     pub created_at: DateTime<Utc>,
     /// When this version was inserted.
     pub updated_at: DateTime<Utc>,
+    /// When the template was archived. `None` means that it is not archived.
     pub archived_at: Option<DateTime<Utc>>,
 }
 
@@ -103,6 +118,7 @@ pub struct SessionTemplate {
 #[derive(Debug, Clone, Copy, Default)]
 #[non_exhaustive]
 pub struct TemplateFilter {
+    /// Also lists archived templates. False by default.
     pub include_archived: bool,
 }
 

@@ -178,7 +178,7 @@ fn cleanup(new: &NewSession) -> Option<Cleanup> {
     let (organization, id, now) = (new.organization_id, new.id, new.created_at);
     Some(Arc::new(move |db| {
         let subject = Subject::Session { organization, id, end_user: None };
-        async move { record(db, subject, &Fact::RoomNotOpened, now).await.map(drop) }.boxed()
+        async move { record(db, subject, &Fact::RoomNotOpened, now).await }.boxed()
     }))
 }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use chrono::TimeDelta;
 use diesel_async::{AsyncConnection, AsyncPgConnection, SimpleAsyncConnection};
 use greenroom_core::domain::{
     EndReason, PageLimit, RoomCreation, SessionStatus, SessionTemplateId,
@@ -29,11 +30,16 @@ async fn session_of_timed_out_start_is_over_within_two_seconds() {
     let caller = Caller::backend(organization());
     let on_join = on_join_template(&greenroom, &caller).await;
     let mut db = AsyncPgConnection::establish(database.url()).await.unwrap();
-    // PostgreSQL ignores a cancel request here, as it does during the flush of a commit.
+    // The insert survives a cancel request, as a commit does that waits for its flush. PostgreSQL
+    // signals the backend twice per request, so the handler may be canceled as well.
     db.batch_execute(
         "create function stall() returns trigger language plpgsql as $$
            begin
-             begin perform pg_sleep(4); exception when query_canceled then perform pg_sleep(0.5); end;
+             begin perform pg_sleep(30); exception when query_canceled then
+               begin perform pg_sleep(0.5); exception when query_canceled then
+                 perform pg_sleep(0.5);
+               end;
+             end;
              return null;
            end $$;
          create trigger stall after insert on sessions for each row execute function stall()",
@@ -44,12 +50,16 @@ async fn session_of_timed_out_start_is_over_within_two_seconds() {
     let error = greenroom.start(&caller, StartRequest::new(on_join)).await.err().unwrap();
 
     assert!(matches!(error, Error::Store(StoreError::Unavailable(_))), "{error}");
-    let over = wait_until("the session to be over", Duration::from_secs(2), async || {
+    let over = wait_until("the session to be over", TIMEOUT, async || {
         let page = PageRequest::first(PageLimit::constant::<10>());
         let sessions = greenroom.sessions(&caller, SessionFilter::default(), page).await?.items;
         Ok(sessions.first().filter(|one| one.status == SessionStatus::Failed).cloned())
     });
-    assert_eq!(over.await.unwrap().end_reason, Some(EndReason::LiveKitError));
+    let over = over.await.unwrap();
+    assert_eq!(over.end_reason, Some(EndReason::LiveKitError));
+    // The start was refused after 3.5 s.
+    let took = over.ended_at.unwrap() - over.created_at;
+    assert!(took < TimeDelta::milliseconds(5_500), "the session was over after {took}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -68,14 +78,17 @@ async fn hanging_requests_leave_connections_for_starts() {
         let (greenroom, caller) = (greenroom.clone(), caller.clone());
         timelines.spawn(async move { greenroom.timeline(&caller, id).await });
     }
+    let begun = Instant::now();
     wait_until("a request to be refused", TIMEOUT, async || Ok(timelines.try_join_next()))
         .await
         .unwrap()
         .unwrap()
         .unwrap_err();
+    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
     for _ in 0..20 {
         greenroom.start(&caller, StartRequest::new(on_join)).await.unwrap();
     }
+    assert!(!timelines.is_empty(), "the other requests still wait");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -94,8 +107,9 @@ async fn hanging_host_does_not_delay_starts_on_next_host() {
     let greenroom = Greenroom::builder(config).rooms(rooms).build().unwrap();
     let caller = Caller::backend(organization());
 
-    let on_join = on_join_template(&greenroom, &caller).await;
+    // The first statement opens the connection.
     let begun = Instant::now();
+    let on_join = on_join_template(&greenroom, &caller).await;
     greenroom.start(&caller, StartRequest::new(on_join)).await.unwrap();
 
     assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());

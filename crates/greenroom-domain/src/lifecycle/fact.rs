@@ -6,15 +6,18 @@ use super::{Event, JOB_ASSIGNMENT_TIMEOUT, State, TimelineEvent};
 use crate::{AgentStatus, EndReason, ParticipantIdentity, RoomCreation, SessionStatus};
 
 /// A report about a session, which [`State::learn`] merges into the state.
-///
-/// A `sid` is LiveKit's SID of a room or of a participant; a participant gets a new SID with each
-/// join. A `reason` is LiveKit's disconnect reason, such as `CLIENT_INITIATED`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fact {
     /// A start opened the room and dispatched the agent in the same call.
-    RoomOpened { sid: String },
+    RoomOpened {
+        /// LiveKit's SID of the room.
+        sid: String,
+    },
     /// A start opened the room of a session that was over by then. The keeper must delete the room.
-    RoomOpenedLate { sid: String },
+    RoomOpenedLate {
+        /// LiveKit's SID of the room.
+        sid: String,
+    },
     /// A start failed to open the room, and no repeated request is expected to open it.
     RoomNotOpened,
     /// A start failed to open the room and leaves that to the user's join.
@@ -22,17 +25,46 @@ pub enum Fact {
     /// A caller ended the session.
     EndRequested,
     /// A webhook reported that the room exists.
-    RoomStarted { sid: String },
+    RoomStarted {
+        /// LiveKit's SID of the room.
+        sid: String,
+    },
     /// A webhook reported that the room is closed.
     RoomFinished,
     /// A webhook reported a participant who is not an agent. See [`Fact::concerns`].
-    UserJoined { identity: String, sid: String },
+    UserJoined {
+        /// Identity with which the participant joined the room.
+        identity: String,
+        /// LiveKit's SID of the participant. Each join has a new SID.
+        sid: String,
+    },
     /// A webhook reported the departure of a participant who is not an agent.
-    UserLeft { identity: String, sid: String, reason: Option<String> },
+    UserLeft {
+        /// Identity with which the participant joined the room.
+        identity: String,
+        /// LiveKit's SID of the participant. Each join has a new SID.
+        sid: String,
+        /// LiveKit's disconnect reason, such as `CLIENT_INITIATED`. `None` means that the webhook
+        /// has none.
+        reason: Option<String>,
+    },
     /// A webhook reported an agent.
-    AgentJoined { identity: String, sid: String },
+    AgentJoined {
+        /// Identity with which the agent joined the room.
+        identity: String,
+        /// LiveKit's SID of the participant. Each join has a new SID.
+        sid: String,
+    },
     /// A webhook reported the departure of an agent.
-    AgentLeft { identity: String, sid: String, reason: Option<String> },
+    AgentLeft {
+        /// Identity with which the agent joined the room.
+        identity: String,
+        /// LiveKit's SID of the participant. Each join has a new SID.
+        sid: String,
+        /// LiveKit's disconnect reason, such as `CLIENT_INITIATED`. `None` means that the webhook
+        /// has none.
+        reason: Option<String>,
+    },
 }
 
 impl Fact {

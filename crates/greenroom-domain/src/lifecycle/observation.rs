@@ -7,6 +7,7 @@ use crate::ParticipantIdentity;
 pub struct Observation {
     /// LiveKit's sid of the room. `None` means that the room does not exist.
     pub room: Option<String>,
+    /// All participants in the room, including those of other programs.
     pub participants: Vec<Participant>,
     /// All dispatches in the room. `None` means that they were not listed. A pending session
     /// without an agent does not need them.
@@ -16,17 +17,22 @@ pub struct Observation {
 /// A participant in the room.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Participant {
+    /// LiveKit's identity of the participant, unique in the room.
     pub identity: String,
     /// LiveKit's sid of the participant. A participant who rejoins gets a new sid.
     pub sid: String,
+    /// The kind, derived from LiveKit's kind and the participant's attributes.
     pub kind: ParticipantKind,
     /// Whether the participant is connected. `false` means that it is still joining.
     pub is_active: bool,
 }
 
+/// The kind of a participant, as far as the lifecycle distinguishes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ParticipantKind {
+    /// A participant of LiveKit's kind STANDARD. It need not be the session's user.
     User,
+    /// A participant of LiveKit's kind AGENT that is not an avatar.
     Agent,
     /// Neither a user nor an agent, such as a recorder, a telephone line, or an agent's avatar.
     Other,
@@ -35,10 +41,13 @@ pub enum ParticipantKind {
 /// A dispatch of an agent to the room.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Dispatch {
+    /// LiveKit's id of the dispatch, by which it is deleted.
     pub id: String,
+    /// The origin, which decides whether Greenroom may delete the dispatch.
     pub owner: DispatchOwner,
     /// Time of creation as LiveKit reports it. Used only to find the oldest dispatch.
     pub created_at: i64,
+    /// The jobs that workers accepted. LiveKit lists a job up to five seconds late.
     pub jobs: Vec<Job>,
 }
 

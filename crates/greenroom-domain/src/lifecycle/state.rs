@@ -11,14 +11,18 @@ use crate::{
 /// The part of a session on which its lifecycle depends.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TrackedSession {
+    /// The settings that the session got at its start.
     pub policy: SessionPolicy,
     /// The identity with which the user joins the room.
     pub participant_identity: ParticipantIdentity,
+    /// Time of the start. The lifetime of the idempotency key and the deadline for opening the room
+    /// count from it.
     pub created_at: DateTime<Utc>,
     /// Time by which the user must have joined.
     pub join_by: DateTime<Utc>,
     /// Latest expiry of the session's join tokens.
     pub token_expiry: DateTime<Utc>,
+    /// The state after the latest decision and the facts since then.
     pub state: State,
 }
 
@@ -42,6 +46,7 @@ pub struct AgentPolicy {
     pub deadline: TimeDelta,
     /// Whether the session fails if the agent is unavailable.
     pub required: bool,
+    /// The effect of a hang-up while the user is in the room.
     pub on_hangup: OnAgentHangup,
 }
 
@@ -50,12 +55,18 @@ pub struct AgentPolicy {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[cfg_attr(feature = "diesel", derive(diesel::Queryable))]
 pub struct State {
+    /// The status, which is final once the session is over.
     pub status: SessionStatus,
+    /// The agent's status, as far as Greenroom has observed it.
     pub agent_status: AgentStatus,
     /// The template's value, or `on_join` after [`Fact::RoomDeferred`](super::Fact::RoomDeferred).
     pub room_creation: RoomCreation,
+    /// The reason of the end. `None` means that the session is not over.
     pub end_reason: Option<EndReason>,
+    /// Time of the user's join that made the session active. `None` means that no join has been
+    /// processed.
     pub started_at: Option<DateTime<Utc>>,
+    /// Time at which Greenroom ended the session. `None` means that the session is not over.
     pub ended_at: Option<DateTime<Utc>>,
     /// Time at which the maximum duration is over. Set when the session becomes active.
     pub end_by: Option<DateTime<Utc>>,
@@ -82,6 +93,7 @@ pub struct State {
     pub agent_left_at: Option<DateTime<Utc>>,
     /// LiveKit's disconnect reason. `None` means that no webhook has reported the departure.
     pub agent_left_reason: Option<String>,
+    /// Identity of the agent that departed. `None` means that no departure is recorded.
     pub agent_left_identity: Option<String>,
     /// Time at which the participants were notified of the end of the session.
     pub ending_notified_at: Option<DateTime<Utc>>,

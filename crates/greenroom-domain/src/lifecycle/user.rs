@@ -3,7 +3,7 @@
 use chrono::{DateTime, TimeDelta, Utc};
 
 use super::{Action, DecisionBuilder, END_NOTICE, Observation, TimelineEvent};
-use crate::{EndReason, RoomCreation, SessionStatus};
+use crate::{AgentStatus, EndReason, RoomCreation, SessionStatus};
 
 impl DecisionBuilder<'_> {
     pub(super) fn observe_user(&mut self, observation: &Observation) {
@@ -42,7 +42,9 @@ impl DecisionBuilder<'_> {
         // The join opened the room. LiveKit dispatched the agent with it, because the token's
         // room_config names the agent.
         let is_on_join = self.state.room_creation == RoomCreation::OnJoin;
-        if is_on_join && self.state.dispatch_with_room(self.now) {
+        // An agent that is already known keeps the times of its dispatch.
+        let is_waiting = self.state.agent_status == AgentStatus::Waiting;
+        if is_on_join && is_waiting && self.state.dispatch_with_room(self.now) {
             self.emit(TimelineEvent::AgentDispatched);
         }
     }
