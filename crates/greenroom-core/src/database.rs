@@ -33,7 +33,7 @@ const CLEANUP_RETRY_DELAY: Duration = Duration::from_millis(500);
 /// `statement_timeout`, and some seconds for the commit itself.
 const CLEANUP_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Time without a successful statement after which a database that answers nobody counts as down.
+/// Time without a finished statement after which the database counts as down.
 const SUCCESS_EXPIRY: Duration = Duration::from_secs(5);
 
 type Transactions = <AsyncPgConnection as AsyncConnection>::TransactionManager;
