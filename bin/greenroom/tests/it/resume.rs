@@ -129,6 +129,8 @@ async fn session_past_its_deadline_is_not_resumed_before_keeper_ends_it() {
     let left = "status = 'active', started_at = now(), user_joined_at = now() - interval '2 s',
         user_left_at = now() - interval '1 s'";
     for (state, resumes) in [
+        ("created_at = now() - interval '23 hours 59 minutes'".to_owned(), true),
+        ("created_at = now() - interval '24 hours'".to_owned(), false),
         ("join_by = now() + interval '1 minute'".to_owned(), true),
         ("join_by = now() - interval '1 s'".to_owned(), false),
         (format!("{left}, end_by = now() + interval '1 minute'"), true),
