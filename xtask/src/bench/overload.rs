@@ -8,7 +8,7 @@ use anyhow::{Result, ensure};
 use parking_lot::Mutex;
 use serde_json::json;
 use tokio::task::JoinSet;
-use tokio::time::{sleep, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::deployment::{BenchEnv, Deployment};
 use super::figure::{Measurement, Threshold, Unit};
@@ -32,6 +32,9 @@ const CAPACITY_DURATION: Duration = Duration::from_secs(4);
 
 /// Connections that measure the capacity and the recovery.
 const CLIENTS: usize = 16;
+
+/// Time after which a kept connection is not used again. The service closes it after five seconds.
+const MAX_IDLE: Duration = Duration::from_secs(2);
 
 /// Sessions whose join window ends during each load.
 const DEADLINES: usize = 60;
@@ -120,8 +123,8 @@ async fn set_deadlines(deployment: &Deployment) -> Result<()> {
 /// Sends starts at a fixed rate, whether or not earlier ones have been answered, as many independent
 /// clients do.
 async fn offer(load: &Arc<StartLoad>, rate: f64) -> Result<Vec<Outcome>> {
-    let idle = Arc::new(Mutex::new(Vec::<Connection>::new()));
-    let begun = tokio::time::Instant::now();
+    let idle = Arc::new(Mutex::new(Vec::<(Instant, Connection)>::new()));
+    let begun = Instant::now();
     let mut clients = JoinSet::new();
     for number in 0_u32.. {
         let due = Duration::from_secs_f64(f64::from(number) / rate);
@@ -131,14 +134,14 @@ async fn offer(load: &Arc<StartLoad>, rate: f64) -> Result<Vec<Outcome>> {
         sleep_until(begun + due).await;
         let (load, idle) = (load.clone(), idle.clone());
         clients.spawn(async move {
-            let kept = idle.lock().pop();
+            let kept = idle.lock().pop().filter(|(since, _)| since.elapsed() < MAX_IDLE);
             let mut connection = match kept {
-                Some(connection) => connection,
+                Some((_, connection)) => connection,
                 None => load.connect().await?,
             };
             let status = connection.send(load.request(usize::try_from(number)?)).await?;
             let took = begun.elapsed().saturating_sub(due);
-            idle.lock().push(connection);
+            idle.lock().push((Instant::now(), connection));
             Ok(Outcome { due, took, status })
         });
     }
