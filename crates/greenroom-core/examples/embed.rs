@@ -6,7 +6,7 @@
 //! ```
 //!
 //! While `cargo xtask dev` runs, `set -a; . target/dev/greenroom.env; set +a` sets these variables.
-//! Set `agent_name` of the template to the name of an agent, and the program waits for it.
+//! The program uses the organization's newest template, and waits for its agent if it has one.
 
 use anyhow::Context;
 use greenroom_core::domain::{
