@@ -226,6 +226,12 @@ impl Share {
 }
 
 impl Permit {
+    /// Begins the time of the work, once its connection is open. Opening the first connections takes
+    /// much longer than the work, and says nothing about the work that waits.
+    pub(crate) fn begin_work(&mut self) {
+        self.begun = Instant::now();
+    }
+
     /// Counts the time of the work so far. The time in which PostgreSQL settles abandoned work says
     /// nothing about the next work.
     pub(crate) fn count_work(&mut self) {

@@ -144,11 +144,12 @@ impl Database {
     where
         F: AsyncFnOnce(&mut AsyncPgConnection) -> Result<T, StoreError>,
     {
-        let permit = self.bulkheads.acquire(kind, deadline).await?;
+        let mut permit = self.bulkheads.acquire(kind, deadline).await?;
         let connection = match timeout_at(deadline, self.pool.get()).await {
             Ok(connection) => connection.map_err(checkout_error)?,
             Err(_) => return Err(Error::Overloaded),
         };
+        permit.begin_work();
         let mut checked_out = CheckedOut {
             connection: Some(connection),
             permit: Some(permit),
