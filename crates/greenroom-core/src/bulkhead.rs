@@ -63,8 +63,8 @@ impl Work {
             sustained: Duration::from_millis(sustained),
         };
         match self {
-            Self::Start => Some(milliseconds(500, 100)),
-            Self::Webhook | Self::Request => Some(milliseconds(1_000, 500)),
+            Self::Start => Some(milliseconds(2_000, 100)),
+            Self::Webhook | Self::Request => Some(milliseconds(2_000, 500)),
             Self::StartStep | Self::Keeper => None,
         }
     }
@@ -305,7 +305,7 @@ mod tests {
     async fn work_that_would_wait_too_long_is_refused_at_once() {
         let bulkheads = Bulkheads::new(PoolSize::constant::<10>());
         let permits = acquire_all(&bulkheads, Work::Start).await;
-        tokio::time::sleep(Duration::from_secs(20)).await;
+        tokio::time::sleep(Duration::from_mins(1)).await;
         drop(permits);
         let _permits = acquire_all(&bulkheads, Work::Start).await;
         let begun = Instant::now();
