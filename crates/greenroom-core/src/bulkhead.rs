@@ -63,7 +63,7 @@ impl Work {
             sustained: Duration::from_millis(sustained),
         };
         match self {
-            Self::Start => Some(milliseconds(2_000, 100)),
+            Self::Start => Some(milliseconds(2_000, 200)),
             Self::Webhook | Self::Request => Some(milliseconds(2_000, 500)),
             Self::StartStep | Self::Keeper => None,
         }
@@ -237,7 +237,7 @@ impl Permit {
     pub(crate) fn count_work(&mut self) {
         if !std::mem::replace(&mut self.is_counted, true) {
             let mut load = self.share.load.lock();
-            load.work_time = (load.work_time * 7 + self.begun.elapsed()) / 8;
+            load.work_time = (load.work_time * 31 + self.begun.elapsed()) / 32;
         }
     }
 }
@@ -305,7 +305,7 @@ mod tests {
     async fn work_that_would_wait_too_long_is_refused_at_once() {
         let bulkheads = Bulkheads::new(PoolSize::constant::<10>());
         let permits = acquire_all(&bulkheads, Work::Start).await;
-        tokio::time::sleep(Duration::from_mins(1)).await;
+        tokio::time::sleep(Duration::from_mins(10)).await;
         drop(permits);
         let _permits = acquire_all(&bulkheads, Work::Start).await;
         let begun = Instant::now();
