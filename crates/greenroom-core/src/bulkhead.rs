@@ -233,12 +233,23 @@ impl Permit {
         self.begun = Instant::now();
     }
 
-    /// Counts the time of the work so far. The time in which PostgreSQL settles abandoned work says
+    /// Counts the time of work that was abandoned. The time in which PostgreSQL then settles it says
     /// nothing about the next work.
-    pub(crate) fn count_work(&mut self) {
+    pub(crate) fn count_abandoned(&mut self) {
+        self.count(self.begun.elapsed());
+    }
+
+    /// Counts the time of finished work, as at most four times the average: the average follows a
+    /// database that has become slow, and hardly changes with a single stall.
+    fn count_finished(&mut self) {
+        let average = self.share.load.lock().work_time;
+        self.count(self.begun.elapsed().min((average * 4).max(INITIAL_WORK_TIME)));
+    }
+
+    fn count(&mut self, time: Duration) {
         if !std::mem::replace(&mut self.is_counted, true) {
             let mut load = self.share.load.lock();
-            load.work_time = (load.work_time * 31 + self.begun.elapsed()) / 32;
+            load.work_time = (load.work_time * 31 + time) / 32;
         }
     }
 }
@@ -255,7 +266,7 @@ impl Drop for Waiting<'_> {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.count_work();
+        self.count_finished();
         self.share.load.lock().running -= 1;
     }
 }
@@ -305,8 +316,9 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn work_that_would_wait_too_long_is_refused_at_once() {
         let bulkheads = Bulkheads::new(PoolSize::constant::<10>());
-        let permits = acquire_all(&bulkheads, Work::Start).await;
+        let mut permits = acquire_all(&bulkheads, Work::Start).await;
         tokio::time::sleep(Duration::from_mins(10)).await;
+        permits.iter_mut().for_each(Permit::count_abandoned);
         drop(permits);
         let _permits = acquire_all(&bulkheads, Work::Start).await;
         let begun = Instant::now();
@@ -339,6 +351,19 @@ mod tests {
         // Each takes 5 ms on seven connections: 400 wait at most 286 ms.
         assert_eq!(refused_of(400).await, 0);
         assert_eq!(refused_of(400).await, 400);
+    }
+
+    /// As when PostgreSQL writes a checkpoint: 64 clients wait, and all work takes a second once.
+    #[tokio::test(start_paused = true)]
+    async fn one_stall_refuses_no_client() {
+        let bulkheads = Bulkheads::new(PoolSize::constant::<10>());
+        let permits = acquire_all(&bulkheads, Work::Start).await;
+        let queue: Vec<_> = (permits.len()..64).map(|_| bulkheads.starts.enqueue()).collect();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        drop(permits);
+        let _permits = acquire_all(&bulkheads, Work::StartStep).await;
+        let max_wait = Work::Start.max_wait().unwrap();
+        assert!(!bulkheads.starts.would_exceed(&max_wait), "{} clients wait", queue.len());
     }
 
     #[tokio::test(start_paused = true)]

@@ -270,7 +270,7 @@ impl Abandoned {
     /// Ends the statement in progress, cleans up after it, and closes the connection.
     async fn settle(mut self, mut connection: AsyncPgConnection) {
         if let Some(permit) = &mut self.permit {
-            permit.count_work();
+            permit.count_abandoned();
         }
         let settled = settle(&mut connection).await;
         let cleaned_up = match (&settled, &self.cleanup) {
