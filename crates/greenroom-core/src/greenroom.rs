@@ -15,6 +15,7 @@ use tokio::sync::Notify;
 use crate::Error;
 use crate::clock::{Clock, RoomNameGenerator};
 use crate::database::Database;
+use crate::keeper::{Breaker, RoomNodes};
 use crate::limits::StartLimits;
 use crate::livekit_limiter::LiveKitLimiter;
 use crate::readiness::ReadinessCache;
@@ -38,7 +39,8 @@ pub struct Config {
     /// How long a requested agent may take to join before it counts as unavailable, for templates
     /// that set no deadline.
     pub agent_deadline: AgentDeadline,
-    /// Interval between two checks of an idle session against LiveKit.
+    /// Mean interval between two checks of an idle session against LiveKit. The interval of each
+    /// session is up to a fifth shorter or longer, so that the checks are spread evenly.
     pub reconcile_every: ReconcileInterval,
     /// Behaviour of a start while LiveKit is unavailable.
     pub on_livekit_down: OnLiveKitDown,
@@ -107,6 +109,9 @@ pub(crate) struct Shared {
     pub(crate) room_names: RoomNameGenerator,
     pub(crate) readiness_cache: ReadinessCache,
     pub(crate) waiters: Waiters,
+    /// Whether the keeper checks sessions.
+    pub(crate) breaker: Breaker,
+    pub(crate) room_nodes: RoomNodes,
     /// Wakes the keeper when this process makes a session due.
     pub(crate) due: Notify,
 }
@@ -201,6 +206,8 @@ impl Builder {
             room_names: RoomNameGenerator::random(),
             readiness_cache: ReadinessCache::default(),
             waiters: Waiters::default(),
+            breaker: Breaker::default(),
+            room_nodes: RoomNodes::new(config.reconcile_every),
             due: Notify::new(),
         };
         Ok(Greenroom { shared: Arc::new(shared) })

@@ -19,8 +19,15 @@ pub(crate) struct LiveKitLimiter {
     /// The keeper uses at most three quarters of the concurrent calls, so that starts get a permit
     /// even if LiveKit responds to the keeper slowly.
     keeper_permits: Semaphore,
+    /// Required lists of dispatches.
+    required_permits: Semaphore,
+    /// Occasional lists of dispatches.
+    occasional_permits: Semaphore,
     budget: Option<Mutex<Budget>>,
 }
+
+/// The permits of one call of the keeper. Dropping them ends the call.
+pub(crate) type KeeperPermits<'a> = [Option<SemaphorePermit<'a>>; 3];
 
 /// A token bucket that holds the calls of one minute and refills evenly.
 struct Budget {
@@ -32,9 +39,12 @@ struct Budget {
 impl LiveKitLimiter {
     pub(crate) fn new(max_in_flight: CallsInFlight, per_minute: Option<CallsPerMinute>) -> Self {
         let max_in_flight = usize::from(max_in_flight.get());
+        let share = |numerator: usize| Semaphore::new((max_in_flight * numerator / 4).max(1));
         Self {
             in_flight: Semaphore::new(max_in_flight),
-            keeper_permits: Semaphore::new((max_in_flight * 3 / 4).max(1)),
+            keeper_permits: share(3),
+            required_permits: share(1),
+            occasional_permits: share(1),
             budget: per_minute.map(|calls| Mutex::new(Budget::new(calls))),
         }
     }
@@ -47,11 +57,27 @@ impl LiveKitLimiter {
     }
 
     /// Waits for the permits of one concurrent call of the keeper.
-    pub(crate) async fn acquire_for_keeper(
-        &self,
-    ) -> (Option<SemaphorePermit<'_>>, Option<SemaphorePermit<'_>>) {
+    pub(crate) async fn acquire_for_keeper(&self) -> KeeperPermits<'_> {
         let keeper_permit = self.keeper_permits.acquire().await.ok();
-        (keeper_permit, self.acquire().await)
+        [keeper_permit, self.acquire().await, None]
+    }
+
+    /// Waits for the permits of a required list of dispatches: at most a quarter of all calls.
+    ///
+    /// `ListDispatch` takes three seconds if the room's node is gone. Its own limits keep a dead
+    /// node from delaying the keeper's other calls, and occasional lists from delaying an agent.
+    pub(crate) async fn acquire_for_required_list(&self) -> KeeperPermits<'_> {
+        let list = self.required_permits.acquire().await.ok();
+        let [keeper, call, _] = self.acquire_for_keeper().await;
+        [list, keeper, call]
+    }
+
+    /// Returns the permits of an occasional list of dispatches, or `None` if as many as are
+    /// permitted are in progress.
+    pub(crate) async fn try_acquire_for_occasional_list(&self) -> Option<KeeperPermits<'_>> {
+        let list = self.occasional_permits.try_acquire().ok()?;
+        let [keeper, call, _] = self.acquire_for_keeper().await;
+        Some([Some(list), keeper, call])
     }
 
     fn spend(&self) {

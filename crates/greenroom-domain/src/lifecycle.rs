@@ -26,7 +26,9 @@ pub use self::fact::Fact;
 pub use self::observation::{
     Dispatch, DispatchOwner, Job, Observation, Participant, ParticipantKind,
 };
-pub use self::state::{AgentPolicy, SessionPolicy, State, TrackedSession};
+pub use self::state::{
+    AgentPolicy, DispatchesNeed, ROOM_OPEN_DEADLINE, SessionPolicy, State, TrackedSession,
+};
 
 /// Time after which a dispatch without a job counts as lost, because no worker accepted it. LiveKit
 /// may search its nodes for a worker for five seconds before it assigns a job.
@@ -35,6 +37,9 @@ pub const JOB_ASSIGNMENT_TIMEOUT: TimeDelta = TimeDelta::seconds(6);
 /// Time until the next check of a session that waits for a change: a retry without backoff, because
 /// an agent's deadline can be as short as 5 s.
 const RECHECK_INTERVAL: TimeDelta = TimeDelta::seconds(2);
+
+/// Maximum time until the next check of a session whose room is missing or cannot be deleted.
+const MAX_RECHECK_INTERVAL: TimeDelta = TimeDelta::minutes(1);
 
 /// Time before the maximum duration at which the participants are notified of the end.
 pub const END_NOTICE: TimeDelta = TimeDelta::seconds(30);
@@ -141,6 +146,21 @@ pub fn decide(
     builder.decision()
 }
 
+/// Returns the time until the next check of something that has not succeeded since `since`: half of
+/// the time that has passed, from 2 s to one minute.
+fn recheck_interval(since: Option<DateTime<Utc>>, now: DateTime<Utc>) -> TimeDelta {
+    let passed = since.map_or(TimeDelta::zero(), |since| now - since);
+    (passed / 2).clamp(RECHECK_INTERVAL, MAX_RECHECK_INTERVAL)
+}
+
+/// Decides nothing but the time of the next check, for a session that cannot be observed now.
+#[must_use]
+pub fn postpone(session: &TrackedSession, now: DateTime<Utc>) -> Decision {
+    let mut builder = DecisionBuilder::new(session, now);
+    builder.schedule(true);
+    builder.decision()
+}
+
 /// A decision while the rules are applied.
 struct DecisionBuilder<'a> {
     session: &'a TrackedSession,
@@ -206,22 +226,27 @@ impl<'a> DecisionBuilder<'a> {
             || !self.actions.is_empty()
             || self.has_several_agents
             || state.agent_status == AgentStatus::Dispatched
-            || state.room_missing_since.is_some()
             || self.is_departure_unexplained();
-        let next_interval = self.now
-            + if needs_recheck { RECHECK_INTERVAL } else { self.session.policy.reconcile_every };
+        let next_interval = if needs_recheck {
+            RECHECK_INTERVAL
+        } else if state.room_missing_since.is_some() {
+            recheck_interval(state.room_missing_since, self.now)
+        } else {
+            self.session.reconcile_interval()
+        };
         let is_pending = state.status == SessionStatus::Pending;
         let deadlines = [
             is_pending.then_some(self.session.join_by),
-            self.start_deadline(),
+            state.start_deadline(self.session.created_at),
             state.end_by.filter(|_| state.ending_notified_at.is_none()).map(|end| end - END_NOTICE),
             state.end_by,
             self.agent_deadline(),
             self.next_dispatch_at(),
+            self.missing_room_deadline(),
         ];
         // Ignore deadlines that have passed: the rule runs at the next successful observation.
         let upcoming = deadlines.into_iter().flatten().filter(|deadline| *deadline > self.now);
-        self.state.next_check_at = Some(upcoming.fold(next_interval, DateTime::min));
+        self.state.next_check_at = Some(upcoming.fold(self.now + next_interval, DateTime::min));
     }
 
     fn finish(&mut self, status: SessionStatus, reason: EndReason) {

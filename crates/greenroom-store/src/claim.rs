@@ -100,6 +100,7 @@ impl ClaimRow {
             revision: self.revision,
             lease_until: self.lease_until,
             session: TrackedSession {
+                id: self.id,
                 policy,
                 participant_identity: self.participant_identity,
                 created_at: self.created_at,

@@ -20,7 +20,9 @@ pub(crate) fn of_fact(event: TimelineEvent, fact: &Fact, at: DateTime<Utc>) -> V
         | Fact::RoomOpenedLate { .. }
         | Fact::RoomNotOpened
         | Fact::RoomDeferred
-        | Fact::EndRequested => of_end(event, fact.end().map(|(_, reason)| reason)),
+        | Fact::EndRequested
+        | Fact::MaxDurationReached
+        | Fact::EndAnnounced => of_end(event, fact.end().map(|(_, reason)| reason)),
     }
 }
 

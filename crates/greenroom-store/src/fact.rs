@@ -11,6 +11,7 @@ use greenroom_domain::lifecycle::{Event, Fact, JOB_ASSIGNMENT_TIMEOUT, TimelineE
 use greenroom_domain::{OrganizationId, RoomCreation, RoomName, SessionId, UserId};
 use serde_json::Value;
 
+use crate::overdue::push_overdue;
 use crate::sql::{OPEN, push_interval, push_may_see};
 use crate::{Session, StoreError, detail};
 
@@ -30,6 +31,10 @@ pub enum Subject<'a> {
         /// guest.
         end_user: Option<&'a UserId>,
     },
+    /// At most [`MAX_OVERDUE`](crate::overdue::MAX_OVERDUE) sessions whose deadline has passed. The
+    /// fact decides which deadline: [`Fact::RoomNotOpened`] or [`Fact::MaxDurationReached`]. No
+    /// session has a deadline for another fact.
+    Overdue,
 }
 
 /// Merges a fact into its session, appends the timeline events and schedules the next check, in one
@@ -134,7 +139,10 @@ impl RecordFact<'_> {
                  agent_status = case before.agent_status
                    when 'waiting' then 'dispatched' else before.agent_status end, ",
             ),
-            Fact::RoomNotOpened | Fact::EndRequested => {
+            Fact::EndAnnounced => {
+                out.push_sql("ending_notified_at = coalesce(ending_notified_at, now()), ");
+            }
+            Fact::RoomNotOpened | Fact::EndRequested | Fact::MaxDurationReached => {
                 if let Some((status, reason)) = self.fact.end() {
                     out.push_sql("ended_at = now(), status = '");
                     out.push_sql(status.as_str());
@@ -209,8 +217,10 @@ impl RecordFact<'_> {
                 push_interval(JOB_ASSIGNMENT_TIMEOUT, out);
                 out.push_sql(")");
             }
-            Fact::RoomNotOpened | Fact::EndRequested => out.push_sql("now()"),
-            Fact::RoomDeferred => out.push_sql("next_check_at"),
+            Fact::RoomNotOpened | Fact::EndRequested | Fact::MaxDurationReached => {
+                out.push_sql("now()");
+            }
+            Fact::RoomDeferred | Fact::EndAnnounced => out.push_sql("next_check_at"),
             fact if fact.reopens_room() => out.push_sql("now()"),
             _ => {
                 out.push_sql("case when ");
@@ -233,6 +243,10 @@ impl RecordFact<'_> {
                 out.push_bind_param::<sql_types::Uuid, _>(id)?;
                 push_may_see(*end_user, out)?;
             }
+            Subject::Overdue => out.push_sql(
+                "(sessions.organization_id, sessions.id) in
+                   (select organization_id, id from overdue)",
+            ),
         }
         // The same condition as `Fact::concerns`.
         if let Fact::UserJoined { identity, .. } | Fact::UserLeft { identity, .. } = self.fact {
@@ -249,6 +263,9 @@ impl RecordFact<'_> {
         }
         if let Fact::RoomDeferred = self.fact {
             out.push_sql(" and sessions.status = 'pending'");
+        }
+        if let Fact::MaxDurationReached = self.fact {
+            out.push_sql(" and sessions.end_by <= now()");
         }
         Ok(())
     }
@@ -283,6 +300,9 @@ impl RecordFact<'_> {
     fn push_tables<'b>(&'b self, columns: &str, out: &mut AstPass<'_, 'b, Pg>) -> QueryResult<()> {
         let needs_before = matches!(self.fact, Fact::RoomOpened { .. });
         out.push_sql("with ");
+        if let Subject::Overdue = self.subject {
+            push_overdue(self.fact, out);
+        }
         if needs_before {
             // The update must know the agent status that it replaces.
             out.push_sql("before as (select agent_status from sessions where ");

@@ -16,6 +16,7 @@ pub mod idempotency;
 pub mod migrate;
 pub mod new_session;
 pub mod organization;
+pub mod overdue;
 mod page_start;
 pub mod reissue;
 mod resume;

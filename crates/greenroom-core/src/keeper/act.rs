@@ -2,19 +2,19 @@
 
 use std::time::Duration;
 
-use chrono::SecondsFormat;
+use chrono::{DateTime, SecondsFormat};
 use greenroom_domain::RoomName;
-use greenroom_domain::lifecycle::{Action, State};
+use greenroom_domain::lifecycle::{Action, Fact, State};
 use greenroom_livekit::{AgentDispatch, LiveKitError, RoomSettings};
-use greenroom_store::{ACTION_LEASE, Claim, SessionSetup};
-use tokio::time::timeout;
+use greenroom_store::{ACTION_LEASE, Claim, SessionSetup, Subject, record};
+use tokio::time::{Instant, timeout_at};
 
 use crate::room_setup::{dispatch_by_call, room_settings};
 use crate::{Error, Greenroom};
 
-/// Time limit for all actions of a decision. It is shorter than [`ACTION_LEASE`], so that no other
-/// keeper acts on the session at the same time.
-const ACTION_TIMEOUT: Duration = Duration::from_millis(5_500);
+/// Time limit for all actions of a decision, from the beginning of its commit. It is shorter than
+/// [`ACTION_LEASE`], so that no other keeper acts on the session at the same time.
+pub(super) const ACTION_TIMEOUT: Duration = Duration::from_millis(5_500);
 
 const _: () = assert!(ACTION_TIMEOUT.as_secs() < ACTION_LEASE.num_seconds().unsigned_abs());
 
@@ -24,7 +24,13 @@ const ENDING_TOPIC: &str = "greenroom.ending";
 impl Greenroom {
     /// Executes the actions of a decision. A failed action is not retried here: the next
     /// observation does not show its effect, so the action is decided again.
-    pub(super) async fn act(&self, claim: &Claim, actions: &[Action], state: &State) {
+    pub(super) async fn act(
+        &self,
+        claim: &Claim,
+        actions: &[Action],
+        state: &State,
+        deadline: Instant,
+    ) {
         let execute_all = async {
             for action in actions {
                 if let Err(error) = self.execute(claim, action, state).await {
@@ -33,7 +39,7 @@ impl Greenroom {
                 }
             }
         };
-        if timeout(ACTION_TIMEOUT, execute_all).await.is_err() {
+        if timeout_at(deadline, execute_all).await.is_err() {
             tracing::warn!(session_id = %claim.id, count = actions.len(),
                 "failed to finish actions in time");
         }
@@ -60,7 +66,10 @@ impl Greenroom {
             (Action::OpenRoom { .. } | Action::Dispatch, None) => Ok(()),
             (Action::DeleteRoom, _) => self.delete_room(name).await,
             (Action::DeleteDispatch(id), _) => rooms.delete_dispatch(name, id).await,
-            (Action::AnnounceEnd, _) => self.announce_end(claim, state).await,
+            (Action::AnnounceEnd, _) => {
+                self.announce_end(claim, state).await.map_err(Error::LiveKit)?;
+                return self.record_announcement(claim).await;
+            }
         };
         result.map_err(Error::LiveKit)
     }
@@ -69,13 +78,14 @@ impl Greenroom {
     /// Creating the room again places it on a live node, which then deletes it.
     async fn delete_room(&self, name: &RoomName) -> Result<(), LiveKitError> {
         let rooms = &self.shared.livekit.rooms;
-        match rooms.delete(name).await {
-            Err(error) if error.is_outage() => {
-                rooms.create(name, &RoomSettings::closing()).await?;
-                rooms.delete(name).await
+        if !self.shared.room_nodes.is_gone(name) {
+            match rooms.delete(name).await {
+                Err(error) if error.is_outage() => {}
+                deleted => return deleted,
             }
-            deleted => deleted,
         }
+        rooms.create(name, &RoomSettings::closing()).await?;
+        rooms.delete(name).await
     }
 
     async fn find_setup(&self, claim: &Claim) -> Result<Option<SessionSetup>, Error> {
@@ -94,5 +104,14 @@ impl Greenroom {
             claim.id
         );
         self.shared.livekit.rooms.send(&claim.room_name, ENDING_TOPIC, payload.into_bytes()).await
+    }
+
+    /// Records that the end was announced. Without it, the next check announces the end again.
+    async fn record_announcement(&self, claim: &Claim) -> Result<(), Error> {
+        let subject =
+            Subject::Session { organization: claim.organization_id, id: claim.id, end_user: None };
+        let (fact, at) = (Fact::EndAnnounced, DateTime::UNIX_EPOCH);
+        let record = async |db: &mut _| record(db, subject, &fact, at).await;
+        self.shared.database.run_for_keeper(record).await.map(drop)
     }
 }

@@ -5,6 +5,7 @@
 mod authorization;
 mod crash;
 mod keeper;
+mod livekit_trouble;
 mod outages;
 mod room_names;
 mod start;

@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-use super::{Action, DecisionBuilder, Observation, RECHECK_INTERVAL};
+use super::{Action, DecisionBuilder, Observation, recheck_interval};
 
 /// Lifetime of the tokens with which LiveKit refreshes those of connected participants.
 const REFRESHED_TOKEN_TTL: TimeDelta = TimeDelta::minutes(10);
@@ -18,14 +18,15 @@ impl DecisionBuilder<'_> {
     /// Deletes the room until an observation shows that it is gone. Checks again after
     /// [`LATE_JOB_WINDOW`], and after the expiry of the last token that could re-create the room.
     pub(super) fn delete_room_until_gone(&mut self, observation: Option<&Observation>) {
+        let next_attempt = self.now + recheck_interval(self.state.ended_at, self.now);
         let Some(observation) = observation else {
-            self.state.next_check_at = Some(self.now + RECHECK_INTERVAL);
+            self.state.next_check_at = Some(next_attempt);
             return;
         };
         if observation.room.is_some() {
             self.state.room_gone_at = None;
             self.actions.push(Action::DeleteRoom);
-            self.state.next_check_at = Some(self.now + RECHECK_INTERVAL);
+            self.state.next_check_at = Some(next_attempt);
             return;
         }
         let gone_at = *self.state.room_gone_at.get_or_insert(self.now);

@@ -24,6 +24,10 @@ pub enum Fact {
     RoomDeferred,
     /// A caller ended the session.
     EndRequested,
+    /// The maximum duration of the session is over. See [`State::is_past_max_duration`].
+    MaxDurationReached,
+    /// The participants were notified of the end of the session.
+    EndAnnounced,
     /// A webhook reported that the room exists.
     RoomStarted {
         /// LiveKit's SID of the room.
@@ -86,7 +90,12 @@ impl Fact {
     pub fn needs_open_session(&self) -> bool {
         matches!(
             self,
-            Self::RoomOpened { .. } | Self::RoomNotOpened | Self::RoomDeferred | Self::EndRequested
+            Self::RoomOpened { .. }
+                | Self::RoomNotOpened
+                | Self::RoomDeferred
+                | Self::EndRequested
+                | Self::MaxDurationReached
+                | Self::EndAnnounced
         )
     }
 
@@ -109,6 +118,7 @@ impl Fact {
         match self {
             Self::EndRequested => Some((SessionStatus::Ended, EndReason::Requested)),
             Self::RoomNotOpened => Some((SessionStatus::Failed, EndReason::LiveKitError)),
+            Self::MaxDurationReached => Some((SessionStatus::Ended, EndReason::MaxDuration)),
             _ => None,
         }
     }
@@ -124,7 +134,11 @@ impl Fact {
                 with_sid(TimelineEvent::RoomCreated, sid)
             }
             Self::EndRequested => Some(without_sid(TimelineEvent::EndRequested)),
-            Self::RoomNotOpened | Self::RoomDeferred | Self::RoomFinished => None,
+            Self::RoomNotOpened
+            | Self::RoomDeferred
+            | Self::RoomFinished
+            | Self::MaxDurationReached
+            | Self::EndAnnounced => None,
             Self::UserJoined { sid, .. } => with_sid(TimelineEvent::UserJoined, sid),
             Self::UserLeft { sid, .. } => with_sid(TimelineEvent::UserLeft, sid),
             Self::AgentJoined { sid, .. } => with_sid(TimelineEvent::AgentJoined, sid),
@@ -172,7 +186,8 @@ impl State {
     /// Merges a fact into the state and schedules the next check. Returns the events for the
     /// timeline, or `None`, without a change, if the session is over and the fact needs an open one.
     /// A [`Fact::RoomNotOpened`] or [`Fact::RoomDeferred`] also changes nothing after the room was
-    /// opened, and a [`Fact::RoomDeferred`] after the user joined.
+    /// opened, a [`Fact::RoomDeferred`] after the user joined, and a [`Fact::MaxDurationReached`]
+    /// before the maximum duration is over.
     ///
     /// Each recorded time is the earliest or the latest of its kind, so webhooks may arrive in any
     /// order and more than once. `at` is LiveKit's time of the event in whole seconds, and `now` is
@@ -203,7 +218,9 @@ impl State {
             }
             Fact::RoomDeferred if self.status != SessionStatus::Pending => return None,
             Fact::RoomDeferred => self.room_creation = RoomCreation::OnJoin,
-            Fact::RoomNotOpened | Fact::EndRequested => {
+            Fact::MaxDurationReached if !self.is_past_max_duration(now) => return None,
+            Fact::EndAnnounced => drop(self.ending_notified_at.get_or_insert(now)),
+            Fact::RoomNotOpened | Fact::EndRequested | Fact::MaxDurationReached => {
                 let (status, reason) = fact.end()?;
                 self.end(status, reason, now);
             }
@@ -285,8 +302,8 @@ impl State {
                 let check = now + JOB_ASSIGNMENT_TIMEOUT;
                 Some(self.next_check_at.map_or(check, |next| next.min(check)))
             }
-            Fact::RoomNotOpened | Fact::EndRequested => Some(now),
-            Fact::RoomDeferred => self.next_check_at,
+            Fact::RoomNotOpened | Fact::EndRequested | Fact::MaxDurationReached => Some(now),
+            Fact::RoomDeferred | Fact::EndAnnounced => self.next_check_at,
             _ if fact.reopens_room() || !self.is_over() => Some(now),
             _ => self.next_check_at,
         }

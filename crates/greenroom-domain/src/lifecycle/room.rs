@@ -5,9 +5,6 @@ use chrono::{DateTime, TimeDelta, Utc};
 use super::{Action, DecisionBuilder, Observation, TimelineEvent};
 use crate::{EndReason, RoomCreation, SessionStatus};
 
-/// Time that a start and its retries have to open the room.
-const ROOM_OPEN_DEADLINE: TimeDelta = TimeDelta::minutes(1);
-
 /// Maximum difference between the times of a user's departure in LiveKit and in Greenroom. LiveKit
 /// reports whole seconds, and reports them later.
 const TIMESTAMP_TOLERANCE: TimeDelta = TimeDelta::seconds(2);
@@ -63,45 +60,44 @@ impl DecisionBuilder<'_> {
 
     /// Fails the session if neither the start nor a replay opened the room in time.
     pub(super) fn fail_unopened_start(&mut self) {
-        if self.start_deadline().is_some_and(|at| self.now >= at) {
+        let deadline = self.state.start_deadline(self.session.created_at);
+        if deadline.is_some_and(|deadline| self.now >= deadline) {
             self.finish(SessionStatus::Failed, EndReason::LiveKitError);
         }
-    }
-
-    pub(super) fn start_deadline(&self) -> Option<DateTime<Utc>> {
-        let is_unopened = self.state.status == SessionStatus::Pending
-            && self.opens_on_start()
-            && self.state.room_created_at.is_none();
-        is_unopened.then(|| self.session.created_at + ROOM_OPEN_DEADLINE)
     }
 
     /// Ends the session at once if LiveKit reported the room as finished, otherwise after the
     /// reconnect window: after a restart of LiveKit, users rejoin and re-create the room.
     fn handle_missing_active_room(&mut self) {
-        let missing_since = *self.state.room_missing_since.get_or_insert(self.now);
+        self.state.room_missing_since.get_or_insert(self.now);
         // Ignore a room_finished that is older than the user's latest join.
         let present_since = self.state.started_at.max(self.state.user_joined_at);
         let finished = self.state.room_finished_at.filter(|at| Some(*at) >= present_since);
         if let Some(at) = finished {
             self.finish(SessionStatus::Ended, self.room_end_reason(at));
-        } else if self.has_reconnect_window_passed(self.now)
-            || self.now >= missing_since + self.session.policy.reconnect_window
-        {
+        } else if self.missing_room_deadline().is_some_and(|at| self.now >= at) {
             self.finish(SessionStatus::Ended, self.room_end_reason(self.now));
         }
     }
 
-    /// Returns whether the user had been out of the room for the whole reconnect window at `at`. If
-    /// so, that is why LiveKit closed the room.
-    fn has_reconnect_window_passed(&self, at: DateTime<Utc>) -> bool {
-        let required = self.session.policy.reconnect_window - TIMESTAMP_TOLERANCE;
-        let left = self.state.user_left_at.filter(|_| !self.state.is_user_present());
-        left.is_some_and(|left| at - left >= required)
+    /// Returns the time at which an active session without a room ends.
+    pub(super) fn missing_room_deadline(&self) -> Option<DateTime<Utc>> {
+        let is_active = self.state.status == SessionStatus::Active;
+        let missing_since = self.state.room_missing_since.filter(|_| is_active)?;
+        let missing_until = missing_since + self.session.policy.reconnect_window;
+        Some(self.absence_deadline().map_or(missing_until, |absent| absent.min(missing_until)))
+    }
+
+    /// Returns the time at which a user who is out of the room has been out for the whole reconnect
+    /// window.
+    fn absence_deadline(&self) -> Option<DateTime<Utc>> {
+        let left = self.state.user_left_at.filter(|_| !self.state.is_user_present())?;
+        Some(left + self.session.policy.reconnect_window - TIMESTAMP_TOLERANCE)
     }
 
     /// Returns `UserLeft` if the user was out for the reconnect window, otherwise `RoomClosed`.
     fn room_end_reason(&self, at: DateTime<Utc>) -> EndReason {
-        if self.has_reconnect_window_passed(at) {
+        if self.absence_deadline().is_some_and(|deadline| at >= deadline) {
             EndReason::UserLeft
         } else {
             EndReason::RoomClosed

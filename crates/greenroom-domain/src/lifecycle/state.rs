@@ -2,15 +2,21 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-use super::END_NOTICE;
+use super::{END_NOTICE, Participant, ParticipantKind};
 use crate::idempotency::KEY_LIFETIME;
 use crate::{
-    AgentStatus, EndReason, OnAgentHangup, ParticipantIdentity, RoomCreation, SessionStatus,
+    AgentStatus, EndReason, OnAgentHangup, ParticipantIdentity, RoomCreation, SessionId,
+    SessionStatus,
 };
+
+/// Time that a start and its retries have to open the room.
+pub const ROOM_OPEN_DEADLINE: TimeDelta = TimeDelta::minutes(1);
 
 /// The part of a session on which its lifecycle depends.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TrackedSession {
+    /// The id of the session, of which the random part spreads the checks of many sessions.
+    pub id: SessionId,
     /// The settings that the session got at its start.
     pub policy: SessionPolicy,
     /// The identity with which the user joins the room.
@@ -35,7 +41,7 @@ pub struct SessionPolicy {
     pub reconnect_window: TimeDelta,
     /// Maximum duration of the session, counted from the user's join.
     pub max_duration: TimeDelta,
-    /// Interval between two checks of a session that waits for no change.
+    /// Mean interval between two checks of a session that waits for no change.
     pub reconcile_every: TimeDelta,
 }
 
@@ -157,7 +163,81 @@ impl TrackedSession {
     }
 }
 
+/// How urgently a decision needs the dispatches of a room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DispatchesNeed {
+    /// The decision depends on them.
+    Required,
+    /// They only show whether the room's node is gone, or whether a dispatch must be deleted before
+    /// a worker accepts it.
+    Occasional,
+    /// No rule uses them.
+    None,
+}
+
+impl TrackedSession {
+    /// Returns how urgently a decision needs the dispatches of the room with these participants.
+    #[must_use]
+    pub fn dispatches_need(&self, participants: &[Participant]) -> DispatchesNeed {
+        let mut agents = participants
+            .iter()
+            .filter(|participant| participant.kind == ParticipantKind::Agent)
+            .map(|agent| agent.identity.as_str());
+        let (agent, has_several) = (agents.next(), agents.next().is_some());
+        let state = &self.state;
+        let is_as_expected = match state.agent_status {
+            AgentStatus::None | AgentStatus::Unavailable => agent.is_none(),
+            AgentStatus::Ready => {
+                agent.is_some()
+                    && !has_several
+                    && agent == state.agent_identity.as_deref()
+                    && agent != state.agent_left_identity.as_deref()
+            }
+            AgentStatus::Waiting | AgentStatus::Dispatched | AgentStatus::Left => false,
+        };
+        if self.policy.agent.is_none() && state.status != SessionStatus::Active {
+            DispatchesNeed::None
+        } else if is_as_expected {
+            DispatchesNeed::Occasional
+        } else {
+            DispatchesNeed::Required
+        }
+    }
+
+    /// Returns whether neither the start nor a replay opened the room in time.
+    ///
+    /// The store has the same rule in SQL (`overdue::unopened_start`); a test compares the two.
+    #[must_use]
+    pub fn is_start_overdue(&self, now: DateTime<Utc>) -> bool {
+        self.state.start_deadline(self.created_at).is_some_and(|deadline| now >= deadline)
+    }
+
+    /// Returns the interval to the next check of a session that waits for no change: between 80 %
+    /// and 120 % of [`SessionPolicy::reconcile_every`], depending on the id. Sessions that were
+    /// checked at the same time, as after an outage, are therefore not checked at the same time
+    /// again.
+    pub(super) fn reconcile_interval(&self) -> TimeDelta {
+        let [.., low] = self.id.0.into_bytes();
+        self.policy.reconcile_every * (80 * 256 + 40 * i32::from(low)) / (100 * 256)
+    }
+}
+
 impl State {
+    /// Returns the time until which a start and its retries may open the room. `None` if the room
+    /// is open or left to the user's join, or if the session is no longer pending.
+    pub(super) fn start_deadline(&self, created_at: DateTime<Utc>) -> Option<DateTime<Utc>> {
+        let is_unopened = self.status == SessionStatus::Pending
+            && self.room_creation == RoomCreation::OnStart
+            && self.room_created_at.is_none();
+        is_unopened.then(|| created_at + ROOM_OPEN_DEADLINE)
+    }
+
+    /// Returns whether the maximum duration of the session is over.
+    #[must_use]
+    pub fn is_past_max_duration(&self, now: DateTime<Utc>) -> bool {
+        self.end_by.is_some_and(|end_by| now >= end_by)
+    }
+
     /// Returns whether the session is over. This is final.
     #[must_use]
     pub fn is_over(&self) -> bool {

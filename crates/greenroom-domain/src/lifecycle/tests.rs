@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::{OnAgentHangup, ParticipantIdentity, RoomCreation};
+use crate::{OnAgentHangup, ParticipantIdentity, RoomCreation, SessionId};
 
 const ROOM: &str = "RM_1";
 const USER: &str = "ann";
@@ -53,6 +53,8 @@ fn started() -> TrackedSession {
         reconcile_every: seconds(30),
     };
     TrackedSession {
+        // Its interval is the mean interval.
+        id: SessionId::new(at(0), [0x80; 10]),
         policy,
         participant_identity: ParticipantIdentity::try_from(USER.to_owned()).unwrap(),
         created_at: at(0),
@@ -397,15 +399,19 @@ mod users {
     }
 
     #[test]
-    fn max_duration_is_announced_once_and_ends_session() {
+    fn end_is_announced_until_sent_and_max_duration_ends_session() {
         let session = active();
         let end = 10 + 7200;
         let observation = room(&[USER, AGENT]);
         assert_eq!(decide(&session, Some(&observation), at(end - 31)).actions, []);
         let notice = decide(&session, Some(&observation), at(end - 30));
         assert_eq!(notice.actions, [Action::AnnounceEnd]);
-        let session = TrackedSession { state: notice.state, ..session };
-        assert_eq!(decide(&session, Some(&observation), at(end - 29)).actions, []);
+        assert_eq!(notice.state.next_check_at, Some(at(end - 28)), "tried again soon");
+        let mut session = TrackedSession { state: notice.state, ..session };
+        let again = decide(&session, Some(&observation), at(end - 28));
+        assert_eq!(again.actions, [Action::AnnounceEnd], "not sent yet");
+        session.state.learn(&Fact::EndAnnounced, at(end - 28), at(end - 28)).unwrap();
+        assert_eq!(decide(&session, Some(&observation), at(end - 26)).actions, []);
         for observation in [Some(&observation), None] {
             let over = decide(&session, observation, at(end));
             assert_eq!(ending(&over), (SessionStatus::Ended, Some(EndReason::MaxDuration)));
@@ -816,6 +822,65 @@ mod agents {
     }
 }
 
+mod schedule {
+    use super::*;
+
+    #[test]
+    fn sessions_checked_together_are_not_checked_together_again() {
+        let mut intervals: Vec<_> = (0..=u8::MAX)
+            .map(|byte| {
+                let session = TrackedSession { id: SessionId::new(at(0), [byte; 10]), ..active() };
+                let idle = decide(&session, Some(&room(&[USER, AGENT])), at(100));
+                (idle.state.next_check_at.unwrap() - at(100)).num_milliseconds()
+            })
+            .collect();
+        intervals.dedup();
+        assert_eq!(intervals.len(), 256);
+        assert!(intervals.iter().all(|interval| (24_000..=36_000).contains(interval)));
+    }
+
+    #[test]
+    fn missing_room_is_checked_less_often_but_its_deadline_is_exact() {
+        let mut session = active();
+        session.policy.reconnect_window = seconds(600);
+        let (mut now, mut checks) = (100, 0);
+        let over = loop {
+            let decision = decide(&session, Some(&no_room()), at(now));
+            if decision.state.is_over() {
+                break decision;
+            }
+            now = decision.state.next_check_at.unwrap().timestamp() - at(0).timestamp();
+            session.state = decision.state;
+            checks += 1;
+        };
+        assert_eq!(over.state.ended_at, Some(at(700)));
+        assert!(checks < 25, "{checks} checks");
+    }
+
+    #[test]
+    fn dispatches_are_required_only_while_the_agent_is_not_as_expected() {
+        let need = |session: &TrackedSession, names: &[&str]| {
+            session.dispatches_need(&room(names).participants)
+        };
+        let ready = active();
+        assert_eq!(need(&ready, &[USER, AGENT]), DispatchesNeed::Occasional);
+        assert_eq!(need(&ready, &[USER]), DispatchesNeed::Required, "the agent is gone");
+        assert_eq!(need(&ready, &[AGENT, "agent-AJ_2"]), DispatchesNeed::Required, "two agents");
+        assert_eq!(need(&ready, &["agent-AJ_2"]), DispatchesNeed::Required, "another agent");
+        assert_eq!(need(&started(), &[USER]), DispatchesNeed::Required, "on its way");
+        let mut unavailable = active();
+        unavailable.state.agent_status = AgentStatus::Unavailable;
+        assert_eq!(need(&unavailable, &[USER]), DispatchesNeed::Occasional);
+        assert_eq!(need(&unavailable, &[AGENT]), DispatchesNeed::Required, "it came late");
+        let mut without_agent = started();
+        without_agent.policy.agent = None;
+        without_agent.state.agent_status = AgentStatus::None;
+        assert_eq!(need(&without_agent, &[USER]), DispatchesNeed::None);
+        without_agent.state.status = SessionStatus::Active;
+        assert_eq!(need(&without_agent, &[USER]), DispatchesNeed::Occasional);
+    }
+}
+
 mod closed {
     use super::*;
 
@@ -830,13 +895,14 @@ mod closed {
     #[test]
     fn room_is_deleted_until_observed_as_gone() {
         let session = ended();
-        for now in [100, 102, 500] {
+        for (now, pause) in [(100, 2), (102, 2), (140, 20), (500, 60)] {
             let decision = decide(&session, Some(&room(&[USER])), at(now));
             assert_eq!(decision.actions, [Action::DeleteRoom]);
-            assert_eq!(decision.state.next_check_at, Some(at(now + 2)));
+            assert_eq!(decision.state.next_check_at, Some(at(now + pause)));
+            let failed = decide(&session, None, at(now));
+            assert_eq!(failed.actions, []);
+            assert_eq!(failed.state.next_check_at, Some(at(now + pause)), "LiveKit fails");
         }
-        let failed = decide(&session, None, at(100));
-        assert_eq!((failed.actions.len(), failed.state.next_check_at), (0, Some(at(102))));
     }
 
     #[test]

@@ -61,18 +61,17 @@ impl DecisionBuilder<'_> {
     }
 
     pub(super) fn enforce_max_duration(&mut self) {
-        let Some(end_by) = self.state.end_by else { return };
-        if self.now >= end_by {
+        if self.state.is_past_max_duration(self.now) {
             self.finish(SessionStatus::Ended, EndReason::MaxDuration);
         }
     }
 
-    /// Announces the end once. Runs only after a successful observation, because LiveKit must
-    /// deliver the announcement.
+    /// Announces the end at each observation until [`Fact::EndAnnounced`](super::Fact::EndAnnounced)
+    /// reports success. Runs only after a successful observation, because LiveKit must deliver the
+    /// announcement.
     fn announce_end(&mut self) {
         let due = self.state.end_by.is_some_and(|end_by| self.now >= end_by - END_NOTICE);
         if due && self.state.ending_notified_at.is_none() {
-            self.state.ending_notified_at = Some(self.now);
             self.actions.push(Action::AnnounceEnd);
         }
     }

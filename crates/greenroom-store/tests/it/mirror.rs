@@ -59,6 +59,8 @@ fn fact() -> impl Strategy<Value = Fact> {
         Just(Fact::RoomNotOpened),
         Just(Fact::RoomDeferred),
         Just(Fact::EndRequested),
+        Just(Fact::MaxDurationReached),
+        Just(Fact::EndAnnounced),
         sid().prop_map(|sid| Fact::RoomStarted { sid }),
         Just(Fact::RoomFinished),
         (user(), sid()).prop_map(|(identity, sid)| Fact::UserJoined { identity, sid }),
@@ -126,6 +128,7 @@ fn expected_detail(fact: &Fact, event: TimelineEvent, at: DateTime<Utc>) -> Valu
         (Fact::UserLeft { identity, reason, .. } | Fact::AgentLeft { identity, reason, .. }, _) => {
             json!({"livekit_at": at, "identity": identity, "reason": reason})
         }
+        (Fact::MaxDurationReached, _) => json!({"end_reason": "max_duration"}),
         (_, TimelineEvent::Ended) => json!({"end_reason": "requested"}),
         (_, TimelineEvent::Failed) => json!({"end_reason": "livekit_error"}),
         _ => json!({}),
@@ -221,7 +224,11 @@ fn assert_facts_cover_all_outcomes(
         ),
         (&["UserJoined", "UserLeft"], &[(open, learned), (over, learned), (open, refused)]),
         (&["RoomOpened", "EndRequested"], &[(open, learned), (over, refused)]),
-        (&["RoomNotOpened", "RoomDeferred"], &[(open, learned), (open, refused), (over, refused)]),
+        (&["EndAnnounced"], &[(open, learned), (over, refused)]),
+        (
+            &["MaxDurationReached", "RoomNotOpened", "RoomDeferred"],
+            &[(open, learned), (open, refused), (over, refused)],
+        ),
     ] {
         for fact in facts {
             let expected =
@@ -262,7 +269,7 @@ fn assert_facts_cover_ties(reports: &[Report], before: &[TrackedSession], now: D
 }
 
 #[tokio::test]
-async fn sql_finds_idle_and_resumable_sessions_as_the_domain_does() {
+async fn sql_finds_idle_resumable_and_overdue_sessions_as_the_domain_does() {
     let (_database, mut db, original) = database_with_session().await;
     let sessions = prop_oneof![1 => random_session(), 3 => session_near_base()];
     let sessions = draw(sessions, SESSIONS);
@@ -271,16 +278,21 @@ async fn sql_finds_idle_and_resumable_sessions_as_the_domain_does() {
     write(&mut db, &original, sessions.iter(), now).await;
     let rows = read(&mut db).await;
     assert_eq!(rows.len(), SESSIONS);
-    let mut branches = Vec::new();
+    let (mut branches, mut overdue) = (Vec::new(), Vec::new());
     for (session, row) in sessions.iter().zip(&rows) {
         let tracked = row.to_session();
         assert_eq!(row.is_idle, tracked.is_idle(now), "idle: {session:#?}");
         assert_eq!(row.is_resumable, tracked.is_resumable(now), "resumable: {session:#?}");
+        let is_start_overdue = tracked.is_start_overdue(now);
+        assert_eq!(row.is_start_overdue, is_start_overdue, "overdue: {session:#?}");
+        overdue.push((tracked.state.status.as_str(), is_start_overdue));
         if let (Some(base), [column]) = (session.near, &session.changed[..]) {
             branches.push(("idle", base, *column, row.is_idle));
             branches.push(("resumable", base, *column, row.is_resumable));
         }
     }
+    let overdue = Branches::count(overdue.into_iter());
+    overdue.assert_covered([("pending", true), ("pending", false)]);
     let branches = Branches::count(branches.into_iter());
     for base in BASES {
         let idle = base.idle_by.iter().map(|column| ("idle", *column));

@@ -11,7 +11,7 @@ use greenroom_domain::{
     AgentStatus, EndReason, ParticipantIdentity, RoomCreation, RoomName, SessionId, SessionStatus,
 };
 use greenroom_store::idempotency::resumable;
-use greenroom_store::{NewSession, claim, connect};
+use greenroom_store::{NewSession, claim, connect, overdue};
 use greenroom_testkit::pg::Database;
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -307,18 +307,24 @@ pub struct SessionRow {
     pub is_idle: bool,
     #[diesel(sql_type = Bool)]
     pub is_resumable: bool,
+    #[diesel(sql_type = Bool)]
+    pub is_start_overdue: bool,
+    #[diesel(sql_type = Uuid)]
+    id: SessionId,
 }
 
 /// Reads all sessions, in the order of [`write`].
 pub async fn read(db: &mut AsyncPgConnection) -> Vec<SessionRow> {
     let sql = format!(
         "select array[{}] as texts, array[{}] as times, revision,
-           coalesce({}, false) as is_idle, coalesce({}, false) as is_resumable
+           coalesce({}, false) as is_idle, coalesce({}, false) as is_resumable,
+           coalesce({}, false) as is_start_overdue, id
          from sessions order by id",
         TEXTS.join(", "),
         TIMES.join(", "),
         claim::idle(),
         resumable(),
+        overdue::unopened_start(),
     );
     sql_query(sql).load(db).await.unwrap()
 }
@@ -331,6 +337,7 @@ impl SessionRow {
         let text = |name: &str| self.texts[position(&TEXTS, name)].clone();
         let created_at = time("created_at").unwrap();
         TrackedSession {
+            id: self.id,
             policy: SessionPolicy {
                 agent: None,
                 reconnect_window: TimeDelta::seconds(60),

@@ -1,0 +1,255 @@
+//! Reconciles a batch of claimed sessions: observe, decide, commit the decision, act.
+
+use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use futures_util::{FutureExt, StreamExt, stream};
+use greenroom_domain::RoomName;
+use greenroom_domain::lifecycle::{Decision, Observation, decide, postpone};
+use greenroom_store::{CLAIM_LEASE, Claim, ClaimBatch};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout, timeout_at};
+use tracing::Instrument;
+
+use super::act::ACTION_TIMEOUT;
+use super::observe::Look;
+use crate::{Error, Greenroom};
+
+/// Maximum number of sessions of a batch that are reconciled concurrently.
+const OBSERVE_CONCURRENCY: usize = 64;
+
+/// Time limit for all observations of a batch. The rest of [`CLAIM_LEASE`] is for writing the
+/// results. The commit of a decision with actions sets a new lease.
+const OBSERVE_TIMEOUT: Duration = Duration::from_secs(8);
+
+const _: () = assert!(OBSERVE_TIMEOUT.as_secs() < CLAIM_LEASE.num_seconds().unsigned_abs());
+
+/// Time without another result after which the idle sessions found so far are rescheduled, in one
+/// statement.
+const RESCHEDULE_DELAY: Duration = Duration::from_millis(500);
+
+/// A session that only needs a new time for its next check. `None` means no further check.
+type IdleCheck = (Claim, Option<DateTime<Utc>>);
+
+impl Greenroom {
+    /// Reconciles a batch. Idle sessions are rescheduled together, in one statement; a decision
+    /// about any other session is applied at once. Each session releases its permit as soon as it
+    /// is reconciled, so that the slowest session of a batch does not delay further claims.
+    pub(super) async fn reconcile_batch(
+        &self,
+        claims: ClaimBatch,
+        mut permits: OwnedSemaphorePermit,
+    ) {
+        let ClaimBatch { at, sessions, .. } = claims;
+        let deadline = Instant::now() + OBSERVE_TIMEOUT;
+        let rooms = timeout_at(deadline, self.list_rooms(&sessions)).await.ok().flatten();
+        // Without a list, the sessions stay claimed until their leases expire. Writing them back
+        // would load PostgreSQL without a benefit.
+        let Some(rooms) = rooms else { return };
+        let (mut idle, mut busy) = (Vec::new(), Vec::new());
+        for claim in sessions {
+            // Most sessions are idle and need no call to LiveKit of their own.
+            match next_step_isolated(&claim, &rooms, at) {
+                Some(Step::Reschedule(next_check_at)) => idle.push((claim, next_check_at)),
+                Some(step) => busy.push((claim, step, permits.split(1))),
+                None => {}
+            }
+        }
+        drop(permits);
+        let reconciled = busy.into_iter().map(|(claim, step, permit)| async move {
+            let idle_check = self.reconcile_isolated(claim, step, at, deadline).await;
+            drop(permit);
+            idle_check
+        });
+        let reconciled = stream::iter(reconciled).buffer_unordered(OBSERVE_CONCURRENCY);
+        let mut reconciled = std::pin::pin!(reconciled);
+        // Spawn the writes instead of awaiting them here: a session that is not polled keeps its
+        // permit.
+        let mut writes = JoinSet::new();
+        loop {
+            match timeout(RESCHEDULE_DELAY, reconciled.next()).await {
+                Ok(Some(idle_check)) => idle.extend(idle_check),
+                Ok(None) => break,
+                Err(_) => self.spawn_reschedule(&mut idle, &mut writes),
+            }
+        }
+        self.spawn_reschedule(&mut idle, &mut writes);
+        while writes.join_next().await.is_some() {}
+    }
+
+    /// Reconciles one session of a batch. An error or a panic is logged and does not affect the
+    /// other sessions; the session is claimed again when its lease expires.
+    async fn reconcile_isolated(
+        &self,
+        claim: Claim,
+        step: Step,
+        at: DateTime<Utc>,
+        deadline: Instant,
+    ) -> Option<IdleCheck> {
+        let id = claim.id;
+        let reconcile = self.reconcile(claim, step, at, deadline);
+        match AssertUnwindSafe(reconcile).catch_unwind().await {
+            Ok(Ok(idle_check)) => idle_check,
+            Ok(Err(error)) => {
+                tracing::warn!(session_id = %id, error = &error as &dyn std::error::Error,
+                    "failed to apply session decision");
+                None
+            }
+            Err(_) => {
+                tracing::error!(session_id = %id, "panicked while reconciling session");
+                None
+            }
+        }
+    }
+
+    async fn reconcile(
+        &self,
+        claim: Claim,
+        step: Step,
+        at: DateTime<Utc>,
+        deadline: Instant,
+    ) -> Result<Option<IdleCheck>, Error> {
+        let decision = match step {
+            Step::Reschedule(next_check_at) => return Ok(Some((claim, next_check_at))),
+            Step::Apply(decision) => *decision,
+            Step::Observe(sid) => {
+                let observed = timeout_at(deadline, self.decide_by_room(&claim, &sid, at)).await;
+                let decision = observed.unwrap_or_else(|_| decide(&claim.session, None, at));
+                if changes_nothing(&claim, &decision) {
+                    return Ok(Some((claim, decision.state.next_check_at)));
+                }
+                decision
+            }
+        };
+        self.apply(claim, &decision).await?;
+        Ok(None)
+    }
+
+    /// Observes a session with a listed room, and decides.
+    async fn decide_by_room(&self, claim: &Claim, sid: &str, at: DateTime<Utc>) -> Decision {
+        let session = &claim.session;
+        let mut look = self.observe_room(claim, sid).await;
+        if let Look::NodeGone = look {
+            let decision = decide(session, Some(&Observation::default()), at);
+            if !decision.state.is_over() {
+                return decision;
+            }
+            // A node that did not respond once may be back, so that alone ends no session.
+            look = self.confirm_node_gone(claim, sid).await;
+        }
+        match look {
+            Look::Observed(observation) => decide(session, Some(&observation), at),
+            Look::NodeGone | Look::Failed => decide(session, None, at),
+            Look::Postponed => postpone(session, at),
+        }
+    }
+
+    /// Commits a decision, then executes its actions.
+    async fn apply(&self, claim: Claim, decision: &Decision) -> Result<(), Error> {
+        let mut written = claim.clone();
+        let commit = async |db: &mut _| {
+            let deadline = Instant::now() + ACTION_TIMEOUT;
+            Ok((written.commit(db, decision).await?, written, deadline))
+        };
+        let (committed, written, deadline) = self.shared.database.run_for_keeper(commit).await?;
+        if !committed {
+            // Another writer changed the session: discard the observation and repeat it.
+            self.release(&claim).await?;
+            self.shared.due.notify_one();
+            return Ok(());
+        }
+        self.shared.waiters.wake();
+        if !decision.actions.is_empty() {
+            // During an outage, the actions are decided again afterwards.
+            if !self.shared.breaker.is_open() {
+                self.act(&written, &decision.actions, &decision.state, deadline).await;
+            }
+            self.release(&written).await?;
+        }
+        Ok(())
+    }
+
+    async fn release(&self, claim: &Claim) -> Result<(), Error> {
+        self.shared.database.run_for_keeper(async |db: &mut _| claim.release(db).await).await
+    }
+
+    fn spawn_reschedule(&self, idle: &mut Vec<IdleCheck>, writes: &mut JoinSet<()>) {
+        if idle.is_empty() {
+            return;
+        }
+        let (greenroom, idle) = (self.clone(), std::mem::take(idle));
+        writes.spawn(async move { greenroom.reschedule(&idle).await }.in_current_span());
+    }
+
+    /// Writes the next checks of idle sessions. A session that another writer changed meanwhile is
+    /// released instead, and observed again.
+    async fn reschedule(&self, idle: &[IdleCheck]) {
+        let reschedule = async |db: &mut _| {
+            let rescheduled = Claim::reschedule(db, idle).await?;
+            let mut any_changed = false;
+            for (claim, _) in idle.iter().filter(|(claim, _)| !rescheduled.contains(&claim.id)) {
+                claim.release(db).await?;
+                any_changed = true;
+            }
+            Ok(any_changed)
+        };
+        match self.shared.database.run_for_keeper(reschedule).await {
+            Ok(true) => self.shared.due.notify_one(),
+            Ok(false) => {}
+            Err(error) => tracing::warn!(
+                count = idle.len(),
+                error = &error as &dyn std::error::Error,
+                "failed to write back session checks"
+            ),
+        }
+    }
+}
+
+/// What to do with a claimed session, as far as the list of rooms shows it.
+enum Step {
+    /// The decision changes nothing: only write the time of the next check.
+    Reschedule(Option<DateTime<Utc>>),
+    /// The list was sufficient for this decision.
+    Apply(Box<Decision>),
+    /// The room exists with this sid, and a decision needs its participants and dispatches.
+    Observe(String),
+}
+
+/// [`next_step`], or `None` if it panicked. The session is claimed again when its lease expires.
+fn next_step_isolated(
+    claim: &Claim,
+    rooms: &HashMap<RoomName, String>,
+    at: DateTime<Utc>,
+) -> Option<Step> {
+    let step = std::panic::catch_unwind(AssertUnwindSafe(|| next_step(claim, rooms, at)));
+    step.inspect_err(|_| {
+        tracing::error!(session_id = %claim.id, "panicked while reconciling session");
+    })
+    .ok()
+}
+
+/// Decides by the list of rooms, if that is sufficient: the room does not exist, or the session is
+/// over and only the existence of its room matters.
+fn next_step(claim: &Claim, rooms: &HashMap<RoomName, String>, at: DateTime<Utc>) -> Step {
+    let room = rooms.get(&claim.room_name).cloned();
+    if let (Some(sid), false) = (&room, claim.session.state.is_over()) {
+        return Step::Observe(sid.clone());
+    }
+    let observation = Observation { room, ..Observation::default() };
+    let decision = decide(&claim.session, Some(&observation), at);
+    if changes_nothing(claim, &decision) {
+        Step::Reschedule(decision.state.next_check_at)
+    } else {
+        Step::Apply(Box::new(decision))
+    }
+}
+
+/// Whether a decision changes nothing but the time of the next check.
+fn changes_nothing(claim: &Claim, decision: &Decision) -> bool {
+    let mut before = claim.session.state.clone();
+    before.next_check_at = decision.state.next_check_at;
+    decision.actions.is_empty() && decision.events.is_empty() && before == decision.state
+}

@@ -1,0 +1,96 @@
+//! The circuit breaker: stops the checks of sessions while LiveKit does not list rooms.
+
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+/// Time until LiveKit is called again after the first failure. It doubles with each further one.
+const MIN_RETRY_DELAY: Duration = Duration::from_secs(2);
+
+const MAX_RETRY_DELAY: Duration = Duration::from_secs(30);
+
+/// Whether LiveKit lists rooms, as far as the keeper has seen.
+#[derive(Default)]
+pub(crate) struct Breaker {
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    outage: Option<Outage>,
+    recovered_at: Option<Instant>,
+}
+
+#[derive(Clone, Copy)]
+struct Outage {
+    since: Instant,
+    retry_delay: Duration,
+    retry_at: Instant,
+}
+
+impl Breaker {
+    /// Records a failed call. Returns true if it is the first one of an outage.
+    ///
+    /// Calls that were already in progress at the first failure do not count.
+    pub(super) fn record_failure(&self) -> bool {
+        let (mut state, now) = (self.state.lock(), Instant::now());
+        let retry_delay = match state.outage {
+            Some(outage) if now < outage.retry_at => return false,
+            Some(outage) => (outage.retry_delay * 2).min(MAX_RETRY_DELAY),
+            None => MIN_RETRY_DELAY,
+        };
+        let is_first = state.outage.is_none();
+        let since = state.outage.map_or(now, |outage| outage.since);
+        state.outage = Some(Outage { since, retry_delay, retry_at: now + retry_delay });
+        is_first
+    }
+
+    /// Records a call that succeeded during an outage. Returns how long the outage has lasted.
+    pub(super) fn record_recovery(&self) -> Option<Duration> {
+        let mut state = self.state.lock();
+        let outage = state.outage.take()?;
+        state.recovered_at = Some(Instant::now());
+        Some(outage.since.elapsed())
+    }
+
+    pub(super) fn is_open(&self) -> bool {
+        self.retry_at().is_some()
+    }
+
+    /// Returns the time of the next attempt during an outage.
+    pub(super) fn retry_at(&self) -> Option<Instant> {
+        self.state.lock().outage.map(|outage| outage.retry_at)
+    }
+
+    /// Returns whether an outage ended less than `period` ago.
+    pub(super) fn recovered_within(&self, period: Duration) -> bool {
+        self.state.lock().recovered_at.is_some_and(|at| at.elapsed() < period)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::advance;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn attempts_become_rare_until_one_succeeds() {
+        let breaker = Breaker::default();
+        assert!(!breaker.is_open());
+        assert!(breaker.record_failure(), "the first failure is logged");
+        for seconds in [2, 4, 8, 16, 30, 30] {
+            assert!(!breaker.record_failure(), "a call of before the outage");
+            let delay = breaker.retry_at().unwrap() - Instant::now();
+            assert_eq!(delay, Duration::from_secs(seconds));
+            advance(delay).await;
+            assert!(!breaker.record_failure());
+        }
+        assert_eq!(breaker.record_recovery(), Some(Duration::from_secs(90)));
+        assert!(!breaker.is_open() && breaker.recovered_within(Duration::from_secs(1)));
+        assert_eq!(breaker.record_recovery(), None);
+        advance(Duration::from_secs(1)).await;
+        assert!(!breaker.recovered_within(Duration::from_secs(1)));
+    }
+}
