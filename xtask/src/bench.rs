@@ -17,6 +17,7 @@ mod raw_http;
 mod start_load;
 mod starts;
 mod statistics;
+mod troubles;
 mod waits;
 mod webhook_load;
 mod webhooks;

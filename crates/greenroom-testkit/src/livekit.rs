@@ -3,6 +3,7 @@
 mod cluster;
 mod redis;
 mod rooms;
+mod scripted;
 mod webhook;
 
 use std::path::PathBuf;
@@ -19,6 +20,7 @@ pub use livekit_protocol::AgentDispatch;
 
 pub use self::cluster::Cluster;
 pub use self::rooms::RoomInspector;
+pub use self::scripted::{ScriptedApi, Trouble};
 
 /// Maximum time until a server responds after its start.
 const START_TIMEOUT: Duration = Duration::from_secs(20);

@@ -2,7 +2,8 @@
 
 use super::figure::{Figure, Measure};
 use super::{
-    agent, callers, comparison, deadlines, limits, memory, names, overload, pages, waits, webhooks,
+    agent, callers, comparison, deadlines, limits, memory, names, overload, pages, troubles, waits,
+    webhooks,
 };
 
 /// The figures of `cargo xtask bench keeper`.
@@ -13,6 +14,9 @@ pub fn keeper() -> Vec<Figure> {
         }),
         figure("deadlines", "reconciling 10,000 sessions", |env| Box::pin(deadlines::measure(env))),
         figure("webhooks", "sending webhooks", |env| Box::pin(webhooks::measure(env))),
+        figure("troubles", "reconciling 20,000 sessions while LiveKit is in trouble", |env| {
+            Box::pin(troubles::measure(env))
+        }),
         figure("waits", "holding 1,000 requests", |env| Box::pin(waits::measure(env))),
     ]
 }

@@ -1,0 +1,180 @@
+//! A scripted stand-in for LiveKit's API, for measurements with more rooms than a real server can
+//! hold on the same machine.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+use axum::routing::post;
+use livekit_protocol::participant_info::{Kind, State as ParticipantState};
+use livekit_protocol::{
+    AgentDispatch, CreateAgentDispatchRequest, CreateRoomRequest, ListAgentDispatchRequest,
+    ListAgentDispatchResponse, ListParticipantsResponse, ListRoomsRequest, ListRoomsResponse,
+    ParticipantInfo, Room,
+};
+use parking_lot::Mutex;
+use prost::Message;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio::time::sleep;
+
+/// How long LiveKit takes to report that a room's node is gone.
+const NO_NODE_DELAY: Duration = Duration::from_secs(3);
+
+/// Longer than any client waits.
+const HANG: Duration = Duration::from_mins(1);
+
+/// What is wrong with the API.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Trouble {
+    /// Every room exists, with its user and its agent.
+    #[default]
+    None,
+    /// No call is answered.
+    Hangs,
+    /// Every call is refused at once.
+    Refuses,
+}
+
+/// A running API. Dropping it stops it.
+#[derive(Debug)]
+pub struct ScriptedApi {
+    address: String,
+    script: Arc<Script>,
+    task: JoinHandle<()>,
+}
+
+#[derive(Debug, Default)]
+struct Script {
+    user: String,
+    agent: String,
+    trouble: Mutex<Trouble>,
+    dead_rooms: Mutex<HashSet<String>>,
+    lists: Mutex<Vec<(Instant, usize)>>,
+}
+
+impl ScriptedApi {
+    /// Starts the API. Each room contains this user and this agent.
+    ///
+    /// # Errors
+    /// Returns an error if no port is free.
+    pub async fn start(user: &str, agent: &str) -> Result<Self> {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
+        let address = format!("ws://{}", listener.local_addr()?);
+        let script = Script { user: user.to_owned(), agent: agent.to_owned(), ..Script::default() };
+        let script = Arc::new(script);
+        let router =
+            Router::new().route("/twirp/{method}/{name}", post(respond)).with_state(script.clone());
+        let task = tokio::spawn(async move {
+            // An error ends the API, and then every call fails.
+            let _ = axum::serve(listener, router).await;
+        });
+        Ok(Self { address, script, task })
+    }
+
+    /// Returns the URL for `LIVEKIT_URL`.
+    #[must_use]
+    pub fn url(&self) -> &str {
+        &self.address
+    }
+
+    /// Sets what is wrong from now on.
+    pub fn set(&self, trouble: Trouble) {
+        *self.script.trouble.lock() = trouble;
+    }
+
+    /// Sets the rooms whose node is gone.
+    pub fn set_dead_rooms(&self, rooms: impl IntoIterator<Item = String>) {
+        *self.script.dead_rooms.lock() = rooms.into_iter().collect();
+    }
+
+    /// Returns the time of each list of rooms so far, with the number of its rooms.
+    #[must_use]
+    pub fn lists(&self) -> Vec<(Instant, usize)> {
+        self.script.lists.lock().clone()
+    }
+}
+
+impl Drop for ScriptedApi {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// Responds to a call of a method such as `livekit.RoomService/ListRooms`.
+async fn respond(
+    State(script): State<Arc<Script>>,
+    Path((_, method)): Path<(String, String)>,
+    body: Bytes,
+) -> Response {
+    let trouble = *script.trouble.lock();
+    match trouble {
+        Trouble::None => {}
+        Trouble::Hangs => sleep(HANG).await,
+        Trouble::Refuses => return StatusCode::FORBIDDEN.into_response(),
+    }
+    match script.response(&method, body).await {
+        Ok(message) => ([(CONTENT_TYPE, "application/protobuf")], message).into_response(),
+        Err(response) => response,
+    }
+}
+
+impl Script {
+    async fn response(&self, method: &str, body: Bytes) -> Result<Vec<u8>, Response> {
+        let malformed = |_| StatusCode::BAD_REQUEST.into_response();
+        Ok(match method {
+            "ListRooms" => {
+                let ListRoomsRequest { names } =
+                    ListRoomsRequest::decode(body).map_err(malformed)?;
+                self.lists.lock().push((Instant::now(), names.len()));
+                ListRoomsResponse { rooms: names.into_iter().map(room).collect() }.encode_to_vec()
+            }
+            "ListParticipants" => self.participants().encode_to_vec(),
+            "ListDispatch" => {
+                let request = ListAgentDispatchRequest::decode(body).map_err(malformed)?;
+                if self.dead_rooms.lock().contains(&request.room) {
+                    sleep(NO_NODE_DELAY).await;
+                    let no_node = r#"{"code": "unavailable", "msg": "no response from servers"}"#;
+                    return Err((StatusCode::SERVICE_UNAVAILABLE, no_node).into_response());
+                }
+                ListAgentDispatchResponse::default().encode_to_vec()
+            }
+            "CreateRoom" => {
+                room(CreateRoomRequest::decode(body).map_err(malformed)?.name).encode_to_vec()
+            }
+            "CreateDispatch" => {
+                let request = CreateAgentDispatchRequest::decode(body).map_err(malformed)?;
+                AgentDispatch { room: request.room, ..AgentDispatch::default() }.encode_to_vec()
+            }
+            // The response has no field that the client reads.
+            _ => Vec::new(),
+        })
+    }
+
+    fn participants(&self) -> ListParticipantsResponse {
+        let participant = |identity: &str, kind: Kind| ParticipantInfo {
+            identity: identity.to_owned(),
+            sid: format!("PA_{identity}"),
+            kind: kind.into(),
+            state: ParticipantState::Active.into(),
+            ..ParticipantInfo::default()
+        };
+        ListParticipantsResponse {
+            participants: vec![
+                participant(&self.user, Kind::Standard),
+                participant(&self.agent, Kind::Agent),
+            ],
+        }
+    }
+}
+
+fn room(name: String) -> Room {
+    Room { sid: format!("RM_{name}"), name, ..Room::default() }
+}
