@@ -46,9 +46,9 @@ pub struct Arguments {
 #[derive(Subcommand)]
 enum What {
     /// Measure the keeper: punctuality, CPU, webhooks, held requests.
-    Keeper(Selection),
+    Keeper(Keeper),
     /// Measure starts far above capacity.
-    Overload,
+    Overload(Scale),
     /// Measure starts: limits, memory, token verification, lists, room names.
     Starts(Starts),
 }
@@ -56,8 +56,23 @@ enum What {
 #[derive(Args)]
 struct Selection {
     /// Measure only this figure. Can be repeated.
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", conflicts_with = "quick")]
     only: Vec<String>,
+}
+
+#[derive(Args)]
+struct Scale {
+    /// Measure on a small scale and with a debug build, as `cargo xtask test` does.
+    #[arg(long)]
+    quick: bool,
+}
+
+#[derive(Args)]
+struct Keeper {
+    #[command(flatten)]
+    selection: Selection,
+    #[command(flatten)]
+    scale: Scale,
 }
 
 #[derive(Args)]
@@ -73,16 +88,7 @@ struct Starts {
 }
 
 pub async fn run(arguments: Arguments) -> Result<ExitCode> {
-    let (figures, against, rounds) = match arguments.what {
-        What::Keeper(Selection { only }) => (select(figures::keeper(), &only)?, None, 0),
-        What::Overload => (figures::overload(), None, 0),
-        What::Starts(Starts { against: Some(against), rounds, .. }) => {
-            (figures::against(), Some(against), rounds)
-        }
-        What::Starts(Starts { selection, .. }) => {
-            (select(figures::starts(), &selection.only)?, None, 0)
-        }
-    };
+    let Plan { figures, against, rounds, is_quick } = Plan::new(arguments.what)?;
     let started = Instant::now();
     println!("Components, all on this machine\n");
     let steps = Steps::new();
@@ -95,12 +101,19 @@ pub async fn run(arguments: Arguments) -> Result<ExitCode> {
             }
         },
         components::python(&steps),
-        service::build_released(&steps)
+        async {
+            if is_quick {
+                service::build(&steps).await
+            } else {
+                service::build_released(&steps).await
+            }
+        }
     )?;
     let home = paths::target_dir().join("bench");
     std::fs::remove_dir_all(&home).ok();
     let database_url = postgres.url.clone();
-    let env = BenchEnv { program, against, rounds, database_url, home, client: Client::new() };
+    let client = Client::new();
+    let env = BenchEnv { program, against, rounds, is_quick, database_url, home, client };
     println!("\nFigures{:>20}{:>14}   threshold\n", "took", "measured");
     let mut failed = Vec::new();
     // One after another, so that each has the machine to itself.
@@ -110,6 +123,36 @@ pub async fn run(arguments: Arguments) -> Result<ExitCode> {
         }
     }
     Ok(verdict(&failed, started))
+}
+
+/// What is measured, and how.
+struct Plan {
+    figures: Vec<Figure>,
+    against: Option<PathBuf>,
+    rounds: u32,
+    is_quick: bool,
+}
+
+impl Plan {
+    fn new(what: What) -> Result<Self> {
+        let plan = |figures, is_quick| Self { figures, against: None, rounds: 0, is_quick };
+        Ok(match what {
+            What::Keeper(Keeper { scale: Scale { quick: true }, .. }) => {
+                plan(figures::keeper_quick(), true)
+            }
+            What::Keeper(Keeper { selection, .. }) => {
+                plan(select(figures::keeper(), &selection.only)?, false)
+            }
+            What::Overload(Scale { quick }) => plan(figures::overload(), quick),
+            What::Starts(Starts { against: Some(against), rounds, .. }) => {
+                let against = Some(against);
+                Self { figures: figures::against(), against, rounds, is_quick: false }
+            }
+            What::Starts(Starts { selection, .. }) => {
+                plan(select(figures::starts(), &selection.only)?, false)
+            }
+        })
+    }
 }
 
 fn select(mut all: Vec<Figure>, only: &[String]) -> Result<Vec<Figure>> {

@@ -20,6 +20,8 @@ pub struct BenchEnv {
     pub against: Option<PathBuf>,
     /// Number of interleaved rounds of `--against`.
     pub rounds: u32,
+    /// Whether to measure on a small scale, with a debug build.
+    pub is_quick: bool,
     /// The server on which each deployment gets its own database.
     pub database_url: String,
     /// Directory of the logs.

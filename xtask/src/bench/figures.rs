@@ -14,11 +14,20 @@ pub fn keeper() -> Vec<Figure> {
         }),
         figure("deadlines", "reconciling 10,000 sessions", |env| Box::pin(deadlines::measure(env))),
         figure("webhooks", "sending webhooks", |env| Box::pin(webhooks::measure(env))),
-        figure("troubles", "reconciling 20,000 sessions while LiveKit is in trouble", |env| {
-            Box::pin(troubles::measure(env))
-        }),
+        troubles(),
         figure("waits", "holding 1,000 requests", |env| Box::pin(waits::measure(env))),
     ]
+}
+
+/// The figure of `cargo xtask bench keeper --quick`.
+pub fn keeper_quick() -> Vec<Figure> {
+    vec![troubles()]
+}
+
+fn troubles() -> Figure {
+    figure("troubles", "reconciling sessions while LiveKit is in trouble", |env| {
+        Box::pin(troubles::measure(env))
+    })
 }
 
 /// The figures of `cargo xtask bench starts`.

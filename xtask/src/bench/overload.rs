@@ -19,6 +19,9 @@ use super::starts;
 /// Offered starts as multiples of the capacity.
 const LEVELS: [f64; 3] = [1.3, 3.0, 10.0];
 
+/// The levels of `--quick`.
+const QUICK_LEVELS: [f64; 1] = [3.0];
+
 /// Duration of the load at each level before it is measured, because the queue fills first.
 const WARM_UP: Duration = Duration::from_secs(1);
 
@@ -69,13 +72,14 @@ struct Outcome {
 pub async fn measure(env: &BenchEnv) -> Result<Vec<Measurement>> {
     let deployment = Deployment::start(env, "overload", &[]).await?;
     let load = Arc::new(StartLoad::plain(&deployment).await?);
+    let levels = if env.is_quick { &QUICK_LEVELS[..] } else { &LEVELS };
     let template = json!({ "name": "Deadlines", "room_creation": "on_join" });
     let template = deployment.api.create_template(&template).await?;
-    starts::start_sessions(&deployment.api, &template, DEADLINES * LEVELS.len()).await?;
+    starts::start_sessions(&deployment.api, &template, DEADLINES * levels.len()).await?;
     deployment.sql.batch_execute(SLOW_COMMITS).await?;
     let capacity = load.run_on(CLIENTS, CAPACITY_DURATION).await?;
     let mut measurements = Vec::new();
-    for level in LEVELS {
+    for &level in levels {
         set_deadlines(&deployment).await?;
         let open_before = deployment.number(OPEN_SESSIONS).await?;
         let outcomes = offer(&load, capacity * level).await?;
@@ -102,7 +106,7 @@ pub async fn measure(env: &BenchEnv) -> Result<Vec<Measurement>> {
         measured: f64::from(i32::try_from(late)?) / 1_000.0,
         threshold: Threshold::AtMost(2.0),
         unit: Unit::Seconds,
-        description: format!("lateness of {} deadlines during the loads", DEADLINES * LEVELS.len()),
+        description: format!("lateness of {} deadlines during the loads", DEADLINES * levels.len()),
     });
     Ok(measurements)
 }
