@@ -6,11 +6,12 @@ use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
 use diesel::sql_types::{Binary, Uuid};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use greenroom_domain::lifecycle::TimelineEvent;
+use greenroom_domain::template::TokenTtl;
 use greenroom_domain::{OrganizationId, SessionId, UserId};
 
 use crate::StoreError;
 use crate::idempotency::{KeyClaim, holds_key};
-use crate::new_session::TokenLifetime;
+use crate::new_session::{TOKEN_ISSUED_AT, push_token_expiry};
 use crate::session_setup::{SessionSetupColumns, StartedRow, StartedRowSql, TEMPLATE_JOIN};
 use crate::sql::{OPEN, push_may_see};
 
@@ -34,7 +35,8 @@ pub enum TokenReissue<'a> {
 
 impl TokenReissue<'_> {
     /// Extends the `token_expiry` of an open session to that of the new token. Returns `None` if no
-    /// such session exists or the session is over.
+    /// such session exists or the session is over. The token's lifetime is `default_ttl` if the
+    /// session's template sets none.
     ///
     /// The write orders a refresh against a concurrent end of the session, and makes a replay as
     /// durable as a start.
@@ -45,10 +47,14 @@ impl TokenReissue<'_> {
         self,
         connection: &mut AsyncPgConnection,
         organization: OrganizationId,
-        token: TokenLifetime,
+        default_ttl: TokenTtl,
     ) -> Result<Option<StartedRow>, StoreError> {
-        let reissue =
-            ReissueToken { organization, target: self, token, columns: SessionSetupColumns::new() };
+        let reissue = ReissueToken {
+            organization,
+            target: self,
+            default_ttl,
+            columns: SessionSetupColumns::new(),
+        };
         Ok(reissue.get_result(connection).await.optional()?)
     }
 }
@@ -56,7 +62,7 @@ impl TokenReissue<'_> {
 struct ReissueToken<'a> {
     organization: OrganizationId,
     target: TokenReissue<'a>,
-    token: TokenLifetime,
+    default_ttl: TokenTtl,
     columns: SessionSetupColumns,
 }
 
@@ -81,7 +87,7 @@ impl QueryFragment<Pg> for ReissueToken<'_> {
         out.push_sql(
             "with sessions as (update sessions set token_expiry = greatest(token_expiry, ",
         );
-        self.token.push_expiry("template", out.reborrow())?;
+        push_token_expiry(&self.default_ttl, "template", out.reborrow())?;
         out.push_sql(") from session_templates template where ");
         out.push_sql(TEMPLATE_JOIN);
         out.push_sql(" and sessions.");
@@ -115,7 +121,9 @@ impl QueryFragment<Pg> for ReissueToken<'_> {
         out.push_sql(" select ");
         self.columns.push(out.reborrow())?;
         out.push_sql(", ");
-        self.token.push_expiry("template", out.reborrow())?;
+        push_token_expiry(&self.default_ttl, "template", out.reborrow())?;
+        out.push_sql(", ");
+        out.push_sql(TOKEN_ISSUED_AT);
         out.push_sql(", sessions.room_created_at is not null from sessions join session_templates template on ");
         out.push_sql(TEMPLATE_JOIN);
         Ok(())

@@ -76,8 +76,9 @@ impl Greenroom {
     ) -> Result<KeyState, Error> {
         let organization = new.organization_id;
         let database = &self.shared.database;
-        let reissue =
-            async |db: &mut _| TokenReissue::Key(key).execute(db, organization, new.token).await;
+        let reissue = async |db: &mut _| {
+            TokenReissue::Key(key).execute(db, organization, new.default_token_ttl).await
+        };
         if let Some(started) = database.run_until(Work::StartStep, deadline, reissue).await? {
             return Ok(KeyState::Replayed(Box::new(started)));
         }

@@ -2,18 +2,16 @@
 
 use diesel::sql_query;
 use diesel_async::RunQueryDsl;
-use greenroom_domain::RoomName;
 use greenroom_store::idempotency::purge_expired_keys;
 use greenroom_store::{KeyClaim, NewSession, StartKey, TokenReissue, connect};
 use greenroom_testkit::pg::Database;
 
-use crate::session::{ORGANIZATION, session, template};
+use crate::session::{ORGANIZATION, room, session, template};
 
 pub fn keyed(number: u32, key: u8) -> NewSession {
     let new = session(u128::from(number));
-    let room_name = RoomName::new(new.created_at, number);
     let key = StartKey::Explicit(KeyClaim { hash: [key; 32], fingerprint: [1; 32] });
-    NewSession { room_name, key, ..new }
+    NewSession { room_name: room(number), key, ..new }
 }
 
 #[tokio::test]
@@ -26,13 +24,15 @@ async fn session_holds_key_for_24_hours() {
     assert!(keyed(2, 7).insert(&mut db, None).await.unwrap().is_none());
     let replay = keyed(2, 7);
     let key = *replay.key.claim().unwrap();
-    let replayed =
-        TokenReissue::Key(&key).execute(&mut db, ORGANIZATION, replay.token).await.unwrap();
+    let replayed = TokenReissue::Key(&key)
+        .execute(&mut db, ORGANIZATION, replay.default_token_ttl)
+        .await
+        .unwrap();
     assert_eq!(replayed.unwrap().setup.session.id, first.setup.session.id);
     let other = KeyClaim { fingerprint: [2; 32], ..key };
     assert!(
         TokenReissue::Key(&other)
-            .execute(&mut db, ORGANIZATION, replay.token)
+            .execute(&mut db, ORGANIZATION, replay.default_token_ttl)
             .await
             .unwrap()
             .is_none()
@@ -44,7 +44,7 @@ async fn session_holds_key_for_24_hours() {
     sql_query(age).execute(&mut db).await.unwrap();
     assert!(
         TokenReissue::Key(&key)
-            .execute(&mut db, ORGANIZATION, replay.token)
+            .execute(&mut db, ORGANIZATION, replay.default_token_ttl)
             .await
             .unwrap()
             .is_none()

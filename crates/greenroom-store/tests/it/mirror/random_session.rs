@@ -17,7 +17,7 @@ use proptest::prelude::*;
 use proptest::sample::select;
 use serde_json::{Value, json};
 
-use crate::session::{session, template};
+use crate::session::{room, session, template};
 
 pub const USER: &str = "guest-00000001";
 
@@ -266,9 +266,9 @@ pub async fn database_with_session() -> (Database, AsyncPgConnection, NewSession
 }
 
 /// The id and the room of the session that [`write`] inserts at this position.
-pub fn key(original: &NewSession, index: usize) -> (SessionId, RoomName) {
+pub fn key(index: usize) -> (SessionId, RoomName) {
     let number = u32::try_from(index).unwrap() + 1_000;
-    (session(number.into()).id, RoomName::new(original.created_at, number))
+    (session(number.into()).id, room(number))
 }
 
 /// Replaces `original` by a copy for each session, with the columns of that session.
@@ -279,7 +279,7 @@ pub async fn write(
     now: DateTime<Utc>,
 ) {
     let row = |(index, session): (usize, &RandomSession)| {
-        let (id, room) = key(original, index);
+        let (id, room) = key(index);
         let cells = session.cells.iter().map(|(column, cell)| (*column, cell.to_json(now)));
         let keys = [("id", json!(id.0)), ("room_name", json!(room.as_str()))];
         Value::Object(cells.chain(keys).map(|(column, cell)| (column.to_owned(), cell)).collect())
