@@ -51,8 +51,8 @@ impl Greenroom {
     /// - [`Error::UserMismatch`] if an end user names another user.
     /// - [`Error::MetadataForbidden`] if an end user sends metadata.
     /// - [`Error::IdempotencyKeyReused`] if the key was used for a different request.
-    /// - [`Error::SessionOver`] if the session that holds the key is over, or if the new session
-    ///   ended before its room was open.
+    /// - [`Error::SessionOver`] if the session that holds the key is over or its time is up, or if the
+    ///   new session ended before its room was open.
     /// - [`Error::TooManyActiveSessions`] if the organization has reached its limit of open
     ///   sessions (`pending` or `active`).
     /// - [`Error::RateLimited`] if the organization has reached its limit of starts per minute.

@@ -7,7 +7,7 @@ use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
 use diesel::sql_types::{BigInt, Binary, Bool, Nullable, Uuid};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use greenroom_domain::idempotency::KEY_LIFETIME;
-use greenroom_domain::{OrganizationId, SessionId, SessionStatus};
+use greenroom_domain::{OrganizationId, SessionId};
 
 use crate::StoreError;
 use crate::schema::sessions;
@@ -71,14 +71,18 @@ pub(crate) fn holds_key(table: &str) -> String {
     format!("{table}.created_at > now() - {}", interval(KEY_LIFETIME))
 }
 
+/// SQL condition: the session may get another join token. False for a session without time left,
+/// never null. The same rule as `lifecycle::TrackedSession::has_time_left`; a test compares the two.
+pub const HAS_TIME_LEFT: &str = "(case sessions.status when 'pending' then sessions.join_by
+   when 'active' then sessions.end_by end > now()) is true";
+
 /// SQL condition: the user may resume the session. The same rule as
 /// `lifecycle::TrackedSession::is_resumable`; a test compares the two.
 #[must_use]
 pub fn resumable() -> String {
     format!(
-        "({} and (sessions.status = 'pending' and sessions.join_by > now()
-           or sessions.status = 'active' and sessions.end_by > now()
-             and sessions.user_left_at > sessions.user_joined_at))",
+        "({} and {HAS_TIME_LEFT} and (sessions.status = 'pending'
+           or sessions.user_left_at > sessions.user_joined_at))",
         holds_key("sessions")
     )
 }
@@ -89,8 +93,8 @@ pub fn resumable() -> String {
 pub struct KeyHolder {
     /// The session, in the organization of the key.
     pub id: SessionId,
-    /// May be final, because an explicit key outlives its session.
-    pub status: SessionStatus,
+    /// Whether the session may get another join token. An explicit key outlives its session.
+    pub has_time_left: bool,
     /// The fingerprint of the request that started the session. Never `None` while a session
     /// holds a key; the column is nullable.
     pub fingerprint: Option<Vec<u8>>,
@@ -109,7 +113,7 @@ impl KeyClaim {
         let holder = sessions::table
             .filter(sessions::organization_id.eq(organization))
             .filter(sessions::idempotency_key.eq(self.hash.as_slice()))
-            .select((sessions::id, sessions::status, sessions::idempotency_fingerprint))
+            .select((sessions::id, sql::<Bool>(HAS_TIME_LEFT), sessions::idempotency_fingerprint))
             .first(connection)
             .await
             .optional()?;

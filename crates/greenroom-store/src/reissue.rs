@@ -10,10 +10,10 @@ use greenroom_domain::template::TokenTtl;
 use greenroom_domain::{OrganizationId, SessionId, UserId};
 
 use crate::StoreError;
-use crate::idempotency::{KeyClaim, holds_key};
+use crate::idempotency::{HAS_TIME_LEFT, KeyClaim, holds_key};
 use crate::new_session::{TOKEN_ISSUED_AT, push_token_expiry};
 use crate::session_setup::{SessionSetupColumns, StartedRow, StartedRowSql, TEMPLATE_JOIN};
-use crate::sql::{OPEN, push_may_see};
+use crate::sql::push_may_see;
 
 /// The session for which a new token is issued.
 #[derive(Debug, Clone, Copy)]
@@ -34,8 +34,8 @@ pub enum TokenReissue<'a> {
 }
 
 impl TokenReissue<'_> {
-    /// Extends the `token_expiry` of an open session to that of the new token. Returns `None` if no
-    /// such session exists or the session is over. The token's lifetime is `default_ttl` if the
+    /// Extends the `token_expiry` of a session to that of the new token. Returns `None` if no such
+    /// session exists, or the session is over or has no time left: see [`HAS_TIME_LEFT`]. The token's lifetime is `default_ttl` if the
     /// session's template sets none.
     ///
     /// The write orders a refresh against a concurrent end of the session, and makes a replay as
@@ -90,8 +90,8 @@ impl QueryFragment<Pg> for ReissueToken<'_> {
         push_token_expiry(&self.default_ttl, "template", out.reborrow())?;
         out.push_sql(") from session_templates template where ");
         out.push_sql(TEMPLATE_JOIN);
-        out.push_sql(" and sessions.");
-        out.push_sql(OPEN);
+        out.push_sql(" and ");
+        out.push_sql(HAS_TIME_LEFT);
         out.push_sql(" and sessions.organization_id = ");
         out.push_bind_param::<Uuid, _>(&self.organization)?;
         match &self.target {

@@ -6,6 +6,7 @@ mod authorization;
 mod clock;
 mod crash;
 mod keeper;
+mod keys;
 mod outages;
 mod room_names;
 mod start;

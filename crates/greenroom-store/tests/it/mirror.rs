@@ -275,6 +275,7 @@ async fn sql_finds_idle_and_resumable_sessions_as_the_domain_does() {
         let tracked = row.to_session();
         assert_eq!(row.is_idle, tracked.is_idle(now), "idle: {session:#?}");
         assert_eq!(row.is_resumable, tracked.is_resumable(now), "resumable: {session:#?}");
+        assert_eq!(row.has_time_left, tracked.has_time_left(now), "time left: {session:#?}");
         if let (Some(base), [column]) = (session.near, &session.changed[..]) {
             branches.push(("idle", base, *column, row.is_idle));
             branches.push(("resumable", base, *column, row.is_resumable));

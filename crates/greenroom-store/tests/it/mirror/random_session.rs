@@ -10,7 +10,7 @@ use greenroom_domain::lifecycle::{SessionPolicy, State, TrackedSession};
 use greenroom_domain::{
     AgentStatus, EndReason, ParticipantIdentity, RoomCreation, RoomName, SessionId, SessionStatus,
 };
-use greenroom_store::idempotency::resumable;
+use greenroom_store::idempotency::{HAS_TIME_LEFT, resumable};
 use greenroom_store::{NewSession, claim, connect};
 use greenroom_testkit::pg::Database;
 use proptest::prelude::*;
@@ -307,13 +307,16 @@ pub struct SessionRow {
     pub is_idle: bool,
     #[diesel(sql_type = Bool)]
     pub is_resumable: bool,
+    #[diesel(sql_type = Bool)]
+    pub has_time_left: bool,
 }
 
 /// Reads all sessions, in the order of [`write`].
 pub async fn read(db: &mut AsyncPgConnection) -> Vec<SessionRow> {
     let sql = format!(
         "select array[{}] as texts, array[{}] as times, revision,
-           coalesce({}, false) as is_idle, coalesce({}, false) as is_resumable
+           coalesce({}, false) as is_idle, coalesce({}, false) as is_resumable,
+           {HAS_TIME_LEFT} as has_time_left
          from sessions order by id",
         TEXTS.join(", "),
         TIMES.join(", "),
