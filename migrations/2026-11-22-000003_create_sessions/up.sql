@@ -45,7 +45,7 @@ create table sessions (
   revision                 bigint not null default 0,      -- every write adds one
 
   idempotency_key          bytea,                          -- a hash; the key itself is never stored
-  idempotency_fingerprint  bytea,                          -- SHA-256 over the effective request
+  idempotency_fingerprint  bytea,                          -- SHA-256 over the effective request; versions other than 1 precede it with one byte
   primary key (organization_id, id),
   foreign key (organization_id, session_template_id, session_template_version)
     references session_templates (organization_id, id, version),

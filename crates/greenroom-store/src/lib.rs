@@ -40,7 +40,7 @@ pub use self::connection::{DatabaseUrl, connect};
 pub use self::error::{Constraint, StoreError};
 pub use self::event::SessionEvent;
 pub use self::fact::{Subject, record, record_own};
-pub use self::idempotency::{KeyClaim, KeyCursor, KeyHolder, StartKey};
+pub use self::idempotency::{Fingerprint, KeyClaim, KeyCursor, KeyHolder, StartKey};
 pub use self::new_session::NewSession;
 pub use self::organization::{SessionLimit, SessionLock};
 pub use self::page_start::PageStart;

@@ -103,8 +103,8 @@ impl QueryFragment<Pg> for ReissueToken<'_> {
             TokenReissue::Key(key) => {
                 out.push_sql(" and sessions.idempotency_key = ");
                 out.push_bind_param::<Binary, _>(key.hash.as_slice())?;
-                out.push_sql(" and sessions.idempotency_fingerprint = ");
-                out.push_bind_param::<Binary, _>(key.fingerprint.as_slice())?;
+                out.push_sql(" and ");
+                key.fingerprint.push_is_same(out.reborrow())?;
                 out.push_sql(" and ");
                 out.push_sql(&holds_key("sessions"));
             }

@@ -90,7 +90,7 @@ impl Greenroom {
         let Some(holder) = database.run_until(Work::StartStep, deadline, find).await? else {
             return Ok(KeyState::NotHeld);
         };
-        if holder.fingerprint.as_deref() != Some(key.fingerprint.as_slice()) {
+        if !holder.is_same_request {
             return Err(Error::IdempotencyKeyReused);
         }
         if !holder.has_time_left {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use diesel_async::{AsyncConnection, AsyncPgConnection, SimpleAsyncConnection};
-use greenroom_core::domain::{IdempotencyKey, RoomCreation, SessionTemplateId};
+use greenroom_core::domain::{IdempotencyKey, RoomCreation, SessionTemplateId, UserId};
 use greenroom_core::{Caller, Error, Greenroom, MemoryRooms, StartRequest};
 use greenroom_testkit::pg::Database;
 
@@ -50,5 +50,27 @@ async fn session_out_of_time_issues_no_token() {
                 assert!(is_over, "{state}: {refused:?}");
             }
         }
+    }
+}
+
+#[tokio::test]
+async fn fingerprint_of_other_version_is_not_compared() {
+    let database = Database::fresh().await.unwrap();
+    let greenroom = service(&database, &Arc::new(MemoryRooms::default())).build().unwrap();
+    let caller = Caller::backend(organization());
+    let template = on_join_template(&greenroom, &caller).await;
+    let mut db = AsyncPgConnection::establish(database.url()).await.unwrap();
+    let first = greenroom.start(&caller, keyed(template, "k")).await.unwrap().session.id;
+    let mut other = keyed(template, "k");
+    other.user_id = Some(UserId::try_from("ann".to_owned()).unwrap());
+    let refused = greenroom.start(&caller, other.clone()).await.unwrap_err();
+    assert!(matches!(refused, Error::IdempotencyKeyReused), "{refused:?}");
+
+    // A version other than 1 precedes its digest.
+    let versioned = "update sessions set idempotency_fingerprint = '\\x02' || sha256('other')";
+    db.batch_execute(versioned).await.unwrap();
+    for request in [keyed(template, "k"), other] {
+        let again = greenroom.start(&caller, request).await.unwrap();
+        assert_eq!((again.session.id, again.replayed), (first, true));
     }
 }

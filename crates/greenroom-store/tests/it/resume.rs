@@ -4,12 +4,12 @@ use diesel::sql_query;
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use greenroom_domain::template::TokenTtl;
 use greenroom_domain::{SessionId, UserId};
-use greenroom_store::{KeyClaim, NewSession, StartKey, connect};
+use greenroom_store::{Fingerprint, KeyClaim, NewSession, StartKey, connect};
 use greenroom_testkit::pg::Database;
 
 use crate::session::{ORGANIZATION, room, session, template};
 
-const KEY: KeyClaim = KeyClaim { hash: [7; 32], fingerprint: [1; 32] };
+const KEY: KeyClaim = KeyClaim { hash: [7; 32], fingerprint: Fingerprint::new(1, [1; 32]) };
 
 fn start(number: u32) -> NewSession {
     let new = session(u128::from(number));
