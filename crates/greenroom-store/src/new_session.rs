@@ -60,6 +60,7 @@ pub(crate) const TOKEN_ISSUED_AT: &str = "date_trunc('second', now())";
 
 /// Pushes the expiry of a token that the statement issues. `template` is the statement's name for
 /// the row of `session_templates`.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the statement borrows its bind parameters")]
 pub(crate) fn push_token_expiry<'b>(
     default_ttl: &'b TokenTtl,
     template: &str,
