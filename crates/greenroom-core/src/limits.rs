@@ -72,7 +72,7 @@ impl Admin {
     /// otherwise raise its own.
     ///
     /// Waits for the starts in progress, which may have read the previous limit: after this method
-    /// returns, no start exceeds the new limit. The wait takes at most 15 seconds.
+    /// returns, no start exceeds the new limit. It gives up 15 seconds after the limit was set.
     ///
     /// # Errors
     ///
