@@ -1,6 +1,6 @@
 create table sessions (
   organization_id          uuid not null,
-  id                       uuid not null,                  -- UUID version 7: sorts by creation time
+  id                       uuid not null,                  -- UUID version 7 with the time of the process: sorts by creation time
   session_template_id      uuid not null,
   session_template_version integer not null,
   user_id                  text,
@@ -17,7 +17,7 @@ create table sessions (
   end_reason               text check (end_reason in ('requested', 'user_left', 'room_closed', 'max_duration', 'join_window',
                                                       'agent_unavailable', 'agent_left', 'livekit_error')),
   token_expiry             timestamptz not null,           -- the latest expiry of the issued tokens
-  created_at               timestamptz not null,           -- the timestamp in id, in milliseconds
+  created_at               timestamptz not null,           -- now() at the start, in milliseconds
   started_at               timestamptz,
   ended_at                 timestamptz,
   join_by                  timestamptz not null,
@@ -45,7 +45,7 @@ create table sessions (
   revision                 bigint not null default 0,      -- every write adds one
 
   idempotency_key          bytea,                          -- a hash; the key itself is never stored
-  idempotency_fingerprint  bytea,                          -- SHA-256 over the effective request
+  idempotency_fingerprint  bytea,                          -- SHA-256 over the effective request; versions other than 1 precede it with one byte
   primary key (organization_id, id),
   foreign key (organization_id, session_template_id, session_template_version)
     references session_templates (organization_id, id, version),

@@ -1,6 +1,7 @@
 //! The clock, random ids and random names. No other file reads the clock or draws random numbers.
 //!
-//! This clock dates tokens, room names and ids. Deadlines use PostgreSQL's `now()`.
+//! This clock dates ids and room names. Every other time is PostgreSQL's `now()`, so that a process
+//! with a wrong clock follows the same rules as the others.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -9,7 +10,7 @@ use greenroom_domain::{
     ParticipantIdentity, RoomName, SessionId, SessionTemplateId, SuffixSequence,
 };
 
-/// The clock that dates tokens, room names and ids.
+/// The clock that dates ids and room names.
 #[derive(Debug, Clone, Copy)]
 pub enum Clock {
     /// The system clock.

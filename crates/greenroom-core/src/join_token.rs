@@ -2,10 +2,10 @@
 
 use std::fmt;
 
-use chrono::{DateTime, SubsecRound, Utc};
+use chrono::{DateTime, Utc};
 use greenroom_domain::{Caller, SessionId, UserId};
 use greenroom_livekit::{JoinToken, TokenMetadata};
-use greenroom_store::{Session, StartedRow, TokenLifetime, TokenReissue};
+use greenroom_store::{Session, StartedRow, TokenReissue};
 
 use crate::query::visible_to;
 use crate::room_setup::{dispatch_by_token, room_settings};
@@ -44,17 +44,17 @@ impl Greenroom {
     ///
     /// # Errors
     ///
-    /// Returns [`Error::SessionOver`] if the session is over. Returns [`Error::Store`] if the
-    /// database fails, and [`Error::Overloaded`] if no database connection becomes free in time.
+    /// Returns [`Error::SessionOver`] if the session is over, or if `join_by` or the maximum duration
+    /// has passed. Returns [`Error::Store`] if the database fails, and [`Error::Overloaded`] if no database connection becomes free in time.
     pub async fn refresh_token(
         &self,
         caller: &Caller,
         id: SessionId,
     ) -> Result<Option<StartedSession>, Error> {
-        let token = self.token_lifetime(self.shared.clock.now());
+        let default_ttl = self.shared.settings.token_ttl;
         let organization = caller.organization_id;
         let reissue = TokenReissue::Session { id, end_user: caller.sees_only() };
-        let execute = async |db: &mut _| reissue.execute(db, organization, token).await;
+        let execute = async |db: &mut _| reissue.execute(db, organization, default_ttl).await;
         if let Some(started) = self.shared.database.run(execute).await? {
             let access_token = self.sign_token(&started);
             return Ok(Some(self.started_session(caller, started, access_token, false)));
@@ -67,18 +67,9 @@ impl Greenroom {
         }
     }
 
-    /// Returns the lifetime of a token that is issued at `now`.
-    pub(crate) fn token_lifetime(&self, now: DateTime<Utc>) -> TokenLifetime {
-        // A JWT contains whole seconds, and `token_expiry` must equal the expiry in the token.
-        TokenLifetime {
-            issued_at: now.trunc_subsecs(0),
-            default_ttl: self.shared.settings.token_ttl,
-        }
-    }
-
     /// Signs the join token of a session.
     pub(crate) fn sign_token(&self, started: &StartedRow) -> String {
-        let StartedRow { setup, token_expiry, .. } = started;
+        let StartedRow { setup, token_expiry, token_issued_at, .. } = started;
         let session = &setup.session;
         let settings = room_settings(setup, dispatch_by_token(setup));
         self.shared.livekit.signer.sign(&JoinToken {
@@ -89,7 +80,7 @@ impl Greenroom {
                 None => session.user_id.as_ref().map(UserId::as_str),
             },
             attributes: setup.participant_attributes.as_ref(),
-            issued_at: self.shared.clock.now(),
+            issued_at: *token_issued_at,
             expires_at: *token_expiry,
             metadata: TokenMetadata {
                 session_id: session.id,

@@ -4,9 +4,9 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use greenroom_domain::{Caller, OrganizationId, SessionCount, StartsPerMinute};
-use greenroom_store::{SessionLimit, organization};
+use greenroom_store::{SessionLimit, StoreError, organization};
 use parking_lot::Mutex;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use crate::error::require_permission;
 use crate::organization_locks::OrganizationLocks;
@@ -20,6 +20,13 @@ const SWEEP_INTERVAL: Duration = Duration::from_mins(1);
 
 /// Time for which an organization counts as limited after a start has found, or assumed, its limit.
 const LIMITED_FOR: Duration = Duration::from_mins(1);
+
+/// Time limit of the wait for transactions that write sessions. Longer than a statement, which
+/// PostgreSQL cancels after 5 s, and the time in which an abandoned statement is settled.
+const WRITERS_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Interval between two looks at the transactions that write sessions.
+const WRITERS_POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 /// The limits of an organization and their current usage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,17 +71,44 @@ impl Admin {
     /// Takes an organization instead of a caller: no caller may set a limit, because a backend could
     /// otherwise raise its own.
     ///
+    /// Waits for the starts in progress, which may have read the previous limit: after this method
+    /// returns, no start exceeds the new limit. It gives up 15 seconds after the limit was set.
+    ///
     /// # Errors
     ///
-    /// Returns [`Error::Store`] if the database fails, and [`Error::Overloaded`] if no database
-    /// connection becomes free in time.
+    /// Returns [`Error::Store`] if the database fails, or if a start is still in progress after the
+    /// wait; the limit is then set, and the call can be repeated. Returns [`Error::Overloaded`] if no
+    /// database connection becomes free in time.
     pub async fn set_session_limit(
         &self,
         organization: OrganizationId,
         limit: SessionLimit,
     ) -> Result<(), Error> {
         let set = async |db: &mut _| organization::set_limit(db, organization, limit).await;
-        self.database.run(set).await
+        self.database.run(set).await?;
+        match limit {
+            SessionLimit::Unlimited => Ok(()),
+            SessionLimit::Default | SessionLimit::AtMost(_) => {
+                self.wait_for_session_writers().await
+            }
+        }
+    }
+
+    /// Waits until the transactions that are writing sessions now are over.
+    async fn wait_for_session_writers(&self) -> Result<(), Error> {
+        let deadline = Instant::now() + WRITERS_TIMEOUT;
+        let read = async |db: &mut _| organization::session_writers(db).await;
+        let mut writers = self.database.run(read).await?;
+        while !writers.is_empty() {
+            if Instant::now() >= deadline {
+                let cause = "a start that read the previous limit is still in progress";
+                return Err(StoreError::Timeout(cause.into()).into());
+            }
+            sleep(WRITERS_POLL_INTERVAL).await;
+            let current = self.database.run(read).await?;
+            writers.retain(|writer| current.contains(writer));
+        }
+        Ok(())
     }
 }
 

@@ -51,15 +51,15 @@ impl Greenroom {
     /// - [`Error::UserMismatch`] if an end user names another user.
     /// - [`Error::MetadataForbidden`] if an end user sends metadata.
     /// - [`Error::IdempotencyKeyReused`] if the key was used for a different request.
-    /// - [`Error::SessionOver`] if the session that holds the key is over, or if the new session
-    ///   ended before its room was open.
+    /// - [`Error::SessionOver`] if the session that holds the key is over or its time is up, or if the
+    ///   session ended before its room was open. Not for an end user without a key, who gets another
+    ///   session.
     /// - [`Error::TooManyActiveSessions`] if the organization has reached its limit of open
     ///   sessions (`pending` or `active`).
     /// - [`Error::RateLimited`] if the organization has reached its limit of starts per minute.
-    /// - [`Error::LiveKit`] if LiveKit did not open the room. The session is then `failed` with the
-    ///   reason `livekit_error`. If the request contains an idempotency key, or is a replay, the
-    ///   session instead stays `pending` until one minute after its creation, so that a repeated
-    ///   request can open its room.
+    /// - [`Error::LiveKit`] if LiveKit did not open the room. The session of a backend without an
+    ///   idempotency key is then `failed` with the reason `livekit_error`. Any other session stays
+    ///   `pending` until one minute after its creation, so that a repeated request can open its room.
     /// - [`Error::Store`] if the database fails.
     /// - [`Error::Overloaded`] if no database connection becomes free in time.
     /// - [`Error::ShuttingDown`] if the runtime shuts down before the start has finished.
@@ -98,15 +98,36 @@ impl Greenroom {
         key: StartKey,
     ) -> Result<StartedSession, Error> {
         let started_at = Instant::now();
-        let has_explicit_key = key.explicit().is_some();
+        let retry = key.implicit().map(|_| request.clone());
+        match (self.try_start(caller, request, key, started_at).await, retry) {
+            // The session ended while LiveKit opened its room. The next request of the user would
+            // get another session, so this request gets it.
+            (Err(Error::SessionOver(_)), Some(request)) => {
+                match self.try_start(caller, request, key, started_at).await {
+                    Err(Error::SessionOver(_)) => Err(Error::Overloaded),
+                    result => result,
+                }
+            }
+            (result, _) => result,
+        }
+    }
+
+    /// Writes or finds the session, opens its room, and signs the token.
+    async fn try_start(
+        &self,
+        caller: &Caller,
+        request: StartRequest,
+        key: StartKey,
+        started_at: Instant,
+    ) -> Result<StartedSession, Error> {
         let new = self.new_session(caller.organization_id, request, key);
         let WrittenSession { mut started, mut access_token, is_replay } =
             self.write_session(new, started_at + INSERT_DEADLINE).await?;
         // A replay opens the room if no earlier start has recorded that it did.
         if started.setup.session.room_creation == RoomCreation::OnStart && !started.room_created {
-            // If another request may still open the room, a failure of LiveKit does not end the
-            // session.
-            let keep_pending = has_explicit_key || is_replay;
+            // Another request with the key, such as that of another tab, may still open the room, so a
+            // failure of LiveKit does not end the session.
+            let keep_pending = key != StartKey::None;
             if !self.open_room(&started, keep_pending, started_at).await? {
                 // LiveKit opens the room when the user joins. That token must contain the dispatch,
                 // so discard the signed one.

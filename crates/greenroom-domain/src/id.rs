@@ -63,14 +63,15 @@ fn version_7(at: DateTime<Utc>, random: [u8; 10]) -> Uuid {
 }
 
 impl SessionId {
-    /// Returns the id of a session created at `at`, in milliseconds.
+    /// Returns the id of a session that a process creates at `at` by its own clock, in milliseconds.
     #[must_use]
     pub fn new(at: DateTime<Utc>, random: [u8; 10]) -> Self {
         Self(version_7(at, random))
     }
 
-    /// Returns the smallest id of a session created at `at` or later. A query for a range of
-    /// creation times can therefore use a range of ids.
+    /// Returns the smallest id of a session that a process creates at `at` by its own clock, or
+    /// later. A query for a range of creation times can therefore use a range of ids, widened by the
+    /// difference of the clocks.
     ///
     /// Ids contain whole milliseconds. If `at` is within a millisecond, the bound is the next
     /// millisecond.

@@ -15,6 +15,9 @@ use crate::overdue::push_overdue;
 use crate::sql::{OPEN, push_interval, push_may_see};
 use crate::{Session, StoreError, detail};
 
+/// The time of a fact that Greenroom itself reports, which is not used.
+const NO_TIME: DateTime<Utc> = DateTime::UNIX_EPOCH;
+
 /// The session that a fact is about.
 #[derive(Debug, Clone, Copy)]
 pub enum Subject<'a> {
@@ -40,8 +43,8 @@ pub enum Subject<'a> {
 /// Merges a fact into its session, appends the timeline events and schedules the next check, in one
 /// statement. The rules are those of `State::learn`.
 ///
-/// `at` is LiveKit's time of the event, in whole seconds. `at` is not used for facts that Greenroom
-/// itself reports. Returns false if no session learned the fact: there is no such session, the fact
+/// `at` is LiveKit's time of the event, in whole seconds. A fact that Greenroom itself reports has
+/// none: see [`record_own`]. Returns false if no session learned the fact: there is no such session, the fact
 /// is about another participant, or `State::learn` refuses it.
 ///
 /// # Errors
@@ -55,6 +58,19 @@ pub async fn record(
     let sessions: i64 =
         CountRecorded(RecordFact::new(subject, fact, at)).get_result(connection).await?;
     Ok(sessions > 0)
+}
+
+/// Merges a fact that Greenroom itself reports, as [`record`] does. Such a fact has no time of
+/// LiveKit: it happens at PostgreSQL's `now()`.
+///
+/// # Errors
+/// Returns a [`StoreError`] if the query fails.
+pub async fn record_own(
+    connection: &mut AsyncPgConnection,
+    subject: Subject<'_>,
+    fact: &Fact,
+) -> Result<bool, StoreError> {
+    record(connection, subject, fact, NO_TIME).await
 }
 
 /// Ends an open session at a caller's request and returns it. `end_user` is that of
@@ -71,8 +87,7 @@ pub async fn end_session(
     end_user: Option<&UserId>,
 ) -> Result<Option<Session>, StoreError> {
     let subject = Subject::Session { organization, id, end_user };
-    // `EndRequested` does not use `at`.
-    let record = RecordFact::new(subject, &Fact::EndRequested, DateTime::UNIX_EPOCH);
+    let record = RecordFact::new(subject, &Fact::EndRequested, NO_TIME);
     let ended = SelectRecorded { record, columns: Session::as_select() };
     Ok(ended.get_result(connection).await.optional()?)
 }

@@ -7,7 +7,7 @@ use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
 use diesel::sql_types::{BigInt, Binary, Bool, Nullable, Uuid};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use greenroom_domain::idempotency::KEY_LIFETIME;
-use greenroom_domain::{OrganizationId, SessionId, SessionStatus};
+use greenroom_domain::{OrganizationId, SessionId};
 
 use crate::StoreError;
 use crate::schema::sessions;
@@ -20,8 +20,49 @@ pub struct KeyClaim {
     /// SHA-256 over the key and over the end user who sent it, if the caller is an end user. For an
     /// implicit key: over the request and the end user.
     pub hash: [u8; 32],
-    /// SHA-256 over the effective request.
-    pub fingerprint: [u8; 32],
+    /// Identifies the effective request.
+    pub fingerprint: Fingerprint,
+}
+
+/// A digest of a request, and the version of the algorithm that computed it.
+///
+/// Only fingerprints of the same version are compared. During a rolling update, a retry may reach a
+/// process with another version, which cannot know whether the request is the same and assumes it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fingerprint([u8; 33]);
+
+impl Fingerprint {
+    /// A digest by this version of the algorithm, which is at least 1.
+    #[must_use]
+    pub const fn new(version: u8, digest: [u8; 32]) -> Self {
+        let mut bytes = [version; 33];
+        bytes.split_at_mut(1).1.copy_from_slice(&digest);
+        Self(bytes)
+    }
+
+    /// The value of the column: the version and the digest. Version 1 is stored without its version:
+    /// a process of Greenroom 0.1.0 would otherwise refuse a retry during a rolling update.
+    fn stored(&self) -> &[u8] {
+        match &self.0 {
+            [1, digest @ ..] => digest,
+            versioned => versioned,
+        }
+    }
+
+    /// Pushes the condition that a session was started with the same request.
+    pub(crate) fn push_is_same<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
+        let [version, ..] = self.0;
+        out.push_sql("(sessions.idempotency_fingerprint = ");
+        out.push_bind_param::<Binary, _>(self.stored())?;
+        out.push_sql(
+            " or case octet_length(sessions.idempotency_fingerprint) when 32 then 1
+               else get_byte(sessions.idempotency_fingerprint, 0) end is distinct from ",
+        );
+        // A literal, because it is the same for all starts of a process.
+        out.push_sql(&version.to_string());
+        out.push_sql(")");
+        Ok(())
+    }
 }
 
 /// The key of a start.
@@ -71,29 +112,60 @@ pub(crate) fn holds_key(table: &str) -> String {
     format!("{table}.created_at > now() - {}", interval(KEY_LIFETIME))
 }
 
+/// SQL condition: the session may get another join token. False for a session without time left,
+/// never null. The same rule as `lifecycle::TrackedSession::has_time_left`; a test compares the two.
+pub const HAS_TIME_LEFT: &str = "(case sessions.status when 'pending' then sessions.join_by
+   when 'active' then sessions.end_by end > now()) is true";
+
 /// SQL condition: the user may resume the session. The same rule as
 /// `lifecycle::TrackedSession::is_resumable`; a test compares the two.
 #[must_use]
 pub fn resumable() -> String {
     format!(
-        "({} and (sessions.status = 'pending' and sessions.join_by > now()
-           or sessions.status = 'active' and sessions.end_by > now()
-             and sessions.user_left_at > sessions.user_joined_at))",
+        "({} and {HAS_TIME_LEFT} and (sessions.status = 'pending'
+           or sessions.user_left_at > sessions.user_joined_at))",
         holds_key("sessions")
     )
 }
 
-/// The session that holds a key.
+/// The session that holds a key, compared with a request that has the key.
 #[derive(Debug, Clone, PartialEq, Eq, Queryable)]
 #[non_exhaustive]
 pub struct KeyHolder {
     /// The session, in the organization of the key.
     pub id: SessionId,
-    /// May be final, because an explicit key outlives its session.
-    pub status: SessionStatus,
-    /// The fingerprint of the request that started the session. Never `None` while a session
-    /// holds a key; the column is nullable.
-    pub fingerprint: Option<Vec<u8>>,
+    /// Whether the session may get another join token. An explicit key outlives its session.
+    pub has_time_left: bool,
+    /// Whether the session was started with the same request, as far as the [`Fingerprint`] shows.
+    pub is_same_request: bool,
+}
+
+struct SelectKeyHolder<'a> {
+    organization: OrganizationId,
+    key: &'a KeyClaim,
+}
+
+impl QueryId for SelectKeyHolder<'_> {
+    type QueryId = ();
+    // The text depends on the version of the fingerprint.
+    const HAS_STATIC_QUERY_ID: bool = false;
+}
+
+impl Query for SelectKeyHolder<'_> {
+    type SqlType = (Uuid, Bool, Bool);
+}
+
+impl QueryFragment<Pg> for SelectKeyHolder<'_> {
+    fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
+        out.push_sql("select id, ");
+        out.push_sql(HAS_TIME_LEFT);
+        out.push_sql(", ");
+        self.key.fingerprint.push_is_same(out.reborrow())?;
+        out.push_sql(" from sessions where organization_id = ");
+        out.push_bind_param::<Uuid, _>(&self.organization)?;
+        out.push_sql(" and idempotency_key = ");
+        out.push_bind_param::<Binary, _>(&self.key.hash)
+    }
 }
 
 impl KeyClaim {
@@ -106,14 +178,8 @@ impl KeyClaim {
         connection: &mut AsyncPgConnection,
         organization: OrganizationId,
     ) -> Result<Option<KeyHolder>, StoreError> {
-        let holder = sessions::table
-            .filter(sessions::organization_id.eq(organization))
-            .filter(sessions::idempotency_key.eq(self.hash.as_slice()))
-            .select((sessions::id, sessions::status, sessions::idempotency_fingerprint))
-            .first(connection)
-            .await
-            .optional()?;
-        Ok(holder)
+        let select = SelectKeyHolder { organization, key: self };
+        Ok(select.get_result(connection).await.optional()?)
     }
 
     /// Releases the key if its session is older than [`KEY_LIFETIME`]. Returns whether it did.
@@ -176,7 +242,7 @@ impl KeyClaim {
             Some(key) => {
                 out.push_bind_param::<Binary, _>(&key.hash)?;
                 out.push_sql(", ");
-                out.push_bind_param::<Binary, _>(&key.fingerprint)
+                out.push_bind_param::<Binary, _>(key.fingerprint.stored())
             }
             None => {
                 out.push_bind_param::<Nullable<Binary>, _>(NONE)?;

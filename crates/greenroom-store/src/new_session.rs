@@ -1,10 +1,9 @@
 //! [`NewSession`], and the SQL that `InsertSession` and `ResumeOrInsertSession` share.
 
-use chrono::{DateTime, Utc};
 use diesel::pg::Pg;
 use diesel::prelude::*;
 use diesel::query_builder::AstPass;
-use diesel::sql_types::{Integer, Jsonb, Nullable, Text, Timestamptz, Uuid};
+use diesel::sql_types::{Integer, Jsonb, Nullable, Text, Uuid};
 use greenroom_domain::lifecycle::JOB_ASSIGNMENT_TIMEOUT;
 use greenroom_domain::template::TokenTtl;
 use greenroom_domain::{
@@ -23,7 +22,8 @@ use crate::sql::{OPEN, push_interval};
 pub struct NewSession {
     /// The organization of the session and of its template.
     pub organization_id: OrganizationId,
-    /// A UUID of version 7, whose timestamp is `created_at`.
+    /// A UUID of version 7 with the time of the process. `created_at` is PostgreSQL's time, from
+    /// which the process's clock may differ.
     pub id: SessionId,
     /// The template whose current version the session uses.
     pub session_template_id: SessionTemplateId,
@@ -42,10 +42,8 @@ pub struct NewSession {
     /// The agent that the template must name. `None` accepts any template, with or without an
     /// agent.
     pub agent_name: Option<AgentName>,
-    /// Creation time; equals the millisecond timestamp in `id`.
-    pub created_at: DateTime<Utc>,
-    /// Issue time and default lifetime of the first token.
-    pub token: TokenLifetime,
+    /// Lifetime of the token if the template sets none: 60 to 86,400 seconds.
+    pub default_token_ttl: TokenTtl,
     /// Interval between two checks of an idle session against LiveKit: 1 to 3,600 seconds. An
     /// `on_join` session is first checked within this time.
     pub first_check_within: ReconcileInterval,
@@ -56,13 +54,25 @@ pub struct NewSession {
     pub max_active_sessions: Option<SessionCount>,
 }
 
-/// When a token is issued, and how long it is valid.
-#[derive(Debug, Clone, Copy)]
-pub struct TokenLifetime {
-    /// By the clock of the process that signs the token.
-    pub issued_at: DateTime<Utc>,
-    /// Used if the template sets no token lifetime: 60 to 86,400 seconds.
-    pub default_ttl: TokenTtl,
+/// SQL expression: when the statement issues a token, by PostgreSQL's clock. A JWT contains whole
+/// seconds, and `token_expiry` must equal the expiry in the token.
+pub(crate) const TOKEN_ISSUED_AT: &str = "date_trunc('second', now())";
+
+/// Pushes the expiry of a token that the statement issues. `template` is the statement's name for
+/// the row of `session_templates`.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the statement borrows its bind parameters")]
+pub(crate) fn push_token_expiry<'b>(
+    default_ttl: &'b TokenTtl,
+    template: &str,
+    mut out: AstPass<'_, 'b, Pg>,
+) -> QueryResult<()> {
+    out.push_sql(TOKEN_ISSUED_AT);
+    out.push_sql(" + make_interval(secs => coalesce(");
+    out.push_sql(template);
+    out.push_sql(".token_ttl_seconds, ");
+    out.push_bind_param::<Integer, _>(default_ttl)?;
+    out.push_sql("))");
+    Ok(())
 }
 
 impl NewSession {
@@ -145,35 +155,16 @@ impl NewSession {
         out.push_bind_param::<Nullable<Text>, _>(&self.participant_name)?;
         out.push_sql(", ");
         out.push_bind_param::<Nullable<Jsonb>, _>(&self.participant_attributes)?;
-        out.push_sql(", ");
-        out.push_bind_param::<Timestamptz, _>(&self.created_at)?;
-        out.push_sql(", ");
+        // The API shows milliseconds, so a time that it returned selects the same sessions.
+        out.push_sql(", date_trunc('milliseconds', now()), ");
         KeyClaim::push_columns(self.key.claim(), out.reborrow())?;
         out.push_sql(", ");
-        self.token.push_expiry("template", out.reborrow())?;
+        push_token_expiry(&self.default_token_ttl, "template", out.reborrow())?;
         out.push_sql(
             " from template
               on conflict (organization_id, idempotency_key) where idempotency_key is not null do nothing
               returning *)",
         );
-        Ok(())
-    }
-}
-
-impl TokenLifetime {
-    /// Pushes the expiry of the token. `template` is the statement's name for the row of
-    /// `session_templates`.
-    pub(crate) fn push_expiry<'b>(
-        &'b self,
-        template: &str,
-        mut out: AstPass<'_, 'b, Pg>,
-    ) -> QueryResult<()> {
-        out.push_bind_param::<Timestamptz, _>(&self.issued_at)?;
-        out.push_sql(" + make_interval(secs => coalesce(");
-        out.push_sql(template);
-        out.push_sql(".token_ttl_seconds, ");
-        out.push_bind_param::<Integer, _>(&self.default_ttl)?;
-        out.push_sql("))");
         Ok(())
     }
 }

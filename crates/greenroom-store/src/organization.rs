@@ -1,10 +1,13 @@
 //! Organizations, the tenants: their rows, locks and limits of open sessions.
 
+use std::collections::HashSet;
+
 use diesel::dsl::sql;
 use diesel::pg::Pg;
 use diesel::prelude::*;
 use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
-use diesel::sql_types::{Bool, Integer, Nullable, Uuid};
+use diesel::sql_query;
+use diesel::sql_types::{Bool, Integer, Nullable, Text, Uuid};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use greenroom_domain::{OrganizationId, SessionCount};
 
@@ -185,6 +188,9 @@ pub enum SessionLimit {
 
 /// Sets the limit of an organization, and inserts the organization's row if it has none.
 ///
+/// A start without a [`SessionLock`] that is in progress may have read the previous limit. Wait for
+/// the [`session_writers`] after the commit.
+///
 /// # Errors
 /// Returns a [`StoreError`] if the query fails.
 pub async fn set_limit(
@@ -207,4 +213,32 @@ pub async fn set_limit(
         .execute(connection)
         .await?;
     Ok(())
+}
+
+/// Returns the ids of the transactions that are writing sessions, of any organization. An id is not
+/// used again.
+///
+/// A statement locks its tables before it takes its snapshot. Therefore, a statement that writes
+/// sessions and does not observe an earlier commit is among these transactions.
+///
+/// # Errors
+/// Returns a [`StoreError`] if the query fails.
+pub async fn session_writers(
+    connection: &mut AsyncPgConnection,
+) -> Result<HashSet<String>, StoreError> {
+    let writers: Vec<SessionWriter> = sql_query(
+        "select distinct virtualtransaction from pg_locks
+         where locktype = 'relation' and relation = 'sessions'::regclass
+           and database = (select oid from pg_database where datname = current_database())
+           and mode = 'RowExclusiveLock' and granted",
+    )
+    .load(connection)
+    .await?;
+    Ok(writers.into_iter().map(|writer| writer.virtualtransaction).collect())
+}
+
+#[derive(QueryableByName)]
+struct SessionWriter {
+    #[diesel(sql_type = Text)]
+    virtualtransaction: String,
 }

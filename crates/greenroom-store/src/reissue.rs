@@ -6,13 +6,14 @@ use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
 use diesel::sql_types::{Binary, Uuid};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use greenroom_domain::lifecycle::TimelineEvent;
+use greenroom_domain::template::TokenTtl;
 use greenroom_domain::{OrganizationId, SessionId, UserId};
 
 use crate::StoreError;
-use crate::idempotency::{KeyClaim, holds_key};
-use crate::new_session::TokenLifetime;
+use crate::idempotency::{HAS_TIME_LEFT, KeyClaim, holds_key};
+use crate::new_session::{TOKEN_ISSUED_AT, push_token_expiry};
 use crate::session_setup::{SessionSetupColumns, StartedRow, StartedRowSql, TEMPLATE_JOIN};
-use crate::sql::{OPEN, push_may_see};
+use crate::sql::push_may_see;
 
 /// The session for which a new token is issued.
 #[derive(Debug, Clone, Copy)]
@@ -33,8 +34,9 @@ pub enum TokenReissue<'a> {
 }
 
 impl TokenReissue<'_> {
-    /// Extends the `token_expiry` of an open session to that of the new token. Returns `None` if no
-    /// such session exists or the session is over.
+    /// Extends the `token_expiry` of a session to that of the new token. Returns `None` if no such
+    /// session exists, or the session is over or has no time left: see [`HAS_TIME_LEFT`]. The token's lifetime is `default_ttl` if the
+    /// session's template sets none.
     ///
     /// The write orders a refresh against a concurrent end of the session, and makes a replay as
     /// durable as a start.
@@ -45,10 +47,14 @@ impl TokenReissue<'_> {
         self,
         connection: &mut AsyncPgConnection,
         organization: OrganizationId,
-        token: TokenLifetime,
+        default_ttl: TokenTtl,
     ) -> Result<Option<StartedRow>, StoreError> {
-        let reissue =
-            ReissueToken { organization, target: self, token, columns: SessionSetupColumns::new() };
+        let reissue = ReissueToken {
+            organization,
+            target: self,
+            default_ttl,
+            columns: SessionSetupColumns::new(),
+        };
         Ok(reissue.get_result(connection).await.optional()?)
     }
 }
@@ -56,7 +62,7 @@ impl TokenReissue<'_> {
 struct ReissueToken<'a> {
     organization: OrganizationId,
     target: TokenReissue<'a>,
-    token: TokenLifetime,
+    default_ttl: TokenTtl,
     columns: SessionSetupColumns,
 }
 
@@ -81,11 +87,11 @@ impl QueryFragment<Pg> for ReissueToken<'_> {
         out.push_sql(
             "with sessions as (update sessions set token_expiry = greatest(token_expiry, ",
         );
-        self.token.push_expiry("template", out.reborrow())?;
+        push_token_expiry(&self.default_ttl, "template", out.reborrow())?;
         out.push_sql(") from session_templates template where ");
         out.push_sql(TEMPLATE_JOIN);
-        out.push_sql(" and sessions.");
-        out.push_sql(OPEN);
+        out.push_sql(" and ");
+        out.push_sql(HAS_TIME_LEFT);
         out.push_sql(" and sessions.organization_id = ");
         out.push_bind_param::<Uuid, _>(&self.organization)?;
         match &self.target {
@@ -97,8 +103,8 @@ impl QueryFragment<Pg> for ReissueToken<'_> {
             TokenReissue::Key(key) => {
                 out.push_sql(" and sessions.idempotency_key = ");
                 out.push_bind_param::<Binary, _>(key.hash.as_slice())?;
-                out.push_sql(" and sessions.idempotency_fingerprint = ");
-                out.push_bind_param::<Binary, _>(key.fingerprint.as_slice())?;
+                out.push_sql(" and ");
+                key.fingerprint.push_is_same(out.reborrow())?;
                 out.push_sql(" and ");
                 out.push_sql(&holds_key("sessions"));
             }
@@ -115,7 +121,9 @@ impl QueryFragment<Pg> for ReissueToken<'_> {
         out.push_sql(" select ");
         self.columns.push(out.reborrow())?;
         out.push_sql(", ");
-        self.token.push_expiry("template", out.reborrow())?;
+        push_token_expiry(&self.default_ttl, "template", out.reborrow())?;
+        out.push_sql(", ");
+        out.push_sql(TOKEN_ISSUED_AT);
         out.push_sql(", sessions.room_created_at is not null from sessions join session_templates template on ");
         out.push_sql(TEMPLATE_JOIN);
         Ok(())

@@ -6,7 +6,7 @@ use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
 use diesel::sql_types::{Binary, Uuid};
 
 use crate::idempotency::{KeyClaim, resumable};
-use crate::new_session::NewSession;
+use crate::new_session::{NewSession, TOKEN_ISSUED_AT, push_token_expiry};
 use crate::session_setup::{SessionSetupColumns, StartedRowSql, TEMPLATE_JOIN};
 
 /// Extends the `token_expiry` of the session that holds the key if its user may come back to it.
@@ -31,7 +31,7 @@ impl<const LOCKED: bool> QueryFragment<Pg> for ResumeOrInsertSession<'_, LOCKED>
         let new = self.new;
         // Leaves `revision` unchanged, like `ReissueToken` and for the same reason.
         out.push_sql("with resumed as (update sessions set token_expiry = greatest(token_expiry, ");
-        new.token.push_expiry("template", out.reborrow())?;
+        push_token_expiry(&new.default_token_ttl, "template", out.reborrow())?;
         out.push_sql(") from session_templates template where ");
         out.push_sql(TEMPLATE_JOIN);
         out.push_sql(" and sessions.organization_id = ");
@@ -48,7 +48,9 @@ impl<const LOCKED: bool> QueryFragment<Pg> for ResumeOrInsertSession<'_, LOCKED>
         out.push_sql(" union all select ");
         self.columns.push(out.reborrow())?;
         out.push_sql(", ");
-        new.token.push_expiry("template", out.reborrow())?;
+        push_token_expiry(&new.default_token_ttl, "template", out.reborrow())?;
+        out.push_sql(", ");
+        out.push_sql(TOKEN_ISSUED_AT);
         out.push_sql(
             ", sessions.room_created_at is not null
                from resumed as sessions join session_templates template on ",

@@ -1,6 +1,6 @@
 //! Sessions: the columns that the API shows, and the queries that read them.
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use diesel::dsl::sql;
 use diesel::pg::Pg;
 use diesel::prelude::*;
@@ -16,6 +16,13 @@ use crate::schema::sessions;
 use crate::sql::OPEN;
 use crate::{PageStart, StoreError};
 
+/// Maximum difference between a process's clock, which dates ids, and PostgreSQL's, which dates
+/// `created_at`. A list that is filtered by time omits sessions of processes with a larger one.
+const CLOCK_DIFFERENCE: TimeDelta = TimeDelta::days(2);
+
+/// A bound that is earlier than all sessions. PostgreSQL has no times before 4714 BC.
+const EARLIEST: DateTime<Utc> = DateTime::UNIX_EPOCH;
+
 /// The columns of a session that the API shows.
 #[derive(Debug, Clone, PartialEq, Queryable, Selectable)]
 #[diesel(table_name = sessions, check_for_backend(Pg))]
@@ -23,7 +30,8 @@ use crate::{PageStart, StoreError};
 pub struct Session {
     /// The organization to which the session belongs.
     pub organization_id: OrganizationId,
-    /// A UUID of version 7, so that ids sort by creation time.
+    /// A UUID of version 7 with the time of the process that started the session, so that ids sort
+    /// by creation time as far as the clocks of the processes agree.
     pub id: SessionId,
     /// The template that the session was started from.
     pub session_template_id: SessionTemplateId,
@@ -52,8 +60,7 @@ pub struct Session {
     pub end_reason: Option<EndReason>,
     /// The latest expiry of the issued tokens.
     pub token_expiry: DateTime<Utc>,
-    /// The timestamp in `id`, in milliseconds, by the clock of the process that started the
-    /// session.
+    /// Time of the start by PostgreSQL's clock, in milliseconds.
     pub created_at: DateTime<Utc>,
     /// When the session became active. `None` until then.
     pub started_at: Option<DateTime<Utc>>,
@@ -136,11 +143,14 @@ pub async fn list(
     if let Some(template) = filter.session_template_id {
         query = query.filter(sessions::session_template_id.eq(template));
     }
-    if let Some(at) = filter.created_after {
-        query = query.filter(sessions::id.ge(SessionId::first_from(at)));
+    // The condition on the id lets PostgreSQL use the primary key.
+    if let Some(at) = filter.created_after.map(|at| at.max(EARLIEST)) {
+        let first = SessionId::first_from(at - CLOCK_DIFFERENCE);
+        query = query.filter(sessions::created_at.ge(at)).filter(sessions::id.ge(first));
     }
-    if let Some(at) = filter.created_before {
-        query = query.filter(sessions::id.lt(SessionId::first_from(at)));
+    if let Some(at) = filter.created_before.map(|at| at.max(EARLIEST)) {
+        let first = SessionId::first_from(at.checked_add_signed(CLOCK_DIFFERENCE).unwrap_or(at));
+        query = query.filter(sessions::created_at.lt(at)).filter(sessions::id.lt(first));
     }
     Ok(query.load(connection).await?)
 }

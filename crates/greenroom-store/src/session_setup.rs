@@ -12,6 +12,7 @@ use greenroom_domain::{
     AgentName, JsonObject, OrganizationId, ParticipantAttributes, ParticipantName, SessionId,
 };
 
+use crate::new_session::TOKEN_ISSUED_AT;
 use crate::{Session, StoreError};
 
 /// A session with the values that its join token and its room need.
@@ -43,12 +44,14 @@ pub struct StartedRow {
     /// Expiry of the token of this start. [`Session::token_expiry`](crate::Session::token_expiry)
     /// is the latest expiry of all tokens.
     pub token_expiry: DateTime<Utc>,
+    /// When the token of this start is issued, by PostgreSQL's clock, in whole seconds.
+    pub token_issued_at: DateTime<Utc>,
     /// Whether the room is known to have been opened.
     pub room_created: bool,
 }
 
 /// The SQL types of a [`StartedRow`].
-pub(crate) type StartedRowSql = (SessionSetupSql, Timestamptz, Bool);
+pub(crate) type StartedRowSql = (SessionSetupSql, Timestamptz, Timestamptz, Bool);
 
 impl SessionSetup {
     /// Reads the setup of a session. Returns `None` if the organization has no such session.
@@ -96,7 +99,9 @@ impl SessionSetupColumns {
     pub(crate) fn push_started<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
         out.push_sql(" select ");
         self.push(out.reborrow())?;
-        out.push_sql(", sessions.token_expiry, false from sessions, template");
+        out.push_sql(", sessions.token_expiry, ");
+        out.push_sql(TOKEN_ISSUED_AT);
+        out.push_sql(", false from sessions, template");
         Ok(())
     }
 }

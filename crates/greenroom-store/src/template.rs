@@ -3,8 +3,10 @@
 mod current;
 
 use chrono::{DateTime, Utc};
+use diesel::dsl::sql;
 use diesel::pg::Pg;
 use diesel::prelude::*;
+use diesel::sql_types::{Nullable, Timestamptz};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use greenroom_domain::template::{
     AgentDeadline, Contradiction, JoinWindow, MaxDuration, ReconnectWindow, TokenTtl,
@@ -154,12 +156,33 @@ pub async fn insert(
     id: SessionTemplateId,
     settings: TemplateSettings,
 ) -> Result<SessionTemplate, StoreError> {
+    let first = Version { organization, id, number: FIRST_VERSION, created_at: None };
+    insert_version(connection, first, settings).await
+}
+
+/// A version to insert.
+struct Version {
+    organization: OrganizationId,
+    id: SessionTemplateId,
+    number: i32,
+    /// When the first version was inserted. `None` means that this is the first version.
+    created_at: Option<DateTime<Utc>>,
+}
+
+async fn insert_version(
+    connection: &mut AsyncPgConnection,
+    version: Version,
+    settings: TemplateSettings,
+) -> Result<SessionTemplate, StoreError> {
+    let created_at = sql::<Timestamptz>("coalesce(")
+        .bind::<Nullable<Timestamptz>, _>(version.created_at)
+        .sql(", now())");
     let row = (
-        session_templates::organization_id.eq(organization),
-        session_templates::id.eq(id),
-        session_templates::version.eq(FIRST_VERSION),
+        session_templates::organization_id.eq(version.organization),
+        session_templates::id.eq(version.id),
+        session_templates::version.eq(version.number),
         settings,
-        session_templates::created_at.eq(diesel::dsl::now),
+        session_templates::created_at.eq(created_at),
         session_templates::updated_at.eq(diesel::dsl::now),
     );
     let inserted = diesel::insert_into(session_templates::table)
@@ -213,20 +236,13 @@ pub async fn supersede(
     .set(session_templates::superseded_at.eq(diesel::dsl::now))
     .execute(connection)
     .await?;
-    let row = (
-        session_templates::organization_id.eq(current.organization_id),
-        session_templates::id.eq(current.id),
-        session_templates::version.eq(current.version + 1),
-        settings,
-        session_templates::created_at.eq(current.created_at),
-        session_templates::updated_at.eq(diesel::dsl::now),
-    );
-    let inserted = diesel::insert_into(session_templates::table)
-        .values(row)
-        .returning(SessionTemplate::as_returning())
-        .get_result(connection)
-        .await?;
-    Ok(inserted)
+    let next = Version {
+        organization: current.organization_id,
+        id: current.id,
+        number: current.version + 1,
+        created_at: Some(current.created_at),
+    };
+    insert_version(connection, next, settings).await
 }
 
 /// Archives the template. If it is already archived, its `archived_at` stays unchanged.

@@ -20,8 +20,8 @@ pub struct Refreshed(StartedBody);
 /// Get a new token
 ///
 /// The token is for the same room and the same participant. Earlier tokens stay valid until they
-/// expire. If the session is over, the response is 409 `session_over`. The request needs no body; a
-/// body of up to 64 KiB is ignored.
+/// expire. If the session is over, or its `join_by` or maximum duration has passed, the response is
+/// 409 `session_over`. The request needs no body; a body of up to 64 KiB is ignored.
 #[api_v2_operation(tags(Sessions), operation_id = "refresh_session_token")]
 pub async fn refresh(
     caller: Allowed<SessionsStart>,

@@ -1,10 +1,14 @@
 //! The idempotency key of a start, and the fingerprint of its request.
 
 use greenroom_domain::Caller;
-use greenroom_store::{KeyClaim, StartKey};
+use greenroom_store::{Fingerprint, KeyClaim, StartKey};
 use sha2::{Digest, Sha256};
 
 use super::request::StartRequest;
+
+/// Version of [`request_digest`]. Increment it with each change of the digest, so that a retry with a
+/// key survives a rolling update.
+const FINGERPRINT_VERSION: u8 = 1;
 
 /// Returns the hashed key of a request and the request's fingerprint, or [`StartKey::None`] for a
 /// backend without a key.
@@ -14,7 +18,8 @@ use super::request::StartRequest;
 /// sends no key gets an implicit key, the hash of the request and the user, with which a repeated
 /// request resumes the session.
 pub(super) fn start_key(caller: &Caller, request: &StartRequest) -> StartKey {
-    let fingerprint = fingerprint(request);
+    let request_digest = request_digest(request);
+    let fingerprint = Fingerprint::new(FINGERPRINT_VERSION, request_digest);
     let user = caller.end_user.as_ref().map(|user| user.as_str().as_bytes());
     // The prefixes separate the two kinds of key. `refetch` marks implicit keys. Changing a prefix
     // orphans the hashes in the database.
@@ -24,7 +29,7 @@ pub(super) fn start_key(caller: &Caller, request: &StartRequest) -> StartKey {
             StartKey::Explicit(KeyClaim { hash, fingerprint })
         }
         (None, Some(user)) => {
-            let hash = digest(&[Some(b"refetch"), Some(user), Some(&fingerprint)]);
+            let hash = digest(&[Some(b"refetch"), Some(user), Some(&request_digest)]);
             StartKey::Implicit(KeyClaim { hash, fingerprint })
         }
         (None, None) => StartKey::None,
@@ -32,8 +37,8 @@ pub(super) fn start_key(caller: &Caller, request: &StartRequest) -> StartKey {
 }
 
 /// Hashes the fields of a request except its idempotency key. JSON formatting and key order do not
-/// matter.
-fn fingerprint(request: &StartRequest) -> [u8; 32] {
+/// matter. A change of the result needs another [`FINGERPRINT_VERSION`], and orphans implicit keys.
+fn request_digest(request: &StartRequest) -> [u8; 32] {
     let metadata = request.metadata.as_ref().map(ToString::to_string);
     let attributes = request.participant_attributes.as_ref().map(ToString::to_string);
     digest(&[

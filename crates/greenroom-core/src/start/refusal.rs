@@ -1,6 +1,6 @@
 //! Finds the reason why a start wrote no session: its key, the template, the agent or a limit.
 
-use greenroom_domain::{SessionCount, SessionStatus};
+use greenroom_domain::SessionCount;
 use greenroom_store::{
     KeyClaim, NewSession, StartedRow, TemplateAvailability, TokenReissue, template,
 };
@@ -12,7 +12,7 @@ use crate::{Error, Greenroom};
 /// The state of the key after an insert that wrote no row. A concurrent start may have taken the
 /// key.
 enum KeyState {
-    /// This open session holds the key, and was started with the same request.
+    /// This session with time left holds the key, and was started with the same request.
     Replayed(Box<StartedRow>),
     /// The key was released, or a concurrent start took it meanwhile: retry.
     Changed,
@@ -67,7 +67,7 @@ impl Greenroom {
     /// # Errors
     ///
     /// Returns [`Error::IdempotencyKeyReused`] if the key belongs to a different request, and
-    /// [`Error::SessionOver`] if the session that holds the key is over.
+    /// [`Error::SessionOver`] if the session that holds the key is over or has no time left.
     async fn replay(
         &self,
         new: &NewSession,
@@ -76,8 +76,9 @@ impl Greenroom {
     ) -> Result<KeyState, Error> {
         let organization = new.organization_id;
         let database = &self.shared.database;
-        let reissue =
-            async |db: &mut _| TokenReissue::Key(key).execute(db, organization, new.token).await;
+        let reissue = async |db: &mut _| {
+            TokenReissue::Key(key).execute(db, organization, new.default_token_ttl).await
+        };
         if let Some(started) = database.run_until(Work::StartStep, deadline, reissue).await? {
             return Ok(KeyState::Replayed(Box::new(started)));
         }
@@ -89,10 +90,10 @@ impl Greenroom {
         let Some(holder) = database.run_until(Work::StartStep, deadline, find).await? else {
             return Ok(KeyState::NotHeld);
         };
-        if holder.fingerprint.as_deref() != Some(key.fingerprint.as_slice()) {
+        if !holder.is_same_request {
             return Err(Error::IdempotencyKeyReused);
         }
-        if !SessionStatus::OPEN.contains(&holder.status) {
+        if !holder.has_time_left {
             return Err(Error::SessionOver(holder.id));
         }
         // The session was committed after the first query. A retry finds it.

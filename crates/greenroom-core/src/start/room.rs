@@ -5,7 +5,7 @@ use std::time::Duration;
 use greenroom_domain::RoomCreation;
 use greenroom_domain::lifecycle::Fact;
 use greenroom_livekit::LiveKitError;
-use greenroom_store::{Session, StartedRow, Subject, record};
+use greenroom_store::{Session, StartedRow, Subject, record_own};
 use tokio::time::{Instant, timeout_at};
 
 use super::write::is_token_too_long;
@@ -82,8 +82,8 @@ impl Greenroom {
         if is_token_too_long(&self.sign_token(&deferred(started.clone()))) {
             return false;
         }
-        let (subject, id, now) = (subject_of(session), session.id, self.shared.clock.now());
-        let defer = async |db: &mut _| record(db, subject, &Fact::RoomDeferred, now).await;
+        let (subject, id) = (subject_of(session), session.id);
+        let defer = async |db: &mut _| record_own(db, subject, &Fact::RoomDeferred).await;
         let deferred = self.shared.database.run_until(Work::StartStep, deadline, defer).await;
         deferred.unwrap_or_else(|error| {
             tracing::warn!(session_id = %id, error = &error as &dyn std::error::Error,
@@ -104,12 +104,12 @@ impl Greenroom {
         sid: String,
         deadline: Instant,
     ) -> Result<(), Error> {
-        let (subject, id, now) = (subject_of(session), session.id, self.shared.clock.now());
+        let (subject, id) = (subject_of(session), session.id);
         let (opened, late) = (Fact::RoomOpened { sid: sid.clone() }, Fact::RoomOpenedLate { sid });
         let recorded = self.shared.database.run_until(Work::StartStep, deadline, async |db| {
-            let is_open = record(db, subject, &opened, now).await?;
+            let is_open = record_own(db, subject, &opened).await?;
             if !is_open {
-                record(db, subject, &late, now).await?;
+                record_own(db, subject, &late).await?;
             }
             Ok(is_open)
         });
@@ -129,9 +129,9 @@ impl Greenroom {
     }
 
     async fn record_room_not_opened(&self, session: &Session, deadline: Instant) {
-        let (subject, id, now) = (subject_of(session), session.id, self.shared.clock.now());
+        let (subject, id) = (subject_of(session), session.id);
         let recorded = self.shared.database.run_until(Work::StartStep, deadline, async |db| {
-            record(db, subject, &Fact::RoomNotOpened, now).await
+            record_own(db, subject, &Fact::RoomNotOpened).await
         });
         if let Err(error) = recorded.await {
             tracing::warn!(session_id = %id, error = &error as &dyn std::error::Error,

@@ -8,7 +8,7 @@ use greenroom_domain::lifecycle::Fact;
 use greenroom_domain::{OrganizationId, ParticipantAttributes, ParticipantIdentity, SessionCount};
 use greenroom_store::{
     Constraint, KeyClaim, NewSession, SessionLock, StartKey, StartedRow, StoreError, Subject,
-    organization, record,
+    organization, record_own,
 };
 use tokio::time::Instant;
 
@@ -78,7 +78,7 @@ impl Greenroom {
                 }
                 Err(Error::Store(StoreError::Conflict(Constraint::RoomName))) if retries > 0 => {
                     retries -= 1;
-                    new.room_name = self.shared.room_names.next_name(new.created_at);
+                    new.room_name = self.shared.room_names.next_name(self.shared.clock.now());
                 }
                 Err(error) => return Err(error),
             }
@@ -160,8 +160,7 @@ impl Greenroom {
             user_id: request.user_id,
             metadata: request.metadata,
             room_name: self.shared.room_names.next_name(now),
-            created_at: now,
-            token: self.token_lifetime(now),
+            default_token_ttl: self.shared.settings.token_ttl,
             first_check_within: self.shared.settings.policy.reconcile_every,
             key,
             max_active_sessions: self.shared.limits.max_active_sessions,
@@ -175,10 +174,10 @@ fn cleanup(new: &NewSession) -> Option<Cleanup> {
     if new.key != StartKey::None {
         return None;
     }
-    let (organization, id, now) = (new.organization_id, new.id, new.created_at);
+    let (organization, id) = (new.organization_id, new.id);
     Some(Arc::new(move |db| {
         let subject = Subject::Session { organization, id, end_user: None };
-        async move { record(db, subject, &Fact::RoomNotOpened, now).await }.boxed()
+        async move { record_own(db, subject, &Fact::RoomNotOpened).await }.boxed()
     }))
 }
 

@@ -74,9 +74,7 @@ impl Admin {
         caller: &Caller,
         set: TemplateSet,
     ) -> Result<Vec<TemplateChange>, Error> {
-        require_permission(caller.may_manage_templates())?;
-        set.templates.iter().try_for_each(check)?;
-        let organization = caller.organization_id;
+        let organization = check_set(caller, &set)?;
         let mut current_name = None;
         let written = self.database.run_within(SET_TIMEOUT, async |db| {
             db.transaction(async |db: &mut AsyncPgConnection| {
@@ -110,9 +108,7 @@ impl Admin {
         caller: &Caller,
         set: TemplateSet,
     ) -> Result<Vec<TemplateChange>, Error> {
-        require_permission(caller.may_manage_templates())?;
-        set.templates.iter().try_for_each(check)?;
-        let organization = caller.organization_id;
+        let organization = check_set(caller, &set)?;
         let compare = async |db: &mut _| changes(db, organization, set).await;
         self.database.run_within(SET_TIMEOUT, compare).await?
     }
@@ -132,6 +128,13 @@ impl Admin {
         let current = self.database.run_within(SET_TIMEOUT, read).await?;
         Ok(current.into_iter().map(|(_, template)| template.settings).collect())
     }
+}
+
+/// Checks the caller and each template of the set. Returns the organization of the templates.
+fn check_set(caller: &Caller, set: &TemplateSet) -> Result<OrganizationId, Error> {
+    require_permission(caller.may_manage_templates())?;
+    set.templates.iter().try_for_each(check)?;
+    Ok(caller.organization_id)
 }
 
 /// Compares the set with the current templates.

@@ -3,8 +3,11 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests may panic, like the tests")]
 
 mod authorization;
+mod clock;
 mod crash;
+mod gated_rooms;
 mod keeper;
+mod keys;
 mod livekit_trouble;
 mod outages;
 mod room_names;

@@ -7,14 +7,15 @@ use std::time::Duration;
 use diesel_async::{AsyncConnection, AsyncPgConnection, SimpleAsyncConnection};
 use greenroom_core::domain::{
     AgentName, AgentStatus, EnabledPanels, EndReason, ParticipantAttributes, ParticipantName,
-    RoomCreation, SessionCount, SessionStatus, TemplateName, UserId,
+    RoomCreation, SessionCount, SessionStatus, SessionTemplateId, TemplateName, UserId,
 };
 use greenroom_core::{
-    Caller, Error, Greenroom, LiveKitError, MemoryRooms, OnLiveKitDown, PageRequest, SessionFilter,
-    SessionLimit, StartRequest,
+    Admin, Caller, Error, Greenroom, LiveKitError, MemoryRooms, OnLiveKitDown, PageRequest,
+    SessionFilter, SessionLimit, StartRequest, StartedSession,
 };
 use greenroom_testkit::pg::Database;
 use greenroom_testkit::wait_until;
+use tokio::task::JoinHandle;
 
 use crate::{config, organization, service, template};
 
@@ -160,47 +161,134 @@ const BLOCK_AND_COUNT: &str = "
       execute function block();
     select pg_advisory_lock(7)";
 
+/// A start without a lock whose insert is blocked, and the connection that blocks it.
+struct BlockedStart {
+    greenroom: Greenroom,
+    caller: Caller,
+    template: SessionTemplateId,
+    db: AsyncPgConnection,
+    start: JoinHandle<Result<StartedSession, Error>>,
+}
+
+impl BlockedStart {
+    async fn new(database: &Database) -> Self {
+        let greenroom = service(database, &Arc::new(MemoryRooms::default())).build().unwrap();
+        let caller = Caller::backend(organization());
+        let template = greenroom.create_template(&caller, template("T")).await.unwrap().id;
+        let mut db = AsyncPgConnection::establish(database.url()).await.unwrap();
+        db.batch_execute(BLOCK_AND_COUNT).await.unwrap();
+        // The token of this request may be too long, so the start opens a transaction, without a
+        // lock.
+        let mut long = StartRequest::new(template);
+        long.participant_name = Some(ParticipantName::try_from("n".repeat(128)).unwrap());
+        let attributes = BTreeMap::from([("a".to_owned(), "b".repeat(1_000))]);
+        long.participant_attributes = Some(ParticipantAttributes::try_from(attributes).unwrap());
+        long.user_id = Some(UserId::try_from("u".repeat(128)).unwrap());
+        let start = tokio::spawn({
+            let (greenroom, caller) = (greenroom.clone(), caller.clone());
+            async move { greenroom.start(&caller, long).await }
+        });
+        wait_until("the start to insert its session", Duration::from_secs(3), async || {
+            let is_blocked = "do $$ begin
+                   assert exists (select from pg_locks where locktype = 'advisory' and not granted
+                     and database = (select oid from pg_database where datname = current_database()));
+                 end $$";
+            Ok(db.batch_execute(is_blocked).await.ok())
+        })
+        .await
+        .unwrap();
+        Self { greenroom, caller, template, db, start }
+    }
+
+    /// Sets the limit of the organization to one session, in the background. Returns when other
+    /// starts observe the limit.
+    async fn set_limit(&mut self) -> JoinHandle<Result<(), Error>> {
+        let (admin, organization) = (self.greenroom.admin(), self.caller.organization_id);
+        let limit = SessionLimit::AtMost(SessionCount::constant::<1>());
+        let set = tokio::spawn(async move { admin.set_session_limit(organization, limit).await });
+        wait_until("the limit to be set", Duration::from_secs(3), async || {
+            let is_set = "do $$ begin
+                   assert exists (select from organizations where max_active_sessions = 1);
+                 end $$";
+            Ok(self.db.batch_execute(is_set).await.ok())
+        })
+        .await
+        .unwrap();
+        set
+    }
+
+    /// Lets the start finish.
+    async fn unblock(&mut self) {
+        self.db.batch_execute("select pg_advisory_unlock(7)").await.unwrap();
+        (&mut self.start).await.unwrap().unwrap();
+    }
+
+    async fn assert_limit_reached(&self) {
+        let refused = self.greenroom.start(&self.caller, StartRequest::new(self.template)).await;
+        let refused = refused.unwrap_err();
+        assert!(matches!(refused, Error::TooManyActiveSessions { .. }), "{refused:?}");
+    }
+}
+
 #[tokio::test]
 async fn start_without_lock_does_not_forget_limit_of_organization() {
     let database = Database::fresh().await.unwrap();
-    let greenroom = service(&database, &Arc::new(MemoryRooms::default())).build().unwrap();
-    let organization = organization();
-    let caller = Caller::backend(organization);
-    let id = greenroom.create_template(&caller, template("T")).await.unwrap().id;
-    let mut db = AsyncPgConnection::establish(database.url()).await.unwrap();
-    db.batch_execute(BLOCK_AND_COUNT).await.unwrap();
-
-    // The token of this request may be too long, so the start opens a transaction, without a lock.
-    let mut long = StartRequest::new(id);
-    long.participant_name = Some(ParticipantName::try_from("n".repeat(128)).unwrap());
-    let attributes = BTreeMap::from([("a".to_owned(), "b".repeat(1_000))]);
-    long.participant_attributes = Some(ParticipantAttributes::try_from(attributes).unwrap());
-    long.user_id = Some(UserId::try_from("u".repeat(128)).unwrap());
-    let unlocked = tokio::spawn({
-        let (greenroom, caller) = (greenroom.clone(), caller.clone());
-        async move { greenroom.start(&caller, long).await }
-    });
-    wait_until("the start to insert its session", Duration::from_secs(3), async || {
-        let is_blocked = "do $$ begin
-               assert exists (select from pg_locks where locktype = 'advisory' and not granted
-                 and database = (select oid from pg_database where datname = current_database()));
-             end $$";
-        Ok(db.batch_execute(is_blocked).await.ok())
-    })
-    .await
-    .unwrap();
-    let limit = SessionLimit::AtMost(SessionCount::constant::<1>());
-    greenroom.admin().set_session_limit(organization, limit).await.unwrap();
+    let mut blocked = BlockedStart::new(&database).await;
+    let set = blocked.set_limit().await;
     // This start does not see the session of the other start yet.
-    greenroom.start(&caller, StartRequest::new(id)).await.unwrap();
-    db.batch_execute("select pg_advisory_unlock(7)").await.unwrap();
-    unlocked.await.unwrap().unwrap();
+    blocked.greenroom.start(&blocked.caller, StartRequest::new(blocked.template)).await.unwrap();
+    blocked.unblock().await;
+    set.await.unwrap().unwrap();
 
-    db.batch_execute("alter sequence inserts restart").await.unwrap();
-    let refused = greenroom.start(&caller, StartRequest::new(id)).await.unwrap_err();
-    assert!(matches!(refused, Error::TooManyActiveSessions { .. }), "{refused:?}");
+    blocked.db.batch_execute("alter sequence inserts restart").await.unwrap();
+    blocked.assert_limit_reached().await;
     let once = "do $$ begin assert nextval('inserts') = 2, 'it first tried without a lock'; end $$";
-    db.batch_execute(once).await.unwrap();
+    blocked.db.batch_execute(once).await.unwrap();
+}
+
+#[tokio::test]
+async fn new_limit_waits_for_starts_that_read_the_old_limit() {
+    let database = Database::fresh().await.unwrap();
+    let mut blocked = BlockedStart::new(&database).await;
+    let mut set = blocked.set_limit().await;
+    let early = tokio::time::timeout(Duration::from_millis(500), &mut set).await;
+    assert!(early.is_err(), "the limit was set while a start could still exceed it: {early:?}");
+    blocked.unblock().await;
+    set.await.unwrap().unwrap();
+    blocked.assert_limit_reached().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_session_is_committed_after_starts_were_forbidden() {
+    let database = Database::fresh().await.unwrap();
+    let starting = service(&database, &Arc::new(MemoryRooms::default())).build().unwrap();
+    let admin = Admin::new(&database.url().parse().unwrap()).unwrap();
+    for round in 0..10 {
+        let caller = Caller::backend(organization());
+        let mut on_join = template("T");
+        on_join.room_creation = RoomCreation::OnJoin;
+        let id = starting.create_template(&caller, on_join).await.unwrap().id;
+        let starts = (0..6).map(|_| {
+            let (starting, caller) = (starting.clone(), caller.clone());
+            tokio::spawn(async move {
+                while starting.start(&caller, StartRequest::new(id)).await.is_ok() {}
+            })
+        });
+        let starts: Vec<_> = starts.collect();
+        let count = async || starting.limits(&caller).await.unwrap().active_sessions;
+        wait_until("sessions", Duration::from_secs(5), async || {
+            Ok((count().await > 20).then_some(()))
+        })
+        .await
+        .unwrap();
+        let none = SessionLimit::AtMost(SessionCount::constant::<0>());
+        admin.set_session_limit(caller.organization_id, none).await.unwrap();
+        let committed = count().await;
+        for start in starts {
+            start.await.unwrap();
+        }
+        assert_eq!(count().await, committed, "round {round}");
+    }
 }
 
 #[tokio::test]

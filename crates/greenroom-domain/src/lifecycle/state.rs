@@ -109,26 +109,30 @@ pub struct State {
 }
 
 impl TrackedSession {
-    /// Returns whether the user may resume the session: the user has not joined yet, or is out of
-    /// the room, and the session's time is not over. A session without time left is not resumable,
-    /// even if the keeper has not ended it yet. Neither is a session that is older than
-    /// [`KEY_LIFETIME`].
+    /// Returns whether the session may get another join token: the session is pending before
+    /// `join_by`, or active before `end_by`. A session without time left gets none, even if the
+    /// keeper has not ended it yet, as while LiveKit is down.
+    ///
+    /// The store has the same rule in SQL (`idempotency::HAS_TIME_LEFT`); a test compares the two.
+    #[must_use]
+    pub fn has_time_left(&self, now: DateTime<Utc>) -> bool {
+        match self.state.status {
+            SessionStatus::Pending => self.join_by > now,
+            SessionStatus::Active => self.state.end_by.is_some_and(|end_by| end_by > now),
+            _ => false,
+        }
+    }
+
+    /// Returns whether the user may resume the session: the session has time left, is not older
+    /// than [`KEY_LIFETIME`], and the user has not joined yet or is out of the room.
     ///
     /// The store has the same rule in SQL (`idempotency::resumable`); a test compares the two.
     #[must_use]
     pub fn is_resumable(&self, now: DateTime<Utc>) -> bool {
-        if self.created_at <= now - KEY_LIFETIME {
-            return false;
-        }
         let state = &self.state;
-        match state.status {
-            SessionStatus::Pending => self.join_by > now,
-            SessionStatus::Active => {
-                let has_time = state.end_by.is_some_and(|end_by| end_by > now);
-                has_time && state.user_joined_at.is_some() && !state.is_user_present()
-            }
-            _ => false,
-        }
+        let waits_for_user = state.status == SessionStatus::Pending
+            || state.user_joined_at.is_some() && !state.is_user_present();
+        self.created_at > now - KEY_LIFETIME && self.has_time_left(now) && waits_for_user
     }
 
     /// Returns whether the session waits for no change, so that its webhooks suffice while calls to

@@ -6,13 +6,13 @@ use diesel::sql_types::Uuid;
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use greenroom_domain::lifecycle::{Action, Decision, Event, Fact, TimelineEvent};
 use greenroom_domain::template::AgentDeadline;
-use greenroom_domain::{ReconcileInterval, RoomName, SessionId};
+use greenroom_domain::{ReconcileInterval, SessionId};
 use greenroom_store::{
     Claim, ClaimOrder, NewSession, PolicyDefaults, SessionEvent, Subject, Urgency, connect, record,
 };
 use greenroom_testkit::pg::Database;
 
-use crate::session::{ORGANIZATION, now, session, template};
+use crate::session::{ORGANIZATION, now, room, session, template};
 
 const DEFAULTS: PolicyDefaults = PolicyDefaults {
     agent_deadline: AgentDeadline::constant::<30>(),
@@ -23,8 +23,7 @@ async fn insert_due_sessions(db: &mut AsyncPgConnection, count: u32) {
     template(db, None).await;
     for number in 1..=count {
         let new = session(u128::from(number));
-        let room_name = RoomName::new(new.created_at, number);
-        NewSession { room_name, ..new }.insert(db, None).await.unwrap().unwrap();
+        NewSession { room_name: room(number), ..new }.insert(db, None).await.unwrap().unwrap();
     }
     sql_query("update sessions set next_check_at = now()").execute(db).await.unwrap();
 }

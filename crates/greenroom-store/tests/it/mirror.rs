@@ -12,7 +12,7 @@ use diesel::{QueryableByName, sql_query};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use greenroom_domain::SessionId;
 use greenroom_domain::lifecycle::{Event, Fact, State, TimelineEvent, TrackedSession};
-use greenroom_store::{NewSession, Subject, record};
+use greenroom_store::{Subject, record};
 use proptest::prelude::*;
 use proptest::sample::select;
 use proptest::strategy::ValueTree;
@@ -138,13 +138,12 @@ fn expected_detail(fact: &Fact, event: TimelineEvent, at: DateTime<Utc>) -> Valu
 /// Records each fact for its session. Returns whether the session learned it.
 async fn record_all(
     db: &mut AsyncPgConnection,
-    original: &NewSession,
     reports: &[Report],
     now: DateTime<Utc>,
 ) -> Vec<bool> {
     let mut learned = Vec::new();
     for (index, Report { fact, second, by_room, .. }) in reports.iter().enumerate() {
-        let (id, room) = key(original, index);
+        let (id, room) = key(index);
         let subject = if *by_room {
             Subject::Room(&room)
         } else {
@@ -173,13 +172,13 @@ async fn sql_learns_facts_as_the_domain_does() {
     let now = now(&mut db).await;
     write(&mut db, &original, reports.iter().map(|report| &report.session), now).await;
     let before: Vec<_> = read(&mut db).await.iter().map(SessionRow::to_session).collect();
-    let learned = record_all(&mut db, &original, &reports, now).await;
+    let learned = record_all(&mut db, &reports, now).await;
     let after = read(&mut db).await;
     let mut timelines = timelines(&mut db).await;
     assert_eq!((before.len(), after.len()), (FACTS, FACTS));
 
     for (index, report) in reports.iter().enumerate() {
-        let (id, _) = key(&original, index);
+        let (id, _) = key(index);
         let at = reported_at(report.second, now);
         let mut expected = before[index].clone();
         let concerns = report.fact.concerns(&expected.participant_identity);
@@ -286,6 +285,7 @@ async fn sql_finds_idle_resumable_and_overdue_sessions_as_the_domain_does() {
         let is_start_overdue = tracked.is_start_overdue(now);
         assert_eq!(row.is_start_overdue, is_start_overdue, "overdue: {session:#?}");
         overdue.push((tracked.state.status.as_str(), is_start_overdue));
+        assert_eq!(row.has_time_left, tracked.has_time_left(now), "time left: {session:#?}");
         if let (Some(base), [column]) = (session.near, &session.changed[..]) {
             branches.push(("idle", base, *column, row.is_idle));
             branches.push(("resumable", base, *column, row.is_resumable));

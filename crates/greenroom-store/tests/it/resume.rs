@@ -2,24 +2,23 @@
 
 use diesel::sql_query;
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
-use greenroom_domain::{RoomName, SessionId, UserId};
-use greenroom_store::{KeyClaim, NewSession, StartKey, connect};
+use greenroom_domain::template::TokenTtl;
+use greenroom_domain::{SessionId, UserId};
+use greenroom_store::{Fingerprint, KeyClaim, NewSession, StartKey, connect};
 use greenroom_testkit::pg::Database;
 
-use crate::session::{ORGANIZATION, now, session, template};
+use crate::session::{ORGANIZATION, room, session, template};
 
-const KEY: KeyClaim = KeyClaim { hash: [7; 32], fingerprint: [1; 32] };
+const KEY: KeyClaim = KeyClaim { hash: [7; 32], fingerprint: Fingerprint::new(1, [1; 32]) };
 
-async fn start(db: &mut AsyncPgConnection, number: u32) -> NewSession {
+fn start(number: u32) -> NewSession {
     let new = session(u128::from(number));
-    let room_name = RoomName::new(new.created_at, number);
     let user_id = Some(UserId::try_from("ann".to_owned()).unwrap());
-    let created_at = now(db).await;
-    NewSession { room_name, user_id, created_at, key: StartKey::Implicit(KEY), ..new }
+    NewSession { room_name: room(number), user_id, key: StartKey::Implicit(KEY), ..new }
 }
 
 async fn start_id(db: &mut AsyncPgConnection, number: u32) -> Option<SessionId> {
-    let started = start(db, number).await.insert(db, None).await.unwrap();
+    let started = start(number).insert(db, None).await.unwrap();
     started.map(|started| started.setup.session.id)
 }
 
@@ -99,16 +98,17 @@ async fn resumed_session_has_latest_expiry_and_its_own_template() {
     let database = Database::fresh().await.unwrap();
     let mut db = connect(database.url()).await.unwrap();
     template(&mut db, None).await;
-    let first = start(&mut db, 1).await.insert(&mut db, None).await.unwrap().unwrap();
+    // Within a transaction, `now()` stands still.
+    sql_query("begin").execute(&mut db).await.unwrap();
+    let first = start(1).insert(&mut db, None).await.unwrap().unwrap();
     // The session keeps the version of the template that it was started from.
     sql_query("update session_templates set superseded_at = now()").execute(&mut db).await.unwrap();
-    let mut later = start(&mut db, 2).await;
-    later.token.issued_at += chrono::Duration::seconds(60);
+    let later = NewSession { default_token_ttl: TokenTtl::constant::<3660>(), ..start(2) };
     let resumed = later.insert(&mut db, None).await.unwrap().unwrap();
     assert_eq!(resumed.setup.session.id, first.setup.session.id);
     assert_eq!(resumed.token_expiry, first.token_expiry + chrono::Duration::seconds(60));
     assert_eq!(resumed.setup.session.token_expiry, resumed.token_expiry);
-    let earlier = start(&mut db, 3).await.insert(&mut db, None).await.unwrap().unwrap();
+    let earlier = start(3).insert(&mut db, None).await.unwrap().unwrap();
     assert_eq!(earlier.token_expiry, first.token_expiry, "the expiry of this token");
     assert_eq!(
         earlier.setup.session.token_expiry, resumed.token_expiry,

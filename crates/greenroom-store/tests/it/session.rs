@@ -12,7 +12,7 @@ use greenroom_domain::{
 };
 use greenroom_store::{
     Constraint, NewSession, StartKey, StoreError, Subject, TemplateAvailability, TemplateSettings,
-    TokenLifetime, connect, organization, record, session, template,
+    connect, organization, record, session, template,
 };
 use greenroom_testkit::pg::Database;
 use uuid::Uuid;
@@ -35,21 +35,24 @@ pub async fn now(db: &mut AsyncPgConnection) -> DateTime<Utc> {
     diesel::select(diesel::dsl::now.into_sql::<Timestamptz>()).get_result(db).await.unwrap()
 }
 
+/// A room name that differs from those of other numbers.
+pub fn room(number: u32) -> RoomName {
+    RoomName::new(DateTime::from_timestamp_millis(1_795_357_822_123).unwrap(), number)
+}
+
 pub fn session(number: u128) -> NewSession {
-    let at = DateTime::from_timestamp_millis(1_795_357_822_123).unwrap();
     NewSession {
         organization_id: ORGANIZATION,
         id: SessionId(Uuid::from_u128(number)),
         session_template_id: TEMPLATE,
         user_id: None,
         metadata: None,
-        room_name: RoomName::new(at, 7),
+        room_name: room(7),
         participant_identity: ParticipantIdentity::guest(1),
         participant_name: None,
         participant_attributes: None,
         agent_name: None,
-        created_at: at,
-        token: TokenLifetime { issued_at: at, default_ttl: TokenTtl::constant::<3600>() },
+        default_token_ttl: TokenTtl::constant::<3600>(),
         first_check_within: ReconcileInterval::constant::<30>(),
         key: StartKey::None,
         max_active_sessions: None,

@@ -1,20 +1,18 @@
 //! Limits of active sessions: their maximum, and the lock that a start needs.
 
 use diesel_async::{AsyncConnection, AsyncPgConnection};
-use greenroom_domain::{OrganizationId, RoomName, SessionCount};
+use greenroom_domain::{OrganizationId, SessionCount};
 use greenroom_store::{NewSession, SessionLimit, StoreError, connect, organization};
 use greenroom_testkit::pg::Database;
 use uuid::Uuid;
 
-use crate::session::{ORGANIZATION, session, template};
+use crate::session::{ORGANIZATION, room, session, template};
 
 const ONE: SessionCount = SessionCount::constant::<1>();
 const TWO: SessionCount = SessionCount::constant::<2>();
 
 fn start(number: u32) -> NewSession {
-    let new = session(u128::from(number));
-    let room_name = RoomName::new(new.created_at, number);
-    NewSession { room_name, ..new }
+    NewSession { room_name: room(number), ..session(number.into()) }
 }
 
 /// Starts a session under the lock of an organization, and returns whether it was inserted.

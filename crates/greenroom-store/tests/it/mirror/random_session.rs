@@ -10,14 +10,14 @@ use greenroom_domain::lifecycle::{SessionPolicy, State, TrackedSession};
 use greenroom_domain::{
     AgentStatus, EndReason, ParticipantIdentity, RoomCreation, RoomName, SessionId, SessionStatus,
 };
-use greenroom_store::idempotency::resumable;
+use greenroom_store::idempotency::{HAS_TIME_LEFT, resumable};
 use greenroom_store::{NewSession, claim, connect, overdue};
 use greenroom_testkit::pg::Database;
 use proptest::prelude::*;
 use proptest::sample::select;
 use serde_json::{Value, json};
 
-use crate::session::{session, template};
+use crate::session::{room, session, template};
 
 pub const USER: &str = "guest-00000001";
 
@@ -266,9 +266,9 @@ pub async fn database_with_session() -> (Database, AsyncPgConnection, NewSession
 }
 
 /// The id and the room of the session that [`write`] inserts at this position.
-pub fn key(original: &NewSession, index: usize) -> (SessionId, RoomName) {
+pub fn key(index: usize) -> (SessionId, RoomName) {
     let number = u32::try_from(index).unwrap() + 1_000;
-    (session(number.into()).id, RoomName::new(original.created_at, number))
+    (session(number.into()).id, room(number))
 }
 
 /// Replaces `original` by a copy for each session, with the columns of that session.
@@ -279,7 +279,7 @@ pub async fn write(
     now: DateTime<Utc>,
 ) {
     let row = |(index, session): (usize, &RandomSession)| {
-        let (id, room) = key(original, index);
+        let (id, room) = key(index);
         let cells = session.cells.iter().map(|(column, cell)| (*column, cell.to_json(now)));
         let keys = [("id", json!(id.0)), ("room_name", json!(room.as_str()))];
         Value::Object(cells.chain(keys).map(|(column, cell)| (column.to_owned(), cell)).collect())
@@ -309,6 +309,8 @@ pub struct SessionRow {
     pub is_resumable: bool,
     #[diesel(sql_type = Bool)]
     pub is_start_overdue: bool,
+    #[diesel(sql_type = Bool)]
+    pub has_time_left: bool,
     #[diesel(sql_type = Uuid)]
     id: SessionId,
 }
@@ -318,7 +320,7 @@ pub async fn read(db: &mut AsyncPgConnection) -> Vec<SessionRow> {
     let sql = format!(
         "select array[{}] as texts, array[{}] as times, revision,
            coalesce({}, false) as is_idle, coalesce({}, false) as is_resumable,
-           coalesce({}, false) as is_start_overdue, id
+           coalesce({}, false) as is_start_overdue, {HAS_TIME_LEFT} as has_time_left, id
          from sessions order by id",
         TEXTS.join(", "),
         TIMES.join(", "),
