@@ -9,15 +9,14 @@
 mod act;
 mod observe;
 
-use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use futures_util::{FutureExt, StreamExt, stream};
-use greenroom_domain::RoomName;
 use greenroom_domain::lifecycle::{Decision, Observation, decide};
+use greenroom_livekit::RoomList;
 use greenroom_store::{CLAIM_LEASE, Claim, ClaimBatch, ClaimOrder, UnreadableSession};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
@@ -295,11 +294,7 @@ enum Step {
 }
 
 /// [`next_step`], or `None` if it panicked. The session is claimed again when its lease expires.
-fn next_step_isolated(
-    claim: &Claim,
-    rooms: Option<&HashMap<RoomName, String>>,
-    at: DateTime<Utc>,
-) -> Option<Step> {
+fn next_step_isolated(claim: &Claim, rooms: Option<&RoomList>, at: DateTime<Utc>) -> Option<Step> {
     let step = std::panic::catch_unwind(AssertUnwindSafe(|| next_step(claim, rooms, at)));
     step.inspect_err(|_| {
         tracing::error!(session_id = %claim.id, "panicked while reconciling session");
@@ -309,11 +304,16 @@ fn next_step_isolated(
 
 /// Decides by the list of rooms, if that is sufficient: the room does not exist, or the session is
 /// over and only the existence of its room matters. `None` means that LiveKit returned no list.
-fn next_step(claim: &Claim, rooms: Option<&HashMap<RoomName, String>>, at: DateTime<Utc>) -> Step {
+fn next_step(claim: &Claim, rooms: Option<&RoomList>, at: DateTime<Utc>) -> Step {
     let observation = match rooms.map(|rooms| rooms.get(&claim.room_name)) {
-        Some(Some(sid)) if !claim.session.state.is_over() => return Step::Observe(sid.clone()),
-        Some(room) => Some(Observation { room: room.cloned(), ..Observation::default() }),
-        None => None,
+        Some(Some(Ok(sid))) if !claim.session.state.is_over() => {
+            return Step::Observe(sid.clone());
+        }
+        Some(Some(Ok(sid))) => {
+            Some(Observation { room: Some(sid.clone()), ..Observation::default() })
+        }
+        Some(None) => Some(Observation::default()),
+        Some(Some(Err(_))) | None => None,
     };
     let decision = decide(&claim.session, observation.as_ref(), at);
     if changes_nothing(claim, &decision) {

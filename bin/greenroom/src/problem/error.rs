@@ -137,7 +137,7 @@ impl Problem {
                 Code::LiveKitTimeout,
                 "LiveKit did not respond in time, so the room may not be open. Send the start request again.",
             ),
-            // `Refused` and `NotFound`.
+            // `Refused`, `NotFound` and `TooLarge`.
             _ => Self::new(
                 Code::LiveKitError,
                 "LiveKit refused to open the room or sent an invalid response, which is in Greenroom's log. \

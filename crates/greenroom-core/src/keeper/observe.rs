@@ -1,18 +1,16 @@
 //! Observes a session in LiveKit: its room, participants and dispatches.
 
-use std::collections::HashMap;
-
 use futures_util::future::join;
+use greenroom_domain::SessionStatus;
 use greenroom_domain::lifecycle::{Dispatch, Observation, Participant};
-use greenroom_domain::{RoomName, SessionStatus};
-use greenroom_livekit::LiveKitError;
+use greenroom_livekit::{LiveKitError, RoomList};
 use greenroom_store::Claim;
 
 use crate::Greenroom;
 
 impl Greenroom {
-    /// Lists the existing rooms of a batch with one call. `None` means that the call failed.
-    pub(super) async fn list_rooms(&self, batch: &[Claim]) -> Option<HashMap<RoomName, String>> {
+    /// Lists the existing rooms of a batch, usually with one call. `None` means that it failed.
+    pub(super) async fn list_rooms(&self, batch: &[Claim]) -> Option<RoomList> {
         let names: Vec<_> = batch.iter().map(|claim| claim.room_name.clone()).collect();
         let _permits = self.shared.livekit.limiter.acquire_for_keeper().await;
         let listed = self.shared.livekit.rooms.list(&names).await;
@@ -23,7 +21,13 @@ impl Greenroom {
                 "failed to list rooms"
             );
         });
-        listed.ok()
+        let listed = listed.ok()?;
+        for claim in batch {
+            if let Some(Err(error)) = listed.get(&claim.room_name) {
+                warn_unobserved(claim, error);
+            }
+        }
+        Some(listed)
     }
 
     /// Observes a session with a listed room. `None` means that a call to LiveKit failed.
@@ -34,8 +38,7 @@ impl Greenroom {
             }
             Ok(None) => Some(Observation::default()),
             Err(error) => {
-                tracing::warn!(session_id = %claim.id, error = &error as &dyn std::error::Error,
-                    "failed to observe room");
+                warn_unobserved(claim, &error);
                 None
             }
         }
@@ -68,6 +71,11 @@ impl Greenroom {
         let _permits = self.shared.livekit.limiter.acquire_for_keeper().await;
         self.shared.livekit.rooms.dispatches(&claim.room_name, claim.agent_name.as_ref()).await
     }
+}
+
+fn warn_unobserved(claim: &Claim, error: &LiveKitError) {
+    let error = error as &dyn std::error::Error;
+    tracing::warn!(session_id = %claim.id, error, "failed to observe room");
 }
 
 /// The participants of a room, and its dispatches if they were listed.
