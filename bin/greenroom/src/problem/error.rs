@@ -152,6 +152,13 @@ impl Problem {
                 tracing::warn!(error = %ErrorChain(error), "failed to get a response from the database");
                 Self::new(Code::DatabaseUnavailable, "The database does not respond. Try again.")
             }
+            StoreError::Refused(_) => {
+                tracing::warn!(error = %ErrorChain(error), "failed to write to the database");
+                Self::new(
+                    Code::DatabaseUnavailable,
+                    "The database does not accept writes at present. Try again.",
+                )
+            }
             // `Conflict` and `Query`.
             _ => Self::internal(&ErrorChain(error)),
         }

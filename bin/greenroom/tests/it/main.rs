@@ -11,6 +11,7 @@ mod client_sdk_page;
 mod command_line;
 mod cors_and_docs;
 mod end_session;
+mod failing_database;
 mod full_session;
 mod idempotency;
 mod interruptions;

@@ -1,0 +1,114 @@
+//! A PostgreSQL that accepts connections but refuses writes: it was demoted to a standby, or its
+//! disk is full.
+
+use std::time::{Duration, Instant};
+
+use diesel_async::{AsyncConnection, AsyncPgConnection, SimpleAsyncConnection};
+use greenroom_testkit::livekit::Server;
+use greenroom_testkit::pg::{Cluster, Database};
+use greenroom_testkit::wait_until;
+use serde_json::{Value, json};
+
+use crate::app::{App, join_for};
+
+/// A program with a session whose user is in the room.
+struct Call {
+    app: App,
+    /// A template whose sessions need no room yet.
+    on_join: String,
+    session: String,
+    before: Value,
+}
+
+impl Call {
+    async fn start(database: Database, changed: &[(&'static str, &str)]) -> Self {
+        let changed = [&[("GREENROOM_RECONCILE_SECONDS", "1")], changed].concat();
+        let app = App::on(database, Server::shared().await.unwrap(), &changed).await;
+        let on_join = app.create_template(json!({"room_creation": "on_join"})).await;
+        let template = app.create_template(json!({})).await;
+        let started = app.start_session(&template, json!({"user_id": "ann"})).await;
+        let session = started.header("location").to_owned();
+        join_for(&started.body, Duration::from_secs(20));
+        let before = app.wait_for_status(&session, "active", Duration::from_secs(20)).await;
+        Self { app, on_join, session, before }
+    }
+
+    /// Asserts that a start fails, and that the log contains the cause as a warning.
+    async fn assert_start_fails(&self, cause: &str) {
+        let begun = Instant::now();
+        let failed = self.app.start_session(&self.on_join, json!({})).await;
+        failed.assert_problem(503, "database_unavailable");
+        assert!(begun.elapsed() < Duration::from_secs(5), "it took {:?}", begun.elapsed());
+        let request = failed.header("x-request-id");
+        let log = self.app.process.output();
+        let is_cause =
+            |line: &&str| line.contains(request) && line.contains(" WARN ") && line.contains(cause);
+        assert!(log.lines().any(|line| is_cause(&line)), "{cause} is not in:\n{log}");
+    }
+
+    /// Asserts that starts succeed within three seconds, and that the session in progress is
+    /// unchanged.
+    async fn assert_recovers(&self) {
+        wait_until("starts to succeed again", Duration::from_secs(3), async || {
+            let started = self.app.start_session(&self.on_join, json!({})).await;
+            anyhow::ensure!(started.status == 201, "{}", started.body);
+            Ok(Some(()))
+        })
+        .await
+        .unwrap();
+        assert_eq!(self.app.get(&self.session).await.body, self.before);
+        let ended = self.app.post(&format!("{}/end", self.session), &json!({})).await;
+        assert_eq!(ended.status, 200, "{}", ended.body);
+    }
+}
+
+async fn execute(url: &str, sql: &str) {
+    let mut db = AsyncPgConnection::establish(url).await.unwrap();
+    db.batch_execute(sql).await.unwrap();
+}
+
+#[tokio::test]
+async fn demoted_server_refuses_starts_until_it_is_promoted() {
+    let cluster = Cluster::temporary().await.unwrap();
+    let call = Call::start(Database::fresh_on(&cluster).await.unwrap(), &[]).await;
+    // A superuser may write in spite of the setting, in a transaction that says so.
+    let set = async |value: &str| {
+        let url = cluster.url("postgres");
+        execute(&url, &format!("alter system set default_transaction_read_only = {value}")).await;
+        execute(&url, "select pg_reload_conf()").await;
+    };
+    set("on").await;
+    call.assert_start_fails("read-only").await;
+    // The next start needs a new connection.
+    call.assert_start_fails("").await;
+    set("off").await;
+    call.assert_recovers().await;
+    let log = call.app.process.output();
+    assert!(
+        !log.contains("failed to settle abandoned statement"),
+        "the statement has ended: {log}"
+    );
+}
+
+#[tokio::test]
+async fn full_disk_refuses_starts_until_space_is_free() {
+    for message in [
+        "could not extend file \"base/5/16402\": No space left on device",
+        "could not write to file \"base/pgsql_tmp/pgsql_tmp1.0\": No space left on device",
+    ] {
+        let call = Call::start(Database::fresh().await.unwrap(), &[]).await;
+        let url = call.app.database_url();
+        execute(
+            url,
+            &format!(
+                "create function fail() returns trigger language plpgsql as
+                   $$ begin raise exception '{message}' using errcode = '53100'; end $$;
+                 create trigger fail before insert on sessions for each row execute function fail()"
+            ),
+        )
+        .await;
+        call.assert_start_fails("No space left on device").await;
+        execute(url, "drop trigger fail on sessions").await;
+        call.assert_recovers().await;
+    }
+}
