@@ -112,3 +112,31 @@ async fn full_disk_refuses_starts_until_space_is_free() {
         call.assert_recovers().await;
     }
 }
+
+#[tokio::test]
+async fn promoted_standby_takes_over() {
+    let mut primary = Cluster::temporary().await.unwrap();
+    let database = Database::fresh_on(&primary).await.unwrap();
+    let standby = primary.standby().await.unwrap();
+    let host = |cluster: &Cluster| format!("127.0.0.1:{}", cluster.port());
+    let both = format!("{},{}", host(&primary), host(&standby));
+    let url = database.url().replace(&host(&primary), &both);
+    let call = Call::start(database, &[("DATABASE_URL", &url)]).await;
+    let id = call.session.rsplit('/').next().unwrap();
+    let copied =
+        format!("select 1 / count(*) from sessions where id = '{id}' and status = 'active'");
+    let standby_url = call.app.database_url().replace(&host(&primary), &host(&standby));
+    wait_until("the standby to have the session", Duration::from_secs(10), async || {
+        let mut db = AsyncPgConnection::establish(&standby_url).await?;
+        Ok(Some(db.batch_execute(&copied).await?))
+    })
+    .await
+    .unwrap();
+
+    primary.kill().await.unwrap();
+    // The first start may use a connection that the primary has closed.
+    call.assert_start_fails("").await;
+    call.assert_start_fails("does not allow writes").await;
+    standby.promote().await.unwrap();
+    call.assert_recovers().await;
+}
