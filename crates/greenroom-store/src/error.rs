@@ -94,7 +94,8 @@ impl StoreError {
     }
 
     /// Classifies an error by its English message, because diesel does not keep the SQLSTATE. If
-    /// the server's messages are translated, these errors become [`StoreError::Query`].
+    /// the server's messages are translated, and the role may not choose their language, these
+    /// errors become [`StoreError::Query`].
     fn by_message(error: DieselError) -> Self {
         // SQLSTATE 57P01 or 57P02, 57P03, 53300 and 53300.
         const UNAVAILABLE_MESSAGES: [&str; 4] = [
