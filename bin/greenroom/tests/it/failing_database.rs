@@ -57,6 +57,10 @@ impl Call {
         .await
         .unwrap();
         assert_eq!(self.app.get(&self.session).await.body, self.before);
+    }
+
+    /// Asserts that the session in progress can still be ended.
+    async fn end(&self) {
         let ended = self.app.post(&format!("{}/end", self.session), &json!({})).await;
         assert_eq!(ended.status, 200, "{}", ended.body);
     }
@@ -83,6 +87,7 @@ async fn demoted_server_refuses_starts_until_it_is_promoted() {
     call.assert_start_fails("").await;
     set("off").await;
     call.assert_recovers().await;
+    call.end().await;
     let log = call.app.process.output();
     assert!(
         !log.contains("failed to settle abandoned statement"),
@@ -92,25 +97,31 @@ async fn demoted_server_refuses_starts_until_it_is_promoted() {
 
 #[tokio::test]
 async fn full_disk_refuses_starts_until_space_is_free() {
-    for message in [
-        "could not extend file \"base/5/16402\": No space left on device",
-        "could not write to file \"base/pgsql_tmp/pgsql_tmp1.0\": No space left on device",
+    let no_space = |message: &str| {
+        format!("raise exception '{message}: No space left on device' using errcode = '53100'")
+    };
+    // Larger than `temp_file_limit`, which is a message of PostgreSQL itself.
+    let sort = "perform count(*) from (select * from generate_series(1, 100000) order by random())
+        as sorted";
+    let call = Call::start(Database::fresh().await.unwrap(), &[]).await;
+    let url = call.app.database_url();
+    for (statement, cause) in [
+        (no_space("could not extend file \"base/5/16402\""), "No space left on device"),
+        (no_space("could not write to file \"base/pgsql_tmp/1\""), "No space left on device"),
+        (sort.to_owned(), "temporary file size exceeds temp_file_limit"),
     ] {
-        let call = Call::start(Database::fresh().await.unwrap(), &[]).await;
-        let url = call.app.database_url();
-        execute(
-            url,
-            &format!(
-                "create function fail() returns trigger language plpgsql as
-                   $$ begin raise exception '{message}' using errcode = '53100'; end $$;
-                 create trigger fail before insert on sessions for each row execute function fail()"
-            ),
-        )
-        .await;
-        call.assert_start_fails("No space left on device").await;
+        let function = format!(
+            "create or replace function fail() returns trigger language plpgsql
+               set work_mem = '64kB' set temp_file_limit = '64kB'
+               as $$ begin {statement}; return new; end $$;
+             create trigger fail before insert on sessions for each row execute function fail()"
+        );
+        execute(url, &function).await;
+        call.assert_start_fails(cause).await;
         execute(url, "drop trigger fail on sessions").await;
         call.assert_recovers().await;
     }
+    call.end().await;
 }
 
 #[tokio::test]
@@ -139,4 +150,5 @@ async fn promoted_standby_takes_over() {
     call.assert_start_fails("does not allow writes").await;
     standby.promote().await.unwrap();
     call.assert_recovers().await;
+    call.end().await;
 }
