@@ -15,6 +15,7 @@ mod failing_database;
 mod full_session;
 mod idempotency;
 mod interruptions;
+mod invalid_responses;
 mod keeper;
 mod limits;
 mod outages;
