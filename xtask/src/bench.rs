@@ -90,7 +90,7 @@ struct Starts {
 pub async fn run(arguments: Arguments) -> Result<ExitCode> {
     let Plan { figures, against, rounds, is_quick } = Plan::new(arguments.what)?;
     let started = Instant::now();
-    println!("Components, all on this machine\n");
+    print_line!("Components, all on this machine\n");
     let steps = Steps::new();
     let (postgres, (), program) = tokio::try_join!(
         async {
@@ -114,7 +114,7 @@ pub async fn run(arguments: Arguments) -> Result<ExitCode> {
     let database_url = postgres.url.clone();
     let client = Client::new();
     let env = BenchEnv { program, against, rounds, is_quick, database_url, home, client };
-    println!("\nFigures{:>20}{:>14}   threshold\n", "took", "measured");
+    print_line!("\nFigures{:>20}{:>14}   threshold\n", "took", "measured");
     let mut failed = Vec::new();
     // One after another, so that each has the machine to itself.
     for figure in figures {
@@ -189,10 +189,10 @@ async fn measure(steps: &Steps, env: &BenchEnv, figure: &Figure) -> bool {
 fn verdict(failed: &[&str], started: Instant) -> ExitCode {
     let took = seconds(started.elapsed());
     if failed.is_empty() {
-        println!("\nall thresholds passed, in {took}");
+        print_line!("\nall thresholds passed, in {took}");
         return ExitCode::SUCCESS;
     }
-    println!("\nfailed: {}, in {took}; see the logs in target/bench", failed.join(", "));
+    print_line!("\nfailed: {}, in {took}; see the logs in target/bench", failed.join(", "));
     ExitCode::FAILURE
 }
 

@@ -64,7 +64,7 @@ pub async fn run(arguments: Arguments) -> Result<ExitCode> {
     let What::Agents(agents) = arguments.what;
     let scenarios = select(&agents.only)?;
     let started = Instant::now();
-    println!("Components\n");
+    print_line!("Components\n");
     let steps = Arc::new(Steps::new());
     let (postgres, (), program) = tokio::try_join!(
         Postgres::for_tests(&steps),
@@ -80,7 +80,7 @@ pub async fn run(arguments: Arguments) -> Result<ExitCode> {
         client: Client::new(),
         large_bursts: agents.rounds > 1,
     });
-    println!("\nScenarios{:>18}{:>23}{:>10}\n", "took", "rounds", "agent in");
+    print_line!("\nScenarios{:>18}{:>23}{:>10}\n", "took", "rounds", "agent in");
     let scores = run_all(&steps, &env, scenarios, agents.rounds).await?;
     Ok(verdict(&scores, started.elapsed()))
 }
@@ -164,12 +164,12 @@ fn verdict(scores: &[Score], took: Duration) -> ExitCode {
     let failed: u32 = scores.iter().map(|score| score.failed).sum();
     let took = seconds(took);
     if failed_names.is_empty() {
-        println!("\nall sessions ended as expected, in {took}");
+        print_line!("\nall sessions ended as expected, in {took}");
     } else {
         let names = failed_names.join(", ");
-        println!("\nfailed: {names}, in {took}; see the logs and timelines in target/chaos");
+        print_line!("\nfailed: {names}, in {took}; see the logs and timelines in target/chaos");
     }
-    println!("{passed} rounds passed, {failed} failed");
+    print_line!("{passed} rounds passed, {failed} failed");
     if failed_names.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 

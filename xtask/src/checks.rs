@@ -13,8 +13,8 @@ use greenroom_testkit::process::GuardedCommand;
 use tokio::time::sleep;
 
 use self::counts::Counts;
-use crate::service;
 use crate::steps::{Steps, seconds};
+use crate::{output, service};
 
 /// How often the output of a running command is read.
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
@@ -42,16 +42,16 @@ impl Check {
     async fn run(self, steps: &Steps) -> Result<(bool, Counts)> {
         let started = Instant::now();
         let (passed, output) = if self.is_streamed {
-            println!();
-            let finished = run_to_end(self.command, |lines| print!("{lines}")).await?;
-            println!();
+            output::print("\n");
+            let finished = run_to_end(self.command, output::print).await?;
+            output::print("\n");
             finished
         } else {
             steps.watch(self.name, "running", run_to_end(self.command, |_| ())).await?
         };
         steps.ended(passed, self.name, started.elapsed(), if passed { "" } else { "failed" });
         if !passed && !self.is_streamed {
-            println!("\n{}\n", output.trim_end());
+            print_line!("\n{}\n", output.trim_end());
         }
         Ok((passed, Counts::of(&output)))
     }
@@ -59,7 +59,7 @@ impl Check {
 
 /// Runs all checks, also after a failure, and prints a summary.
 pub async fn run_all(steps: &Steps, checks: Vec<Check>, started: Instant) -> Result<ExitCode> {
-    println!("\nChecks\n");
+    print_line!("\nChecks\n");
     let (mut failed, mut counted) = (Vec::new(), Counts::default());
     for check in checks {
         let name = check.name;
@@ -74,7 +74,7 @@ pub async fn run_all(steps: &Steps, checks: Vec<Check>, started: Instant) -> Res
     } else {
         format!("failed: {}", failed.join(", "))
     };
-    println!(
+    print_line!(
         "\n{verdict}, in {}\n{} passed, {} failed",
         seconds(started.elapsed()),
         counted.passed,

@@ -58,7 +58,7 @@ pub async fn run(arguments: Arguments, shutdown: impl Future<Output = ()>) -> Re
             "port {port} is in use: pass another --port, or omit it"
         );
     }
-    println!("Components\n");
+    print_line!("Components\n");
     let (deployment, _lock) = tokio::select! {
         deployment = start(&arguments) => deployment?,
         () = &mut shutdown => return Ok(ExitCode::from(130)),
@@ -67,16 +67,16 @@ pub async fn run(arguments: Arguments, shutdown: impl Future<Output = ()>) -> Re
     let session = demo::run(&deployment.service, with_agent, &mut shutdown).await?;
     if check {
         session.end(&deployment.service).await;
-        println!("\nVerified in {}.", seconds(started.elapsed()));
+        print_line!("\nVerified in {}.", seconds(started.elapsed()));
         return Ok(ExitCode::SUCCESS);
     }
     print_usage(&deployment, &session);
-    println!("\nReady in {}. Press Ctrl-C to stop.", seconds(started.elapsed()));
+    print_line!("\nReady in {}. Press Ctrl-C to stop.", seconds(started.elapsed()));
     let outcome = tokio::select! {
         exited = deployment.service.wait_for_exit() => Err(exited),
         () = &mut shutdown => Ok(ExitCode::SUCCESS),
     };
-    println!("\nStopping.");
+    print_line!("\nStopping.");
     session.end(&deployment.service).await;
     outcome
 }
@@ -158,7 +158,7 @@ fn delete_database(home: &Path) -> Result<()> {
 }
 
 fn print_usage(deployment: &Deployment, session: &Session) {
-    println!("\nStart another session:\n\n{}\n", session.curl(&deployment.service));
+    print_line!("\nStart another session:\n\n{}\n", session.curl(&deployment.service));
     let rows: [(&str, &str); 6] = [
         ("API", &deployment.service.url("/api/v1")),
         ("Docs", &deployment.service.url("/docs")),
@@ -168,6 +168,6 @@ fn print_usage(deployment: &Deployment, session: &Session) {
         ("Settings", &format!("set -a; . target/dev/{}; set +a", service::SETTINGS_FILE)),
     ];
     for (name, value) in rows {
-        println!("  {name:<12}{value}");
+        print_line!("  {name:<12}{value}");
     }
 }

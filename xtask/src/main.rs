@@ -1,5 +1,11 @@
 //! Development commands of this repository: `cargo xtask <command>`.
 
+// They panic if the reader has closed the pipe.
+#![warn(clippy::print_stdout, clippy::print_stderr)]
+
+#[macro_use]
+mod output;
+
 mod api;
 mod bench;
 mod chaos;
@@ -15,6 +21,7 @@ mod steps;
 mod test;
 mod tidy;
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use anyhow::Result;
@@ -61,7 +68,8 @@ fn main() -> ExitCode {
         outcome
     });
     outcome.unwrap_or_else(|error| {
-        eprintln!("\n{error:#}");
+        // `eprintln!` would panic if standard error is closed.
+        let _ = writeln!(std::io::stderr(), "\n{error:#}");
         ExitCode::FAILURE
     })
 }

@@ -47,7 +47,7 @@ pub async fn run(arguments: Arguments) -> Result<ExitCode> {
         }
         Action::Status => {
             for migration in migrate::status(&url).await? {
-                println!(
+                print_line!(
                     "{:<8} {}",
                     if migration.applied { "applied" } else { "missing" },
                     migration.name
@@ -60,9 +60,9 @@ pub async fn run(arguments: Arguments) -> Result<ExitCode> {
 
 fn print_migrations(action: &str, migrations: &[String]) {
     for migration in migrations {
-        println!("{action:<8} {migration}");
+        print_line!("{action:<8} {migration}");
     }
     if migrations.is_empty() {
-        println!("nothing to do");
+        print_line!("nothing to do");
     }
 }

@@ -66,16 +66,16 @@ pub async fn run(arguments: Arguments) -> Result<ExitCode> {
     let file = paths::workspace_root().join(FILE);
     let committed = std::fs::read_to_string(&file).unwrap_or_default();
     if committed == generated {
-        println!("{FILE} is up to date");
+        print_line!("{FILE} is up to date");
         return Ok(ExitCode::SUCCESS);
     }
     if !arguments.check {
         std::fs::write(&file, generated)?;
-        println!("wrote {FILE}");
+        print_line!("wrote {FILE}");
         return Ok(ExitCode::SUCCESS);
     }
     show_difference(&file, &generated)?;
-    println!("{FILE} differs from the migrations: run `cargo xtask schema`");
+    print_line!("{FILE} differs from the migrations: run `cargo xtask schema`");
     Ok(ExitCode::FAILURE)
 }
 

@@ -73,14 +73,14 @@ impl Steps {
         match &self.bars {
             // The next redraw of the bars would overwrite a plain `println!`, and
             // `MultiProgress::println` prints nothing while there are no bars.
-            Some(bars) => bars.suspend(|| println!("{line}")),
-            None => println!("{line}"),
+            Some(bars) => bars.suspend(|| print_line!("{line}")),
+            None => print_line!("{line}"),
         }
     }
 
     fn show_progress(&self, name: &str, progress: &str) -> ProgressBar {
         let Some(bars) = &self.bars else {
-            println!("  … {name:<NAME_WIDTH$} {:>8}  {progress}", "");
+            print_line!("  … {name:<NAME_WIDTH$} {:>8}  {progress}", "");
             return ProgressBar::hidden();
         };
         let style = ProgressStyle::with_template("  {spinner} {prefix} {elapsed:>8}  {msg}");

@@ -33,7 +33,7 @@ pub struct Arguments {
 pub async fn run(arguments: Arguments) -> Result<ExitCode> {
     let started = Instant::now();
     let steps = Steps::new();
-    println!("Components\n");
+    print_line!("Components\n");
     let (postgres, livekit, ()) = tokio::try_join!(
         Postgres::for_tests(&steps),
         components::livekit(&steps, Vec::new()),

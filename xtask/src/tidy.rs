@@ -28,13 +28,13 @@ pub fn run() -> Result<ExitCode> {
     faults.extend(manifest_faults(&metadata, &files)?);
     faults.extend(policy.faults(&dependencies::resolved(&metadata, &tree), &lock_file));
     for fault in &faults {
-        println!("{fault}");
+        print_line!("{fault}");
     }
     if faults.is_empty() {
-        println!("{} files and all manifests follow the rules", files.len());
+        print_line!("{} files and all manifests follow the rules", files.len());
         return Ok(ExitCode::SUCCESS);
     }
-    println!("violations: {}", faults.len());
+    print_line!("violations: {}", faults.len());
     Ok(ExitCode::FAILURE)
 }
 

@@ -16,6 +16,7 @@ use serde_json::{Map, Value, json};
 
 use crate::config::{Settings, TokenSettings};
 use crate::failure::Failure;
+use crate::output::print_line;
 use crate::templates::command as templates;
 use crate::{doctor, openapi, serve};
 
@@ -107,14 +108,14 @@ async fn execute(arguments: Arguments) -> Result<ExitCode, Failure> {
             return Ok(if is_healthy { ExitCode::SUCCESS } else { ExitCode::FAILURE });
         }
         Command::Token { org, user, scope, ttl } => {
-            println!("{}", token(&Settings::token(file)?, org, user, scope, ttl)?);
+            print_line(token(&Settings::token(file)?, org, user, scope, ttl)?)?;
         }
-        Command::Openapi => println!("{}", openapi::document()),
+        Command::Openapi => print_line(openapi::document())?,
         Command::Healthcheck => healthcheck(Settings::listen(file)?).await?,
         Command::Organization { command: OrganizationCommand::Limit { organization, limit } } => {
             let result = admin(file)?.set_session_limit(organization, limit).await;
             result.context("failed to set the limit, which is unchanged")?;
-            println!("{organization}  {}", describe(limit));
+            print_line(format_args!("{organization}  {}", describe(limit)))?;
         }
         Command::Templates { command } => {
             command.run(&admin(file)?).await?;
@@ -138,10 +139,10 @@ async fn run_migrations(admin: &Admin, revert: Option<NonZeroUsize>) -> anyhow::
     };
     let names = names.context("failed to migrate the schema, which is unchanged")?;
     for name in &names {
-        println!("{verb}  {name}");
+        print_line(format_args!("{verb}  {name}"))?;
     }
     if names.is_empty() {
-        println!("nothing to do: {if_none}");
+        print_line(format_args!("nothing to do: {if_none}"))?;
     }
     Ok(())
 }
@@ -188,7 +189,7 @@ async fn healthcheck(listen: SocketAddr) -> anyhow::Result<()> {
     let checks = body["checks"].as_object();
     let checks = checks.with_context(|| format!("the response of {url} is not Greenroom's"))?;
     for (part, result) in checks {
-        println!("{part:<12}{}", result.as_str().unwrap_or_default());
+        print_line(format_args!("{part:<12}{}", result.as_str().unwrap_or_default()))?;
     }
     ensure!(status.is_success(), "Greenroom is not ready");
     Ok(())

@@ -3,6 +3,7 @@
 use greenroom_core::{Fault, Greenroom};
 
 use crate::config::Settings;
+use crate::output::print_line;
 
 const DATABASE: &str = "Start PostgreSQL, or correct DATABASE_URL.";
 const LIVEKIT: &str =
@@ -20,7 +21,8 @@ struct Check {
 /// Checks and prints every dependency. Returns whether all checks succeeded.
 ///
 /// # Errors
-/// Returns an error if a client cannot be created; then no check runs.
+/// Returns an error if a client cannot be created, so that no check runs, or if the result cannot be
+/// printed.
 pub async fn run(settings: Settings) -> anyhow::Result<bool> {
     let Settings { greenroom: config, verifier, without_effect, .. } = settings;
     let (connections, livekit) = (config.database_pool_size, config.livekit.api_url.http());
@@ -52,24 +54,24 @@ pub async fn run(settings: Settings) -> anyhow::Result<bool> {
             advice: Some(CALLERS),
         },
     ];
-    println!("Greenroom's dependencies\n");
-    checks.iter().for_each(Check::print);
+    print_line("Greenroom's dependencies\n")?;
+    for check in &checks {
+        check.print()?;
+    }
     for name in without_effect {
-        println!("  ! {name} is set but has no effect in this version");
+        print_line(format_args!("  ! {name} is set but has no effect in this version"))?;
     }
     Ok(checks.iter().all(|check| check.result.is_ok()))
 }
 
 impl Check {
-    fn print(&self) {
+    fn print(&self) -> anyhow::Result<()> {
         match &self.result {
-            Ok(state) => println!("  ✓ {:<12}{state}", self.dependency),
+            Ok(state) => print_line(format_args!("  ✓ {:<12}{state}", self.dependency)),
             Err(fault) => {
-                println!("  ✗ {:<12}{}", self.dependency, fault.summary);
-                let cause = fault.cause.as_deref();
-                for line in cause.into_iter().chain(self.advice) {
-                    println!("    {:<12}{line}", "");
-                }
+                print_line(format_args!("  ✗ {:<12}{}", self.dependency, fault.summary))?;
+                let mut lines = fault.cause.as_deref().into_iter().chain(self.advice);
+                lines.try_for_each(|line| print_line(format_args!("    {:<12}{line}", "")))
             }
         }
     }

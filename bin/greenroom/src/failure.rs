@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use crate::config::Faults;
+use crate::output::print_error;
 use crate::templates::file::FileFaults;
 
 /// Why a command failed.
@@ -38,16 +39,16 @@ impl Failure {
     pub fn print(&self) -> ExitCode {
         match self {
             Self::Configuration(faults) => {
-                eprintln!("greenroom: {faults}");
+                print_error(format_args!("greenroom: {faults}"));
                 ExitCode::from(2)
             }
             Self::File(faults) => {
                 // Without a prefix, as compilers do, so that editors can jump to the line.
-                eprintln!("{faults}");
+                print_error(faults);
                 ExitCode::from(2)
             }
             Self::Other(error) => {
-                eprintln!("greenroom: {error:#}");
+                print_error(format_args!("greenroom: {error:#}"));
                 ExitCode::FAILURE
             }
         }

@@ -1,5 +1,8 @@
 //! The `greenroom` program: an HTTP API over the use cases of `greenroom-core`, and a command line.
 
+// They panic if the reader has closed the pipe.
+#![warn(clippy::print_stdout, clippy::print_stderr)]
+
 mod auth;
 mod cli;
 mod config;
@@ -11,6 +14,7 @@ mod failure;
 mod health;
 mod limits;
 mod openapi;
+mod output;
 mod page;
 mod problem;
 mod request;

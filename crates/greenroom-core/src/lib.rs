@@ -93,7 +93,7 @@ mod webhooks;
 pub use greenroom_domain::{self as domain, Caller, ReconcileInterval};
 pub use greenroom_livekit::webhook::InvalidWebhook;
 pub use greenroom_livekit::{
-    AgentDispatch, ApiKey, ApiSecret, KeyPair, LiveKitConfig, LiveKitError, MemoryRooms,
+    AgentDispatch, ApiKey, ApiSecret, KeyPair, LiveKitConfig, LiveKitError, MemoryRooms, RoomList,
     RoomSettings, Rooms, ServerUrl,
 };
 pub use greenroom_store::{

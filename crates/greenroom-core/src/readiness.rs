@@ -116,7 +116,7 @@ impl Greenroom {
             let summary = match error {
                 LiveKitError::Unavailable(_) | LiveKitError::NoNode(_) => "does not respond",
                 LiveKitError::Timeout => "does not respond in time",
-                // `Refused` and `NotFound`.
+                // `Refused`, `NotFound` and `TooLarge`.
                 _ => "refuses the call; check its API key and secret",
             };
             Fault::with_cause(summary, &error)

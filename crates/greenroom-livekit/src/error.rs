@@ -3,7 +3,7 @@
 use greenroom_domain::ErrorChain;
 
 /// The failure of a call to LiveKit.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum LiveKitError {
     /// LiveKit is unreachable or overloaded. A later call may succeed.
@@ -21,6 +21,9 @@ pub enum LiveKitError {
     /// LiveKit refused the request, for example because of a wrong key, or the response is invalid.
     #[error("LiveKit refused the request or sent an invalid response: {0}")]
     Refused(String),
+    /// The response is larger than 8 MiB, and was not read to its end.
+    #[error("the response of LiveKit is larger than 8 MiB")]
+    TooLarge,
 }
 
 impl LiveKitError {

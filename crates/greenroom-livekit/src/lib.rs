@@ -17,5 +17,5 @@ pub use self::dispatch::{AgentDispatch, JobMetadata};
 pub use self::error::LiveKitError;
 pub use self::rooms::livekit::LiveKitRooms;
 pub use self::rooms::memory::MemoryRooms;
-pub use self::rooms::{RoomSettings, Rooms};
+pub use self::rooms::{RoomList, RoomSettings, Rooms};
 pub use self::token::{JoinToken, TokenMetadata, TokenSigner};

@@ -17,6 +17,11 @@ mod twirp;
 /// The attribute of a participant that publishes on behalf of another, such as an agent's avatar.
 pub(crate) const ON_BEHALF: &str = "lk.publish_on_behalf";
 
+/// The sid of each listed room. [`LiveKitError::TooLarge`] instead of a sid means that the room may
+/// or may not exist, because its part of the list is larger than 8 MiB. An absent room does not
+/// exist.
+pub type RoomList = HashMap<RoomName, Result<String, LiveKitError>>;
+
 /// The calls to LiveKit with which Greenroom opens, observes and deletes rooms.
 #[async_trait]
 pub trait Rooms: Send + Sync + 'static {
@@ -34,11 +39,13 @@ pub trait Rooms: Send + Sync + 'static {
     /// Checks that LiveKit responds and accepts the API key.
     async fn check(&self) -> Result<(), LiveKitError>;
 
-    /// Returns the existing rooms among `names`, each with its sid. One call can list hundreds of
-    /// rooms.
-    async fn list(&self, names: &[RoomName]) -> Result<HashMap<RoomName, String>, LiveKitError>;
+    /// Returns the existing rooms among `names`, and the rooms whose existence is unknown. One call
+    /// can list hundreds of rooms. Other rooms in LiveKit's response are ignored.
+    async fn list(&self, names: &[RoomName]) -> Result<RoomList, LiveKitError>;
 
     /// Returns the participants in the room. A room that does not exist has no participants.
+    ///
+    /// LiveKit's response does not name the room, so a response about another room is accepted.
     async fn participants(&self, name: &RoomName) -> Result<Vec<Participant>, LiveKitError>;
 
     /// Returns all dispatches in the room with their jobs. Dispatches of `agent` are marked as the

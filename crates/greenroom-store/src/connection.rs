@@ -28,6 +28,11 @@ const HOST_DELAY: Duration = Duration::from_millis(500);
 /// of the connection, so that a statement that cannot be canceled has ended as well.
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(6);
 
+/// Asks for messages in English, by which [`StoreError`] is classified, if the role may choose the
+/// language. A startup option would refuse the connection of any other role.
+const ENGLISH_MESSAGES: &str = "select set_config('lc_messages', 'C', false)
+    where has_parameter_privilege('lc_messages', 'set')";
+
 /// An open connection, and the task that must drive it.
 type Connected = (Client, Connection<Socket, NoTlsStream>);
 
@@ -121,7 +126,11 @@ async fn open(config: &Config) -> ConnectionResult<AsyncPgConnection> {
     let open = async {
         let connected = connect_to_first_writable(config).await;
         let (client, connection) = connected.map_err(ConnectionError::BadConnection)?;
-        AsyncPgConnection::try_from_client_and_connection(client, connection).await
+        let opened = AsyncPgConnection::try_from_client_and_connection(client, connection).await;
+        let mut opened = opened?;
+        // A failure concerns only the language, or the next statement fails as well.
+        let _ = opened.batch_execute(ENGLISH_MESSAGES).await;
+        Ok(opened)
     };
     timeout(CONNECT_TIMEOUT, open).await.unwrap_or_else(|_| {
         Err(ConnectionError::BadConnection(format!("no response within {CONNECT_TIMEOUT:?}")))

@@ -26,6 +26,10 @@ pub enum StoreError {
     /// No server accepts connections and writes. A later attempt may succeed.
     #[error("the database is unavailable")]
     Unavailable(#[source] Cause),
+    /// The server did not execute the statement, because it was demoted to a standby or lacks disk
+    /// space or memory. A later attempt may succeed.
+    #[error("the database is read-only or lacks resources")]
+    Refused(#[source] Cause),
     /// PostgreSQL canceled the statement, usually because of `statement_timeout`.
     #[error("the database did not respond in time")]
     Timeout(#[source] Cause),
@@ -48,10 +52,10 @@ impl From<DieselError> for StoreError {
                 Some("session_templates_living_name") => Self::Conflict(Constraint::TemplateName),
                 _ => Self::Query(error.into()),
             },
-            // ReadOnlyTransaction: the server was demoted to a standby after a failover.
-            DatabaseErrorKind::UnableToSendCommand
-            | DatabaseErrorKind::ClosedConnection
-            | DatabaseErrorKind::ReadOnlyTransaction => Self::Unavailable(error.into()),
+            DatabaseErrorKind::UnableToSendCommand | DatabaseErrorKind::ClosedConnection => {
+                Self::Unavailable(error.into())
+            }
+            DatabaseErrorKind::ReadOnlyTransaction => Self::Refused(error.into()),
             _ => Self::by_message(error),
         }
     }
@@ -72,8 +76,8 @@ impl StoreError {
     }
 
     /// Whether the session of this connection can no longer be used, although other connections can:
-    /// a pooler has assigned the connection to another session, or a migration has changed a table
-    /// that a prepared statement reads.
+    /// a pooler has assigned the connection to another session, a migration has changed a table that
+    /// a prepared statement reads, or the server refuses writes and another host may accept them.
     #[must_use]
     pub fn requires_new_connection(&self) -> bool {
         // SQLSTATE 26000 and 0A000.
@@ -81,13 +85,17 @@ impl StoreError {
             ("prepared statement", "does not exist"),
             ("cached plan must not change result type", ""),
         ];
-        let Self::Query(error) = self else { return false };
+        let error = match self {
+            Self::Query(error) => error,
+            other => return matches!(other, Self::Refused(_)),
+        };
         let message = error.to_string();
         MESSAGES.iter().any(|(start, end)| message.starts_with(start) && message.ends_with(end))
     }
 
     /// Classifies an error by its English message, because diesel does not keep the SQLSTATE. If
-    /// the server's messages are translated, these errors become [`StoreError::Query`].
+    /// the server's messages are translated, and the role may not choose their language, these
+    /// errors become [`StoreError::Query`].
     fn by_message(error: DieselError) -> Self {
         // SQLSTATE 57P01 or 57P02, 57P03, 53300 and 53300.
         const UNAVAILABLE_MESSAGES: [&str; 4] = [
@@ -96,9 +104,21 @@ impl StoreError {
             "remaining connection slots",
             "sorry, too many clients",
         ];
+        // SQLSTATE 53100, 53100, 53200 and 53400.
+        const REFUSED_MESSAGES: [&str; 4] = [
+            "No space left on device",
+            "could not extend file",
+            "out of memory",
+            "temporary file size exceeds temp_file_limit",
+        ];
         let message = error.to_string();
         if UNAVAILABLE_MESSAGES.iter().any(|known| message.starts_with(known)) {
             Self::Unavailable(error.into())
+        } else if REFUSED_MESSAGES
+            .iter()
+            .any(|known| message.starts_with(known) || message.ends_with(known))
+        {
+            Self::Refused(error.into())
         } else if message.starts_with("canceling statement due to") {
             // SQLSTATE 57014.
             Self::Timeout(error.into())

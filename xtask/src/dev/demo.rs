@@ -57,7 +57,7 @@ pub async fn run(
     with_agent: bool,
     shutdown: impl Future<Output = ()>,
 ) -> Result<Session> {
-    println!("\nDemo session\n");
+    print_line!("\nDemo session\n");
     let api = Api::of(service);
     let template_id = api.find_or_create_template().await?;
     let started_at = Instant::now();
@@ -121,14 +121,14 @@ async fn verify_call(
 
 /// Prints the timeline of the session with the time since its creation.
 fn print_timeline(entries: &[Value]) -> Result<()> {
-    println!("\nTimeline of the session\n");
+    print_line!("\nTimeline of the session\n");
     let at = |entry: &Value| -> Result<DateTime<FixedOffset>> {
         Ok(DateTime::parse_from_rfc3339(&text(entry, "at")?)?)
     };
     let created = at(entries.first().context("the timeline is empty")?)?;
     for entry in entries {
         let after = (at(entry)? - created).num_milliseconds();
-        println!("  {after:>6} ms  {}", text(entry, "event")?);
+        print_line!("  {after:>6} ms  {}", text(entry, "event")?);
     }
     Ok(())
 }
@@ -212,5 +212,5 @@ fn text(response: &Value, field: &str) -> Result<String> {
 }
 
 fn print_step(started_at: Instant, step: &str) {
-    println!("  {:>6} ms  {step}", started_at.elapsed().as_millis());
+    print_line!("  {:>6} ms  {step}", started_at.elapsed().as_millis());
 }

@@ -137,7 +137,7 @@ impl Problem {
                 Code::LiveKitTimeout,
                 "LiveKit did not respond in time, so the room may not be open. Send the start request again.",
             ),
-            // `Refused` and `NotFound`.
+            // `Refused`, `NotFound` and `TooLarge`.
             _ => Self::new(
                 Code::LiveKitError,
                 "LiveKit refused to open the room or sent an invalid response, which is in Greenroom's log. \
@@ -151,6 +151,13 @@ impl Problem {
             StoreError::Unavailable(_) | StoreError::Timeout(_) => {
                 tracing::warn!(error = %ErrorChain(error), "failed to get a response from the database");
                 Self::new(Code::DatabaseUnavailable, "The database does not respond. Try again.")
+            }
+            StoreError::Refused(_) => {
+                tracing::warn!(error = %ErrorChain(error), "failed to write to the database");
+                Self::new(
+                    Code::DatabaseUnavailable,
+                    "The database does not accept writes at present. Try again.",
+                )
             }
             // `Conflict` and `Query`.
             _ => Self::internal(&ErrorChain(error)),

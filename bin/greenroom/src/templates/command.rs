@@ -1,6 +1,5 @@
 //! `greenroom templates`: applies a template file to an organization, or exports one.
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -11,6 +10,7 @@ use greenroom_core::{Admin, Caller, Error, TemplateSet};
 use super::file::TemplateFile;
 use super::{difference, file};
 use crate::failure::Failure;
+use crate::output::{print, print_line};
 
 #[derive(Subcommand)]
 pub enum Command {
@@ -86,11 +86,7 @@ async fn apply(
         }
         error => Failure::from(anyhow::Error::from(error).context("the templates are unchanged")),
     })?;
-    let summary = difference::describe(&changes, dry_run);
-    // anstream removes the colours if the output is not a terminal.
-    let printed = anstream::stdout().write_all(summary.as_bytes());
-    printed.context("the command succeeded, but failed to print the changes")?;
-    Ok(())
+    Ok(print(&difference::describe(&changes, dry_run))?)
 }
 
 async fn export(admin: &Admin, caller: &Caller, file: Option<&Path>) -> anyhow::Result<()> {
@@ -98,15 +94,11 @@ async fn export(admin: &Admin, caller: &Caller, file: Option<&Path>) -> anyhow::
     let count = templates.len();
     let text = file::format(templates);
     match file {
-        None => {
-            let printed = std::io::stdout().write_all(text.as_bytes());
-            printed.context("failed to print the templates")?;
-        }
+        None => print(&text),
         Some(file) => {
             let path = file.display();
             std::fs::write(file, text).with_context(|| format!("failed to write {path}"))?;
-            println!("templates written to {path}: {count}");
+            print_line(format_args!("templates written to {path}: {count}"))
         }
     }
-    Ok(())
 }

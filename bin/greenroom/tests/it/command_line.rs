@@ -383,3 +383,58 @@ async fn variable_without_effect_is_logged() {
     let line = log.lines().find(|line| line.contains("ignored variable that has no effect"));
     assert!(line.is_some_and(|line| line.contains("GREENROOM_CONSOLE")), "{log}");
 }
+
+#[tokio::test]
+async fn closed_pipe_changes_no_exit_code_and_causes_no_panic() {
+    let livekit = Server::shared().await.unwrap();
+    let database = Database::empty().await.unwrap();
+    let environment = environment(database.url(), livekit);
+    let organization = uuid().to_string();
+    for arguments in [
+        &["openapi"][..],
+        &["migrate"],
+        &["migrate"],
+        &["doctor"],
+        &["token", "--org", &organization],
+        &["organization", "limit", &organization, "5"],
+        &["templates", "export", "--org", &organization],
+    ] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let mut command = greenroom(arguments);
+        let (errors, code) = outcome_with_stdout(command.envs(&environment), writer).await;
+        assert_eq!((errors.as_str(), code), ("", Some(0)), "{arguments:?}");
+    }
+}
+
+#[tokio::test]
+async fn closed_standard_error_does_not_change_the_exit_code() {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let status = greenroom(&["migrate"]).stderr(writer).status().await.unwrap();
+    assert_eq!(status.code(), Some(2));
+}
+
+#[tokio::test]
+async fn full_disk_fails_a_command_that_prints_its_result() {
+    let full = std::fs::File::options().write(true).open("/dev/full");
+    // Only Linux has this device.
+    let Ok(full) = full else { return };
+    let (errors, code) = outcome_with_stdout(&mut greenroom(&["openapi"]), full).await;
+    assert!(
+        errors.starts_with("greenroom: the command has run, but failed to print its result: "),
+        "{errors}"
+    );
+    assert_eq!(code, Some(1));
+}
+
+/// Runs a command with this standard output. Returns its standard error and its exit code.
+async fn outcome_with_stdout(
+    command: &mut Command,
+    stdout: impl Into<Stdio>,
+) -> (String, Option<i32>) {
+    // `Command::output` would replace the standard output.
+    let child = command.stdout(stdout).stderr(Stdio::piped()).spawn().unwrap();
+    let output = child.wait_with_output().await.unwrap();
+    (String::from_utf8(output.stderr).unwrap(), output.status.code())
+}

@@ -98,6 +98,16 @@ async fn invalid_responses_of_livekit_fail_the_start() {
             502,
             "livekit_error",
         ),
+        (
+            ResponseTemplate::new(200).set_body_raw("<html>Welcome</html>", "text/html"),
+            502,
+            "livekit_error",
+        ),
+        (
+            ResponseTemplate::new(200).set_body_raw(vec![0; 9 << 20], "application/protobuf"),
+            502,
+            "livekit_error",
+        ),
         (ResponseTemplate::new(302).insert_header("location", "/elsewhere"), 502, "livekit_error"),
         (ResponseTemplate::new(500).set_body_string("oops"), 502, "livekit_error"),
         (ResponseTemplate::new(404), 502, "livekit_error"),
@@ -160,6 +170,31 @@ async fn incomplete_response_of_livekit_counts_as_unavailable() {
     });
     let app = App::with(&[("LIVEKIT_API_URL", &address)]).await;
     assert_start_fails(&app, 503, "livekit_unavailable").await;
+}
+
+#[tokio::test]
+async fn livekit_that_sends_one_byte_per_second_times_out() {
+    const HEAD: &[u8] =
+        b"HTTP/1.1 200 OK\r\ncontent-type: application/protobuf\r\ncontent-length: 90\r\n\r\n";
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        while let Ok((mut connection, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let _ = connection.read(&mut [0; 4096]).await;
+                let _ = connection.write_all(HEAD).await;
+                let mut seconds = tokio::time::interval(Duration::from_secs(1));
+                while connection.write_all(b"\n").await.is_ok() {
+                    seconds.tick().await;
+                }
+            });
+        }
+    });
+    let app = App::with(&[("LIVEKIT_API_URL", &address)]).await;
+    assert_start_fails(&app, 504, "livekit_timeout").await;
+    let log = app.process.output();
+    let line = log.lines().find(|line| line.contains("failed to open room")).unwrap();
+    assert!(line.contains("LiveKit did not respond in time"), "{line}");
 }
 
 #[tokio::test]

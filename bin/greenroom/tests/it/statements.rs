@@ -19,8 +19,15 @@ fn steps<'a>(log: &'a str, step: &str) -> Vec<&'a str> {
 /// Counts the log lines of these steps for requests. The statements of the keeper, and those that
 /// open a connection, are not counted.
 fn count_for_requests(log: &str, steps_of: &[&str]) -> usize {
-    let not_for_requests =
-        [": with due as", ": with batch as", ": UPDATE ", ": update ", ": SET ", ": SHOW "];
+    let not_for_requests = [
+        ": with due as",
+        ": with batch as",
+        ": UPDATE ",
+        ": update ",
+        ": SET ",
+        ": SHOW ",
+        ": select set_config(",
+    ];
     let is_for_request = |line: &&str| !not_for_requests.iter().any(|text| line.contains(text));
     steps_of.iter().flat_map(|step| steps(log, step)).filter(is_for_request).count()
 }

@@ -1,13 +1,12 @@
 //! Reconciles a batch of claimed sessions: observe, decide, commit the decision, act.
 
-use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use futures_util::{FutureExt, StreamExt, stream};
-use greenroom_domain::RoomName;
 use greenroom_domain::lifecycle::{Decision, Observation, decide, postpone};
+use greenroom_livekit::RoomList;
 use greenroom_store::{CLAIM_LEASE, Claim, ClaimBatch};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinSet;
@@ -219,11 +218,7 @@ enum Step {
 }
 
 /// [`next_step`], or `None` if it panicked. The session is claimed again when its lease expires.
-fn next_step_isolated(
-    claim: &Claim,
-    rooms: &HashMap<RoomName, String>,
-    at: DateTime<Utc>,
-) -> Option<Step> {
+fn next_step_isolated(claim: &Claim, rooms: &RoomList, at: DateTime<Utc>) -> Option<Step> {
     let step = std::panic::catch_unwind(AssertUnwindSafe(|| next_step(claim, rooms, at)));
     step.inspect_err(|_| {
         tracing::error!(session_id = %claim.id, "panicked while reconciling session");
@@ -233,13 +228,15 @@ fn next_step_isolated(
 
 /// Decides by the list of rooms, if that is sufficient: the room does not exist, or the session is
 /// over and only the existence of its room matters.
-fn next_step(claim: &Claim, rooms: &HashMap<RoomName, String>, at: DateTime<Utc>) -> Step {
-    let room = rooms.get(&claim.room_name).cloned();
-    if let (Some(sid), false) = (&room, claim.session.state.is_over()) {
-        return Step::Observe(sid.clone());
-    }
-    let observation = Observation { room, ..Observation::default() };
-    let decision = decide(&claim.session, Some(&observation), at);
+fn next_step(claim: &Claim, rooms: &RoomList, at: DateTime<Utc>) -> Step {
+    let observation = match rooms.get(&claim.room_name) {
+        Some(Ok(sid)) if !claim.session.state.is_over() => return Step::Observe(sid.clone()),
+        Some(Ok(sid)) => Some(Observation { room: Some(sid.clone()), ..Observation::default() }),
+        // LiveKit could not list this room.
+        Some(Err(_)) => None,
+        None => Some(Observation::default()),
+    };
+    let decision = decide(&claim.session, observation.as_ref(), at);
     if changes_nothing(claim, &decision) {
         Step::Reschedule(decision.state.next_check_at)
     } else {

@@ -1,10 +1,7 @@
 //! Observes a session in LiveKit: its room, participants and dispatches.
 
-use std::collections::HashMap;
-
-use greenroom_domain::RoomName;
 use greenroom_domain::lifecycle::{Dispatch, DispatchesNeed, Observation};
-use greenroom_livekit::LiveKitError;
+use greenroom_livekit::{LiveKitError, RoomList};
 use greenroom_store::Claim;
 
 use super::room_nodes::Node;
@@ -24,9 +21,9 @@ pub(super) enum Look {
 }
 
 impl Greenroom {
-    /// Lists the existing rooms of a batch with one call. `None` means that the call failed, and
-    /// that no session is checked until LiveKit lists rooms again.
-    pub(super) async fn list_rooms(&self, batch: &[Claim]) -> Option<HashMap<RoomName, String>> {
+    /// Lists the existing rooms of a batch, usually with one call. `None` means that the call failed,
+    /// and that no session is checked until LiveKit lists rooms again.
+    pub(super) async fn list_rooms(&self, batch: &[Claim]) -> Option<RoomList> {
         let names: Vec<_> = batch.iter().map(|claim| claim.room_name.clone()).collect();
         let permits = self.shared.livekit.limiter.acquire_for_keeper().await;
         let listed = self.shared.livekit.rooms.list(&names).await;
@@ -40,7 +37,13 @@ impl Greenroom {
                 "failed to list rooms; no session is checked until LiveKit responds"
             );
         }
-        listed.ok()
+        let listed = listed.ok()?;
+        for claim in batch {
+            if let Some(Err(error)) = listed.get(&claim.room_name) {
+                warn_unobserved(claim, error);
+            }
+        }
+        Some(listed)
     }
 
     /// Observes a session with a listed room.
@@ -53,8 +56,7 @@ impl Greenroom {
             return Look::NodeGone;
         }
         self.try_observe_room(claim, sid).await.unwrap_or_else(|error| {
-            tracing::warn!(session_id = %claim.id, error = &error as &dyn std::error::Error,
-                "failed to observe room");
+            warn_unobserved(claim, &error);
             Look::Failed
         })
     }
@@ -121,4 +123,9 @@ impl Greenroom {
             Err(error) => Err(error),
         }
     }
+}
+
+fn warn_unobserved(claim: &Claim, error: &LiveKitError) {
+    let error = error as &dyn std::error::Error;
+    tracing::warn!(session_id = %claim.id, error, "failed to observe room");
 }

@@ -1,6 +1,5 @@
 //! A keeper dies in the middle of its work, and another keeper finishes it. On a real LiveKit.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,8 +7,8 @@ use async_trait::async_trait;
 use greenroom_core::domain::lifecycle::Participant;
 use greenroom_core::domain::{AgentName, RoomName, SessionId, lifecycle};
 use greenroom_core::{
-    AgentDispatch, Caller, Config, Greenroom, KeyPair, LiveKitConfig, LiveKitError, RoomSettings,
-    Rooms, StartRequest,
+    AgentDispatch, Caller, Config, Greenroom, KeyPair, LiveKitConfig, LiveKitError, RoomList,
+    RoomSettings, Rooms, StartRequest,
 };
 use greenroom_livekit::LiveKitRooms;
 use greenroom_testkit::agent::ScriptedAgent;
@@ -70,7 +69,7 @@ impl Rooms for HaltingRooms {
         self.rooms.check().await
     }
 
-    async fn list(&self, names: &[RoomName]) -> Result<HashMap<RoomName, String>, LiveKitError> {
+    async fn list(&self, names: &[RoomName]) -> Result<RoomList, LiveKitError> {
         self.run("list", self.rooms.list(names)).await
     }
 

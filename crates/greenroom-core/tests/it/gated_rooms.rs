@@ -1,12 +1,11 @@
 //! Rooms in memory that open a room only when the test lets them.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use greenroom_core::domain::lifecycle::Participant;
 use greenroom_core::domain::{AgentName, RoomName, lifecycle};
-use greenroom_core::{AgentDispatch, LiveKitError, MemoryRooms, RoomSettings, Rooms};
+use greenroom_core::{AgentDispatch, LiveKitError, MemoryRooms, RoomList, RoomSettings, Rooms};
 use tokio::sync::{mpsc, oneshot};
 
 /// Rooms whose `create` waits for the test.
@@ -56,7 +55,7 @@ impl Rooms for GatedRooms {
         self.rooms.check().await
     }
 
-    async fn list(&self, names: &[RoomName]) -> Result<HashMap<RoomName, String>, LiveKitError> {
+    async fn list(&self, names: &[RoomName]) -> Result<RoomList, LiveKitError> {
         self.rooms.list(names).await
     }
 

@@ -1,6 +1,6 @@
 //! The keeper while LiveKit hangs, refuses every call, or has lost a node. With scripted rooms.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,8 @@ use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl, SimpleAsyncC
 use greenroom_core::domain::lifecycle::{Dispatch, Participant, ParticipantKind};
 use greenroom_core::domain::{AgentName, RoomName, SessionTemplateId};
 use greenroom_core::{
-    AgentDispatch, Caller, Greenroom, LiveKitError, MemoryRooms, RoomSettings, Rooms, StartRequest,
+    AgentDispatch, Caller, Greenroom, LiveKitError, MemoryRooms, RoomList, RoomSettings, Rooms,
+    StartRequest,
 };
 use greenroom_testkit::pg::Database;
 use greenroom_testkit::{sleep_for, wait_until};
@@ -96,7 +97,7 @@ impl Rooms for ScriptedRooms {
         self.respond().await
     }
 
-    async fn list(&self, names: &[RoomName]) -> Result<HashMap<RoomName, String>, LiveKitError> {
+    async fn list(&self, names: &[RoomName]) -> Result<RoomList, LiveKitError> {
         self.lists.lock().push((Instant::now(), names.len()));
         self.respond().await?;
         self.rooms.list(names).await

@@ -6,10 +6,11 @@ use std::time::Duration;
 use chrono::TimeDelta;
 use diesel_async::{AsyncConnection, AsyncPgConnection, SimpleAsyncConnection};
 use greenroom_core::domain::{
-    EndReason, PageLimit, RoomCreation, SessionStatus, SessionTemplateId,
+    EndReason, PageLimit, RoomCreation, SessionId, SessionStatus, SessionTemplateId,
 };
 use greenroom_core::{
-    Caller, Error, Greenroom, MemoryRooms, PageRequest, SessionFilter, StartRequest, StoreError,
+    Caller, Config, Error, Greenroom, MemoryRooms, PageRequest, SessionFilter, StartRequest,
+    StoreError,
 };
 use greenroom_testkit::pg::{Cluster, Database};
 use greenroom_testkit::wait_until;
@@ -17,22 +18,51 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::{config, organization, service, template};
+use crate::{config, organization, template};
 
 const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A service with rooms in memory and one template, whose sessions need no room yet.
+struct Service {
+    greenroom: Greenroom,
+    caller: Caller,
+    template: SessionTemplateId,
+}
+
+impl Service {
+    async fn start(config: Config) -> Self {
+        let rooms = Arc::new(MemoryRooms::default());
+        let greenroom = Greenroom::builder(config).rooms(rooms).build().unwrap();
+        let caller = Caller::backend(organization());
+        let mut settings = template("On join");
+        settings.room_creation = RoomCreation::OnJoin;
+        let template = greenroom.create_template(&caller, settings).await.unwrap().id;
+        Self { greenroom, caller, template }
+    }
+
+    async fn start_session(&self) -> Result<SessionId, Error> {
+        let request = StartRequest::new(self.template);
+        Ok(self.greenroom.start(&self.caller, request).await?.session.id)
+    }
+}
+
+/// Connects to the database and executes these statements. Their transaction stays open until the
+/// connection is dropped.
+async fn execute(database: &Database, sql: &str) -> AsyncPgConnection {
+    let mut db = AsyncPgConnection::establish(database.url()).await.unwrap();
+    db.batch_execute(sql).await.unwrap();
+    db
+}
 
 /// A start whose caller got an error because its commit took too long.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn session_of_timed_out_start_is_over_within_two_seconds() {
     let database = Database::fresh().await.unwrap();
-    let rooms = Arc::new(MemoryRooms::default());
-    let greenroom = service(&database, &rooms).build().unwrap();
-    let caller = Caller::backend(organization());
-    let on_join = on_join_template(&greenroom, &caller).await;
-    let mut db = AsyncPgConnection::establish(database.url()).await.unwrap();
+    let service = Service::start(config(&database)).await;
     // The insert survives a cancel request, as a commit does that waits for its flush. PostgreSQL
     // signals the backend twice per request, so the handler may be canceled as well.
-    db.batch_execute(
+    execute(
+        &database,
         "create function stall() returns trigger language plpgsql as $$
            begin
              begin perform pg_sleep(30); exception when query_canceled then
@@ -44,15 +74,15 @@ async fn session_of_timed_out_start_is_over_within_two_seconds() {
            end $$;
          create trigger stall after insert on sessions for each row execute function stall()",
     )
-    .await
-    .unwrap();
+    .await;
 
-    let error = greenroom.start(&caller, StartRequest::new(on_join)).await.err().unwrap();
+    let error = service.start_session().await.err().unwrap();
 
     assert!(matches!(error, Error::Store(StoreError::Unavailable(_))), "{error}");
     let over = wait_until("the session to be over", TIMEOUT, async || {
         let page = PageRequest::first(PageLimit::constant::<10>());
-        let sessions = greenroom.sessions(&caller, SessionFilter::default(), page).await?.items;
+        let Service { greenroom, caller, .. } = &service;
+        let sessions = greenroom.sessions(caller, SessionFilter::default(), page).await?.items;
         Ok(sessions.first().filter(|one| one.status == SessionStatus::Failed).cloned())
     });
     let over = over.await.unwrap();
@@ -65,17 +95,13 @@ async fn session_of_timed_out_start_is_over_within_two_seconds() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn hanging_requests_leave_connections_for_starts() {
     let database = Database::fresh().await.unwrap();
-    let rooms = Arc::new(MemoryRooms::default());
-    let greenroom = service(&database, &rooms).build().unwrap();
-    let caller = Caller::backend(organization());
-    let on_join = on_join_template(&greenroom, &caller).await;
-    let id = greenroom.start(&caller, StartRequest::new(on_join)).await.unwrap().session.id;
-    let mut db = AsyncPgConnection::establish(database.url()).await.unwrap();
-    db.batch_execute("begin; lock table session_events").await.unwrap();
+    let service = Service::start(config(&database)).await;
+    let id = service.start_session().await.unwrap();
+    let _locked = execute(&database, "begin; lock table session_events").await;
 
     let mut timelines = JoinSet::new();
     for _ in 0..64 {
-        let (greenroom, caller) = (greenroom.clone(), caller.clone());
+        let (greenroom, caller) = (service.greenroom.clone(), service.caller.clone());
         timelines.spawn(async move { greenroom.timeline(&caller, id).await });
     }
     let begun = Instant::now();
@@ -86,7 +112,7 @@ async fn hanging_requests_leave_connections_for_starts() {
         .unwrap_err();
     assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
     for _ in 0..20 {
-        greenroom.start(&caller, StartRequest::new(on_join)).await.unwrap();
+        service.start_session().await.unwrap();
     }
     assert!(!timelines.is_empty(), "the other requests still wait");
 }
@@ -103,14 +129,11 @@ async fn hanging_host_does_not_delay_starts_on_next_host() {
     assert!(url.contains(&both), "{url}");
     let mut config = config(&database);
     config.database_url = url.parse().unwrap();
-    let rooms = Arc::new(MemoryRooms::default());
-    let greenroom = Greenroom::builder(config).rooms(rooms).build().unwrap();
-    let caller = Caller::backend(organization());
 
     // The first statement opens the connection.
     let begun = Instant::now();
-    let on_join = on_join_template(&greenroom, &caller).await;
-    greenroom.start(&caller, StartRequest::new(on_join)).await.unwrap();
+    let service = Service::start(config).await;
+    service.start_session().await.unwrap();
 
     assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
     hanging.resume().unwrap();
@@ -120,16 +143,12 @@ async fn hanging_host_does_not_delay_starts_on_next_host() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn unreadable_rows_do_not_starve_other_sessions() {
     let database = Database::fresh().await.unwrap();
-    let rooms = Arc::new(MemoryRooms::default());
-    let greenroom = service(&database, &rooms).build().unwrap();
-    let caller = Caller::backend(organization());
-    let on_join = on_join_template(&greenroom, &caller).await;
+    let service = Service::start(config(&database)).await;
     for _ in 0..600 {
-        greenroom.start(&caller, StartRequest::new(on_join)).await.unwrap();
+        service.start_session().await.unwrap();
     }
-    let healthy = greenroom.start(&caller, StartRequest::new(on_join)).await.unwrap().session.id;
-    let mut db = AsyncPgConnection::establish(database.url()).await.unwrap();
-    db.batch_execute(&format!(
+    let healthy = service.start_session().await.unwrap();
+    let sql = format!(
         "do $$ declare name text; begin
            for name in select conname from pg_constraint
              where conrelid = 'sessions'::regclass and contype = 'c' loop
@@ -139,24 +158,17 @@ async fn unreadable_rows_do_not_starve_other_sessions() {
          update sessions set status = 'dreaming', next_check_at = now() - interval '1 hour'
            where id <> '{healthy}';
          update sessions set join_by = now(), next_check_at = now() where id = '{healthy}'"
-    ))
-    .await
-    .unwrap();
+    );
+    execute(&database, &sql).await;
 
     let stop = Notify::new();
     let check = async {
         let expired = wait_until("the healthy session to expire", TIMEOUT, async || {
-            let session = greenroom.session(&caller, healthy).await?;
+            let session = service.greenroom.session(&service.caller, healthy).await?;
             Ok(session.filter(|session| session.status == SessionStatus::Expired))
         });
         expired.await.unwrap();
         stop.notify_one();
     };
-    tokio::join!(check, greenroom.run_keeper(stop.notified()));
-}
-
-async fn on_join_template(greenroom: &Greenroom, caller: &Caller) -> SessionTemplateId {
-    let mut settings = template("On join");
-    settings.room_creation = RoomCreation::OnJoin;
-    greenroom.create_template(caller, settings).await.unwrap().id
+    tokio::join!(check, service.greenroom.run_keeper(stop.notified()));
 }

@@ -1,6 +1,7 @@
 //! The `Rooms` implementation that calls a LiveKit server.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use greenroom_domain::lifecycle::{DispatchOwner, Job, Participant, ParticipantKind};
@@ -14,7 +15,7 @@ use livekit_protocol::{
 };
 
 use super::twirp::{Grant, NODE_TIMEOUT, TwirpClient};
-use super::{ON_BEHALF, RoomSettings, Rooms};
+use super::{ON_BEHALF, RoomList, RoomSettings, Rooms};
 use crate::{AgentDispatch, LiveKitConfig, LiveKitError};
 
 const CREATE_ROOM: &str = "RoomService/CreateRoom";
@@ -28,6 +29,10 @@ const DELETE_DISPATCH: &str = "AgentDispatchService/DeleteDispatch";
 
 /// A name that no session's room has, so that listing it returns an empty list.
 const NO_ROOM: &str = "greenroom.check";
+
+/// Time after which a list that is too large is no longer halved. The last call may take two more
+/// seconds, and the keeper has eight for the whole batch.
+const HALVING_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// The [`Rooms`] of a LiveKit server.
 pub struct LiveKitRooms {
@@ -64,14 +69,32 @@ impl Rooms for LiveKitRooms {
         self.list_rooms(vec![NO_ROOM.to_owned()]).await.map(drop)
     }
 
-    async fn list(&self, names: &[RoomName]) -> Result<HashMap<RoomName, String>, LiveKitError> {
-        if names.is_empty() {
-            // LiveKit reads an empty list as all rooms.
-            return Ok(HashMap::new());
+    /// Halves a list that is larger than a response may be, because agents write up to 64 kB of
+    /// metadata into each room.
+    async fn list(&self, names: &[RoomName]) -> Result<RoomList, LiveKitError> {
+        let give_up_at = Instant::now() + HALVING_TIMEOUT;
+        // LiveKit reads an empty list as all rooms.
+        let mut pending = if names.is_empty() { Vec::new() } else { vec![names] };
+        let mut list = RoomList::new();
+        while let Some(names) = pending.pop() {
+            let is_in_time = Instant::now() < give_up_at;
+            let part =
+                if is_in_time { self.list_part(names).await } else { Err(LiveKitError::TooLarge) };
+            match part {
+                Ok(existing) => list.extend(existing),
+                Err(LiveKitError::TooLarge) if names.len() > 1 && is_in_time => {
+                    let (first, second) = names.split_at(names.len() / 2);
+                    pending.extend([second, first]);
+                }
+                Err(LiveKitError::TooLarge) => {
+                    list.extend(
+                        names.iter().map(|name| (name.clone(), Err(LiveKitError::TooLarge))),
+                    );
+                }
+                Err(error) => return Err(error),
+            }
         }
-        let existing = self.list_rooms(names.iter().map(ToString::to_string).collect()).await?;
-        let with_sid = |room: Room| Some((RoomName::try_from(room.name).ok()?, room.sid));
-        Ok(existing.into_iter().filter_map(with_sid).collect())
+        Ok(list)
     }
 
     async fn participants(&self, name: &RoomName) -> Result<Vec<Participant>, LiveKitError> {
@@ -150,6 +173,17 @@ impl LiveKitRooms {
         let request = ListRoomsRequest { names };
         let listed: ListRoomsResponse = self.twirp.call(LIST_ROOMS, Grant::List, &request).await?;
         Ok(listed.rooms)
+    }
+
+    /// Returns the existing rooms among `names`, as far as one response can list them.
+    async fn list_part(&self, names: &[RoomName]) -> Result<RoomList, LiveKitError> {
+        let existing = self.list_rooms(names.iter().map(ToString::to_string).collect()).await?;
+        let asked: HashSet<_> = names.iter().collect();
+        let with_sid = |room: Room| {
+            let name = RoomName::try_from(room.name).ok()?;
+            asked.contains(&name).then_some((name, Ok(room.sid)))
+        };
+        Ok(existing.into_iter().filter_map(with_sid).collect())
     }
 }
 

@@ -9,7 +9,7 @@ use greenroom_domain::lifecycle::Participant;
 use greenroom_domain::{AgentName, RoomName, lifecycle};
 use parking_lot::Mutex;
 
-use super::{RoomSettings, Rooms};
+use super::{RoomList, RoomSettings, Rooms};
 use crate::{AgentDispatch, LiveKitError};
 
 /// The [`Rooms`] in memory. Rooms have no participants and no dispatches.
@@ -58,11 +58,11 @@ impl Rooms for MemoryRooms {
         Ok(())
     }
 
-    async fn list(&self, names: &[RoomName]) -> Result<HashMap<RoomName, String>, LiveKitError> {
+    async fn list(&self, names: &[RoomName]) -> Result<RoomList, LiveKitError> {
         self.check().await?;
         let rooms = self.rooms.lock();
         let existing = names.iter().filter(|name| rooms.contains_key(*name));
-        Ok(existing.map(|name| (name.clone(), sid(name))).collect())
+        Ok(existing.map(|name| (name.clone(), Ok(sid(name)))).collect())
     }
 
     async fn participants(&self, _: &RoomName) -> Result<Vec<Participant>, LiveKitError> {

@@ -129,10 +129,13 @@ impl Grant<'_> {
 
 /// Reads the body of a response of at most [`MAX_RESPONSE_BYTES`].
 async fn read(mut response: Response) -> Result<Vec<u8>, LiveKitError> {
+    if response.content_length().is_some_and(|length| length > MAX_RESPONSE_BYTES as u64) {
+        return Err(LiveKitError::TooLarge);
+    }
     let mut body = Vec::new();
     while let Some(chunk) = response.chunk().await.map_err(LiveKitError::incomplete_response)? {
         if body.len() + chunk.len() > MAX_RESPONSE_BYTES {
-            return Err(LiveKitError::Refused("the response is larger than 8 MiB".to_owned()));
+            return Err(LiveKitError::TooLarge);
         }
         body.extend_from_slice(&chunk);
     }
@@ -179,6 +182,7 @@ mod tests {
             LiveKitError::Timeout => "timeout",
             LiveKitError::NotFound => "not found",
             LiveKitError::Refused(_) => "refused",
+            LiveKitError::TooLarge => "too large",
         };
         assert_eq!(kind(401, br#"{"code": "unauthenticated", "msg": "bad key"}"#), "refused");
         assert_eq!(kind(404, br#"{"code": "not_found", "msg": "no such room"}"#), "not found");

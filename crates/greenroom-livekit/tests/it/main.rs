@@ -2,5 +2,6 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests may panic, like the tests")]
 
+mod responses;
 mod rooms;
 mod webhooks;

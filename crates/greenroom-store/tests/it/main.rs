@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests may panic, like the tests")]
 
 mod claims;
+mod connection;
 mod facts;
 mod idempotency_keys;
 mod list_pages;

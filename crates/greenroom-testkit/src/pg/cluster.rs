@@ -84,6 +84,43 @@ impl Cluster {
             .with_context(|| format!("failed to remove {}", directory.display()))
     }
 
+    /// Starts a standby of this cluster with the same databases and password. It replicates until
+    /// [`Self::promote`] is called on it. Dropping it removes its data.
+    ///
+    /// # Errors
+    /// Returns an error if the cluster is not running, or if the standby does not start.
+    pub async fn standby(&self) -> Result<Self> {
+        let (port, owner, durability) = (self.port, self.owner, self.durability);
+        let directory = paths::create_temp_dir("postgres", owner)?;
+        spawn_blocking({
+            let (directory, bin) = (directory.clone(), self.bin.clone());
+            let password = self.password.clone();
+            move || initdb::copy(&bin, &directory, port, &password, owner)
+        })
+        .await?;
+        let mut standby = Self {
+            bin: self.bin.clone(),
+            directory,
+            owner,
+            port: 0,
+            password: self.password.clone(),
+            durability,
+            is_temporary: true,
+            process: None,
+        };
+        standby.start_on_free_port().await?;
+        Ok(standby)
+    }
+
+    /// Makes a standby accept writes. Returns when it does, after at most 60 seconds.
+    ///
+    /// # Errors
+    /// Returns an error if this cluster is no standby.
+    pub async fn promote(&self) -> Result<()> {
+        connect(&self.url("postgres")).await?.batch_execute("select pg_promote()").await?;
+        Ok(())
+    }
+
     async fn create_temporary(durability: Durability) -> Result<Self> {
         let owner = unix_user::unprivileged()?;
         let directory = paths::create_temp_dir("postgres", owner)?;

@@ -36,6 +36,26 @@ pub(super) fn initialize(
     Ok(())
 }
 
+/// Copies the data of the cluster that runs on this port into `directory`, as the data of a standby.
+pub(super) fn copy(
+    bin: &Path,
+    directory: &Path,
+    port: u16,
+    password: &str,
+    owner: Option<UnixUser>,
+) -> Result<()> {
+    let (program, log) = (bin.join("pg_basebackup"), directory.join("basebackup.log"));
+    let command = GuardedCommand::new("pg_basebackup", program, log)
+        .args(["--write-recovery-conf", "--checkpoint=fast", "--no-sync"])
+        .args(["--host=127.0.0.1", &format!("--port={port}"), "--username=postgres"])
+        .args(["--pgdata".as_ref(), directory.join("data").as_os_str()])
+        // All users of the machine can read the arguments.
+        .env("PGPASSWORD", password)
+        .current_dir(directory)
+        .run_as(owner);
+    command.run().map(drop)
+}
+
 /// Returns a locale that knows the letters of all languages, because `lower()` depends on the
 /// locale and production databases use such a locale.
 const fn locale() -> &'static str {

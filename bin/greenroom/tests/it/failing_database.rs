@@ -1,0 +1,154 @@
+//! A PostgreSQL that accepts connections but refuses writes: it was demoted to a standby, or its
+//! disk is full.
+
+use std::time::{Duration, Instant};
+
+use diesel_async::{AsyncConnection, AsyncPgConnection, SimpleAsyncConnection};
+use greenroom_testkit::livekit::Server;
+use greenroom_testkit::pg::{Cluster, Database};
+use greenroom_testkit::wait_until;
+use serde_json::{Value, json};
+
+use crate::app::{App, join_for};
+
+/// A program with a session whose user is in the room.
+struct Call {
+    app: App,
+    /// A template whose sessions need no room yet.
+    on_join: String,
+    session: String,
+    before: Value,
+}
+
+impl Call {
+    async fn start(database: Database, changed: &[(&'static str, &str)]) -> Self {
+        let changed = [&[("GREENROOM_RECONCILE_SECONDS", "1")], changed].concat();
+        let app = App::on(database, Server::shared().await.unwrap(), &changed).await;
+        let on_join = app.create_template(json!({"room_creation": "on_join"})).await;
+        let template = app.create_template(json!({})).await;
+        let started = app.start_session(&template, json!({"user_id": "ann"})).await;
+        let session = started.header("location").to_owned();
+        join_for(&started.body, Duration::from_secs(20));
+        let before = app.wait_for_status(&session, "active", Duration::from_secs(20)).await;
+        Self { app, on_join, session, before }
+    }
+
+    /// Asserts that a start fails, and that the log contains the cause as a warning.
+    async fn assert_start_fails(&self, cause: &str) {
+        let begun = Instant::now();
+        let failed = self.app.start_session(&self.on_join, json!({})).await;
+        failed.assert_problem(503, "database_unavailable");
+        assert!(begun.elapsed() < Duration::from_secs(5), "it took {:?}", begun.elapsed());
+        let request = failed.header("x-request-id");
+        let log = self.app.process.output();
+        let is_cause =
+            |line: &&str| line.contains(request) && line.contains(" WARN ") && line.contains(cause);
+        assert!(log.lines().any(|line| is_cause(&line)), "{cause} is not in:\n{log}");
+    }
+
+    /// Asserts that starts succeed within three seconds, and that the session in progress is
+    /// unchanged.
+    async fn assert_recovers(&self) {
+        wait_until("starts to succeed again", Duration::from_secs(3), async || {
+            let started = self.app.start_session(&self.on_join, json!({})).await;
+            anyhow::ensure!(started.status == 201, "{}", started.body);
+            Ok(Some(()))
+        })
+        .await
+        .unwrap();
+        assert_eq!(self.app.get(&self.session).await.body, self.before);
+    }
+
+    /// Asserts that the session in progress can still be ended.
+    async fn end(&self) {
+        let ended = self.app.post(&format!("{}/end", self.session), &json!({})).await;
+        assert_eq!(ended.status, 200, "{}", ended.body);
+    }
+}
+
+async fn execute(url: &str, sql: &str) {
+    let mut db = AsyncPgConnection::establish(url).await.unwrap();
+    db.batch_execute(sql).await.unwrap();
+}
+
+#[tokio::test]
+async fn demoted_server_refuses_starts_until_it_is_promoted() {
+    let cluster = Cluster::temporary().await.unwrap();
+    let call = Call::start(Database::fresh_on(&cluster).await.unwrap(), &[]).await;
+    // A superuser may write in spite of the setting, in a transaction that says so.
+    let set = async |value: &str| {
+        let url = cluster.url("postgres");
+        execute(&url, &format!("alter system set default_transaction_read_only = {value}")).await;
+        execute(&url, "select pg_reload_conf()").await;
+    };
+    set("on").await;
+    call.assert_start_fails("read-only").await;
+    // The next start needs a new connection.
+    call.assert_start_fails("").await;
+    set("off").await;
+    call.assert_recovers().await;
+    call.end().await;
+    let log = call.app.process.output();
+    assert!(
+        !log.contains("failed to settle abandoned statement"),
+        "the statement has ended: {log}"
+    );
+}
+
+#[tokio::test]
+async fn full_disk_refuses_starts_until_space_is_free() {
+    let no_space = |message: &str| {
+        format!("raise exception '{message}: No space left on device' using errcode = '53100'")
+    };
+    // Larger than `temp_file_limit`, which is a message of PostgreSQL itself.
+    let sort = "perform count(*) from (select * from generate_series(1, 100000) order by random())
+        as sorted";
+    let call = Call::start(Database::fresh().await.unwrap(), &[]).await;
+    let url = call.app.database_url();
+    for (statement, cause) in [
+        (no_space("could not extend file \"base/5/16402\""), "No space left on device"),
+        (no_space("could not write to file \"base/pgsql_tmp/1\""), "No space left on device"),
+        (sort.to_owned(), "temporary file size exceeds temp_file_limit"),
+    ] {
+        let function = format!(
+            "create or replace function fail() returns trigger language plpgsql
+               set work_mem = '64kB' set temp_file_limit = '64kB'
+               as $$ begin {statement}; return new; end $$;
+             create trigger fail before insert on sessions for each row execute function fail()"
+        );
+        execute(url, &function).await;
+        call.assert_start_fails(cause).await;
+        execute(url, "drop trigger fail on sessions").await;
+        call.assert_recovers().await;
+    }
+    call.end().await;
+}
+
+#[tokio::test]
+async fn promoted_standby_takes_over() {
+    let mut primary = Cluster::temporary().await.unwrap();
+    let database = Database::fresh_on(&primary).await.unwrap();
+    let standby = primary.standby().await.unwrap();
+    let host = |cluster: &Cluster| format!("127.0.0.1:{}", cluster.port());
+    let both = format!("{},{}", host(&primary), host(&standby));
+    let url = database.url().replace(&host(&primary), &both);
+    let call = Call::start(database, &[("DATABASE_URL", &url)]).await;
+    let id = call.session.rsplit('/').next().unwrap();
+    let copied =
+        format!("select 1 / count(*) from sessions where id = '{id}' and status = 'active'");
+    let standby_url = call.app.database_url().replace(&host(&primary), &host(&standby));
+    wait_until("the standby to have the session", Duration::from_secs(10), async || {
+        let mut db = AsyncPgConnection::establish(&standby_url).await?;
+        Ok(Some(db.batch_execute(&copied).await?))
+    })
+    .await
+    .unwrap();
+
+    primary.kill().await.unwrap();
+    // The first start may use a connection that the primary has closed.
+    call.assert_start_fails("").await;
+    call.assert_start_fails("does not allow writes").await;
+    standby.promote().await.unwrap();
+    call.assert_recovers().await;
+    call.end().await;
+}
