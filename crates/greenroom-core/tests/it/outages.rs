@@ -17,7 +17,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::{config, organization, service, template};
+use crate::{STALLED_INSERTS, config, organization, service, template};
 
 const TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -30,22 +30,7 @@ async fn session_of_timed_out_start_is_over_within_two_seconds() {
     let caller = Caller::backend(organization());
     let on_join = on_join_template(&greenroom, &caller).await;
     let mut db = AsyncPgConnection::establish(database.url()).await.unwrap();
-    // The insert survives a cancel request, as a commit does that waits for its flush. PostgreSQL
-    // signals the backend twice per request, so the handler may be canceled as well.
-    db.batch_execute(
-        "create function stall() returns trigger language plpgsql as $$
-           begin
-             begin perform pg_sleep(30); exception when query_canceled then
-               begin perform pg_sleep(0.5); exception when query_canceled then
-                 perform pg_sleep(0.5);
-               end;
-             end;
-             return null;
-           end $$;
-         create trigger stall after insert on sessions for each row execute function stall()",
-    )
-    .await
-    .unwrap();
+    db.batch_execute(STALLED_INSERTS).await.unwrap();
 
     let error = greenroom.start(&caller, StartRequest::new(on_join)).await.err().unwrap();
 
