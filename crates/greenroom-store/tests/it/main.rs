@@ -6,6 +6,7 @@ mod claims;
 mod facts;
 mod idempotency_keys;
 mod list_pages;
+mod lock_order;
 mod migrations;
 mod mirror;
 mod resume;
