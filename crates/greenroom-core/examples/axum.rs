@@ -155,7 +155,7 @@ impl From<Error> for Failure {
             Error::SessionOver(_) => StatusCode::CONFLICT,
             Error::TooManyActiveSessions { .. } => StatusCode::TOO_MANY_REQUESTS,
             Error::LiveKit(_) => StatusCode::BAD_GATEWAY,
-            Error::Store(StoreError::Unavailable(_) | StoreError::Timeout(_))
+            Error::Store(StoreError::Unavailable(_) | StoreError::ReadOnly(_))
             | Error::Overloaded
             | Error::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
             // These two routes return no other errors. A real server maps all variants.

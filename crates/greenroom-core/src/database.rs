@@ -12,7 +12,7 @@ use diesel_async::{AsyncConnection, AsyncPgConnection, TransactionManager};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use greenroom_domain::PoolSize;
-use greenroom_store::connection::settle;
+use greenroom_store::connection::{is_lost, settle};
 use greenroom_store::{ConnectionError, ConnectionResult, DatabaseUrl, StoreError, connect};
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
@@ -202,7 +202,15 @@ impl Database {
             database: self,
         };
         let connection = checked_out.connection.as_mut().ok_or(Error::Overloaded)?;
-        let Ok(result) = timeout_at(deadline, work(connection)).await else {
+        let work = async {
+            match work(connection).await {
+                Err(error) if error.requires_new_connection() && is_lost(connection).await => {
+                    Err(error.with_lost_connection())
+                }
+                result => result,
+            }
+        };
+        let Ok(result) = timeout_at(deadline, work).await else {
             // Dropping `checked_out` settles the connection.
             return Err(StoreError::Unavailable("no response within the time limit".into()).into());
         };
@@ -325,8 +333,8 @@ impl Abandoned {
         let settled = settle(&mut connection).await;
         let cleaned_up = match (&settled, &self.cleanup) {
             (Ok(()), Some(cleanup)) => match cleanup(&mut connection).await {
-                // A late cancel request has hit the cleanup.
-                Err(StoreError::Timeout(_)) => cleanup(&mut connection).await.map(drop),
+                // A late cancel request may have hit the cleanup.
+                Err(StoreError::Query(_)) => cleanup(&mut connection).await.map(drop),
                 cleaned_up => cleaned_up.map(drop),
             },
             _ => settled,

@@ -218,6 +218,13 @@ pub async fn settle(connection: &mut AsyncPgConnection) -> Result<(), StoreError
     Ok(settled.await.map_err(no_response)??)
 }
 
+/// Whether a connection is lost, after a statement on it has failed. Otherwise no transaction is open
+/// afterwards.
+pub async fn is_lost(connection: &mut AsyncPgConnection) -> bool {
+    // Succeeds in any state of a session, also without a transaction.
+    connection.batch_execute("rollback").await.is_err()
+}
+
 /// The error with its causes. tokio-postgres displays only `db error` and has the reason as source.
 fn chain(error: &tokio_postgres::Error) -> String {
     ErrorChain(error).to_string()

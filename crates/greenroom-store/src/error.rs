@@ -26,10 +26,12 @@ pub enum StoreError {
     /// No server accepts connections and writes. A later attempt may succeed.
     #[error("the database is unavailable")]
     Unavailable(#[source] Cause),
-    /// PostgreSQL canceled the statement, usually because of `statement_timeout`.
-    #[error("the database did not respond in time")]
-    Timeout(#[source] Cause),
-    /// Any other failure, which is a bug in Greenroom.
+    /// The server accepts no writes and has refused this one, because it was demoted to a standby
+    /// after a failover. A later attempt on a new connection may succeed.
+    #[error("the database is read-only")]
+    ReadOnly(#[source] Cause),
+    /// Any other failure, which is a bug in Greenroom, or an intervention such as
+    /// `pg_cancel_backend`.
     #[error("the database rejected a query")]
     Query(#[source] Cause),
 }
@@ -48,11 +50,12 @@ impl From<DieselError> for StoreError {
                 Some("session_templates_living_name") => Self::Conflict(Constraint::TemplateName),
                 _ => Self::Query(error.into()),
             },
-            // ReadOnlyTransaction: the server was demoted to a standby after a failover.
-            DatabaseErrorKind::UnableToSendCommand
-            | DatabaseErrorKind::ClosedConnection
-            | DatabaseErrorKind::ReadOnlyTransaction => Self::Unavailable(error.into()),
-            _ => Self::by_message(error),
+            DatabaseErrorKind::UnableToSendCommand | DatabaseErrorKind::ClosedConnection => {
+                Self::Unavailable(error.into())
+            }
+            // SQLSTATE 25006.
+            DatabaseErrorKind::ReadOnlyTransaction => Self::ReadOnly(error.into()),
+            _ => Self::Query(error.into()),
         }
     }
 }
@@ -71,39 +74,67 @@ impl StoreError {
         matches!(self, Self::Unavailable(_))
     }
 
-    /// Whether the session of this connection can no longer be used, although other connections can:
-    /// a pooler has assigned the connection to another session, or a migration has changed a table
-    /// that a prepared statement reads.
+    /// Whether the session of this connection may no longer be usable, although other connections
+    /// are.
+    ///
+    /// diesel keeps the SQLSTATE of a few errors only, and the message depends on the language of the
+    /// server. Any other error of the server therefore counts: a pooler may have assigned the
+    /// connection to another session (26000), a migration may have changed a table that a prepared
+    /// statement reads (0A000), or the server may be shutting down (57P01). Such errors are rare, and
+    /// a new connection is cheap.
     #[must_use]
     pub fn requires_new_connection(&self) -> bool {
-        // SQLSTATE 26000 and 0A000.
-        const MESSAGES: [(&str, &str); 2] = [
-            ("prepared statement", "does not exist"),
-            ("cached plan must not change result type", ""),
-        ];
-        let Self::Query(error) = self else { return false };
-        let message = error.to_string();
-        MESSAGES.iter().any(|(start, end)| message.starts_with(start) && message.ends_with(end))
+        match self {
+            Self::ReadOnly(_) => true,
+            Self::Query(cause) => matches!(
+                cause.downcast_ref::<DieselError>(),
+                Some(DieselError::DatabaseError(DatabaseErrorKind::Unknown, _))
+            ),
+            _ => false,
+        }
     }
 
-    /// Classifies an error by its English message, because diesel does not keep the SQLSTATE. If
-    /// the server's messages are translated, these errors become [`StoreError::Query`].
-    fn by_message(error: DieselError) -> Self {
-        // SQLSTATE 57P01 or 57P02, 57P03, 53300 and 53300.
-        const UNAVAILABLE_MESSAGES: [&str; 4] = [
-            "terminating connection",
-            "the database system is",
-            "remaining connection slots",
-            "sorry, too many clients",
-        ];
-        let message = error.to_string();
-        if UNAVAILABLE_MESSAGES.iter().any(|known| message.starts_with(known)) {
-            Self::Unavailable(error.into())
-        } else if message.starts_with("canceling statement due to") {
-            // SQLSTATE 57014.
-            Self::Timeout(error.into())
-        } else {
-            Self::Query(error.into())
+    /// The same error, after which the connection turned out to be lost: the server was shut down or
+    /// has ended the session.
+    #[must_use]
+    pub fn with_lost_connection(self) -> Self {
+        match self {
+            Self::Query(cause) => Self::Unavailable(cause),
+            error => error,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The message of a server with `lc_messages = de_DE.UTF-8`, of one in English, and no message.
+    const MESSAGES: [&str; 4] = [
+        "Prepared-Statement »s0« existiert nicht",
+        "prepared statement \"s0\" does not exist",
+        "terminating connection due to administrator command",
+        "",
+    ];
+
+    fn error(kind: DatabaseErrorKind, message: &str) -> StoreError {
+        DieselError::DatabaseError(kind, Box::new(message.to_owned())).into()
+    }
+
+    #[test]
+    fn language_of_the_message_is_irrelevant() {
+        for message in MESSAGES {
+            let unknown = error(DatabaseErrorKind::Unknown, message);
+            assert!(matches!(unknown, StoreError::Query(_)), "{message}: {unknown:?}");
+            assert!(unknown.requires_new_connection(), "{message}");
+            let lost = error(DatabaseErrorKind::UnableToSendCommand, message);
+            assert!(lost.is_outcome_unknown(), "{message}: {lost:?}");
+        }
+    }
+
+    #[test]
+    fn read_only_server_has_not_written() {
+        let read_only = error(DatabaseErrorKind::ReadOnlyTransaction, "");
+        assert!(!read_only.is_outcome_unknown(), "{read_only:?}");
     }
 }

@@ -148,7 +148,7 @@ impl Problem {
 
     fn store(error: &StoreError) -> Self {
         match error {
-            StoreError::Unavailable(_) | StoreError::Timeout(_) => {
+            StoreError::Unavailable(_) | StoreError::ReadOnly(_) => {
                 tracing::warn!(error = %ErrorChain(error), "failed to get a response from the database");
                 Self::new(Code::DatabaseUnavailable, "The database does not respond. Try again.")
             }

@@ -101,6 +101,56 @@ async fn hanging_host_does_not_delay_starts_on_next_host() {
     hanging.resume().unwrap();
 }
 
+/// PostgreSQL shuts down, or an operator ends the session. The message may be in any language.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn terminated_connection_counts_as_unavailable() {
+    let database = Database::fresh().await.unwrap();
+    let rooms = Arc::new(MemoryRooms::default());
+    let greenroom = service(&database, &rooms).build().unwrap();
+    let caller = Caller::backend(organization());
+    let on_join = on_join_template(&greenroom, &caller).await;
+    let mut db = AsyncPgConnection::establish(database.url()).await.unwrap();
+    db.batch_execute("begin; lock table sessions").await.unwrap();
+    let start = greenroom.start(&caller, StartRequest::new(on_join));
+    let terminate = async {
+        let terminated =
+            "do $$ begin assert (select bool_and(pg_terminate_backend(pid)) from pg_stat_activity
+             where datname = current_database() and wait_event_type = 'Lock'); end $$";
+        let mut other = AsyncPgConnection::establish(database.url()).await.unwrap();
+        wait_until("the start to be terminated", TIMEOUT, async || {
+            Ok(other.batch_execute(terminated).await.ok())
+        })
+        .await
+        .unwrap();
+    };
+    let (started, ()) = tokio::join!(start, terminate);
+    let error = started.err().unwrap();
+    assert!(matches!(error, Error::Store(StoreError::Unavailable(_))), "{error:?}");
+    db.batch_execute("rollback").await.unwrap();
+    greenroom.start(&caller, StartRequest::new(on_join)).await.unwrap();
+}
+
+/// The server was demoted to a standby after a failover.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn write_on_read_only_server_was_not_executed() {
+    let database = Database::fresh().await.unwrap();
+    let rooms = Arc::new(MemoryRooms::default());
+    let greenroom = service(&database, &rooms).build().unwrap();
+    let caller = Caller::backend(organization());
+    let on_join = on_join_template(&greenroom, &caller).await;
+    let mut db = AsyncPgConnection::establish(database.url()).await.unwrap();
+    db.batch_execute(
+        "create function refuse() returns trigger language plpgsql as
+           $$ begin raise 'schreibgeschützt' using errcode = '25006'; end $$;
+         create trigger refuse before insert on sessions for each row execute function refuse()",
+    )
+    .await
+    .unwrap();
+    let error = greenroom.start(&caller, StartRequest::new(on_join)).await.err().unwrap();
+    let Error::Store(error @ StoreError::ReadOnly(_)) = error else { panic!("{error:?}") };
+    assert!(!error.is_outcome_unknown());
+}
+
 /// More rows than one claim takes have a status that only the next version knows.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn unreadable_rows_do_not_starve_other_sessions() {
