@@ -95,7 +95,14 @@ pub async fn connect(url: &str) -> ConnectionResult<AsyncPgConnection> {
 
 /// Opens a connection for migrations. Its statements have no time-out.
 pub(crate) async fn connect_without_timeout(url: &str) -> ConnectionResult<AsyncPgConnection> {
-    open(&parse(url)?).await
+    let mut config = parse(url)?;
+    let options = config.get_options().unwrap_or_default();
+    // The role or the database may have defaults.
+    let options = format!(
+        "{options} -c statement_timeout=0 -c lock_timeout=0 -c idle_in_transaction_session_timeout=0"
+    );
+    config.options(options.trim());
+    open(&config).await
 }
 
 fn parse(url: &str) -> ConnectionResult<Config> {

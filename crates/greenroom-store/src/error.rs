@@ -30,6 +30,18 @@ pub enum StoreError {
     /// after a failover. A later attempt on a new connection may succeed.
     #[error("the database is read-only")]
     ReadOnly(#[source] Cause),
+    /// A migration could not be applied or reverted. The migrations before it stay applied or
+    /// reverted.
+    #[error("migration {name} failed; the migrations before it are done{advice}")]
+    Migration {
+        /// Version and name, such as `2026-11-22-000001_create_organizations`.
+        name: String,
+        /// What the operator can do: empty, or a clause that starts with a semicolon.
+        advice: &'static str,
+        /// The error of PostgreSQL.
+        #[source]
+        cause: Cause,
+    },
     /// Any other failure, which is a bug in Greenroom, or an intervention such as
     /// `pg_cancel_backend`.
     #[error("the database rejected a query")]
