@@ -5,6 +5,7 @@
 mod authorization;
 mod crash;
 mod keeper;
+mod next_version;
 mod outages;
 mod room_names;
 mod shutdown;

@@ -41,7 +41,7 @@ async fn session_of_timed_out_start_is_over_within_two_seconds() {
         Ok(sessions.first().filter(|one| one.status == SessionStatus::Failed).cloned())
     });
     let over = over.await.unwrap();
-    assert_eq!(over.end_reason, Some(EndReason::LiveKitError));
+    assert_eq!(over.end_reason, Some(EndReason::LiveKitError.into()));
     // The start was refused after 3.5 s.
     let took = over.ended_at.unwrap() - over.created_at;
     assert!(took < TimeDelta::milliseconds(5_500), "the session was over after {took}");
