@@ -137,7 +137,7 @@ async fn run_migrations(admin: &Admin, revert: Option<NonZeroUsize>) -> anyhow::
             ("reverted", "no migration is applied", admin.revert_migrations(count.get()).await)
         }
     };
-    let names = names.context("failed to migrate the schema, which is unchanged")?;
+    let names = names.context("failed to migrate the schema")?;
     for name in &names {
         print_line(format_args!("{verb}  {name}"))?;
     }

@@ -19,7 +19,7 @@ use crate::{auth, cors, openapi, request, routes, telemetry};
 const SHUTDOWN_SECONDS: u64 = 35;
 
 /// Serves requests and runs the keeper until SIGTERM or Ctrl-C. Then waits until requests in
-/// progress have finished.
+/// progress have finished and abandoned work on the database is settled.
 ///
 /// # Errors
 /// Returns an error if the server cannot listen on its address, or if the keeper panics.
@@ -63,9 +63,11 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         tracing::info!(%address, pid = std::process::id(), "listening");
     }
     let server = server.run();
-    let keeper = run_keeper(greenroom, stop_signal()?, server.handle());
+    let keeper = run_keeper(greenroom.clone(), stop_signal()?, server.handle());
     let serving = async { server.await.context("failed to run the server") };
     tokio::try_join!(serving, keeper)?;
+    // Work that was abandoned during the last requests is settled on the main runtime, which ends now.
+    greenroom.settle_abandoned_work().await;
     tracing::info!("stopped");
     Ok(())
 }

@@ -10,7 +10,7 @@ mod token_source;
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
-use greenroom_core::domain::{EndReason, SessionId};
+use greenroom_core::domain::{EndReason, Lenient, SessionId};
 use greenroom_core::{Session, StartedSession};
 use paperclip::actix::Apiv2Schema;
 use serde::Serialize;
@@ -118,7 +118,7 @@ impl From<Session> for SessionBody {
             enabled_panels: session.enabled_panels.map(|panels| panels.as_slice().to_vec()),
             created_at: session.created_at,
             token_expiry: session.token_expiry,
-            end_reason: session.end_reason.map(EndReason::as_str),
+            end_reason: session.end_reason.map(Lenient::<EndReason>::as_str),
             agent_status: session.agent_status.as_str(),
             metadata: session.metadata.map(|metadata| metadata.into_map().into_iter().collect()),
             join_by: session.join_by,

@@ -56,7 +56,8 @@ async fn main() -> anyhow::Result<()> {
     };
     let server = axum::serve(listener, routes(greenroom.clone())).with_graceful_shutdown(stop());
     let stop_keeper = stop();
-    let keeper = tokio::spawn(async move { greenroom.run_keeper(stop_keeper).await });
+    let keeper = greenroom.clone();
+    let keeper = tokio::spawn(async move { keeper.run_keeper(stop_keeper).await });
     let run_until_stopped = async move {
         if std::env::args().any(|argument| argument == "--once") {
             send_requests(address, template).await?;
@@ -71,6 +72,7 @@ async fn main() -> anyhow::Result<()> {
     // reconciles.
     let keep = async { keeper.await.context("the keeper panicked") };
     tokio::try_join!(serve, keep, run_until_stopped)?;
+    greenroom.settle_abandoned_work().await;
     println!("stopped");
     Ok(())
 }

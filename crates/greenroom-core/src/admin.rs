@@ -38,27 +38,28 @@ impl Admin {
         Ok(Self { database, clock: Clock::System })
     }
 
-    /// Applies the pending migrations in one transaction and returns their names, oldest first.
+    /// Applies the pending migrations, each in its own transaction, and returns their names, oldest
+    /// first. A migration may opt out of the transaction, to build an index concurrently.
     ///
     /// Several processes may call this at once: one applies the migrations, the others wait for it
-    /// and then find none pending. Uses its own connection, on which a statement may take longer
-    /// than on the connections of the pool.
+    /// and then find none pending. Uses two connections of its own, on which a statement may take
+    /// longer than on the connections of the pool, but waits at most three seconds for a lock.
     ///
     /// # Errors
     ///
-    /// Returns [`Error::Store`] if the database cannot be reached or a migration fails. No migration
-    /// is applied then.
+    /// Returns [`Error::Store`] with [`StoreError::Migration`](crate::StoreError::Migration) if a
+    /// migration fails; the migrations before it stay applied. Returns another [`Error::Store`] if the
+    /// database cannot be reached.
     pub async fn migrate(&self) -> Result<Vec<String>, Error> {
         Ok(migrate::run(self.database.url().as_str()).await?)
     }
 
-    /// Reverts the newest `count` migrations in one transaction and returns their names, newest
-    /// first. If fewer are applied, reverts all of them.
+    /// Reverts the newest `count` migrations, each in its own transaction, and returns their names,
+    /// newest first. If fewer are applied, reverts all of them.
     ///
     /// # Errors
     ///
-    /// Returns [`Error::Store`] if the database cannot be reached or a migration fails. No migration
-    /// is reverted then.
+    /// Returns the errors of [`migrate`](Self::migrate).
     pub async fn revert_migrations(&self, count: usize) -> Result<Vec<String>, Error> {
         Ok(migrate::revert(self.database.url().as_str(), count).await?)
     }

@@ -12,10 +12,11 @@ use diesel_async::{AsyncConnection, AsyncPgConnection, TransactionManager};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use greenroom_domain::PoolSize;
-use greenroom_store::connection::settle;
+use greenroom_store::connection::{is_lost, settle};
 use greenroom_store::{ConnectionError, ConnectionResult, DatabaseUrl, StoreError, connect};
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::Error;
@@ -32,6 +33,10 @@ const CLEANUP_RETRY_DELAY: Duration = Duration::from_millis(500);
 /// Time in which the statement of a lost connection may still be committed: its
 /// `statement_timeout`, and some seconds for the commit itself.
 const CLEANUP_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Time limit at shutdown for settling abandoned work: six seconds until PostgreSQL has ended its
+/// statement, and some seconds to clean up.
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Time without a finished statement after which the database counts as down.
 const SUCCESS_EXPIRY: Duration = Duration::from_secs(5);
@@ -51,7 +56,9 @@ pub(crate) struct Database {
     bulkheads: Arc<Bulkheads>,
     /// When PostgreSQL last finished a piece of work.
     last_response: Mutex<Option<Instant>>,
-    /// The runtime that opens the connections.
+    /// The settling of abandoned work that is in progress, and tasks that have finished since.
+    settling: Mutex<JoinSet<()>>,
+    /// The runtime that opens the connections and runs work that outlives a request.
     runtime: Option<Handle>,
 }
 
@@ -73,6 +80,7 @@ impl Database {
             pool,
             bulkheads: Arc::new(Bulkheads::new(size)),
             last_response: Mutex::default(),
+            settling: Mutex::default(),
             runtime,
         })
     }
@@ -80,6 +88,43 @@ impl Database {
     /// Returns the URL, for work that needs a connection of its own.
     pub(crate) fn url(&self) -> &DatabaseUrl {
         &self.url
+    }
+
+    /// Spawns a task on the runtime that created the pool: the runtime of the request may end before
+    /// the process does. A service that was created outside a runtime uses that of the request.
+    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        if let Some(runtime) = self.task_runtime() {
+            runtime.spawn(task);
+        }
+    }
+
+    /// Waits until abandoned statements are settled and their cleanup is done, at most for
+    /// [`SETTLE_TIMEOUT`].
+    pub(crate) async fn finish_settling(&self) {
+        let deadline = Instant::now() + SETTLE_TIMEOUT;
+        loop {
+            let mut tasks = std::mem::take(&mut *self.settling.lock());
+            if tasks.is_empty() {
+                return;
+            }
+            let finished = async { while tasks.join_next().await.is_some() {} };
+            if timeout_at(deadline, finished).await.is_err() {
+                tracing::warn!(count = tasks.len(), "failed to settle abandoned work in time");
+                tasks.detach_all();
+                return;
+            }
+        }
+    }
+
+    fn spawn_settling(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let Some(runtime) = self.task_runtime() else { return };
+        let mut tasks = self.settling.lock();
+        while tasks.try_join_next().is_some() {}
+        tasks.spawn_on(task, &runtime);
+    }
+
+    fn task_runtime(&self) -> Option<Handle> {
+        self.runtime.clone().or_else(|| Handle::try_current().ok())
     }
 
     /// Whether PostgreSQL has finished some work within the last seconds.
@@ -157,7 +202,15 @@ impl Database {
             database: self,
         };
         let connection = checked_out.connection.as_mut().ok_or(Error::Overloaded)?;
-        let Ok(result) = timeout_at(deadline, work(connection)).await else {
+        let work = async {
+            match work(connection).await {
+                Err(error) if error.requires_new_connection() && is_lost(connection).await => {
+                    Err(error.with_lost_connection())
+                }
+                result => result,
+            }
+        };
+        let Ok(result) = timeout_at(deadline, work).await else {
             // Dropping `checked_out` settles the connection.
             return Err(StoreError::Unavailable("no response within the time limit".into()).into());
         };
@@ -206,6 +259,13 @@ impl Database {
     }
 }
 
+impl Drop for Database {
+    /// A `JoinSet` would abort its tasks.
+    fn drop(&mut self) {
+        self.settling.get_mut().detach_all();
+    }
+}
+
 /// Opens a connection on the runtime that created the pool. A connection needs the runtime that
 /// opened it. The workers of an HTTP server have runtimes of their own, which shut down one by one.
 fn open(runtime: Option<Handle>, url: &str) -> BoxFuture<'_, ConnectionResult<AsyncPgConnection>> {
@@ -246,15 +306,13 @@ impl Drop for CheckedOut<'_> {
     fn drop(&mut self) {
         // The protocol state is unknown, so the connection does not return to the pool.
         let Some(connection) = self.connection.take().map(Object::take) else { return };
-        let runtime = self.database.runtime.clone().or_else(|| Handle::try_current().ok());
-        let Some(runtime) = runtime else { return };
         let abandoned = Abandoned {
             permit: self.permit.take(),
             cleanup: self.cleanup.take(),
             pool: self.database.pool.clone(),
             bulkheads: self.database.bulkheads.clone(),
         };
-        runtime.spawn(abandoned.settle(connection));
+        self.database.spawn_settling(abandoned.settle(connection));
     }
 }
 
@@ -275,8 +333,8 @@ impl Abandoned {
         let settled = settle(&mut connection).await;
         let cleaned_up = match (&settled, &self.cleanup) {
             (Ok(()), Some(cleanup)) => match cleanup(&mut connection).await {
-                // A late cancel request has hit the cleanup.
-                Err(StoreError::Timeout(_)) => cleanup(&mut connection).await.map(drop),
+                // A late cancel request may have hit the cleanup.
+                Err(StoreError::Query(_)) => cleanup(&mut connection).await.map(drop),
                 cleaned_up => cleaned_up.map(drop),
             },
             _ => settled,

@@ -148,6 +148,16 @@ impl Greenroom {
         Self::builder(config).build()
     }
 
+    /// Waits until the work that was abandoned on the database is settled, for at most ten seconds.
+    ///
+    /// If PostgreSQL did not respond to a start in time, its caller got an error, and a task ends the
+    /// session that the statement may have written. Call this method when the process stops, after
+    /// its requests have finished: the end of the runtime drops that task, and the session would stay
+    /// open until a keeper checks it. Returns at once if no work was abandoned.
+    pub async fn settle_abandoned_work(&self) {
+        self.shared.database.finish_settling().await;
+    }
+
     /// Returns a builder that can replace the client of LiveKit's room API and the clock.
     #[must_use]
     pub fn builder(config: Config) -> Builder {

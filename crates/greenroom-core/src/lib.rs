@@ -55,7 +55,7 @@
 //!   may name hosts and users: log them, and do not return them to callers.
 //! - **Environment, log output and shutdown.** This crate reads no environment variable and logs
 //!   through `tracing`. The keeper stops when the future that [`Greenroom::run_keeper`] takes
-//!   completes.
+//!   completes. After the last request, call [`Greenroom::settle_abandoned_work`].
 //!
 //! The crate requires a tokio runtime and has no feature flags. It opens connections to PostgreSQL
 //! when they are first needed, on the runtime that called [`Greenroom::new`].

@@ -3,7 +3,7 @@
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use greenroom_domain::{PageLimit, PageOffset};
-use greenroom_store::PageStart as RowStart;
+use greenroom_store::{ListedRow, PageStart as RowStart};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
@@ -88,6 +88,25 @@ impl<T> Page<T> {
         let next_cursor =
             items.last().filter(|_| has_next).map(|last| scope.cursor_after(id(last)));
         Self { items, next_cursor }
+    }
+
+    pub(crate) fn map<U>(self, map: impl FnMut(T) -> U) -> Page<U> {
+        Page { items: self.items.into_iter().map(map).collect(), next_cursor: self.next_cursor }
+    }
+}
+
+impl<T> Page<ListedRow<T>> {
+    /// Skips and logs the rows that cannot be decoded. The page then has fewer items than its limit,
+    /// and the cursor still follows its last row.
+    pub(crate) fn readable(self) -> Page<T> {
+        let readable = |ListedRow { id, row, .. }: ListedRow<T>| {
+            row.inspect_err(|error| {
+                tracing::error!(%id, error, "skipped row of a list that cannot be decoded");
+            })
+            .ok()
+        };
+        let items = self.items.into_iter().filter_map(readable).collect();
+        Page { items, next_cursor: self.next_cursor }
     }
 }
 

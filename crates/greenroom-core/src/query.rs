@@ -50,8 +50,8 @@ impl Greenroom {
         let organization = caller.organization_id;
         let list = async |db: &mut _| session::list(db, organization, &filter, start, limit).await;
         let sessions = self.shared.database.run(list).await?;
-        let visible = sessions.into_iter().map(|session| visible_to(caller, session)).collect();
-        Ok(Page::new(visible, page.limit, &scope, |session: &Session| session.id.0))
+        let page = Page::new(sessions, page.limit, &scope, |session| session.id).readable();
+        Ok(page.map(|session| visible_to(caller, session)))
     }
 }
 

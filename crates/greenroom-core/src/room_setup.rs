@@ -15,7 +15,7 @@ pub(crate) fn room_settings(setup: &SessionSetup, dispatch: AgentDispatch) -> Ro
 /// agent that is dispatched again gets the same metadata.
 pub(crate) fn dispatch_by_call(setup: &SessionSetup) -> AgentDispatch {
     let session = &setup.session;
-    if session.room_creation == RoomCreation::OnJoin {
+    if session.room_creation != RoomCreation::OnStart {
         return dispatch(setup, None);
     }
     let private = PrivateMetadata {
@@ -31,9 +31,10 @@ pub(crate) fn dispatch_by_call(setup: &SessionSetup) -> AgentDispatch {
 /// token names an agent that does not exist, so that a room that the token re-creates admits no
 /// other agent.
 pub(crate) fn dispatch_by_token(setup: &SessionSetup) -> AgentDispatch {
-    match setup.session.room_creation {
-        RoomCreation::OnStart => AgentDispatch::unserved(),
-        RoomCreation::OnJoin => dispatch(setup, None),
+    if setup.session.room_creation == RoomCreation::OnJoin {
+        dispatch(setup, None)
+    } else {
+        AgentDispatch::unserved()
     }
 }
 

@@ -9,7 +9,7 @@ mod write;
 use std::time::Duration;
 
 use greenroom_domain::{Caller, RoomCreation};
-use greenroom_store::StartKey;
+use greenroom_store::{StartKey, StoreError};
 use tokio::time::Instant;
 use tracing::Instrument;
 
@@ -123,8 +123,11 @@ impl Greenroom {
         let new = self.new_session(caller.organization_id, request, key);
         let WrittenSession { mut started, mut access_token, is_replay } =
             self.write_session(new, started_at + INSERT_DEADLINE).await?;
+        let room_creation = started.setup.session.room_creation.known();
+        let unknown = || StoreError::Query("the session has an unknown room_creation".into());
+        let room_creation = room_creation.ok_or_else(unknown)?;
         // A replay opens the room if no earlier start has recorded that it did.
-        if started.setup.session.room_creation == RoomCreation::OnStart && !started.room_created {
+        if room_creation == RoomCreation::OnStart && !started.room_created {
             // Another request with the key, such as that of another tab, may still open the room, so a
             // failure of LiveKit does not end the session.
             let keep_pending = key != StartKey::None;

@@ -86,7 +86,7 @@ impl Greenroom {
         let start = scope.resolve(page.start, SessionTemplateId)?;
         let list = async |db: &mut _| template::list(db, organization, filter, start, limit).await;
         let templates = self.shared.database.run(list).await?;
-        Ok(Page::new(templates, page.limit, &scope, |template: &SessionTemplate| template.id.0))
+        Ok(Page::new(templates, page.limit, &scope, |template| template.id).readable())
     }
 
     /// Applies `change` to the current settings of a template, and returns the new version.

@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use greenroom_domain::lifecycle::TimelineEvent;
-use greenroom_domain::{Caller, JsonObject, SessionId};
+use greenroom_domain::{Caller, JsonObject, Lenient, SessionId};
 use greenroom_store::SessionEvent;
 
 use crate::{Error, Greenroom};
@@ -14,7 +14,7 @@ pub struct TimelineEntry {
     /// When Greenroom recorded the event.
     pub at: DateTime<Utc>,
     /// The kind of event.
-    pub event: TimelineEvent,
+    pub event: Lenient<TimelineEvent>,
     /// Details of the event, such as the time that LiveKit reported. `None` if the caller is an end
     /// user.
     pub detail: Option<JsonObject>,
@@ -39,7 +39,7 @@ impl Greenroom {
         let events = self.shared.database.run(list).await?;
         let created = SessionEvent {
             at: session.created_at,
-            event: TimelineEvent::Created,
+            event: TimelineEvent::Created.into(),
             detail: JsonObject::default(),
         };
         let visible = |entry: SessionEvent| TimelineEntry {

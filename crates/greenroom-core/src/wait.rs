@@ -17,6 +17,9 @@ const MIN_POLL_INTERVAL: Duration = Duration::from_millis(50);
 /// Additional wait before the next query, unless this process reports a change.
 const POLL_INTERVAL: Duration = Duration::from_millis(200);
 
+/// Interval at which each waiting request restarts the polling if it has ended.
+const RESTART_INTERVAL: Duration = Duration::from_secs(1);
+
 /// All waiting requests of this process.
 #[derive(Default)]
 pub(crate) struct Waiters {
@@ -48,6 +51,53 @@ struct WaiterGuard<'a> {
 impl Drop for WaiterGuard<'_> {
     fn drop(&mut self) {
         self.waiters.state().by_number.remove(&self.number);
+    }
+}
+
+/// The polling task. If it is dropped before it has finished, because it panicked or its runtime
+/// ended, the next request or a waiting one starts another task.
+struct Polling {
+    greenroom: Greenroom,
+    is_finished: bool,
+}
+
+impl Drop for Polling {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            tracing::error!("panicked while polling awaited sessions");
+        }
+        if !self.is_finished {
+            self.greenroom.shared.waiters.state().is_polled = false;
+        }
+    }
+}
+
+impl Polling {
+    /// Polls the awaited sessions until no waiter is left.
+    async fn run(mut self) {
+        loop {
+            sleep(MIN_POLL_INTERVAL).await;
+            let waiters = &self.greenroom.shared.waiters;
+            let _ = timeout(POLL_INTERVAL, waiters.changed.notified()).await;
+            let (sessions, end_number): (Vec<_>, u64) = {
+                let mut state = waiters.state();
+                if state.by_number.is_empty() {
+                    // Under the lock, so that a request that comes now starts another task.
+                    state.is_polled = false;
+                    self.is_finished = true;
+                    return;
+                }
+                let sessions = state.by_number.values().map(|waiter| waiter.session).collect();
+                (sessions, state.next_number)
+            };
+            if let Err(error) = self.greenroom.notify_waiters(&sessions, end_number).await {
+                tracing::warn!(
+                    count = sessions.len(),
+                    error = &error as &dyn std::error::Error,
+                    "failed to poll awaited sessions"
+                );
+            }
+        }
     }
 }
 
@@ -97,8 +147,7 @@ impl Greenroom {
             condition,
             settled,
         });
-        // A time-out is not an error: the session is returned as it is.
-        let _ = timeout_at(deadline, notified).await;
+        self.settled_within(deadline, notified).await;
         drop(guard);
         self.session(caller, id).await
     }
@@ -108,34 +157,28 @@ impl Greenroom {
         let number = state.next_number;
         state.next_number += 1;
         state.by_number.insert(number, waiter);
-        if !std::mem::replace(&mut state.is_polled, true) {
-            tokio::spawn(self.clone().poll_waiters());
-        }
         WaiterGuard { waiters: &self.shared.waiters, number }
     }
 
-    /// Polls the awaited sessions until no waiter is left.
-    async fn poll_waiters(self) {
-        loop {
-            sleep(MIN_POLL_INTERVAL).await;
-            let _ = timeout(POLL_INTERVAL, self.shared.waiters.changed.notified()).await;
-            let (sessions, end_number): (Vec<_>, u64) = {
-                let mut state = self.shared.waiters.state();
-                if state.by_number.is_empty() {
-                    state.is_polled = false;
-                    return;
-                }
-                let sessions = state.by_number.values().map(|waiter| waiter.session).collect();
-                (sessions, state.next_number)
-            };
-            if let Err(error) = self.notify_waiters(&sessions, end_number).await {
-                tracing::warn!(
-                    count = sessions.len(),
-                    error = &error as &dyn std::error::Error,
-                    "failed to poll awaited sessions"
-                );
+    /// Waits until the condition of a waiter is settled, at most until `deadline`. Polls meanwhile.
+    async fn settled_within(&self, deadline: Instant, mut notified: oneshot::Receiver<()>) {
+        while Instant::now() < deadline {
+            self.ensure_polled();
+            let restart_at = deadline.min(Instant::now() + RESTART_INTERVAL);
+            if timeout_at(restart_at, &mut notified).await.is_ok() {
+                return;
             }
         }
+    }
+
+    /// Polls the awaited sessions, unless a task does so already. The task runs on the runtime of
+    /// the service, because the runtime of this request may end before other requests.
+    fn ensure_polled(&self) {
+        if std::mem::replace(&mut self.shared.waiters.state().is_polled, true) {
+            return;
+        }
+        let polling = Polling { greenroom: self.clone(), is_finished: false };
+        self.shared.database.spawn(polling.run());
     }
 
     /// Notifies each waiter with a settled condition and a number below `end_number`. The query

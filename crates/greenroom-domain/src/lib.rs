@@ -14,6 +14,7 @@ pub mod id;
 pub mod idempotency;
 pub mod identity;
 pub mod json;
+pub mod lenient;
 pub mod lifecycle;
 pub mod modality;
 pub mod panel;
@@ -36,6 +37,7 @@ pub use self::idempotency::IdempotencyKey;
 pub use self::identity::{ParticipantIdentity, ParticipantName, UserId};
 pub use self::invalid::{Invalid, InvalidValue};
 pub use self::json::JsonObject;
+pub use self::lenient::Lenient;
 pub use self::modality::{Modality, ModalityProfile, PublishGrant, TrackSource};
 pub use self::panel::EnabledPanels;
 pub use self::quantity::{

@@ -1,5 +1,6 @@
 //! The status of a session, the status of its agent, and the reasons why a session ends.
 
+use crate::Lenient;
 use crate::text_enum::text_enum;
 
 text_enum! {
@@ -77,9 +78,17 @@ text_enum! {
 }
 
 impl WaitCondition {
-    /// Returns whether the wait is over: the condition is met, or can no longer be met.
+    /// Returns whether the wait is over: the condition is met, or can no longer be met. A value that
+    /// this version does not know also ends the wait, because its meaning is unknown.
     #[must_use]
-    pub fn is_settled(self, status: SessionStatus, agent_status: AgentStatus) -> bool {
+    pub fn is_settled(
+        self,
+        status: Lenient<SessionStatus>,
+        agent_status: Lenient<AgentStatus>,
+    ) -> bool {
+        let (Some(status), Some(agent_status)) = (status.known(), agent_status.known()) else {
+            return true;
+        };
         if !SessionStatus::OPEN.contains(&status) {
             return true;
         }
@@ -105,7 +114,7 @@ mod tests {
             let mut settling = Vec::new();
             for &status in &SessionStatus::OPEN {
                 for &agent in AgentStatus::ALL {
-                    if condition.is_settled(status, agent) {
+                    if condition.is_settled(status.into(), agent.into()) {
                         settling.push((status.as_str(), agent.as_str()));
                     }
                 }
@@ -118,9 +127,13 @@ mod tests {
         let all: Vec<_> = AgentStatus::ALL.iter().map(|agent| ("active", agent.as_str())).collect();
         assert_eq!(settling_statuses(WaitCondition::Active), all);
         assert_eq!(settling_statuses(WaitCondition::Ended), []);
+        assert!(WaitCondition::Ended.is_settled(Lenient::Unknown, AgentStatus::Ready.into()));
         for status in [SessionStatus::Ended, SessionStatus::Expired, SessionStatus::Failed] {
             for condition in WaitCondition::ALL {
-                assert!(condition.is_settled(status, AgentStatus::Waiting), "{condition} {status}");
+                assert!(
+                    condition.is_settled(status.into(), AgentStatus::Waiting.into()),
+                    "{condition} {status}"
+                );
             }
         }
     }

@@ -1,6 +1,7 @@
 //! Conversions between this crate's types and SQL: `text`, `uuid`, `integer`, `text[]`, `jsonb`.
 
 use std::io::Write;
+use std::str::FromStr;
 
 use diesel::deserialize::FromSql;
 use diesel::pg::{Pg, PgValue};
@@ -11,10 +12,10 @@ use diesel::{deserialize, serialize};
 use crate::lifecycle::TimelineEvent;
 use crate::template::{AgentDeadline, JoinWindow, MaxDuration, ReconnectWindow, TokenTtl};
 use crate::{
-    AgentName, AgentStatus, EnabledPanels, EndReason, JsonObject, ModalityProfile, OnAgentHangup,
-    OrganizationId, ParticipantAttributes, ParticipantIdentity, ParticipantName, ReconcileInterval,
-    RoomCreation, RoomName, SessionCount, SessionId, SessionStatus, SessionTemplateId,
-    TemplateName, UserId,
+    AgentName, AgentStatus, EnabledPanels, EndReason, JsonObject, Lenient, ModalityProfile,
+    OnAgentHangup, OrganizationId, ParticipantAttributes, ParticipantIdentity, ParticipantName,
+    ReconcileInterval, RoomCreation, RoomName, SessionCount, SessionId, SessionStatus,
+    SessionTemplateId, TemplateName, UserId,
 };
 
 macro_rules! uuids {
@@ -66,6 +67,13 @@ texts! {
     RoomCreation: |text: String| text.parse::<RoomCreation>();
     SessionStatus: |text: String| text.parse::<SessionStatus>();
     TimelineEvent: |text: String| text.parse::<TimelineEvent>();
+}
+
+impl<T: FromStr> FromSql<Text, Pg> for Lenient<T> {
+    fn from_sql(bytes: PgValue<'_>) -> deserialize::Result<Self> {
+        let text = <String as FromSql<Text, Pg>>::from_sql(bytes)?;
+        Ok(text.parse().map_or(Self::Unknown, Self::Known))
+    }
 }
 
 impl ToSql<Text, Pg> for ModalityProfile {

@@ -34,6 +34,14 @@ macro_rules! text_enum {
             }
         }
 
+        impl $crate::Lenient<$name> {
+            /// Returns the text of the value, or [`UNKNOWN`]($crate::lenient::UNKNOWN).
+            #[must_use]
+            pub fn as_str(self) -> &'static str {
+                self.known().map_or($crate::lenient::UNKNOWN, $name::as_str)
+            }
+        }
+
         impl std::fmt::Display for $name {
             fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 f.write_str(self.as_str())

@@ -2,13 +2,13 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 use diesel::deserialize::FromSqlRow;
-use diesel::dsl::{IntervalDsl, SqlTypeOf, now};
+use diesel::dsl::SqlTypeOf;
 use diesel::pg::Pg;
 use diesel::prelude::*;
 use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
 use diesel::result::Error as DieselError;
 use diesel::row::Row;
-use diesel::sql_types::{BigInt, Timestamptz, Uuid};
+use diesel::sql_types::{Array, BigInt, Timestamptz, Uuid};
 use diesel_async::{AsyncConnectionCore, AsyncPgConnection, RunQueryDsl};
 use futures_util::TryStreamExt;
 use greenroom_domain::lifecycle::{AgentPolicy, END_NOTICE, SessionPolicy, State, TrackedSession};
@@ -21,10 +21,13 @@ use greenroom_domain::{
 use crate::StoreError;
 use crate::commit::{STATE_COLUMNS, StateColumns};
 use crate::schema::{session_templates, sessions};
-use crate::sql::{interval, push_interval};
+use crate::sql::{interval, push_interval, push_locked};
 
 /// How long a claim leases its sessions. The process must have written its results by then.
 pub const CLAIM_LEASE: TimeDelta = TimeDelta::seconds(15);
+
+/// Time until a session that cannot be decoded is claimed again.
+const POSTPONEMENT: TimeDelta = TimeDelta::minutes(1);
 
 /// A due session that one process has leased until `lease_until`.
 #[derive(Debug, Clone)]
@@ -218,19 +221,33 @@ impl Claim {
         connection: &mut AsyncPgConnection,
         unreadable: &[UnreadableSession],
     ) -> Result<(), StoreError> {
-        let (organizations, ids): (Vec<_>, Vec<_>) =
+        let (organizations, ids) =
             unreadable.iter().map(|session| (session.organization_id, session.id)).unzip();
-        let claimed = sessions::table
-            .filter(sessions::organization_id.eq_any(organizations))
-            .filter(sessions::id.eq_any(ids));
-        diesel::update(claimed)
-            .set((
-                sessions::next_check_at.eq((now.into_sql::<Timestamptz>() + 1.minute()).nullable()),
-                sessions::lease_until.eq(None::<DateTime<Utc>>),
-                sessions::revision.eq(sessions::revision + 1),
-            ))
-            .execute(connection)
-            .await?;
+        PostponeSessions { organizations, ids }.execute(connection).await?;
+        Ok(())
+    }
+}
+
+#[derive(QueryId)]
+struct PostponeSessions {
+    organizations: Vec<OrganizationId>,
+    ids: Vec<SessionId>,
+}
+
+impl QueryFragment<Pg> for PostponeSessions {
+    fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
+        out.push_sql("with unreadable (organization_id, id) as (select * from unnest(");
+        out.push_bind_param::<Array<Uuid>, _>(&self.organizations)?;
+        out.push_sql(", ");
+        out.push_bind_param::<Array<Uuid>, _>(&self.ids)?;
+        out.push_sql(")), ");
+        push_locked("unreadable", &mut out);
+        out.push_sql(" update sessions set next_check_at = now() + ");
+        push_interval(POSTPONEMENT, &mut out);
+        out.push_sql(
+            ", lease_until = null, revision = revision + 1
+             from locked where sessions.organization_id = locked.organization_id and sessions.id = locked.id",
+        );
         Ok(())
     }
 }

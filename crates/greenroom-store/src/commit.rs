@@ -17,6 +17,7 @@ use greenroom_domain::lifecycle::{Action, Decision, Event, State, TimelineEvent}
 use greenroom_domain::{OrganizationId, SessionId};
 
 use crate::schema::{session_events, sessions};
+use crate::sql::push_locked;
 use crate::{Claim, StoreError, detail};
 
 /// Time for the actions of a decision, from its commit. Afterwards, another process may claim the
@@ -247,9 +248,7 @@ impl Query for RescheduleSessions {
 impl QueryFragment<Pg> for RescheduleSessions {
     fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
         out.push_sql(
-            "update sessions
-             set next_check_at = checked.next_check_at, lease_until = null, revision = sessions.revision + 1
-             from unnest(",
+            "with checked (organization_id, id, revision, next_check_at) as (select * from unnest(",
         );
         out.push_bind_param::<Array<Uuid>, _>(&self.organizations)?;
         out.push_sql(", ");
@@ -258,8 +257,13 @@ impl QueryFragment<Pg> for RescheduleSessions {
         out.push_bind_param::<Array<BigInt>, _>(&self.revisions)?;
         out.push_sql(", ");
         out.push_bind_param::<Array<Nullable<Timestamptz>>, _>(&self.next_check_at)?;
+        out.push_sql(")), ");
+        push_locked("checked", &mut out);
+        // The revision is compared after the wait for the lock.
         out.push_sql(
-            ") as checked (organization_id, id, revision, next_check_at)
+            " update sessions
+             set next_check_at = checked.next_check_at, lease_until = null, revision = sessions.revision + 1
+             from checked join locked using (organization_id, id)
              where sessions.organization_id = checked.organization_id and sessions.id = checked.id
                and sessions.revision = checked.revision
              returning sessions.id",

@@ -100,7 +100,14 @@ pub async fn connect(url: &str) -> ConnectionResult<AsyncPgConnection> {
 
 /// Opens a connection for migrations. Its statements have no time-out.
 pub(crate) async fn connect_without_timeout(url: &str) -> ConnectionResult<AsyncPgConnection> {
-    open(&parse(url)?).await
+    let mut config = parse(url)?;
+    let options = config.get_options().unwrap_or_default();
+    // The role or the database may have defaults.
+    let options = format!(
+        "{options} -c statement_timeout=0 -c lock_timeout=0 -c idle_in_transaction_session_timeout=0"
+    );
+    config.options(options.trim());
+    open(&config).await
 }
 
 fn parse(url: &str) -> ConnectionResult<Config> {
@@ -225,6 +232,13 @@ pub async fn settle(connection: &mut AsyncPgConnection) -> Result<(), StoreError
     });
     let no_response = |_| StoreError::Unavailable("no response to a cancel request".into());
     Ok(settled.await.map_err(no_response)??)
+}
+
+/// Whether a connection is lost, after a statement on it has failed. Otherwise no transaction is open
+/// afterwards.
+pub async fn is_lost(connection: &mut AsyncPgConnection) -> bool {
+    // Succeeds in any state of a session, also without a transaction.
+    connection.batch_execute("rollback").await.is_err()
 }
 
 /// The error with its causes. tokio-postgres displays only `db error` and has the reason as source.

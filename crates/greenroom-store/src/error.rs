@@ -33,6 +33,18 @@ pub enum StoreError {
     /// PostgreSQL canceled the statement, usually because of `statement_timeout`.
     #[error("the database did not respond in time")]
     Timeout(#[source] Cause),
+    /// A migration could not be applied or reverted. The migrations before it stay applied or
+    /// reverted.
+    #[error("migration {name} failed; the migrations before it are done{advice}")]
+    Migration {
+        /// Version and name, such as `2026-11-22-000001_create_organizations`.
+        name: String,
+        /// What the operator can do: empty, or a clause that starts with a semicolon.
+        advice: &'static str,
+        /// The error of PostgreSQL.
+        #[source]
+        cause: Cause,
+    },
     /// Any other failure, which is a bug in Greenroom.
     #[error("the database rejected a query")]
     Query(#[source] Cause),
@@ -55,6 +67,7 @@ impl From<DieselError> for StoreError {
             DatabaseErrorKind::UnableToSendCommand | DatabaseErrorKind::ClosedConnection => {
                 Self::Unavailable(error.into())
             }
+            // SQLSTATE 25006.
             DatabaseErrorKind::ReadOnlyTransaction => Self::Refused(error.into()),
             _ => Self::by_message(error),
         }
@@ -75,22 +88,34 @@ impl StoreError {
         matches!(self, Self::Unavailable(_))
     }
 
-    /// Whether the session of this connection can no longer be used, although other connections can:
-    /// a pooler has assigned the connection to another session, a migration has changed a table that
-    /// a prepared statement reads, or the server refuses writes and another host may accept them.
+    /// Whether the session of this connection may no longer be usable, although other connections
+    /// are.
+    ///
+    /// diesel keeps the SQLSTATE of a few errors only, and the message may be translated. Any other
+    /// error of the server therefore counts: a pooler may have assigned the
+    /// connection to another session (26000), a migration may have changed a table that a prepared
+    /// statement reads (0A000), or the server may be shutting down (57P01). Such errors are rare, and
+    /// a new connection is cheap.
     #[must_use]
     pub fn requires_new_connection(&self) -> bool {
-        // SQLSTATE 26000 and 0A000.
-        const MESSAGES: [(&str, &str); 2] = [
-            ("prepared statement", "does not exist"),
-            ("cached plan must not change result type", ""),
-        ];
-        let error = match self {
-            Self::Query(error) => error,
-            other => return matches!(other, Self::Refused(_)),
-        };
-        let message = error.to_string();
-        MESSAGES.iter().any(|(start, end)| message.starts_with(start) && message.ends_with(end))
+        match self {
+            Self::Refused(_) => true,
+            Self::Query(cause) => matches!(
+                cause.downcast_ref::<DieselError>(),
+                Some(DieselError::DatabaseError(DatabaseErrorKind::Unknown, _))
+            ),
+            _ => false,
+        }
+    }
+
+    /// The same error, after which the connection turned out to be lost: the server was shut down or
+    /// has ended the session.
+    #[must_use]
+    pub fn with_lost_connection(self) -> Self {
+        match self {
+            Self::Query(cause) => Self::Unavailable(cause),
+            error => error,
+        }
     }
 
     /// Classifies an error by its English message, because diesel does not keep the SQLSTATE. If
@@ -125,5 +150,30 @@ impl StoreError {
         } else {
             Self::Query(error.into())
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(kind: DatabaseErrorKind, message: &str) -> StoreError {
+        DieselError::DatabaseError(kind, Box::new(message.to_owned())).into()
+    }
+
+    #[test]
+    fn unknown_message_closes_the_connection() {
+        for message in ["Prepared-Statement »s0« existiert nicht", "prepared statement", ""] {
+            let unknown = error(DatabaseErrorKind::Unknown, message);
+            assert!(matches!(unknown, StoreError::Query(_)), "{message}: {unknown:?}");
+            assert!(unknown.requires_new_connection(), "{message}");
+            assert!(unknown.with_lost_connection().is_outcome_unknown(), "{message}");
+        }
+    }
+
+    #[test]
+    fn read_only_server_has_not_written() {
+        let read_only = error(DatabaseErrorKind::ReadOnlyTransaction, "");
+        assert!(!read_only.is_outcome_unknown(), "{read_only:?}");
     }
 }

@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 use diesel::prelude::*;
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use greenroom_domain::lifecycle::TimelineEvent;
-use greenroom_domain::{JsonObject, OrganizationId, SessionId};
+use greenroom_domain::{JsonObject, Lenient, OrganizationId, SessionId};
 
 use crate::StoreError;
 use crate::schema::session_events;
@@ -15,7 +15,7 @@ pub struct SessionEvent {
     /// When Greenroom learned of the event, by PostgreSQL's clock.
     pub at: DateTime<Utc>,
     /// The kind of the event.
-    pub event: TimelineEvent,
+    pub event: Lenient<TimelineEvent>,
     /// Further facts, such as `livekit_at`, `identity` or `end_reason`. May be empty.
     pub detail: JsonObject,
 }

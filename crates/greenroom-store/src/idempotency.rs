@@ -265,7 +265,8 @@ pub struct KeyCursor {
 /// `cursor`.
 ///
 /// The keys are read in the order of their index, so that successive calls read each key once and
-/// need no index on the creation time.
+/// need no index on the creation time. A key whose session another transaction writes is left to a
+/// later pass.
 ///
 /// # Errors
 /// Returns a [`StoreError`] if the query fails.
@@ -307,14 +308,17 @@ impl QueryFragment<Pg> for PurgeExpiredKeys<'_> {
         out.push_sql(") order by organization_id, idempotency_key limit ");
         out.push_bind_param::<BigInt, _>(&BATCH_SIZE)?;
         out.push_sql(
-            "), released as (
-               update sessions set idempotency_key = null, idempotency_fingerprint = null, revision = revision + 1
-               from batch where sessions.organization_id = batch.organization_id and sessions.id = batch.id
-                 and not ",
+            "), expired as (
+               select sessions.organization_id, sessions.id from sessions join batch using (organization_id, id)
+               where not ",
         );
         out.push_sql(&holds_key("batch"));
+        // Skips locked sessions, so that this statement waits for no other. The next pass releases
+        // their keys.
         out.push_sql(
-            ")
+            " for update of sessions skip locked), released as (
+               update sessions set idempotency_key = null, idempotency_fingerprint = null, revision = revision + 1
+               from expired where sessions.organization_id = expired.organization_id and sessions.id = expired.id)
              select organization_id, idempotency_key from batch
              order by organization_id desc, idempotency_key desc limit 1",
         );

@@ -7,14 +7,15 @@ use diesel::prelude::*;
 use diesel::sql_types::Bool;
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use greenroom_domain::{
-    AgentStatus, EnabledPanels, EndReason, JsonObject, ModalityProfile, OrganizationId,
+    AgentStatus, EnabledPanels, EndReason, JsonObject, Lenient, ModalityProfile, OrganizationId,
     ParticipantIdentity, RoomCreation, RoomName, SessionId, SessionStatus, SessionTemplateId,
     UserId,
 };
 
+use crate::listed_row::load_listed;
 use crate::schema::sessions;
 use crate::sql::OPEN;
-use crate::{PageStart, StoreError};
+use crate::{ListedRow, PageStart, StoreError};
 
 /// Maximum difference between a process's clock, which dates ids, and PostgreSQL's, which dates
 /// `created_at`. A list that is filtered by time omits sessions of processes with a larger one.
@@ -51,13 +52,13 @@ pub struct Session {
     /// The LiveKit identity of the user.
     pub participant_identity: ParticipantIdentity,
     /// The template's value, or `on_join` if the start continued without LiveKit.
-    pub room_creation: RoomCreation,
+    pub room_creation: Lenient<RoomCreation>,
     /// `ended`, `expired` and `failed` are final.
-    pub status: SessionStatus,
+    pub status: Lenient<SessionStatus>,
     /// Keeps its last value after the session is over.
-    pub agent_status: AgentStatus,
+    pub agent_status: Lenient<AgentStatus>,
     /// `None` until the session is over.
-    pub end_reason: Option<EndReason>,
+    pub end_reason: Option<Lenient<EndReason>>,
     /// The latest expiry of the issued tokens.
     pub token_expiry: DateTime<Utc>,
     /// Time of the start by PostgreSQL's clock, in milliseconds.
@@ -104,7 +105,8 @@ pub async fn find(
     Ok(found)
 }
 
-/// Lists up to `limit` sessions of an organization, newest first.
+/// Lists up to `limit` sessions of an organization, newest first. A row that cannot be decoded does
+/// not hide the others.
 ///
 /// No index supports a filter on a template or on final statuses. Such a query may scan all
 /// sessions of the organization until PostgreSQL cancels it after 5 s.
@@ -117,7 +119,7 @@ pub async fn list(
     filter: &SessionFilter,
     start: PageStart<SessionId>,
     limit: i64,
-) -> Result<Vec<Session>, StoreError> {
+) -> Result<Vec<ListedRow<Session>>, StoreError> {
     let mut query = sessions::table
         .filter(sessions::organization_id.eq(organization))
         .order(sessions::id.desc())
@@ -152,5 +154,5 @@ pub async fn list(
         let first = SessionId::first_from(at.checked_add_signed(CLOCK_DIFFERENCE).unwrap_or(at));
         query = query.filter(sessions::created_at.lt(at)).filter(sessions::id.lt(first));
     }
-    Ok(query.load(connection).await?)
+    load_listed(connection, query, |session: &Session| session.id.0).await
 }

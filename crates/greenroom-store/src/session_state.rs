@@ -5,7 +5,7 @@ use diesel::prelude::*;
 use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
 use diesel::sql_types::{Array, Text, Uuid};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
-use greenroom_domain::{AgentStatus, OrganizationId, SessionId, SessionStatus};
+use greenroom_domain::{AgentStatus, Lenient, OrganizationId, SessionId, SessionStatus};
 
 use crate::StoreError;
 
@@ -18,9 +18,9 @@ pub struct SessionState {
     /// Unique within the organization.
     pub id: SessionId,
     /// `ended`, `expired` and `failed` are final.
-    pub status: SessionStatus,
+    pub status: Lenient<SessionStatus>,
     /// Keeps its last value after the session is over.
-    pub agent_status: AgentStatus,
+    pub agent_status: Lenient<AgentStatus>,
 }
 
 impl SessionState {

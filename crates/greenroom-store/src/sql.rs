@@ -34,6 +34,23 @@ pub(crate) fn push_may_see<'b>(
     Ok(())
 }
 
+/// Appends a CTE `locked` that locks the sessions of the relation `listed` for an update.
+///
+/// All statements that write several sessions lock them in the order of the primary key, or skip
+/// locked ones: two statements that locked the same sessions in different orders could wait for each
+/// other.
+pub(crate) fn push_locked(listed: &str, out: &mut AstPass<'_, '_, Pg>) {
+    out.push_sql(
+        "locked as (
+           select sessions.organization_id, sessions.id from sessions join ",
+    );
+    out.push_sql(listed);
+    out.push_sql(
+        " as listed on sessions.organization_id = listed.organization_id and sessions.id = listed.id
+           order by sessions.organization_id, sessions.id for update of sessions)",
+    );
+}
+
 #[cfg(test)]
 mod tests {
     use greenroom_domain::SessionStatus;

@@ -17,8 +17,9 @@ use greenroom_domain::{
     RoomCreation, SessionTemplateId, TemplateName,
 };
 
+use crate::listed_row::load_listed;
 use crate::schema::session_templates;
-use crate::{PageStart, StoreError};
+use crate::{ListedRow, PageStart, StoreError};
 
 pub use self::current::{FoldedName, current};
 
@@ -264,7 +265,8 @@ pub async fn archive(
     Ok(())
 }
 
-/// Lists the current versions of an organization's templates, newest template first.
+/// Lists the current versions of an organization's templates, newest template first. A row that
+/// cannot be decoded does not hide the others.
 ///
 /// # Errors
 /// Returns a [`StoreError`] if the query fails.
@@ -274,7 +276,7 @@ pub async fn list(
     filter: TemplateFilter,
     start: PageStart<SessionTemplateId>,
     limit: i64,
-) -> Result<Vec<SessionTemplate>, StoreError> {
+) -> Result<Vec<ListedRow<SessionTemplate>>, StoreError> {
     let mut query = session_templates::table
         .filter(session_templates::organization_id.eq(organization))
         .filter(session_templates::superseded_at.is_null())
@@ -290,7 +292,7 @@ pub async fn list(
     if !filter.include_archived {
         query = query.filter(session_templates::archived_at.is_null());
     }
-    Ok(query.load(connection).await?)
+    load_listed(connection, query, |template: &SessionTemplate| template.id.0).await
 }
 
 /// Finds out whether an organization can start sessions from a template.

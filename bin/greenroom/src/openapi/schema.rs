@@ -1,6 +1,7 @@
 //! JSON Schema constraints that mirror the domain types.
 
 use greenroom_core::PageRequest;
+use greenroom_core::domain::lenient::UNKNOWN;
 use greenroom_core::domain::lifecycle::TimelineEvent;
 use greenroom_core::domain::template::{
     AgentDeadline, JoinWindow, MaxDuration, ReconnectWindow, TokenTtl,
@@ -98,14 +99,19 @@ fn texts<T: Copy>(all: &[T], text: impl Fn(T) -> &'static str) -> Value {
     all.iter().map(|word| text(*word)).collect()
 }
 
+/// The values of a property of responses, which may also be unknown.
+fn shown<T: Copy>(all: &[T], text: impl Fn(T) -> &'static str) -> Value {
+    all.iter().map(|word| text(*word)).chain([UNKNOWN]).collect()
+}
+
 /// The values of an enumerated property.
 fn words(property: &str, is_response: bool) -> Option<Value> {
     match property {
-        "status" => Some(texts(SessionStatus::ALL, SessionStatus::as_str)),
-        "agent_status" => Some(texts(AgentStatus::ALL, AgentStatus::as_str)),
-        "end_reason" => Some(texts(EndReason::ALL, EndReason::as_str)),
+        "status" => Some(shown(SessionStatus::ALL, SessionStatus::as_str)),
+        "agent_status" => Some(shown(AgentStatus::ALL, AgentStatus::as_str)),
+        "end_reason" => Some(shown(EndReason::ALL, EndReason::as_str)),
         "room_creation" => Some(texts(RoomCreation::ALL, RoomCreation::as_str)),
-        "event" => Some(texts(TimelineEvent::ALL, TimelineEvent::as_str)),
+        "event" => Some(shown(TimelineEvent::ALL, TimelineEvent::as_str)),
         "modality_profile" if is_response => Some(profiles()),
         "on_agent_hangup" => Some(texts(OnAgentHangup::ALL, OnAgentHangup::as_str)),
         _ => None,

@@ -142,7 +142,7 @@ impl Greenroom {
 
 /// The session as it is after its room was left to the user's join.
 pub(super) fn deferred(mut started: StartedRow) -> StartedRow {
-    started.setup.session.room_creation = RoomCreation::OnJoin;
+    started.setup.session.room_creation = RoomCreation::OnJoin.into();
     started
 }
 

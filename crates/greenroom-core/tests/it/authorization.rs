@@ -53,14 +53,15 @@ const USE_CASES: [(&str, [Outcome; 4]); 16] = [
     ("current_templates", [Reached, BACKEND_ONLY, BACKEND_ONLY, NotReached]),
 ];
 
-/// The methods without a caller: LiveKit and probes call them, or the operator of the deployment.
-const WITHOUT_CALLER: [&str; 6] = [
+/// The methods without a caller: LiveKit and probes call them, or the program and its operator.
+const WITHOUT_CALLER: [&str; 7] = [
     "migrate",
     "readiness",
     "receive_webhook",
     "revert_migrations",
     "run_keeper",
     "set_session_limit",
+    "settle_abandoned_work",
 ];
 
 /// An organization with one template and one session.

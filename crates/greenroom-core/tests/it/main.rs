@@ -9,8 +9,10 @@ mod gated_rooms;
 mod keeper;
 mod keys;
 mod livekit_trouble;
+mod next_version;
 mod outages;
 mod room_names;
+mod shutdown;
 mod start;
 mod templates;
 mod tenancy;
@@ -23,6 +25,19 @@ use greenroom_core::{
 };
 use greenroom_testkit::pg::Database;
 use greenroom_testkit::random_hex;
+
+/// Makes each insert of a session survive a cancel request, as a commit does that waits for its
+/// flush. PostgreSQL signals the backend twice per request, so the handler may be canceled as well.
+const STALLED_INSERTS: &str = "create function stall() returns trigger language plpgsql as $$
+       begin
+         begin perform pg_sleep(30); exception when query_canceled then
+           begin perform pg_sleep(0.5); exception when query_canceled then
+             perform pg_sleep(0.5);
+           end;
+         end;
+         return null;
+       end $$;
+     create trigger stall after insert on sessions for each row execute function stall()";
 
 /// Returns the builder of a service with rooms in memory.
 fn service(database: &Database, rooms: &Arc<MemoryRooms>) -> Builder {

@@ -18,7 +18,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::{config, organization, template};
+use crate::{STALLED_INSERTS, config, organization, template};
 
 const TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -59,22 +59,7 @@ async fn execute(database: &Database, sql: &str) -> AsyncPgConnection {
 async fn session_of_timed_out_start_is_over_within_two_seconds() {
     let database = Database::fresh().await.unwrap();
     let service = Service::start(config(&database)).await;
-    // The insert survives a cancel request, as a commit does that waits for its flush. PostgreSQL
-    // signals the backend twice per request, so the handler may be canceled as well.
-    execute(
-        &database,
-        "create function stall() returns trigger language plpgsql as $$
-           begin
-             begin perform pg_sleep(30); exception when query_canceled then
-               begin perform pg_sleep(0.5); exception when query_canceled then
-                 perform pg_sleep(0.5);
-               end;
-             end;
-             return null;
-           end $$;
-         create trigger stall after insert on sessions for each row execute function stall()",
-    )
-    .await;
+    execute(&database, STALLED_INSERTS).await;
 
     let error = service.start_session().await.err().unwrap();
 
@@ -86,7 +71,7 @@ async fn session_of_timed_out_start_is_over_within_two_seconds() {
         Ok(sessions.first().filter(|one| one.status == SessionStatus::Failed).cloned())
     });
     let over = over.await.unwrap();
-    assert_eq!(over.end_reason, Some(EndReason::LiveKitError));
+    assert_eq!(over.end_reason, Some(EndReason::LiveKitError.into()));
     // The start was refused after 3.5 s.
     let took = over.ended_at.unwrap() - over.created_at;
     assert!(took < TimeDelta::milliseconds(5_500), "the session was over after {took}");
@@ -137,6 +122,47 @@ async fn hanging_host_does_not_delay_starts_on_next_host() {
 
     assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
     hanging.resume().unwrap();
+}
+
+/// PostgreSQL shuts down, or an operator ends the session. The message may be in any language.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn terminated_connection_counts_as_unavailable() {
+    let database = Database::fresh().await.unwrap();
+    let service = Service::start(config(&database)).await;
+    let mut db = execute(&database, "begin; lock table sessions").await;
+    let terminate = async {
+        let terminated =
+            "do $$ begin assert (select bool_and(pg_terminate_backend(pid)) from pg_stat_activity
+             where datname = current_database() and wait_event_type = 'Lock'); end $$";
+        let mut other = AsyncPgConnection::establish(database.url()).await.unwrap();
+        wait_until("the start to be terminated", TIMEOUT, async || {
+            Ok(other.batch_execute(terminated).await.ok())
+        })
+        .await
+        .unwrap();
+    };
+    let (started, ()) = tokio::join!(service.start_session(), terminate);
+    let error = started.err().unwrap();
+    assert!(matches!(error, Error::Store(StoreError::Unavailable(_))), "{error:?}");
+    db.batch_execute("rollback").await.unwrap();
+    service.start_session().await.unwrap();
+}
+
+/// The server was demoted to a standby after a failover.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn write_on_read_only_server_was_not_executed() {
+    let database = Database::fresh().await.unwrap();
+    let service = Service::start(config(&database)).await;
+    execute(
+        &database,
+        "create function refuse() returns trigger language plpgsql as
+           $$ begin raise 'schreibgeschützt' using errcode = '25006'; end $$;
+         create trigger refuse before insert on sessions for each row execute function refuse()",
+    )
+    .await;
+    let error = service.start_session().await.err().unwrap();
+    let Error::Store(error @ StoreError::Refused(_)) = error else { panic!("{error:?}") };
+    assert!(!error.is_outcome_unknown());
 }
 
 /// More rows than one claim takes have a status that only the next version knows.

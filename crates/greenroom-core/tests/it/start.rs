@@ -39,7 +39,7 @@ async fn start_opens_one_room_with_settings_of_template() {
     let session = greenroom.session(&caller, started.session.id).await.unwrap().unwrap();
     assert_eq!(
         (session.status, session.agent_status),
-        (SessionStatus::Pending, AgentStatus::Dispatched)
+        (SessionStatus::Pending.into(), AgentStatus::Dispatched.into())
     );
     assert!(!format!("{started:?}").contains(&started.access_token), "Debug shows the token");
 }
@@ -60,7 +60,7 @@ async fn session_fails_if_livekit_is_down() {
         .unwrap();
     let found: Vec<_> =
         sessions.items.iter().map(|session| (session.status, session.end_reason)).collect();
-    assert_eq!(found, [(SessionStatus::Failed, Some(EndReason::LiveKitError))]);
+    assert_eq!(found, [(SessionStatus::Failed.into(), Some(EndReason::LiveKitError.into()))]);
 }
 
 #[tokio::test]

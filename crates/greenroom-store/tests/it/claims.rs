@@ -14,7 +14,7 @@ use greenroom_testkit::pg::Database;
 
 use crate::session::{ORGANIZATION, now, room, session, template};
 
-const DEFAULTS: PolicyDefaults = PolicyDefaults {
+pub const DEFAULTS: PolicyDefaults = PolicyDefaults {
     agent_deadline: AgentDeadline::constant::<30>(),
     reconcile_every: ReconcileInterval::constant::<30>(),
 };

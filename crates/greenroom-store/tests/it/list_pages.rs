@@ -80,6 +80,7 @@ async fn page(
         after.primary_key_scans - before.primary_key_scans,
         after.live_index_scans - before.live_index_scans,
     ];
+    let sessions = sessions.into_iter().map(|listed| listed.row.unwrap()).collect();
     (sessions, after.buffers - before.buffers, scans)
 }
 

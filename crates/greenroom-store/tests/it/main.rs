@@ -7,6 +7,7 @@ mod connection;
 mod facts;
 mod idempotency_keys;
 mod list_pages;
+mod lock_order;
 mod migrations;
 mod mirror;
 mod resume;

@@ -280,15 +280,15 @@ async fn sql_finds_idle_resumable_and_overdue_sessions_as_the_domain_does() {
     let (mut branches, mut overdue) = (Vec::new(), Vec::new());
     for (session, row) in sessions.iter().zip(&rows) {
         let tracked = row.to_session();
-        assert_eq!(row.is_idle, tracked.is_idle(now), "idle: {session:#?}");
-        assert_eq!(row.is_resumable, tracked.is_resumable(now), "resumable: {session:#?}");
-        let is_start_overdue = tracked.is_start_overdue(now);
-        assert_eq!(row.is_start_overdue, is_start_overdue, "overdue: {session:#?}");
+        let [is_idle, is_resumable, is_start_overdue, has_time_left] = row.conditions();
+        assert_eq!(is_idle, tracked.is_idle(now), "idle: {session:#?}");
+        assert_eq!(is_resumable, tracked.is_resumable(now), "resumable: {session:#?}");
+        assert_eq!(is_start_overdue, tracked.is_start_overdue(now), "overdue: {session:#?}");
+        assert_eq!(has_time_left, tracked.has_time_left(now), "time left: {session:#?}");
         overdue.push((tracked.state.status.as_str(), is_start_overdue));
-        assert_eq!(row.has_time_left, tracked.has_time_left(now), "time left: {session:#?}");
         if let (Some(base), [column]) = (session.near, &session.changed[..]) {
-            branches.push(("idle", base, *column, row.is_idle));
-            branches.push(("resumable", base, *column, row.is_resumable));
+            branches.push(("idle", base, *column, is_idle));
+            branches.push(("resumable", base, *column, is_resumable));
         }
     }
     let overdue = Branches::count(overdue.into_iter());

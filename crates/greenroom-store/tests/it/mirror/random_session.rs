@@ -303,14 +303,9 @@ pub struct SessionRow {
     times: Vec<Option<DateTime<Utc>>>,
     #[diesel(sql_type = BigInt)]
     pub revision: i64,
-    #[diesel(sql_type = Bool)]
-    pub is_idle: bool,
-    #[diesel(sql_type = Bool)]
-    pub is_resumable: bool,
-    #[diesel(sql_type = Bool)]
-    pub is_start_overdue: bool,
-    #[diesel(sql_type = Bool)]
-    pub has_time_left: bool,
+    /// In the order of [`SessionRow::conditions`].
+    #[diesel(sql_type = Array<Bool>)]
+    conditions: Vec<bool>,
     #[diesel(sql_type = Uuid)]
     id: SessionId,
 }
@@ -319,8 +314,8 @@ pub struct SessionRow {
 pub async fn read(db: &mut AsyncPgConnection) -> Vec<SessionRow> {
     let sql = format!(
         "select array[{}] as texts, array[{}] as times, revision,
-           coalesce({}, false) as is_idle, coalesce({}, false) as is_resumable,
-           coalesce({}, false) as is_start_overdue, {HAS_TIME_LEFT} as has_time_left, id
+           array[coalesce({}, false), coalesce({}, false), coalesce({}, false), {HAS_TIME_LEFT}]
+             as conditions, id
          from sessions order by id",
         TEXTS.join(", "),
         TIMES.join(", "),
@@ -332,6 +327,12 @@ pub async fn read(db: &mut AsyncPgConnection) -> Vec<SessionRow> {
 }
 
 impl SessionRow {
+    /// Whether PostgreSQL found the session idle, resumable, overdue for its room, and with time
+    /// left.
+    pub fn conditions(&self) -> [bool; 4] {
+        self.conditions.as_slice().try_into().unwrap()
+    }
+
     pub fn to_session(&self) -> TrackedSession {
         let position =
             |columns: &[&str], name: &str| columns.iter().position(|it| *it == name).unwrap();

@@ -1,0 +1,103 @@
+//! A database that the next version has migrated and written: this version shows what it knows.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use diesel_async::{AsyncConnection, AsyncPgConnection, SimpleAsyncConnection};
+use greenroom_core::domain::{PageLimit, RoomCreation, SessionId, SessionStatus};
+use greenroom_core::{Caller, Greenroom, MemoryRooms, PageRequest, SessionFilter, StartRequest};
+use greenroom_testkit::pg::Database;
+use greenroom_testkit::wait_until;
+use tokio::sync::Notify;
+
+use crate::{organization, service, template};
+
+const TIMEOUT: Duration = Duration::from_secs(20);
+
+/// The next version adds a table, columns and values, and records its migration.
+const NEXT_SCHEMA: &str = "
+    create table next_things (id bigint primary key);
+    alter table sessions add column next_note text default 'next';
+    alter table session_events add column next_note text default 'next';
+    alter table session_templates add column next_note text default 'next';
+    do $$ declare table_name text; name text; begin
+      for table_name, name in select conrelid::regclass, conname from pg_constraint
+        where contype = 'c' and connamespace = 'public'::regnamespace loop
+        execute format('alter table %s drop constraint %I', table_name, name);
+      end loop;
+    end $$;
+    insert into __diesel_schema_migrations (version) values ('20990101000001')";
+
+async fn ids(greenroom: &Greenroom, caller: &Caller, limit: PageLimit) -> Vec<SessionId> {
+    let (mut ids, mut page) = (Vec::new(), PageRequest::first(limit));
+    loop {
+        let found = greenroom.sessions(caller, SessionFilter::default(), page).await.unwrap();
+        ids.extend(found.items.iter().map(|session| session.id));
+        let Some(cursor) = found.next_cursor else { return ids };
+        page = PageRequest::new(limit, greenroom_core::PageStart::After(cursor));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rows_of_the_next_version_hurt_only_themselves() {
+    let database = Database::fresh().await.unwrap();
+    let rooms = Arc::new(MemoryRooms::default());
+    let greenroom = service(&database, &rooms).build().unwrap();
+    let caller = Caller::backend(organization());
+    let mut db = AsyncPgConnection::establish(database.url()).await.unwrap();
+    db.batch_execute(NEXT_SCHEMA).await.unwrap();
+    let mut settings = template("On join");
+    settings.room_creation = RoomCreation::OnJoin;
+    let on_join = greenroom.create_template(&caller, settings).await.unwrap().id;
+    let mut sessions = Vec::new();
+    for _ in 0..7 {
+        let started = greenroom.start(&caller, StartRequest::new(on_join)).await.unwrap();
+        sessions.push(started.session.id);
+    }
+    let [healthy, dreaming, reason, agent, broken, event, creation] = sessions[..] else {
+        panic!()
+    };
+    db.batch_execute(&format!(
+        "update sessions set status = 'dreaming' where id = '{dreaming}';
+         update sessions set status = 'ended', ended_at = now(), end_reason = 'bored' where id = '{reason}';
+         update sessions set agent_status = 'asleep' where id = '{agent}';
+         update sessions set room_creation = 'on_demand' where id = '{creation}';
+         update sessions set room_name = '' where id = '{broken}';
+         insert into session_events (organization_id, session_id, at, event)
+           select organization_id, id, now(), 'woke_up' from sessions where id = '{event}';
+         update sessions set next_check_at = now(), join_by = case id when '{healthy}' then now() else join_by end"
+    ))
+    .await
+    .unwrap();
+
+    let shown = async |id: SessionId| greenroom.session(&caller, id).await.unwrap().unwrap();
+    assert_eq!(shown(dreaming).await.status.as_str(), "unknown");
+    assert_eq!(shown(reason).await.end_reason.unwrap().as_str(), "unknown");
+    assert_eq!(shown(agent).await.agent_status.as_str(), "unknown");
+    assert_eq!(shown(creation).await.room_creation.as_str(), "unknown");
+    greenroom.session(&caller, broken).await.unwrap_err();
+    let timeline = greenroom.timeline(&caller, event).await.unwrap().unwrap();
+    let events: Vec<_> = timeline.iter().map(|entry| entry.event.as_str()).collect();
+    assert_eq!(events, ["created", "unknown"]);
+    let mut listed: Vec<_> = sessions.iter().copied().filter(|id| *id != broken).collect();
+    listed.reverse();
+    for limit in [PageLimit::constant::<1>(), PageLimit::constant::<3>()] {
+        assert_eq!(ids(&greenroom, &caller, limit).await, listed, "{limit:?}");
+    }
+
+    let readiness = greenroom.readiness().await;
+    assert_eq!((readiness.database, readiness.migrations), (Ok(()), Ok(())));
+    let stop = Notify::new();
+    let check = async {
+        let expired = wait_until("the healthy session to expire", TIMEOUT, async || {
+            let session = greenroom.session(&caller, healthy).await?;
+            Ok(session.filter(|session| session.status == SessionStatus::Expired))
+        });
+        expired.await.unwrap();
+        let started = greenroom.start(&caller, StartRequest::new(on_join)).await.unwrap();
+        let ended = greenroom.end(&caller, started.session.id).await.unwrap().unwrap();
+        assert_eq!(ended.status, SessionStatus::Ended);
+        stop.notify_one();
+    };
+    tokio::join!(check, greenroom.run_keeper(stop.notified()));
+}

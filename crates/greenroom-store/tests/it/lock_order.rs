@@ -1,0 +1,78 @@
+//! Statements that write many sessions at once, concurrently: none of them ends in a deadlock.
+
+use diesel::sql_query;
+use diesel_async::{AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
+use greenroom_store::idempotency::purge_expired_keys;
+use greenroom_store::{Claim, ClaimOrder, NewSession, Urgency, connect};
+use greenroom_testkit::pg::Database;
+
+use crate::claims::DEFAULTS;
+use crate::idempotency_keys::keyed;
+use crate::session::template;
+
+const SESSIONS: u32 = 200;
+const ROUNDS: usize = 40;
+
+/// Opens a connection that updates rows in the order of the statement's arguments, if the statement
+/// itself does not lock them in another order. PostgreSQL prefers such plans for large tables.
+async fn open(database: &Database) -> AsyncPgConnection {
+    let mut db = connect(database.url()).await.unwrap();
+    let plans = "set enable_hashjoin = off; set enable_mergejoin = off; set enable_seqscan = off";
+    db.batch_execute(plans).await.unwrap();
+    db
+}
+
+async fn claim(db: &mut AsyncPgConnection) -> greenroom_store::ClaimBatch {
+    sql_query("update sessions set next_check_at = now(), lease_until = null")
+        .execute(db)
+        .await
+        .unwrap();
+    Claim::due(db, SESSIONS.into(), Urgency::Any, ClaimOrder::OldestFirst, DEFAULTS).await.unwrap()
+}
+
+/// Inserts sessions whose keys are in the opposite order of their ids.
+async fn insert_sessions(db: &mut AsyncPgConnection) {
+    template(db, None).await;
+    for number in 1..=SESSIONS {
+        let key = u8::try_from(SESSIONS - number).unwrap();
+        let new: NewSession = keyed(number, key);
+        new.insert(db, None).await.unwrap().unwrap();
+    }
+    db.batch_execute("alter table sessions drop constraint sessions_status_check").await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn concurrent_batches_do_not_deadlock() {
+    let database = Database::fresh().await.unwrap();
+    let (mut one, mut other) = (open(&database).await, open(&database).await);
+    let mut third = open(&database).await;
+    insert_sessions(&mut one).await;
+    let next = Some(claim(&mut one).await.at);
+    let claims = claim(&mut one).await.sessions;
+    let mut rescheduled: Vec<_> = claims.into_iter().map(|claim| (claim, next)).collect();
+    rescheduled.sort_by_key(|(claim, _)| claim.id);
+    sql_query("update sessions set status = 'dreaming'").execute(&mut one).await.unwrap();
+    let mut unreadable = claim(&mut one).await.unreadable;
+    unreadable.sort_by_key(|session| std::cmp::Reverse(session.id));
+    assert_eq!((rescheduled.len(), unreadable.len()), (200, 200));
+    sql_query("create table keys as select id, idempotency_key from sessions")
+        .execute(&mut one)
+        .await
+        .unwrap();
+    let reset = "update sessions set status = 'pending', revision = 1, idempotency_key = keys.idempotency_key
+         from keys where keys.id = sessions.id";
+    for (claim, _) in &mut rescheduled {
+        claim.revision = 1;
+    }
+    for round in 0..ROUNDS {
+        sql_query(reset).execute(&mut one).await.unwrap();
+        let (rescheduled, unreadable) = (&rescheduled, &unreadable);
+        let forward = async { Claim::reschedule(&mut one, rescheduled).await.map(drop) };
+        let backward = async { Claim::postpone_unreadable(&mut other, unreadable).await };
+        let keys = async { purge_expired_keys(&mut third, None).await.map(drop) };
+        let (forward, backward, keys) = tokio::join!(forward, backward, keys);
+        forward.unwrap_or_else(|error| panic!("reschedule, round {round}: {error:?}"));
+        backward.unwrap_or_else(|error| panic!("postpone, round {round}: {error:?}"));
+        keys.unwrap_or_else(|error| panic!("purge, round {round}: {error:?}"));
+    }
+}
