@@ -53,7 +53,7 @@ impl Greenroom {
     /// # Cancel safety
     ///
     /// Dropping the future aborts the work in progress. No session is lost: leases expire after at
-    /// most [`CLAIM_LEASE`], and then any keeper claims the sessions again.
+    /// most [`CLAIM_LEASE`](greenroom_store::CLAIM_LEASE), and then any keeper claims the sessions again.
     pub async fn run_keeper(&self, stop: impl Future<Output = ()>) {
         let mut stop = std::pin::pin!(stop);
         // A `JoinSet` aborts its tasks if this future is dropped.

@@ -170,6 +170,8 @@ struct DecisionBuilder<'a> {
     actions: Vec<Action>,
     /// Whether more than one agent is in the room.
     has_several_agents: bool,
+    /// Whether the session's agent is joining again.
+    is_agent_rejoining: bool,
 }
 
 impl<'a> DecisionBuilder<'a> {
@@ -182,6 +184,7 @@ impl<'a> DecisionBuilder<'a> {
             events,
             actions,
             has_several_agents: false,
+            is_agent_rejoining: false,
         }
     }
 
@@ -225,6 +228,7 @@ impl<'a> DecisionBuilder<'a> {
         let needs_recheck = !is_observed
             || !self.actions.is_empty()
             || self.has_several_agents
+            || self.is_agent_rejoining
             || state.agent_status == AgentStatus::Dispatched
             || self.is_departure_unexplained();
         let next_interval = if needs_recheck {

@@ -239,7 +239,8 @@ async fn requests_without_free_connection_are_refused_as_overloaded() {
         answer.assert_problem(503, answer.code());
     }
     sql_query("rollback").execute(&mut db).await.unwrap();
-    assert_eq!(app.start_session(&template, json!({})).await.status, 201);
+    let answer = app.start_session(&template, json!({})).await;
+    assert_eq!(answer.status, 201, "{}: {}", answer.body, app.process.output());
     assert!(app.process.output().contains("refused request"), "the log reports it");
 }
 

@@ -21,6 +21,7 @@ fn steps<'a>(log: &'a str, step: &str) -> Vec<&'a str> {
 fn count_for_requests(log: &str, steps_of: &[&str]) -> usize {
     let not_for_requests = [
         ": with due as",
+        ": with overdue as",
         ": with batch as",
         ": UPDATE ",
         ": update ",

@@ -69,18 +69,18 @@ impl Skewed {
         self.db.batch_execute(&age).await.unwrap();
     }
 
-    /// Runs the keeper until it has checked the session.
-    async fn check(&mut self) {
+    /// Runs the keeper until the session fulfills a condition, such as that it was claimed.
+    async fn check_until(&mut self, condition: &str) {
         self.db
-            .batch_execute("update sessions set next_check_at = now(), revision = 0")
+            .batch_execute("update sessions set next_check_at = now(), lease_until = null")
             .await
             .unwrap();
         let (greenroom, db) = (self.greenroom.clone(), &mut self.db);
         greenroom
             .run_keeper(async {
-                // The claim and the commit each add one.
-                let checked = "do $$ begin assert (select revision from sessions) >= 2; end $$";
-                let is_checked = async || Ok(db.batch_execute(checked).await.ok());
+                let checked =
+                    format!("do $$ begin assert (select {condition} from sessions); end $$");
+                let is_checked = async || Ok(db.batch_execute(&checked).await.ok());
                 wait_until("the keeper to check the session", TIMEOUT, is_checked).await.unwrap();
             })
             .await;
@@ -94,7 +94,7 @@ async fn keyed_retry_opens_room_within_a_minute() {
         let id = skewed.start_without_room().await;
         skewed.age("55 seconds").await;
         skewed.rooms.set_down(true);
-        skewed.check().await;
+        skewed.check_until("lease_until is not null").await;
         skewed.rooms.set_down(false);
         let retried = skewed.greenroom.start(&skewed.caller, skewed.keyed_request()).await;
         let retried = retried.unwrap_or_else(|error| panic!("{skew}: {error}"));
@@ -108,7 +108,7 @@ async fn session_without_room_fails_after_a_minute() {
         let mut skewed = Skewed::by(skew, RoomCreation::OnStart).await;
         let id = skewed.start_without_room().await;
         skewed.age("61 seconds").await;
-        skewed.check().await;
+        skewed.check_until("status <> 'pending'").await;
         let session = skewed.greenroom.session(&skewed.caller, id).await.unwrap().unwrap();
         assert_eq!(session.status, SessionStatus::Failed, "{skew}");
     }

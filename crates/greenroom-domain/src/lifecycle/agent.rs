@@ -29,9 +29,10 @@ impl DecisionBuilder<'_> {
         // `schedule` then checks again soon, because LiveKit lists the second agent's job up to
         // five seconds late, and deleting its dispatch removes that agent.
         self.has_several_agents = observation.agents().count() > 1;
+        self.is_agent_rejoining = self.is_rejoining(observation);
         if let Some(agent) = self.session_agent(observation) {
             self.observe_agent(agent);
-        } else {
+        } else if !self.is_agent_rejoining {
             self.handle_missing_agent(policy, observation);
         }
         if self.state.is_over() {
@@ -69,6 +70,16 @@ impl DecisionBuilder<'_> {
             .filter(|agent| departed != Some(agent.identity.as_str()))
             .filter(|agent| !may_be_foreign || is_known(agent) || is_listed(agent))
             .min_by_key(|agent| (is_listed(agent), !is_known(agent)))
+    }
+
+    /// Returns whether the agent is joining again, with the identity that it had. LiveKit has closed
+    /// the previous connection by then.
+    fn is_rejoining(&self, observation: &Observation) -> bool {
+        let agent = self.state.agent_identity.as_deref();
+        self.state.agent_status == AgentStatus::Ready
+            && observation.participants.iter().any(|participant| {
+                !participant.is_active && Some(participant.identity.as_str()) == agent
+            })
     }
 
     fn observe_agent(&mut self, agent: &Participant) {

@@ -132,9 +132,10 @@ async fn reading_stops_at_8_mib() {
     let (url, sent) = endless_server(HEAD, &[0; 16 * 1024], Duration::ZERO).await;
     let error = client(&url).participants(&room()).await.unwrap_err();
     assert!(matches!(error, LiveKitError::TooLarge), "{error:?}");
-    // The buffers of both sockets hold some megabytes.
+    // The buffers of both sockets hold some megabytes, and the server may fill them again before the
+    // client closes its socket.
     let mebibytes = sent.load(Ordering::Relaxed) / (1024 * 1024);
-    assert!((8..20).contains(&mebibytes), "the server sent {mebibytes} MiB");
+    assert!((8..64).contains(&mebibytes), "the server sent {mebibytes} MiB");
 }
 
 #[tokio::test]
