@@ -109,8 +109,9 @@ pub(crate) struct Shared {
     pub(crate) room_names: RoomNameGenerator,
     pub(crate) readiness_cache: ReadinessCache,
     pub(crate) waiters: Waiters,
-    /// Whether the keeper checks sessions.
+    /// Pauses the keeper's checks while LiveKit fails.
     pub(crate) breaker: Breaker,
+    /// The rooms whose node is known to be present or gone.
     pub(crate) room_nodes: RoomNodes,
     /// Wakes the keeper when this process makes a session due.
     pub(crate) due: Notify,

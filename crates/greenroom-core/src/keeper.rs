@@ -57,11 +57,7 @@ impl Greenroom {
     pub async fn run_keeper(&self, stop: impl Future<Output = ()>) {
         let mut stop = std::pin::pin!(stop);
         // A `JoinSet` aborts its tasks if this future is dropped.
-        let mut others = JoinSet::new();
-        let greenroom = self.clone();
-        others.spawn(async move { greenroom.run_retention().await });
-        let greenroom = self.clone();
-        others.spawn(async move { greenroom.enforce_deadlines().await });
+        let mut background = self.spawn_background_work();
         let semaphore = Arc::new(Semaphore::new(MAX_CLAIMED));
         let mut batches = JoinSet::new();
         let mut order = ClaimOrder::OldestFirst;
@@ -96,8 +92,19 @@ impl Greenroom {
                 () = self.pause_between_claims(is_full) => {}
             }
         }
-        others.abort_all();
+        background.abort_all();
         while batches.join_next().await.is_some() {}
+    }
+
+    /// Spawns the work that runs beside the checks: retention and deadlines. Dropping the set aborts
+    /// it.
+    fn spawn_background_work(&self) -> JoinSet<()> {
+        let mut background = JoinSet::new();
+        let greenroom = self.clone();
+        background.spawn(async move { greenroom.run_retention().await });
+        let greenroom = self.clone();
+        background.spawn(async move { greenroom.enforce_deadlines().await });
+        background
     }
 
     /// Waits until LiveKit lists rooms, and then for the permits of a claim. During an outage, a
@@ -112,7 +119,7 @@ impl Greenroom {
             match checked {
                 Ok(()) => {
                     let outage_seconds = breaker.record_recovery().map(|outage| outage.as_secs());
-                    tracing::info!(outage_seconds, "LiveKit responds again");
+                    tracing::info!(outage_seconds, "recovered from LiveKit outage");
                 }
                 Err(_) => drop(breaker.record_failure()),
             }
@@ -120,8 +127,9 @@ impl Greenroom {
         acquire_permits(semaphore).await
     }
 
-    /// Waits for the next claim. After a full claim, the next one follows at once, except after an
-    /// outage: all sessions are due then, and checking them at once would be a burst.
+    /// Waits for the next claim. After a full claim, the next one follows at once, except within
+    /// one reconciliation interval after an outage: all sessions are due then, and checking them at
+    /// once would be a burst.
     async fn pause_between_claims(&self, is_full: bool) {
         let interval = self.shared.settings.policy.reconcile_every.get().unsigned_abs();
         let is_recent = self.shared.breaker.recovered_within(Duration::from_secs(interval.into()));
@@ -164,11 +172,18 @@ impl Greenroom {
 /// Returns the claims, or an empty batch after an error. Of several errors in a row only the first
 /// is logged, because the keeper retries four times per second.
 fn claims_or_empty(claims: Result<ClaimBatch, Error>, is_failing: &mut bool) -> ClaimBatch {
-    if let (Err(error), false) = (&claims, *is_failing) {
+    let is_first = is_first_failure(&claims, is_failing);
+    if let (Err(error), true) = (&claims, is_first) {
         tracing::warn!(error = error as &dyn std::error::Error, "failed to claim due sessions");
     }
-    *is_failing = claims.is_err();
     claims.unwrap_or_default()
+}
+
+/// Returns whether this failure follows a success. Of several failures in a row, only the first is
+/// logged.
+fn is_first_failure<T>(result: &Result<T, Error>, is_failing: &mut bool) -> bool {
+    let was_failing = std::mem::replace(is_failing, result.is_err());
+    *is_failing && !was_failing
 }
 
 /// Waits for the permits of a claim: at least [`MIN_BATCH`], at most [`MAX_BATCH`]. `None` means

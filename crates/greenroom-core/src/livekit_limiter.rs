@@ -19,15 +19,19 @@ pub(crate) struct LiveKitLimiter {
     /// The keeper uses at most three quarters of the concurrent calls, so that starts get a permit
     /// even if LiveKit responds to the keeper slowly.
     keeper_permits: Semaphore,
-    /// Required lists of dispatches.
-    required_permits: Semaphore,
-    /// Occasional lists of dispatches.
-    occasional_permits: Semaphore,
+    /// Concurrent lists of dispatches on which a decision depends: a quarter of all calls.
+    required_list_permits: Semaphore,
+    /// Concurrent lists of dispatches that only show whether a node is gone: a quarter of all calls.
+    occasional_list_permits: Semaphore,
     budget: Option<Mutex<Budget>>,
 }
 
-/// The permits of one call of the keeper. Dropping them ends the call.
-pub(crate) type KeeperPermits<'a> = [Option<SemaphorePermit<'a>>; 3];
+/// The permits of one call of the keeper. Drop them after the call.
+pub(crate) struct KeeperPermits<'a> {
+    _list: Option<SemaphorePermit<'a>>,
+    _keeper: Option<SemaphorePermit<'a>>,
+    _call: Option<SemaphorePermit<'a>>,
+}
 
 /// A token bucket that holds the calls of one minute and refills evenly.
 struct Budget {
@@ -43,8 +47,8 @@ impl LiveKitLimiter {
         Self {
             in_flight: Semaphore::new(max_in_flight),
             keeper_permits: share(3),
-            required_permits: share(1),
-            occasional_permits: share(1),
+            required_list_permits: share(1),
+            occasional_list_permits: share(1),
             budget: per_minute.map(|calls| Mutex::new(Budget::new(calls))),
         }
     }
@@ -58,8 +62,7 @@ impl LiveKitLimiter {
 
     /// Waits for the permits of one concurrent call of the keeper.
     pub(crate) async fn acquire_for_keeper(&self) -> KeeperPermits<'_> {
-        let keeper_permit = self.keeper_permits.acquire().await.ok();
-        [keeper_permit, self.acquire().await, None]
+        self.acquire_with(None).await
     }
 
     /// Waits for the permits of a required list of dispatches: at most a quarter of all calls.
@@ -67,17 +70,19 @@ impl LiveKitLimiter {
     /// `ListDispatch` takes three seconds if the room's node is gone. Its own limits keep a dead
     /// node from delaying the keeper's other calls, and occasional lists from delaying an agent.
     pub(crate) async fn acquire_for_required_list(&self) -> KeeperPermits<'_> {
-        let list = self.required_permits.acquire().await.ok();
-        let [keeper, call, _] = self.acquire_for_keeper().await;
-        [list, keeper, call]
+        self.acquire_with(self.required_list_permits.acquire().await.ok()).await
     }
 
     /// Returns the permits of an occasional list of dispatches, or `None` if as many as are
     /// permitted are in progress.
     pub(crate) async fn try_acquire_for_occasional_list(&self) -> Option<KeeperPermits<'_>> {
-        let list = self.occasional_permits.try_acquire().ok()?;
-        let [keeper, call, _] = self.acquire_for_keeper().await;
-        Some([Some(list), keeper, call])
+        let list = self.occasional_list_permits.try_acquire().ok()?;
+        Some(self.acquire_with(Some(list)).await)
+    }
+
+    async fn acquire_with<'a>(&'a self, list: Option<SemaphorePermit<'a>>) -> KeeperPermits<'a> {
+        let keeper = self.keeper_permits.acquire().await.ok();
+        KeeperPermits { _list: list, _keeper: keeper, _call: self.acquire().await }
     }
 
     fn spend(&self) {

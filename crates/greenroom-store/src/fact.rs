@@ -11,7 +11,7 @@ use greenroom_domain::lifecycle::{Event, Fact, JOB_ASSIGNMENT_TIMEOUT, TimelineE
 use greenroom_domain::{OrganizationId, RoomCreation, RoomName, SessionId, UserId};
 use serde_json::Value;
 
-use crate::overdue::push_overdue;
+use crate::overdue::{Deadline, PAST_MAX_DURATION, push_overdue};
 use crate::sql::{OPEN, push_interval, push_may_see};
 use crate::{Session, StoreError, detail};
 
@@ -34,10 +34,8 @@ pub enum Subject<'a> {
         /// guest.
         end_user: Option<&'a UserId>,
     },
-    /// At most [`MAX_OVERDUE`](crate::overdue::MAX_OVERDUE) sessions whose deadline has passed. The
-    /// fact decides which deadline: [`Fact::RoomNotOpened`] or [`Fact::MaxDurationReached`]. No
-    /// session has a deadline for another fact.
-    Overdue,
+    /// At most [`MAX_OVERDUE`](crate::overdue::MAX_OVERDUE) sessions whose deadline has passed.
+    Overdue(Deadline),
 }
 
 /// Merges a fact into its session, appends the timeline events and schedules the next check, in one
@@ -258,7 +256,7 @@ impl RecordFact<'_> {
                 out.push_bind_param::<sql_types::Uuid, _>(id)?;
                 push_may_see(*end_user, out)?;
             }
-            Subject::Overdue => out.push_sql(
+            Subject::Overdue(_) => out.push_sql(
                 "(sessions.organization_id, sessions.id) in
                    (select organization_id, id from overdue)",
             ),
@@ -280,7 +278,8 @@ impl RecordFact<'_> {
             out.push_sql(" and sessions.status = 'pending'");
         }
         if let Fact::MaxDurationReached = self.fact {
-            out.push_sql(" and sessions.end_by <= now()");
+            out.push_sql(" and sessions.");
+            out.push_sql(PAST_MAX_DURATION);
         }
         Ok(())
     }
@@ -315,8 +314,8 @@ impl RecordFact<'_> {
     fn push_tables<'b>(&'b self, columns: &str, out: &mut AstPass<'_, 'b, Pg>) -> QueryResult<()> {
         let needs_before = matches!(self.fact, Fact::RoomOpened { .. });
         out.push_sql("with ");
-        if let Subject::Overdue = self.subject {
-            push_overdue(self.fact, out);
+        if let Subject::Overdue(deadline) = self.subject {
+            push_overdue(deadline, out);
         }
         if needs_before {
             // The update must know the agent status that it replaces.

@@ -1,16 +1,58 @@
-//! The deadlines that need no observation of LiveKit, as SQL conditions.
+//! The deadlines that need no observation of LiveKit.
 
 use diesel::pg::Pg;
 use diesel::query_builder::AstPass;
+use diesel_async::AsyncPgConnection;
 use greenroom_domain::lifecycle::{Fact, ROOM_OPEN_DEADLINE};
 
+use crate::StoreError;
+use crate::fact::{Subject, record_own};
 use crate::sql::interval;
 
 /// Maximum number of sessions that one statement ends because of their deadline.
 pub const MAX_OVERDUE: u32 = 256;
 
+/// SQL condition: the maximum duration is over. The same rule as `State::is_past_max_duration`.
+pub(crate) const PAST_MAX_DURATION: &str = "end_by <= now()";
+
+/// A deadline that needs no observation of LiveKit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Deadline {
+    /// The maximum duration of an active session.
+    MaxDuration,
+    /// The time in which a start and its replays must open the room.
+    RoomOpening,
+}
+
+impl Deadline {
+    fn fact(self) -> Fact {
+        match self {
+            Self::MaxDuration => Fact::MaxDurationReached,
+            Self::RoomOpening => Fact::RoomNotOpened,
+        }
+    }
+
+    fn condition(self) -> String {
+        match self {
+            Self::MaxDuration => format!("status = 'active' and {PAST_MAX_DURATION}"),
+            Self::RoomOpening => unopened_start(),
+        }
+    }
+}
+
+/// Ends up to [`MAX_OVERDUE`] sessions whose deadline has passed. Returns whether there were any.
+///
+/// # Errors
+/// Returns a [`StoreError`] if the query fails.
+pub async fn end_overdue(
+    connection: &mut AsyncPgConnection,
+    deadline: Deadline,
+) -> Result<bool, StoreError> {
+    record_own(connection, Subject::Overdue(deadline), &deadline.fact()).await
+}
+
 /// SQL condition: neither the start nor a replay opened the room in time. The same rule as
-/// `TrackedSession::is_start_overdue`; a test compares the two.
+/// `State::is_start_overdue`; a test compares the two.
 #[must_use]
 pub fn unopened_start() -> String {
     format!(
@@ -20,21 +62,17 @@ pub fn unopened_start() -> String {
     )
 }
 
-/// Appends the CTE `overdue`: the sessions that are longest overdue by the deadline of this fact,
-/// without those that another transaction is changing.
+/// Appends the CTE `overdue`: the sessions that are longest overdue, without those that another
+/// transaction is changing.
 ///
 /// Ignores leases: an observation that takes long must not delay a deadline. Its commit then finds
 /// another revision. `next_check_at` is never later than a deadline, and has an index.
-pub(crate) fn push_overdue(fact: &Fact, out: &mut AstPass<'_, '_, Pg>) {
+pub(crate) fn push_overdue(deadline: Deadline, out: &mut AstPass<'_, '_, Pg>) {
     out.push_sql(
         "overdue as materialized (
            select organization_id, id from sessions where next_check_at <= now() and ",
     );
-    match fact {
-        Fact::RoomNotOpened => out.push_sql(&unopened_start()),
-        Fact::MaxDurationReached => out.push_sql("status = 'active' and end_by <= now()"),
-        _ => out.push_sql("false"),
-    }
+    out.push_sql(&deadline.condition());
     out.push_sql(" order by next_check_at limit ");
     out.push_sql(&MAX_OVERDUE.to_string());
     out.push_sql(" for update skip locked), ");

@@ -112,7 +112,7 @@ async fn invalid_responses_of_livekit_change_no_session() {
         assert_eq!(app.events(&session).await, events, "{method}: {cause}");
         script.restore();
         if message == "failed to list rooms" {
-            wait_for_line(["LiveKit responds again", ""]).await;
+            wait_for_line(["recovered from LiveKit outage", ""]).await;
         }
     }
     // A valid response without the user is believed.

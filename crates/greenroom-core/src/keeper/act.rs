@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use chrono::{DateTime, SecondsFormat};
+use chrono::SecondsFormat;
 use greenroom_domain::RoomName;
 use greenroom_domain::lifecycle::{Action, Fact, State};
 use greenroom_livekit::{AgentDispatch, LiveKitError, RoomSettings};
-use greenroom_store::{ACTION_LEASE, Claim, SessionSetup, Subject, record};
+use greenroom_store::{ACTION_LEASE, Claim, SessionSetup, Subject, record_own};
 use tokio::time::{Instant, timeout_at};
 
 use crate::room_setup::{dispatch_by_call, room_settings};
@@ -110,8 +110,7 @@ impl Greenroom {
     async fn record_announcement(&self, claim: &Claim) -> Result<(), Error> {
         let subject =
             Subject::Session { organization: claim.organization_id, id: claim.id, end_user: None };
-        let (fact, at) = (Fact::EndAnnounced, DateTime::UNIX_EPOCH);
-        let record = async |db: &mut _| record(db, subject, &fact, at).await;
+        let record = async |db: &mut _| record_own(db, subject, &Fact::EndAnnounced).await;
         self.shared.database.run_for_keeper(record).await.map(drop)
     }
 }

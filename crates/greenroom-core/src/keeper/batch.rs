@@ -14,7 +14,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tracing::Instrument;
 
 use super::act::ACTION_TIMEOUT;
-use super::observe::Look;
+use super::observe::Observed;
 use crate::{Error, Greenroom};
 
 /// Maximum number of sessions of a batch that are reconciled concurrently.
@@ -130,19 +130,19 @@ impl Greenroom {
     /// Observes a session with a listed room, and decides.
     async fn decide_by_room(&self, claim: &Claim, sid: &str, at: DateTime<Utc>) -> Decision {
         let session = &claim.session;
-        let mut look = self.observe_room(claim, sid).await;
-        if let Look::NodeGone = look {
+        let mut observed = self.observe_room(claim, sid).await;
+        if let Observed::NodeKnownGone = observed {
             let decision = decide(session, Some(&Observation::default()), at);
             if !decision.state.is_over() {
                 return decision;
             }
-            // A node that did not respond once may be back, so that alone ends no session.
-            look = self.confirm_node_gone(claim, sid).await;
+            // The report is up to 30 s old, and the node may be back: ask again before the session ends.
+            observed = self.confirm_node_gone(claim, sid).await;
         }
-        match look {
-            Look::Observed(observation) => decide(session, Some(&observation), at),
-            Look::NodeGone | Look::Failed => decide(session, None, at),
-            Look::Postponed => postpone(session, at),
+        match observed {
+            Observed::Room(observation) => decide(session, Some(&observation), at),
+            Observed::NodeKnownGone | Observed::Failed => decide(session, None, at),
+            Observed::Postponed => postpone(session, at),
         }
     }
 

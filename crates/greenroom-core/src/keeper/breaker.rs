@@ -5,12 +5,12 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-/// Time until LiveKit is called again after the first failure. It doubles with each further one.
+/// Time until LiveKit is called again after the first failure. It doubles with each further failure.
 const MIN_RETRY_DELAY: Duration = Duration::from_secs(2);
 
 const MAX_RETRY_DELAY: Duration = Duration::from_secs(30);
 
-/// Whether LiveKit lists rooms, as far as the keeper has seen.
+/// Whether the keeper's latest call that lists rooms succeeded.
 #[derive(Default)]
 pub(crate) struct Breaker {
     state: Mutex<State>,
@@ -32,7 +32,7 @@ struct Outage {
 impl Breaker {
     /// Records a failed call. Returns true if it is the first one of an outage.
     ///
-    /// Calls that were already in progress at the first failure do not count.
+    /// Failures before the next attempt do not count: their calls began before the outage was known.
     pub(super) fn record_failure(&self) -> bool {
         let (mut state, now) = (self.state.lock(), Instant::now());
         let retry_delay = match state.outage {
@@ -76,12 +76,12 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn attempts_become_rare_until_one_succeeds() {
+    async fn retry_delay_doubles_up_to_30_seconds() {
         let breaker = Breaker::default();
         assert!(!breaker.is_open());
         assert!(breaker.record_failure(), "the first failure is logged");
         for seconds in [2, 4, 8, 16, 30, 30] {
-            assert!(!breaker.record_failure(), "a call of before the outage");
+            assert!(!breaker.record_failure(), "a call that began before the outage");
             let delay = breaker.retry_at().unwrap() - Instant::now();
             assert_eq!(delay, Duration::from_secs(seconds));
             advance(delay).await;

@@ -2,22 +2,18 @@
 
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
-use greenroom_domain::lifecycle::Fact;
-use greenroom_store::{Subject, record};
+use greenroom_store::overdue::{Deadline, end_overdue};
 use tokio::time::{MissedTickBehavior, interval};
 
+use super::is_first_failure;
 use crate::{Error, Greenroom};
 
 /// Interval between two searches for overdue sessions.
 const INTERVAL: Duration = Duration::from_millis(500);
 
-/// The facts of the deadlines that need no observation.
-const DEADLINES: [Fact; 2] = [Fact::MaxDurationReached, Fact::RoomNotOpened];
-
 impl Greenroom {
-    /// Ends overdue sessions until it is dropped. Runs beside the checks, so that a LiveKit that
-    /// responds slowly or not at all delays no deadline. The next check deletes the room.
+    /// Ends overdue sessions until the future is dropped. Runs beside the checks, so that a LiveKit
+    /// that responds slowly or not at all delays no deadline. The next check deletes the room.
     pub(super) async fn enforce_deadlines(&self) {
         let mut ticks = interval(INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -25,31 +21,25 @@ impl Greenroom {
         loop {
             ticks.tick().await;
             let ended = self.end_overdue().await;
-            if let (Err(error), false) = (&ended, is_failing) {
+            let is_first = is_first_failure(&ended, &mut is_failing);
+            if let (Err(error), true) = (&ended, is_first) {
                 tracing::warn!(
                     error = error as &dyn std::error::Error,
                     "failed to end overdue sessions"
                 );
             }
-            is_failing = ended.is_err();
         }
     }
 
     async fn end_overdue(&self) -> Result<(), Error> {
-        for deadline in &DEADLINES {
-            // Repeat until none is left: one statement ends a limited number.
-            while self.end_overdue_by(deadline).await? {
+        for deadline in [Deadline::MaxDuration, Deadline::RoomOpening] {
+            let end = async |db: &mut _| end_overdue(db, deadline).await;
+            // One statement ends at most `MAX_OVERDUE` sessions.
+            while self.shared.database.run_for_keeper(end).await? {
                 self.shared.waiters.wake();
                 self.shared.due.notify_one();
             }
         }
         Ok(())
-    }
-
-    async fn end_overdue_by(&self, deadline: &Fact) -> Result<bool, Error> {
-        // Facts of Greenroom have no time in LiveKit.
-        let at = DateTime::<Utc>::UNIX_EPOCH;
-        let end = async |db: &mut _| record(db, Subject::Overdue, deadline, at).await;
-        self.shared.database.run_for_keeper(end).await
     }
 }

@@ -9,14 +9,14 @@ use crate::Greenroom;
 use crate::livekit_limiter::KeeperPermits;
 
 /// The result of observing a listed room.
-pub(super) enum Look {
-    Observed(Observation),
+pub(super) enum Observed {
+    Room(Observation),
     /// LiveKit reported recently that the room's node is gone, and was not asked again.
-    NodeGone,
+    NodeKnownGone,
     /// A call to LiveKit failed.
     Failed,
-    /// Whether the node of a missing room is back could not be asked, because too many nodes do not
-    /// respond.
+    /// The check whether a missing room's node is back was put off, because all calls for occasional
+    /// lists are in use.
     Postponed,
 }
 
@@ -34,7 +34,7 @@ impl Greenroom {
             tracing::warn!(
                 error = error as &dyn std::error::Error,
                 count = batch.len(),
-                "failed to list rooms; no session is checked until LiveKit responds"
+                "failed to list rooms, pausing session checks"
             );
         }
         let listed = listed.ok()?;
@@ -50,29 +50,29 @@ impl Greenroom {
     ///
     /// `ListParticipants` reads a store that all nodes share, and lists the participants of a dead
     /// node's room indefinitely. Only the node itself knows the dispatches, so `ListDispatch`
-    /// detects a dead node. A slow LiveKit is an error and not a dead node.
-    pub(super) async fn observe_room(&self, claim: &Claim, sid: &str) -> Look {
+    /// detects a dead node. A time-out is an error: it does not mean that the node is gone.
+    pub(super) async fn observe_room(&self, claim: &Claim, sid: &str) -> Observed {
         if self.shared.room_nodes.node(&claim.room_name, sid) == Node::Gone {
-            return Look::NodeGone;
+            return Observed::NodeKnownGone;
         }
         self.try_observe_room(claim, sid).await.unwrap_or_else(|error| {
             warn_unobserved(claim, &error);
-            Look::Failed
+            Observed::Failed
         })
     }
 
-    async fn try_observe_room(&self, claim: &Claim, sid: &str) -> Result<Look, LiveKitError> {
+    async fn try_observe_room(&self, claim: &Claim, sid: &str) -> Result<Observed, LiveKitError> {
         let permits = self.shared.livekit.limiter.acquire_for_keeper().await;
         let participants = self.shared.livekit.rooms.participants(&claim.room_name).await?;
         drop(permits);
         let limiter = &self.shared.livekit.limiter;
-        let is_known = self.shared.room_nodes.node(&claim.room_name, sid) == Node::Present;
+        let is_node_present = self.shared.room_nodes.node(&claim.room_name, sid) == Node::Present;
         let permits = match claim.session.dispatches_need(&participants) {
             DispatchesNeed::Required => Some(limiter.acquire_for_required_list().await),
-            DispatchesNeed::Occasional if !is_known => {
+            DispatchesNeed::Occasional if !is_node_present => {
                 let permits = limiter.try_acquire_for_occasional_list().await;
                 if permits.is_none() && claim.session.state.room_missing_since.is_some() {
-                    return Ok(Look::Postponed);
+                    return Ok(Observed::Postponed);
                 }
                 permits
             }
@@ -81,23 +81,24 @@ impl Greenroom {
         let dispatches = match permits {
             Some(permits) => match self.list_dispatches(claim, sid, permits).await? {
                 Some(dispatches) => Some(dispatches),
-                None => return Ok(Look::Observed(Observation::default())),
+                None => return Ok(Observed::Room(Observation::default())),
             },
             None => None,
         };
-        Ok(Look::Observed(Observation { room: Some(sid.to_owned()), participants, dispatches }))
+        Ok(Observed::Room(Observation { room: Some(sid.to_owned()), participants, dispatches }))
     }
 
-    /// Checks again that the node of a missing room is gone, before the session is ended for it.
-    pub(super) async fn confirm_node_gone(&self, claim: &Claim, sid: &str) -> Look {
+    /// Asks LiveKit again whether the node of a missing room is gone. A remembered report alone ends
+    /// no session.
+    pub(super) async fn confirm_node_gone(&self, claim: &Claim, sid: &str) -> Observed {
         let limiter = &self.shared.livekit.limiter;
         let Some(permits) = limiter.try_acquire_for_occasional_list().await else {
-            return Look::Postponed;
+            return Observed::Postponed;
         };
         match self.list_dispatches(claim, sid, permits).await {
-            Ok(None) => Look::Observed(Observation::default()),
+            Ok(None) => Observed::Room(Observation::default()),
             // The node is back: the next check observes the room.
-            Ok(Some(_)) | Err(_) => Look::Failed,
+            Ok(Some(_)) | Err(_) => Observed::Failed,
         }
     }
 

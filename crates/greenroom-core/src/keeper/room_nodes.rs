@@ -1,4 +1,5 @@
-//! What this process knows about the nodes of rooms: whether a room has one, and since when.
+//! Remembers for each room whether its LiveKit node responded, so that a dead node is not asked at
+//! every check.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -14,8 +15,8 @@ const GONE_LIFETIME: Duration = Duration::from_secs(30);
 /// The dispatches of a room in which nothing changes are listed at every fourth check.
 const CHECKS_PER_LISTING: u32 = 4;
 
-/// Number of rooms at which expired entries are first removed.
-const MIN_PRUNED: usize = 1_024;
+/// Minimum number of entries at which expired ones are removed.
+const MIN_PRUNE_SIZE: usize = 1_024;
 
 /// The result of the latest listing of each room's dispatches. A room that is opened again has
 /// another sid, and is unknown.
@@ -35,7 +36,7 @@ struct Listing {
     has_node: bool,
 }
 
-/// What is known about the node of a room.
+/// The node of a room, as far as this process knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Node {
     /// The dispatches were listed recently.
@@ -48,7 +49,7 @@ pub(super) enum Node {
 impl RoomNodes {
     pub(crate) fn new(reconcile_every: ReconcileInterval) -> Self {
         let interval = Duration::from_secs(reconcile_every.get().unsigned_abs().into());
-        let rooms = Rooms { listed: HashMap::new(), prune_at: MIN_PRUNED };
+        let rooms = Rooms { listed: HashMap::new(), prune_at: MIN_PRUNE_SIZE };
         Self { rooms: Mutex::new(rooms), listing_lifetime: interval * CHECKS_PER_LISTING }
     }
 
@@ -77,7 +78,7 @@ impl RoomNodes {
         rooms.listed.insert(name.clone(), listing);
         if rooms.listed.len() >= rooms.prune_at {
             rooms.listed.retain(|_, listing| self.is_current(listing));
-            rooms.prune_at = (rooms.listed.len() * 2).max(MIN_PRUNED);
+            rooms.prune_at = (rooms.listed.len() * 2).max(MIN_PRUNE_SIZE);
         }
     }
 
@@ -117,10 +118,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn expired_rooms_are_removed() {
         let nodes = RoomNodes::new(ReconcileInterval::constant::<30>());
-        for number in 0..10 * MIN_PRUNED {
+        for number in 0..10 * MIN_PRUNE_SIZE {
             nodes.record(&name(number), "RM_1", false);
             advance(Duration::from_millis(100)).await;
         }
-        assert!(nodes.rooms.lock().listed.len() <= MIN_PRUNED);
+        assert!(nodes.rooms.lock().listed.len() <= MIN_PRUNE_SIZE);
     }
 }

@@ -60,8 +60,7 @@ impl DecisionBuilder<'_> {
 
     /// Fails the session if neither the start nor a replay opened the room in time.
     pub(super) fn fail_unopened_start(&mut self) {
-        let deadline = self.state.start_deadline(self.session.created_at);
-        if deadline.is_some_and(|deadline| self.now >= deadline) {
+        if self.state.is_start_overdue(self.session.created_at, self.now) {
             self.finish(SessionStatus::Failed, EndReason::LiveKitError);
         }
     }

@@ -208,14 +208,6 @@ impl TrackedSession {
         }
     }
 
-    /// Returns whether neither the start nor a replay opened the room in time.
-    ///
-    /// The store has the same rule in SQL (`overdue::unopened_start`); a test compares the two.
-    #[must_use]
-    pub fn is_start_overdue(&self, now: DateTime<Utc>) -> bool {
-        self.state.start_deadline(self.created_at).is_some_and(|deadline| now >= deadline)
-    }
-
     /// Returns the interval to the next check of a session that waits for no change: between 80 %
     /// and 120 % of [`SessionPolicy::reconcile_every`], depending on the id. Sessions that were
     /// checked at the same time, as after an outage, are therefore not checked at the same time
@@ -234,6 +226,14 @@ impl State {
             && self.room_creation == RoomCreation::OnStart
             && self.room_created_at.is_none();
         is_unopened.then(|| created_at + ROOM_OPEN_DEADLINE)
+    }
+
+    /// Returns whether neither the start nor a replay opened the room in time.
+    ///
+    /// The store has the same rule in SQL (`overdue::unopened_start`); a test compares the two.
+    #[must_use]
+    pub fn is_start_overdue(&self, created_at: DateTime<Utc>, now: DateTime<Utc>) -> bool {
+        self.start_deadline(created_at).is_some_and(|deadline| now >= deadline)
     }
 
     /// Returns whether the maximum duration of the session is over.

@@ -283,7 +283,8 @@ async fn sql_finds_idle_resumable_and_overdue_sessions_as_the_domain_does() {
         let [is_idle, is_resumable, is_start_overdue, has_time_left] = row.conditions();
         assert_eq!(is_idle, tracked.is_idle(now), "idle: {session:#?}");
         assert_eq!(is_resumable, tracked.is_resumable(now), "resumable: {session:#?}");
-        assert_eq!(is_start_overdue, tracked.is_start_overdue(now), "overdue: {session:#?}");
+        let expected = tracked.state.is_start_overdue(tracked.created_at, now);
+        assert_eq!(is_start_overdue, expected, "overdue: {session:#?}");
         assert_eq!(has_time_left, tracked.has_time_left(now), "time left: {session:#?}");
         overdue.push((tracked.state.status.as_str(), is_start_overdue));
         if let (Some(base), [column]) = (session.near, &session.changed[..]) {
