@@ -22,6 +22,7 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, sleep_until, timeout};
 use tracing::Instrument;
 
+use self::breaker::Recovery;
 use crate::{Error, Greenroom};
 
 pub(crate) use self::breaker::Breaker;
@@ -92,8 +93,8 @@ impl Greenroom {
                 () = self.pause_between_claims(is_full) => {}
             }
         }
-        background.abort_all();
         while batches.join_next().await.is_some() {}
+        background.abort_all();
     }
 
     /// Spawns the work that runs beside the checks: retention and deadlines. Dropping the set aborts
@@ -118,8 +119,10 @@ impl Greenroom {
             drop(permits);
             match checked {
                 Ok(()) => {
-                    let outage_seconds = breaker.record_recovery().map(|outage| outage.as_secs());
-                    tracing::info!(outage_seconds, "recovered from LiveKit outage");
+                    if let Some(Recovery { outage, held }) = breaker.record_recovery() {
+                        tracing::info!(seconds = outage.as_secs(), "recovered from LiveKit outage");
+                        self.release_after_outage(held).await;
+                    }
                 }
                 Err(_) => drop(breaker.record_failure()),
             }

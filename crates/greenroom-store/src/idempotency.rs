@@ -114,8 +114,9 @@ pub(crate) fn holds_key(table: &str) -> String {
 
 /// SQL condition: the session may get another join token. False for a session without time left,
 /// never null. The same rule as `lifecycle::TrackedSession::has_time_left`; a test compares the two.
-pub const HAS_TIME_LEFT: &str = "(case sessions.status when 'pending' then sessions.join_by
-   when 'active' then sessions.end_by end > now()) is true";
+pub const HAS_TIME_LEFT: &str = "(case sessions.status
+   when 'pending' then sessions.join_by > now() or sessions.user_joined_at is not null
+   when 'active' then sessions.end_by > now() end) is true";
 
 /// SQL condition: the user may resume the session. The same rule as
 /// `lifecycle::TrackedSession::is_resumable`; a test compares the two.

@@ -57,7 +57,7 @@ pub async fn end_overdue(
 pub fn unopened_start() -> String {
     format!(
         "(status = 'pending' and room_creation = 'on_start' and room_created_at is null
-         and created_at + {} <= now())",
+         and user_joined_at is null and created_at <= now() - {})",
         interval(ROOM_OPEN_DEADLINE)
     )
 }

@@ -9,6 +9,7 @@ use greenroom_livekit::{AgentDispatch, LiveKitError, RoomSettings};
 use greenroom_store::{ACTION_LEASE, Claim, SessionSetup, Subject, record_own};
 use tokio::time::{Instant, timeout_at};
 
+use super::room_nodes::Node;
 use crate::room_setup::{dispatch_by_call, room_settings};
 use crate::{Error, Greenroom};
 
@@ -34,12 +35,15 @@ impl Greenroom {
         let execute_all = async {
             for action in actions {
                 if let Err(error) = self.execute(claim, action, state).await {
+                    // The next check must list the dispatches to decide the action again.
+                    self.shared.room_nodes.forget(&claim.room_name);
                     tracing::warn!(session_id = %claim.id, ?action,
                         error = &error as &dyn std::error::Error, "failed to execute action");
                 }
             }
         };
         if timeout_at(deadline, execute_all).await.is_err() {
+            self.shared.room_nodes.forget(&claim.room_name);
             tracing::warn!(session_id = %claim.id, count = actions.len(),
                 "failed to finish actions in time");
         }
@@ -51,7 +55,7 @@ impl Greenroom {
             Action::OpenRoom { .. } | Action::Dispatch => self.find_setup(claim).await?,
             _ => None,
         };
-        let _permits = self.shared.livekit.limiter.acquire_for_keeper().await;
+        let permits = self.shared.livekit.limiter.acquire_for_keeper().await;
         let result = match (action, &setup) {
             (Action::OpenRoom { dispatches_agent }, Some(setup)) => {
                 let dispatch = if *dispatches_agent {
@@ -59,26 +63,33 @@ impl Greenroom {
                 } else {
                     AgentDispatch::unserved()
                 };
-                rooms.create(name, &room_settings(setup, dispatch)).await.map(drop)
+                let created = rooms.create(name, &room_settings(setup, dispatch)).await;
+                // The room has a node again.
+                self.shared.room_nodes.forget(name);
+                created.map(drop)
             }
             (Action::Dispatch, Some(setup)) => rooms.dispatch(name, &dispatch_by_call(setup)).await,
             // The session has been deleted meanwhile.
             (Action::OpenRoom { .. } | Action::Dispatch, None) => Ok(()),
-            (Action::DeleteRoom, _) => self.delete_room(name).await,
-            (Action::DeleteDispatch(id), _) => rooms.delete_dispatch(name, id).await,
-            (Action::AnnounceEnd, _) => {
-                self.announce_end(claim, state).await.map_err(Error::LiveKit)?;
-                return self.record_announcement(claim).await;
+            (Action::DeleteRoom, _) => {
+                self.delete_room(name, self.known_node(claim) == Node::Gone).await
             }
+            (Action::DeleteDispatch(id), _) => rooms.delete_dispatch(name, id).await,
+            (Action::AnnounceEnd, _) => self.announce_end(claim, state).await,
         };
-        result.map_err(Error::LiveKit)
+        drop(permits);
+        result.map_err(Error::LiveKit)?;
+        match action {
+            Action::AnnounceEnd => self.record_announcement(claim).await,
+            _ => Ok(()),
+        }
     }
 
     /// Deletes a room. LiveKit keeps listing a dead node's room, and no other node can delete it.
     /// Creating the room again places it on a live node, which then deletes it.
-    async fn delete_room(&self, name: &RoomName) -> Result<(), LiveKitError> {
+    async fn delete_room(&self, name: &RoomName, is_node_gone: bool) -> Result<(), LiveKitError> {
         let rooms = &self.shared.livekit.rooms;
-        if !self.shared.room_nodes.is_gone(name) {
+        if !is_node_gone {
             match rooms.delete(name).await {
                 Err(error) if error.is_outage() => {}
                 deleted => return deleted,

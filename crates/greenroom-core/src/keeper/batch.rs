@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use futures_util::{FutureExt, StreamExt, stream};
-use greenroom_domain::lifecycle::{Decision, Observation, decide, postpone};
+use greenroom_domain::lifecycle::{Action, Decision, Observation, decide, postpone};
 use greenroom_livekit::RoomList;
 use greenroom_store::{CLAIM_LEASE, Claim, ClaimBatch};
 use tokio::sync::OwnedSemaphorePermit;
@@ -44,10 +44,10 @@ impl Greenroom {
     ) {
         let ClaimBatch { at, sessions, .. } = claims;
         let deadline = Instant::now() + OBSERVE_TIMEOUT;
-        let rooms = timeout_at(deadline, self.list_rooms(&sessions)).await.ok().flatten();
-        // Without a list, the sessions stay claimed until their leases expire. Writing them back
-        // would load PostgreSQL without a benefit.
-        let Some(rooms) = rooms else { return };
+        let Some(rooms) = self.list_rooms(&sessions, deadline).await else {
+            self.shared.breaker.hold(sessions);
+            return;
+        };
         let (mut idle, mut busy) = (Vec::new(), Vec::new());
         for claim in sessions {
             // Most sessions are idle and need no call to LiveKit of their own.
@@ -115,8 +115,10 @@ impl Greenroom {
             Step::Reschedule(next_check_at) => return Ok(Some((claim, next_check_at))),
             Step::Apply(decision) => *decision,
             Step::Observe(sid) => {
-                let observed = timeout_at(deadline, self.decide_by_room(&claim, &sid, at)).await;
-                let decision = observed.unwrap_or_else(|_| decide(&claim.session, None, at));
+                let decided = timeout_at(deadline, self.decide_by_room(&claim, &sid, at)).await;
+                // Without a turn in time, the next check counts from now.
+                let decision =
+                    decided.unwrap_or_else(|_| postpone(&claim.session, at + OBSERVE_TIMEOUT));
                 if changes_nothing(&claim, &decision) {
                     return Ok(Some((claim, decision.state.next_check_at)));
                 }
@@ -130,24 +132,48 @@ impl Greenroom {
     /// Observes a session with a listed room, and decides.
     async fn decide_by_room(&self, claim: &Claim, sid: &str, at: DateTime<Utc>) -> Decision {
         let session = &claim.session;
+        if session.state.is_past_max_duration(at) {
+            return decide(session, None, at);
+        }
         let mut observed = self.observe_room(claim, sid).await;
         if let Observed::NodeKnownGone = observed {
             let decision = decide(session, Some(&Observation::default()), at);
             if !decision.state.is_over() {
                 return decision;
             }
-            // The report is up to 30 s old, and the node may be back: ask again before the session ends.
-            observed = self.confirm_node_gone(claim, sid).await;
+            // The report is up to 30 s old, and the node may be back: ask again before the end.
+            observed = self.confirm_node_gone(claim).await;
         }
         match observed {
             Observed::Room(observation) => decide(session, Some(&observation), at),
-            Observed::NodeKnownGone | Observed::Failed => decide(session, None, at),
-            Observed::Postponed => postpone(session, at),
+            // If calls fail for many rooms, only the urgent ones are repeated soon.
+            Observed::NodeKnownGone | Observed::Failed if !session.is_idle(at) => {
+                decide(session, None, at)
+            }
+            _ => postpone(session, at),
+        }
+    }
+
+    /// Releases the sessions of failed lists after an outage. Without that, their leases would have
+    /// to expire first. Writing them back earlier would load PostgreSQL without a benefit.
+    pub(super) async fn release_after_outage(&self, sessions: Vec<Claim>) {
+        let due = |claim: Claim| {
+            let next_check_at = claim.session.state.next_check_at;
+            (claim, next_check_at)
+        };
+        let due: Vec<_> = sessions.into_iter().map(due).collect();
+        if !due.is_empty() {
+            self.reschedule(&due).await;
         }
     }
 
     /// Commits a decision, then executes its actions.
     async fn apply(&self, claim: Claim, decision: &Decision) -> Result<(), Error> {
+        let is_paused = self.shared.breaker.is_open();
+        if is_paused && decision.actions.iter().any(Action::dispatches_agent) {
+            // The state would tell of a dispatch that is not made.
+            return self.release(&claim).await;
+        }
         let mut written = claim.clone();
         let commit = async |db: &mut _| {
             let deadline = Instant::now() + ACTION_TIMEOUT;
@@ -163,7 +189,9 @@ impl Greenroom {
         self.shared.waiters.wake();
         if !decision.actions.is_empty() {
             // During an outage, the actions are decided again afterwards.
-            if !self.shared.breaker.is_open() {
+            if is_paused {
+                self.shared.room_nodes.forget(&written.room_name);
+            } else {
                 self.act(&written, &decision.actions, &decision.state, deadline).await;
             }
             self.release(&written).await?;

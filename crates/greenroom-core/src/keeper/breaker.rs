@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use greenroom_store::Claim;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
@@ -20,6 +21,15 @@ pub(crate) struct Breaker {
 struct State {
     outage: Option<Outage>,
     recovered_at: Option<Instant>,
+    /// The sessions of failed lists, which are still claimed.
+    held: Vec<Claim>,
+}
+
+/// The end of an outage.
+pub(super) struct Recovery {
+    pub(super) outage: Duration,
+    /// The sessions of failed lists.
+    pub(super) held: Vec<Claim>,
 }
 
 #[derive(Clone, Copy)]
@@ -46,12 +56,18 @@ impl Breaker {
         is_first
     }
 
-    /// Records a call that succeeded during an outage. Returns how long the outage has lasted.
-    pub(super) fn record_recovery(&self) -> Option<Duration> {
+    /// Holds the sessions of a failed list until LiveKit lists rooms again. The keeper bounds their
+    /// number, because it claims no more sessions meanwhile.
+    pub(super) fn hold(&self, sessions: Vec<Claim>) {
+        self.state.lock().held.extend(sessions);
+    }
+
+    /// Records a call that succeeded during an outage.
+    pub(super) fn record_recovery(&self) -> Option<Recovery> {
         let mut state = self.state.lock();
-        let outage = state.outage.take()?;
+        let outage = state.outage.take()?.since.elapsed();
         state.recovered_at = Some(Instant::now());
-        Some(outage.since.elapsed())
+        Some(Recovery { outage, held: std::mem::take(&mut state.held) })
     }
 
     pub(super) fn is_open(&self) -> bool {
@@ -87,9 +103,9 @@ mod tests {
             advance(delay).await;
             assert!(!breaker.record_failure());
         }
-        assert_eq!(breaker.record_recovery(), Some(Duration::from_secs(90)));
+        assert_eq!(breaker.record_recovery().unwrap().outage, Duration::from_secs(90));
         assert!(!breaker.is_open() && breaker.recovered_within(Duration::from_secs(1)));
-        assert_eq!(breaker.record_recovery(), None);
+        assert!(breaker.record_recovery().is_none());
         advance(Duration::from_secs(1)).await;
         assert!(!breaker.recovered_within(Duration::from_secs(1)));
     }

@@ -1,7 +1,9 @@
 //! Ends sessions whose deadline has passed, without an observation of LiveKit.
 
+use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use greenroom_store::overdue::{Deadline, end_overdue};
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -20,7 +22,11 @@ impl Greenroom {
         let mut is_failing = false;
         loop {
             ticks.tick().await;
-            let ended = self.end_overdue().await;
+            let ended = AssertUnwindSafe(self.end_overdue()).catch_unwind().await;
+            let Ok(ended) = ended else {
+                tracing::error!("panicked while ending overdue sessions");
+                continue;
+            };
             let is_first = is_first_failure(&ended, &mut is_failing);
             if let (Err(error), true) = (&ended, is_first) {
                 tracing::warn!(
@@ -32,7 +38,15 @@ impl Greenroom {
     }
 
     async fn end_overdue(&self) -> Result<(), Error> {
-        for deadline in [Deadline::MaxDuration, Deadline::RoomOpening] {
+        // A check that finds the room open saves the session, so the room's deadline is left to the
+        // checks while LiveKit lists rooms.
+        let is_paused = self.shared.breaker.is_open();
+        let deadlines = if is_paused {
+            &[Deadline::MaxDuration, Deadline::RoomOpening][..]
+        } else {
+            &[Deadline::MaxDuration]
+        };
+        for &deadline in deadlines {
             let end = async |db: &mut _| end_overdue(db, deadline).await;
             // One statement ends at most `MAX_OVERDUE` sessions.
             while self.shared.database.run_for_keeper(end).await? {

@@ -3,6 +3,7 @@
 use greenroom_domain::lifecycle::{Dispatch, DispatchesNeed, Observation};
 use greenroom_livekit::{LiveKitError, RoomList};
 use greenroom_store::Claim;
+use tokio::time::{Instant, timeout_at};
 
 use super::room_nodes::Node;
 use crate::Greenroom;
@@ -23,27 +24,30 @@ pub(super) enum Observed {
 impl Greenroom {
     /// Lists the existing rooms of a batch, usually with one call. `None` means that the call failed,
     /// and that no session is checked until LiveKit lists rooms again.
-    pub(super) async fn list_rooms(&self, batch: &[Claim]) -> Option<RoomList> {
+    pub(super) async fn list_rooms(&self, batch: &[Claim], deadline: Instant) -> Option<RoomList> {
         let names: Vec<_> = batch.iter().map(|claim| claim.room_name.clone()).collect();
-        let permits = self.shared.livekit.limiter.acquire_for_keeper().await;
-        let listed = self.shared.livekit.rooms.list(&names).await;
-        drop(permits);
-        if let Err(error) = &listed
-            && self.shared.breaker.record_failure()
-        {
-            tracing::warn!(
-                error = error as &dyn std::error::Error,
-                count = batch.len(),
-                "failed to list rooms, pausing session checks"
-            );
-        }
-        let listed = listed.ok()?;
-        for claim in batch {
-            if let Some(Err(error)) = listed.get(&claim.room_name) {
-                warn_unobserved(claim, error);
+        let list = async {
+            let _permits = self.shared.livekit.limiter.acquire_for_keeper().await;
+            self.shared.livekit.rooms.list(&names).await
+        };
+        match timeout_at(deadline, list).await.unwrap_or(Err(LiveKitError::Timeout)) {
+            Ok(listed) => {
+                for claim in batch {
+                    if let Some(Err(error)) = listed.get(&claim.room_name) {
+                        warn_unobserved(claim, error);
+                    }
+                }
+                Some(listed)
+            }
+            Err(error) => {
+                if self.shared.breaker.record_failure() {
+                    let error = &error as &dyn std::error::Error;
+                    let count = batch.len();
+                    tracing::warn!(error, count, "failed to list rooms, pausing session checks");
+                }
+                None
             }
         }
-        Some(listed)
     }
 
     /// Observes a session with a listed room.
@@ -52,7 +56,7 @@ impl Greenroom {
     /// node's room indefinitely. Only the node itself knows the dispatches, so `ListDispatch`
     /// detects a dead node. A time-out is an error: it does not mean that the node is gone.
     pub(super) async fn observe_room(&self, claim: &Claim, sid: &str) -> Observed {
-        if self.shared.room_nodes.node(&claim.room_name, sid) == Node::Gone {
+        if self.known_node(claim) == Node::Gone {
             return Observed::NodeKnownGone;
         }
         self.try_observe_room(claim, sid).await.unwrap_or_else(|error| {
@@ -66,7 +70,7 @@ impl Greenroom {
         let participants = self.shared.livekit.rooms.participants(&claim.room_name).await?;
         drop(permits);
         let limiter = &self.shared.livekit.limiter;
-        let is_node_present = self.shared.room_nodes.node(&claim.room_name, sid) == Node::Present;
+        let is_node_present = self.known_node(claim) == Node::Present;
         let permits = match claim.session.dispatches_need(&participants) {
             DispatchesNeed::Required => Some(limiter.acquire_for_required_list().await),
             DispatchesNeed::Occasional if !is_node_present => {
@@ -79,7 +83,7 @@ impl Greenroom {
             DispatchesNeed::Occasional | DispatchesNeed::None => None,
         };
         let dispatches = match permits {
-            Some(permits) => match self.list_dispatches(claim, sid, permits).await? {
+            Some(permits) => match self.list_dispatches(claim, permits).await? {
                 Some(dispatches) => Some(dispatches),
                 None => return Ok(Observed::Room(Observation::default())),
             },
@@ -90,12 +94,12 @@ impl Greenroom {
 
     /// Asks LiveKit again whether the node of a missing room is gone. A remembered report alone ends
     /// no session.
-    pub(super) async fn confirm_node_gone(&self, claim: &Claim, sid: &str) -> Observed {
+    pub(super) async fn confirm_node_gone(&self, claim: &Claim) -> Observed {
         let limiter = &self.shared.livekit.limiter;
         let Some(permits) = limiter.try_acquire_for_occasional_list().await else {
             return Observed::Postponed;
         };
-        match self.list_dispatches(claim, sid, permits).await {
+        match self.list_dispatches(claim, permits).await {
             Ok(None) => Observed::Room(Observation::default()),
             // The node is back: the next check observes the room.
             Ok(Some(_)) | Err(_) => Observed::Failed,
@@ -106,23 +110,24 @@ impl Greenroom {
     async fn list_dispatches(
         &self,
         claim: &Claim,
-        sid: &str,
         permits: KeeperPermits<'_>,
     ) -> Result<Option<Vec<Dispatch>>, LiveKitError> {
-        let (rooms, nodes) = (&self.shared.livekit.rooms, &self.shared.room_nodes);
+        let rooms = &self.shared.livekit.rooms;
         let listed = rooms.dispatches(&claim.room_name, claim.agent_name.as_ref()).await;
         drop(permits);
-        match listed {
-            Ok(dispatches) => {
-                nodes.record(&claim.room_name, sid, true);
-                Ok(Some(dispatches))
-            }
-            Err(LiveKitError::NoNode(_)) => {
-                nodes.record(&claim.room_name, sid, false);
-                Ok(None)
-            }
-            Err(error) => Err(error),
-        }
+        let listed = match listed {
+            Ok(dispatches) => Some(dispatches),
+            Err(LiveKitError::NoNode(_)) => None,
+            Err(error) => return Err(error),
+        };
+        let user_joined_at = claim.session.state.user_joined_at;
+        self.shared.room_nodes.record(&claim.room_name, user_joined_at, listed.is_some());
+        Ok(listed)
+    }
+
+    /// Returns what is known about the node of the session's room without a call.
+    pub(super) fn known_node(&self, claim: &Claim) -> Node {
+        self.shared.room_nodes.node(&claim.room_name, claim.session.state.user_joined_at)
     }
 }
 

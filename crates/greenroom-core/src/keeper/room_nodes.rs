@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use greenroom_domain::{ReconcileInterval, RoomName};
 use parking_lot::Mutex;
 use tokio::time::Instant;
@@ -18,8 +19,11 @@ const CHECKS_PER_LISTING: u32 = 4;
 /// Minimum number of entries at which expired ones are removed.
 const MIN_PRUNE_SIZE: usize = 1_024;
 
-/// The result of the latest listing of each room's dispatches. A room that is opened again has
-/// another sid, and is unknown.
+/// The result of the latest listing of each room's dispatches.
+///
+/// A room that is opened again keeps its name and its sid. Its knowledge is therefore forgotten when
+/// this process opens the room, and does not apply after the user has joined again, which opens it
+/// as well.
 pub(crate) struct RoomNodes {
     rooms: Mutex<Rooms>,
     listing_lifetime: Duration,
@@ -31,7 +35,7 @@ struct Rooms {
 }
 
 struct Listing {
-    sid: String,
+    user_joined_at: Option<DateTime<Utc>>,
     at: Instant,
     has_node: bool,
 }
@@ -53,33 +57,38 @@ impl RoomNodes {
         Self { rooms: Mutex::new(rooms), listing_lifetime: interval * CHECKS_PER_LISTING }
     }
 
-    /// Returns what is known about the node of the room with this sid.
-    pub(super) fn node(&self, name: &RoomName, sid: &str) -> Node {
+    /// Returns what is known about the node of a room. `user_joined_at` is the latest join of the
+    /// session's user.
+    pub(super) fn node(&self, name: &RoomName, user_joined_at: Option<DateTime<Utc>>) -> Node {
         let rooms = self.rooms.lock();
-        let Some(listing) = rooms.listed.get(name).filter(|listing| listing.sid == sid) else {
-            return Node::Unknown;
-        };
-        match (self.is_current(listing), listing.has_node) {
-            (false, _) => Node::Unknown,
-            (true, true) => Node::Present,
-            (true, false) => Node::Gone,
+        match rooms.listed.get(name) {
+            Some(room) if !self.is_current(room) || room.user_joined_at != user_joined_at => {
+                Node::Unknown
+            }
+            Some(room) if room.has_node => Node::Present,
+            Some(_) => Node::Gone,
+            None => Node::Unknown,
         }
     }
 
-    /// Returns whether LiveKit reported recently that the node of a room with this name is gone.
-    pub(super) fn is_gone(&self, name: &RoomName) -> bool {
-        let rooms = self.rooms.lock();
-        rooms.listed.get(name).is_some_and(|room| !room.has_node && self.is_current(room))
-    }
-
-    pub(super) fn record(&self, name: &RoomName, sid: &str, has_node: bool) {
+    pub(super) fn record(
+        &self,
+        name: &RoomName,
+        user_joined_at: Option<DateTime<Utc>>,
+        has_node: bool,
+    ) {
         let mut rooms = self.rooms.lock();
-        let listing = Listing { sid: sid.to_owned(), at: Instant::now(), has_node };
+        let listing = Listing { user_joined_at, at: Instant::now(), has_node };
         rooms.listed.insert(name.clone(), listing);
         if rooms.listed.len() >= rooms.prune_at {
             rooms.listed.retain(|_, listing| self.is_current(listing));
             rooms.prune_at = (rooms.listed.len() * 2).max(MIN_PRUNE_SIZE);
         }
+    }
+
+    /// Forgets a room that was opened again, or whose dispatches must be listed at the next check.
+    pub(super) fn forget(&self, name: &RoomName) {
+        self.rooms.lock().listed.remove(name);
     }
 
     fn is_current(&self, listing: &Listing) -> bool {
@@ -99,27 +108,29 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn knowledge_expires_and_belongs_to_one_sid() {
+    async fn knowledge_expires_and_ends_when_the_room_is_opened_again() {
         let nodes = RoomNodes::new(ReconcileInterval::constant::<30>());
-        assert_eq!(nodes.node(&name(1), "RM_1"), Node::Unknown);
-        nodes.record(&name(1), "RM_1", true);
-        nodes.record(&name(2), "RM_2", false);
-        assert_eq!(nodes.node(&name(1), "RM_1"), Node::Present);
-        assert_eq!(nodes.node(&name(2), "RM_2"), Node::Gone);
-        assert_eq!(nodes.node(&name(2), "RM_3"), Node::Unknown, "opened again");
-        assert!(nodes.is_gone(&name(2)) && !nodes.is_gone(&name(1)));
+        assert_eq!(nodes.node(&name(1), None), Node::Unknown);
+        nodes.record(&name(1), None, true);
+        nodes.record(&name(2), None, false);
+        assert_eq!(nodes.node(&name(1), None), Node::Present);
+        assert_eq!(nodes.node(&name(2), None), Node::Gone);
+        assert_eq!(nodes.node(&name(2), Some(DateTime::UNIX_EPOCH)), Node::Unknown, "joined again");
         advance(GONE_LIFETIME).await;
-        assert_eq!(nodes.node(&name(2), "RM_2"), Node::Unknown);
-        assert_eq!(nodes.node(&name(1), "RM_1"), Node::Present);
+        assert_eq!(nodes.node(&name(2), None), Node::Unknown);
+        assert_eq!(nodes.node(&name(1), None), Node::Present);
+        nodes.record(&name(2), None, false);
+        nodes.forget(&name(2));
+        assert_eq!(nodes.node(&name(2), None), Node::Unknown, "opened again");
         advance(Duration::from_secs(90)).await;
-        assert_eq!(nodes.node(&name(1), "RM_1"), Node::Unknown);
+        assert_eq!(nodes.node(&name(1), None), Node::Unknown);
     }
 
     #[tokio::test(start_paused = true)]
     async fn expired_rooms_are_removed() {
         let nodes = RoomNodes::new(ReconcileInterval::constant::<30>());
         for number in 0..10 * MIN_PRUNE_SIZE {
-            nodes.record(&name(number), "RM_1", false);
+            nodes.record(&name(number), None, false);
             advance(Duration::from_millis(100)).await;
         }
         assert!(nodes.rooms.lock().listed.len() <= MIN_PRUNE_SIZE);

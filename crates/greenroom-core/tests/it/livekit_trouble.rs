@@ -278,6 +278,54 @@ async fn dead_node_does_not_delay_agents_in_healthy_rooms() {
     }
 }
 
+/// LiveKit gives a room that is opened again the same name and the same sid.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn room_of_a_dead_node_is_observed_as_soon_as_its_user_is_back() {
+    let mut scene = Scene::new(1).await;
+    let rooms = scene.active_rooms().await;
+    scene.rooms.dead.lock().extend(rooms.clone());
+    scene.run("update sessions set next_check_at = now()").await;
+    let took = scene
+        .with_keeper(async |scene| {
+            let not_missing = "select count(*) from sessions where room_missing_since is null";
+            scene.time_until_none("the dead node to be found", not_missing).await;
+            scene.rooms.dead.lock().clear();
+            scene.run("update sessions set user_joined_at = now(), next_check_at = now()").await;
+            let missing = "select count(*) from sessions where room_missing_since is not null";
+            scene.time_until_none("the room to be observed", missing).await
+        })
+        .await;
+    assert!(took < Duration::from_secs(5), "{took:?}");
+}
+
+/// A maximum duration that passes while the node of the room is known to be gone.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn dead_node_delays_no_deadline() {
+    let mut scene = Scene::new(SESSIONS).await;
+    let rooms = scene.active_rooms().await;
+    scene.rooms.dead.lock().extend(rooms);
+    scene.run("update sessions set next_check_at = now()").await;
+    let late =
+        "select coalesce(max(extract(milliseconds from ended_at - end_by)), 0) from sessions";
+    let late = scene
+        .with_keeper(async |scene| {
+            sleep_for(Duration::from_secs(5)).await.unwrap();
+            scene
+                .run(
+                    "update sessions set revision = revision + 1, end_by = due.at,
+                       next_check_at = least(next_check_at, due.at)
+                     from (select id, now() + random() * interval '5 seconds' as at from sessions) due
+                     where sessions.id = due.id",
+                )
+                .await;
+            let open = "select count(*) from sessions where status = 'active'";
+            scene.time_until_none("all sessions to end", open).await;
+            scene.number(late).await
+        })
+        .await;
+    assert!((0..2_000).contains(&late), "{late} ms late");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn hanging_livekit_delays_no_deadline() {
     let mut scene = Scene::new(SESSIONS).await;

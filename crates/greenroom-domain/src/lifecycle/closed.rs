@@ -18,7 +18,9 @@ impl DecisionBuilder<'_> {
     /// Deletes the room until an observation shows that it is gone. Checks again after
     /// [`LATE_JOB_WINDOW`], and after the expiry of the last token that could re-create the room.
     pub(super) fn delete_room_until_gone(&mut self, observation: Option<&Observation>) {
-        let next_attempt = self.now + recheck_interval(self.state.ended_at, self.now);
+        // A room that a token opened again is new.
+        let since = self.state.ended_at.filter(|_| self.state.room_gone_at.is_none());
+        let next_attempt = self.now + recheck_interval(since, self.now);
         let Some(observation) = observation else {
             self.state.next_check_at = Some(next_attempt);
             return;

@@ -110,14 +110,14 @@ pub struct State {
 
 impl TrackedSession {
     /// Returns whether the session may get another join token: the session is pending before
-    /// `join_by`, or active before `end_by`. A session without time left gets none, even if the
+    /// `join_by` or after its user joined, or active before `end_by`. A session without time left gets none, even if the
     /// keeper has not ended it yet, as while LiveKit is down.
     ///
     /// The store has the same rule in SQL (`idempotency::HAS_TIME_LEFT`); a test compares the two.
     #[must_use]
     pub fn has_time_left(&self, now: DateTime<Utc>) -> bool {
         match self.state.status {
-            SessionStatus::Pending => self.join_by > now,
+            SessionStatus::Pending => self.join_by > now || self.state.user_joined_at.is_some(),
             SessionStatus::Active => self.state.end_by.is_some_and(|end_by| end_by > now),
             _ => false,
         }
@@ -197,11 +197,15 @@ impl TrackedSession {
                     && agent == state.agent_identity.as_deref()
                     && agent != state.agent_left_identity.as_deref()
             }
-            AgentStatus::Waiting | AgentStatus::Dispatched | AgentStatus::Left => false,
+            AgentStatus::Waiting | AgentStatus::Left => {
+                agent.is_none()
+                    && !(state.is_user_present() && state.user_joined_at > state.agent_left_at)
+            }
+            AgentStatus::Dispatched => false,
         };
         if self.policy.agent.is_none() && state.status != SessionStatus::Active {
             DispatchesNeed::None
-        } else if is_as_expected {
+        } else if is_as_expected || state.room_missing_since.is_some() {
             DispatchesNeed::Occasional
         } else {
             DispatchesNeed::Required
@@ -224,7 +228,8 @@ impl State {
     pub(super) fn start_deadline(&self, created_at: DateTime<Utc>) -> Option<DateTime<Utc>> {
         let is_unopened = self.status == SessionStatus::Pending
             && self.room_creation == RoomCreation::OnStart
-            && self.room_created_at.is_none();
+            && self.room_created_at.is_none()
+            && self.user_joined_at.is_none();
         is_unopened.then(|| created_at + ROOM_OPEN_DEADLINE)
     }
 

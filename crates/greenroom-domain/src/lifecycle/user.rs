@@ -49,13 +49,13 @@ impl DecisionBuilder<'_> {
         }
     }
 
-    pub(super) fn enforce_deadlines(&mut self, _: &Observation) {
+    pub(super) fn enforce_deadlines(&mut self, observation: &Observation) {
         if self.state.status == SessionStatus::Pending && self.now >= self.session.join_by {
             self.finish(SessionStatus::Expired, EndReason::JoinWindow);
             return;
         }
         self.enforce_max_duration();
-        if !self.state.is_over() {
+        if !self.state.is_over() && observation.room.is_some() {
             self.announce_end();
         }
     }
@@ -67,8 +67,7 @@ impl DecisionBuilder<'_> {
     }
 
     /// Announces the end at each observation until [`Fact::EndAnnounced`](super::Fact::EndAnnounced)
-    /// reports success. Runs only after a successful observation, because LiveKit must deliver the
-    /// announcement.
+    /// reports success. Runs only if the room was observed, because LiveKit must deliver the announcement.
     fn announce_end(&mut self) {
         let due = self.state.end_by.is_some_and(|end_by| self.now >= end_by - END_NOTICE);
         if due && self.state.ending_notified_at.is_none() {
