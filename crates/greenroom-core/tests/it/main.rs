@@ -5,6 +5,7 @@
 mod authorization;
 mod clock;
 mod crash;
+mod garbage;
 mod gated_rooms;
 mod keeper;
 mod keys;
