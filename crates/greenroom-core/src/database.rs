@@ -12,7 +12,7 @@ use diesel_async::{AsyncConnection, AsyncPgConnection, TransactionManager};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use greenroom_domain::PoolSize;
-use greenroom_store::connection::{is_lost, settle};
+use greenroom_store::connection::{rollback_or_lost, settle};
 use greenroom_store::{ConnectionError, ConnectionResult, DatabaseUrl, StoreError, connect};
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
@@ -204,7 +204,9 @@ impl Database {
         let connection = checked_out.connection.as_mut().ok_or(Error::Overloaded)?;
         let work = async {
             match work(connection).await {
-                Err(error) if error.requires_new_connection() && is_lost(connection).await => {
+                Err(error)
+                    if error.requires_new_connection() && rollback_or_lost(connection).await =>
+                {
                     Err(error.with_lost_connection())
                 }
                 result => result,
@@ -282,7 +284,8 @@ fn open(runtime: Option<Handle>, url: &str) -> BoxFuture<'_, ConnectionResult<As
 ///
 /// If the work is dropped because of a time-out or because its caller was dropped, a statement may
 /// still be in progress. `drop` then cancels it in the background, and keeps the permit until
-/// PostgreSQL has finished (for at most six seconds): otherwise time-outs would add ever more work to a slow server.
+/// PostgreSQL has finished (for at most six seconds): otherwise time-outs would add ever more work
+/// to a slow server.
 struct CheckedOut<'a> {
     connection: Option<Object<AsyncPgConnection>>,
     permit: Option<Permit>,

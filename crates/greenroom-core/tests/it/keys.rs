@@ -1,4 +1,5 @@
-//! Starts with a key, explicit or implicit: which session a repeated start gets, and when none.
+//! Starts with a key, explicit or implicit: which session a repeated start gets, and when it gets
+//! none.
 
 use std::sync::Arc;
 use std::time::Duration;

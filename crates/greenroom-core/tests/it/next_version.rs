@@ -39,7 +39,7 @@ async fn ids(greenroom: &Greenroom, caller: &Caller, limit: PageLimit) -> Vec<Se
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn rows_of_the_next_version_hurt_only_themselves() {
+async fn undecodable_rows_of_next_version_affect_no_other_row() {
     let database = Database::fresh().await.unwrap();
     let rooms = Arc::new(MemoryRooms::default());
     let greenroom = service(&database, &rooms).build().unwrap();

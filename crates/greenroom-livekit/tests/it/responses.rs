@@ -195,7 +195,7 @@ async fn room_larger_than_8_mib_does_not_hide_other_rooms() {
 
 /// The keeper waits eight seconds for all its observations of a batch.
 #[tokio::test]
-async fn slow_responses_of_9_mib_to_every_call_leave_time_for_the_batch() {
+async fn halving_stops_in_time_for_the_rest_of_the_batch() {
     let server = MockServer::start().await;
     let large = ResponseTemplate::new(200)
         .set_body_raw(vec![0; 9 * 1024 * 1024], PROTOBUF)
