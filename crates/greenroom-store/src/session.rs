@@ -159,5 +159,5 @@ pub async fn list(
         let end = SessionId::first_from(at.checked_add_signed(MAX_CLOCK_DIFFERENCE).unwrap_or(at));
         query = query.filter(sessions::created_at.lt(at)).filter(sessions::id.lt(end));
     }
-    load_listed(connection, query, |session: &Session| session.id.0).await
+    load_listed(connection, query).await
 }
