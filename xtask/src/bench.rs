@@ -125,7 +125,7 @@ pub async fn run(arguments: Arguments) -> Result<ExitCode> {
     Ok(verdict(&failed, started))
 }
 
-/// What is measured, and how.
+/// The figures to measure, and their settings.
 struct Plan {
     figures: Vec<Figure>,
     against: Option<PathBuf>,

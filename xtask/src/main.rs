@@ -1,6 +1,6 @@
 //! Development commands of this repository: `cargo xtask <command>`.
 
-// They panic if the reader has closed the pipe.
+// `println!` and `eprintln!` panic if the reader has closed the pipe. Use `output.rs`.
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
 #[macro_use]

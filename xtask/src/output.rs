@@ -1,4 +1,4 @@
-//! Output of the commands, which survives a reader that closes the pipe.
+//! Prints the output of commands, without a panic if the reader has closed the pipe.
 
 use std::io::{Write, stdout};
 

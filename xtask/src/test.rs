@@ -25,7 +25,8 @@ pub struct Arguments {
     /// Run only `cargo test` with these arguments: `cargo xtask test -- -p greenroom-store`.
     #[arg(last = true)]
     cargo_test: Vec<String>,
-    /// Leave out the chaos scenarios, which `cargo xtask chaos agents` runs alone.
+    /// Leave out the chaos scenarios and the benchmarks, which `cargo xtask chaos agents` and
+    /// `cargo xtask bench` run alone.
     #[arg(long)]
     without_chaos: bool,
 }
@@ -51,6 +52,8 @@ pub async fn run(arguments: Arguments) -> Result<ExitCode> {
         Some(service) => {
             let mut checks = all(&postgres, &livekit, demo.url(), service)?;
             if !arguments.without_chaos {
+                checks.push(bench("bench overload", "overload")?);
+                checks.push(bench("bench keeper", "keeper")?);
                 checks.push(chaos(&postgres)?);
             }
             checks
@@ -123,6 +126,10 @@ fn tests(postgres: &Postgres, livekit: &Server, arguments: &[String]) -> Check {
 fn chaos(postgres: &Postgres) -> Result<Check> {
     let chaos = xtask("chaos agents", &["chaos", "agents"])?.env("DATABASE_URL", &postgres.url);
     Ok(Check::streamed("chaos agents", chaos))
+}
+
+fn bench(name: &'static str, figures: &str) -> Result<Check> {
+    Ok(Check::streamed(name, xtask(name, &["bench", figures, "--quick"])?))
 }
 
 fn with_servers(command: GuardedCommand, postgres: &Postgres, livekit: &Server) -> GuardedCommand {

@@ -114,7 +114,7 @@ async fn execute(arguments: Arguments) -> Result<ExitCode, Failure> {
         Command::Healthcheck => healthcheck(Settings::listen(file)?).await?,
         Command::Organization { command: OrganizationCommand::Limit { organization, limit } } => {
             let result = admin(file)?.set_session_limit(organization, limit).await;
-            result.context("failed to set the limit, which is unchanged")?;
+            result.context("failed to set the limit, or to wait for the starts in progress")?;
             print_line(format_args!("{organization}  {}", describe(limit)))?;
         }
         Command::Templates { command } => {

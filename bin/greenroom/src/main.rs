@@ -1,6 +1,6 @@
 //! The `greenroom` program: an HTTP API over the use cases of `greenroom-core`, and a command line.
 
-// They panic if the reader has closed the pipe.
+// `println!` and `eprintln!` panic if the reader has closed the pipe. Use `output.rs`.
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
 mod auth;

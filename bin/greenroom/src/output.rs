@@ -1,4 +1,4 @@
-//! Output of the commands, which survives a reader that closes the pipe.
+//! Prints the output of commands, without a panic if the reader has closed the pipe.
 
 use std::fmt::Display;
 use std::io::{self, ErrorKind, Write};
@@ -16,8 +16,8 @@ pub fn print_line(line: impl Display) -> anyhow::Result<()> {
     print(&format!("{line}\n"))
 }
 
-/// Prints text to standard output, without the colours if the output is not a terminal. A closed
-/// pipe is no error, as in [`print_line`].
+/// Prints text to standard output, without colours if that is not a terminal. A closed pipe is no
+/// error, as in [`print_line`].
 ///
 /// # Errors
 /// Returns any other failed write, such as to a full disk.
@@ -31,7 +31,7 @@ pub fn print(text: &str) -> anyhow::Result<()> {
     }
 }
 
-/// Prints a line to standard error, or nothing if it is closed: the exit code still reports the
+/// Prints a line to standard error. Ignores a failed write, because the exit code still reports the
 /// failure.
 pub fn print_error(line: impl Display) {
     let _ = writeln!(io::stderr(), "{line}");

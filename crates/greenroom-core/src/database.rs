@@ -1,6 +1,7 @@
 //! The connection pool, and the time limit of work on the database.
 
-use std::error::Error as StdError;
+mod abandoned;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,13 +13,15 @@ use diesel_async::{AsyncConnection, AsyncPgConnection, TransactionManager};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use greenroom_domain::PoolSize;
-use greenroom_store::connection::{is_lost, settle};
+use greenroom_store::connection::rollback_or_lost;
 use greenroom_store::{ConnectionError, ConnectionResult, DatabaseUrl, StoreError, connect};
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, timeout_at};
 
+use self::abandoned::Abandoned;
+pub(crate) use self::abandoned::Cleanup;
 use crate::Error;
 use crate::bulkhead::{Bulkheads, Permit, Work};
 
@@ -27,28 +30,10 @@ use crate::bulkhead::{Bulkheads, Permit, Work};
 /// caller gets an error within the same 5 s.
 const DB_TIMEOUT: Duration = Duration::from_millis(4_500);
 
-/// Pause before each attempt to clean up after a lost connection.
-const CLEANUP_RETRY_DELAY: Duration = Duration::from_millis(500);
-
-/// Time in which the statement of a lost connection may still be committed: its
-/// `statement_timeout`, and some seconds for the commit itself.
-const CLEANUP_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// Time limit at shutdown for settling abandoned work: six seconds until PostgreSQL has ended its
-/// statement, and some seconds to clean up.
-const SETTLE_TIMEOUT: Duration = Duration::from_secs(10);
-
 /// Time without a finished statement after which the database counts as down.
 const SUCCESS_EXPIRY: Duration = Duration::from_secs(5);
 
 type Transactions = <AsyncPgConnection as AsyncConnection>::TransactionManager;
-
-/// What is done after work was abandoned. Returns whether there was something to clean up.
-pub(crate) type Cleanup = Arc<
-    dyn for<'a> Fn(&'a mut AsyncPgConnection) -> BoxFuture<'a, Result<bool, StoreError>>
-        + Send
-        + Sync,
->;
 
 pub(crate) struct Database {
     url: DatabaseUrl,
@@ -96,31 +81,6 @@ impl Database {
         if let Some(runtime) = self.task_runtime() {
             runtime.spawn(task);
         }
-    }
-
-    /// Waits until abandoned statements are settled and their cleanup is done, at most for
-    /// [`SETTLE_TIMEOUT`].
-    pub(crate) async fn finish_settling(&self) {
-        let deadline = Instant::now() + SETTLE_TIMEOUT;
-        loop {
-            let mut tasks = std::mem::take(&mut *self.settling.lock());
-            if tasks.is_empty() {
-                return;
-            }
-            let finished = async { while tasks.join_next().await.is_some() {} };
-            if timeout_at(deadline, finished).await.is_err() {
-                tracing::warn!(count = tasks.len(), "failed to settle abandoned work in time");
-                tasks.detach_all();
-                return;
-            }
-        }
-    }
-
-    fn spawn_settling(&self, task: impl Future<Output = ()> + Send + 'static) {
-        let Some(runtime) = self.task_runtime() else { return };
-        let mut tasks = self.settling.lock();
-        while tasks.try_join_next().is_some() {}
-        tasks.spawn_on(task, &runtime);
     }
 
     fn task_runtime(&self) -> Option<Handle> {
@@ -204,7 +164,9 @@ impl Database {
         let connection = checked_out.connection.as_mut().ok_or(Error::Overloaded)?;
         let work = async {
             match work(connection).await {
-                Err(error) if error.requires_new_connection() && is_lost(connection).await => {
+                Err(error)
+                    if error.requires_new_connection() && rollback_or_lost(connection).await =>
+                {
                     Err(error.with_lost_connection())
                 }
                 result => result,
@@ -282,7 +244,8 @@ fn open(runtime: Option<Handle>, url: &str) -> BoxFuture<'_, ConnectionResult<As
 ///
 /// If the work is dropped because of a time-out or because its caller was dropped, a statement may
 /// still be in progress. `drop` then cancels it in the background, and keeps the permit until
-/// PostgreSQL has finished (for at most six seconds): otherwise time-outs would add ever more work to a slow server.
+/// PostgreSQL has finished (for at most six seconds): otherwise time-outs would add ever more work
+/// to a slow server.
 struct CheckedOut<'a> {
     connection: Option<Object<AsyncPgConnection>>,
     permit: Option<Permit>,
@@ -313,66 +276,6 @@ impl Drop for CheckedOut<'_> {
             bulkheads: self.database.bulkheads.clone(),
         };
         self.database.spawn_settling(abandoned.settle(connection));
-    }
-}
-
-/// Work that was abandoned while PostgreSQL executed it.
-struct Abandoned {
-    permit: Option<Permit>,
-    cleanup: Option<Cleanup>,
-    pool: Pool<AsyncPgConnection>,
-    bulkheads: Arc<Bulkheads>,
-}
-
-impl Abandoned {
-    /// Ends the statement in progress, cleans up after it, and closes the connection.
-    async fn settle(mut self, mut connection: AsyncPgConnection) {
-        if let Some(permit) = &mut self.permit {
-            permit.count_abandoned();
-        }
-        let settled = settle(&mut connection).await;
-        let cleaned_up = match (&settled, &self.cleanup) {
-            (Ok(()), Some(cleanup)) => match cleanup(&mut connection).await {
-                // A late cancel request may have hit the cleanup.
-                Err(StoreError::Query(_)) => cleanup(&mut connection).await.map(drop),
-                cleaned_up => cleaned_up.map(drop),
-            },
-            _ => settled,
-        };
-        drop((connection, self.permit.take()));
-        if let Err(error) = cleaned_up {
-            tracing::warn!(error = &error as &dyn StdError, "failed to settle abandoned statement");
-            if let Some(cleanup) = &self.cleanup {
-                self.retry_cleanup(cleanup).await;
-            }
-        }
-    }
-
-    /// Cleans up on other connections until there was something to clean up, or until the lost
-    /// connection can no longer commit anything.
-    async fn retry_cleanup(&self, cleanup: &Cleanup) {
-        let deadline = Instant::now() + CLEANUP_TIMEOUT;
-        let mut last_failed = false;
-        while Instant::now() < deadline {
-            sleep(CLEANUP_RETRY_DELAY).await;
-            let attempt = timeout_at(deadline, self.try_cleanup(cleanup, deadline)).await;
-            match attempt {
-                Ok(Ok(true)) => return,
-                Ok(Ok(false)) => last_failed = false,
-                Ok(Err(_)) | Err(_) => last_failed = true,
-            }
-        }
-        if last_failed {
-            tracing::warn!("failed to clean up after lost connection");
-        }
-    }
-
-    async fn try_cleanup(&self, cleanup: &Cleanup, deadline: Instant) -> Result<bool, Error> {
-        let _permit = self.bulkheads.acquire(Work::StartStep, deadline).await?;
-        let connection = self.pool.get().await.map_err(checkout_error)?;
-        // Closed after use: an attempt that is dropped leaves its statement in progress.
-        let mut connection = Object::take(connection);
-        Ok(cleanup(&mut connection).await?)
     }
 }
 

@@ -45,7 +45,8 @@ impl Greenroom {
     /// # Errors
     ///
     /// Returns [`Error::SessionOver`] if the session is over, or if `join_by` or the maximum duration
-    /// has passed. Returns [`Error::Store`] if the database fails, and [`Error::Overloaded`] if no database connection becomes free in time.
+    /// has passed. Returns [`Error::Store`] if the database fails, and [`Error::Overloaded`] if no
+    /// database connection becomes free in time.
     pub async fn refresh_token(
         &self,
         caller: &Caller,

@@ -25,7 +25,7 @@ const LIMITED_FOR: Duration = Duration::from_mins(1);
 /// PostgreSQL cancels after 5 s, and the time in which an abandoned statement is settled.
 const WRITERS_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Interval between two looks at the transactions that write sessions.
+/// Interval between two queries for the transactions that write sessions.
 const WRITERS_POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 /// The limits of an organization and their current usage.
@@ -78,7 +78,7 @@ impl Admin {
     ///
     /// Returns [`Error::Store`] if the database fails, or if a start is still in progress after the
     /// wait; the limit is then set, and the call can be repeated. Returns [`Error::Overloaded`] if no
-    /// database connection becomes free in time.
+    /// database connection becomes free in time; the limit may then be set.
     pub async fn set_session_limit(
         &self,
         organization: OrganizationId,
@@ -101,7 +101,8 @@ impl Admin {
         let mut writers = self.database.run(read).await?;
         while !writers.is_empty() {
             if Instant::now() >= deadline {
-                let cause = "a start that read the previous limit is still in progress";
+                let cause = "the limit is set, but a start that may have read the previous limit \
+                             is still in progress; set the limit again to wait for it";
                 return Err(StoreError::Timeout(cause.into()).into());
             }
             sleep(WRITERS_POLL_INTERVAL).await;

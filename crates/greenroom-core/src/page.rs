@@ -66,7 +66,7 @@ pub struct Cursor(pub String);
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Page<T> {
-    /// The items of the page, newest first.
+    /// The items of the page, newest first. Items that cannot be decoded are left out.
     pub items: Vec<T>,
     /// Where the next page starts. `None` means that this is the last page. The cursor is only
     /// valid for the same caller and the same filter.
@@ -98,14 +98,14 @@ impl<T> Page<T> {
 impl<T> Page<ListedRow<T>> {
     /// Skips and logs the rows that cannot be decoded. The page then has fewer items than its limit,
     /// and the cursor still follows its last row.
-    pub(crate) fn readable(self) -> Page<T> {
-        let readable = |ListedRow { id, row, .. }: ListedRow<T>| {
+    pub(crate) fn without_undecodable(self) -> Page<T> {
+        let decoded = |ListedRow { id, row, .. }: ListedRow<T>| {
             row.inspect_err(|error| {
                 tracing::error!(%id, error, "skipped row of a list that cannot be decoded");
             })
             .ok()
         };
-        let items = self.items.into_iter().filter_map(readable).collect();
+        let items = self.items.into_iter().filter_map(decoded).collect();
         Page { items, next_cursor: self.next_cursor }
     }
 }

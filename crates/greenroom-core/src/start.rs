@@ -52,8 +52,8 @@ impl Greenroom {
     /// - [`Error::MetadataForbidden`] if an end user sends metadata.
     /// - [`Error::IdempotencyKeyReused`] if the key was used for a different request.
     /// - [`Error::SessionOver`] if the session that holds the key is over or its time is up, or if the
-    ///   session ended before its room was open. Not for an end user without a key, who gets another
-    ///   session.
+    ///   session ended before its room was open. An end user without a key gets another session
+    ///   instead.
     /// - [`Error::TooManyActiveSessions`] if the organization has reached its limit of open
     ///   sessions (`pending` or `active`).
     /// - [`Error::RateLimited`] if the organization has reached its limit of starts per minute.
@@ -61,7 +61,8 @@ impl Greenroom {
     ///   idempotency key is then `failed` with the reason `livekit_error`. Any other session stays
     ///   `pending` until one minute after its creation, so that a repeated request can open its room.
     /// - [`Error::Store`] if the database fails.
-    /// - [`Error::Overloaded`] if no database connection becomes free in time.
+    /// - [`Error::Overloaded`] if no database connection becomes free in time, or if two sessions
+    ///   of an end user without a key in succession ended before their rooms were open.
     /// - [`Error::ShuttingDown`] if the runtime shuts down before the start has finished.
     pub async fn start(
         &self,

@@ -65,7 +65,9 @@ impl Greenroom {
         self.shared.database.run(find).await
     }
 
-    /// Returns a page of the templates of the caller's organization, newest first.
+    /// Returns a page of the templates of the caller's organization, newest first. A template that
+    /// this version cannot decode is left out and logged, so a page may have fewer items than its
+    /// limit.
     ///
     /// # Errors
     ///
@@ -86,7 +88,7 @@ impl Greenroom {
         let start = scope.resolve(page.start, SessionTemplateId)?;
         let list = async |db: &mut _| template::list(db, organization, filter, start, limit).await;
         let templates = self.shared.database.run(list).await?;
-        Ok(Page::new(templates, page.limit, &scope, |template| template.id).readable())
+        Ok(Page::new(templates, page.limit, &scope, |template| template.id).without_undecodable())
     }
 
     /// Applies `change` to the current settings of a template, and returns the new version.

@@ -54,10 +54,11 @@ impl Drop for WaiterGuard<'_> {
     }
 }
 
-/// The polling task. If it is dropped before it has finished, because it panicked or its runtime
-/// ended, the next request or a waiting one starts another task.
+/// The polling task. Dropping it, also after a panic or the end of its runtime, marks the polling
+/// as stopped, so that a waiting or new request starts another task.
 struct Polling {
     greenroom: Greenroom,
+    /// Whether `run` has cleared `is_polled` itself. Another task may have set it since.
     is_finished: bool,
 }
 
@@ -115,8 +116,9 @@ impl Waiters {
 impl Greenroom {
     /// Waits until a session that the caller may see meets `condition`, and returns the session.
     ///
-    /// Also returns the session, as it is then, when it can no longer meet the condition or when
-    /// `time_limit` has passed. `None` means that the caller may see no session with this id.
+    /// Also returns the session, as it is then, when it can no longer meet the condition, when
+    /// `time_limit` has passed, or when its status or agent status is unknown to this version.
+    /// `None` means that the caller may see no session with this id.
     ///
     /// All waiting calls of a process share one query, which runs four times per second, and up to
     /// twenty times per second while sessions change.
@@ -147,7 +149,7 @@ impl Greenroom {
             condition,
             settled,
         });
-        self.settled_within(deadline, notified).await;
+        self.wait_until_settled(deadline, notified).await;
         drop(guard);
         self.session(caller, id).await
     }
@@ -161,7 +163,7 @@ impl Greenroom {
     }
 
     /// Waits until the condition of a waiter is settled, at most until `deadline`. Polls meanwhile.
-    async fn settled_within(&self, deadline: Instant, mut notified: oneshot::Receiver<()>) {
+    async fn wait_until_settled(&self, deadline: Instant, mut notified: oneshot::Receiver<()>) {
         while Instant::now() < deadline {
             self.ensure_polled();
             let restart_at = deadline.min(Instant::now() + RESTART_INTERVAL);

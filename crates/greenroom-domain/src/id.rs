@@ -63,7 +63,8 @@ fn version_7(at: DateTime<Utc>, random: [u8; 10]) -> Uuid {
 }
 
 impl SessionId {
-    /// Returns the id of a session that a process creates at `at` by its own clock, in milliseconds.
+    /// Returns the id of a session that is created at `at` by the clock of the process. The id
+    /// contains whole milliseconds.
     #[must_use]
     pub fn new(at: DateTime<Utc>, random: [u8; 10]) -> Self {
         Self(version_7(at, random))

@@ -1,13 +1,13 @@
-//! A stored value that this version may not know, for reads whose result is only shown.
+//! Enumerated values of rows that the next version may have written.
 
 use std::fmt;
 
 /// The text of a value that this version does not know.
 pub const UNKNOWN: &str = "unknown";
 
-/// A value of an enumeration as a row contains it. The next version may write values that this
-/// version does not know; in a rolling update, both read the same rows. A decision must not depend on
-/// such a value.
+/// A value of an enumeration, as a row contains it. During a rolling update, the next version may
+/// write values that this version does not know. Code that decides must handle [`Lenient::Unknown`]
+/// explicitly; claims decode strictly instead.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[cfg_attr(
     feature = "diesel",

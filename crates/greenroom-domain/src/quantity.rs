@@ -104,7 +104,7 @@ quantities! {
 }
 
 seconds! {
-    /// Interval between two checks of an idle session against LiveKit: 1 second to 1 hour.
+    /// Mean interval between two checks of an idle session against LiveKit: 1 second to 1 hour.
     ReconcileInterval = 1..=3_600, "reconcile interval";
 }
 

@@ -21,7 +21,7 @@ pub enum LiveKitError {
     /// LiveKit refused the request, for example because of a wrong key, or the response is invalid.
     #[error("LiveKit refused the request or sent an invalid response: {0}")]
     Refused(String),
-    /// The response is larger than 8 MiB, and was not read to its end.
+    /// The response is larger than 8 MiB, and was not read completely.
     #[error("the response of LiveKit is larger than 8 MiB")]
     TooLarge,
 }

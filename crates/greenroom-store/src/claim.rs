@@ -6,10 +6,8 @@ use diesel::dsl::SqlTypeOf;
 use diesel::pg::Pg;
 use diesel::prelude::*;
 use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
-use diesel::result::Error as DieselError;
-use diesel::row::Row;
-use diesel::sql_types::{Array, BigInt, Timestamptz, Uuid};
-use diesel_async::{AsyncConnectionCore, AsyncPgConnection, RunQueryDsl};
+use diesel::sql_types::{BigInt, Timestamptz};
+use diesel_async::{AsyncConnectionCore, AsyncPgConnection};
 use futures_util::TryStreamExt;
 use greenroom_domain::lifecycle::{AgentPolicy, END_NOTICE, SessionPolicy, State, TrackedSession};
 use greenroom_domain::template::{AgentDeadline, MaxDuration, ReconnectWindow};
@@ -18,16 +16,13 @@ use greenroom_domain::{
     SessionId,
 };
 
-use crate::StoreError;
 use crate::commit::{STATE_COLUMNS, StateColumns};
 use crate::schema::{session_templates, sessions};
-use crate::sql::{interval, push_interval, push_locked};
+use crate::sql::{interval, push_interval};
+use crate::{StoreError, UnreadableSession};
 
 /// How long a claim leases its sessions. The process must have written its results by then.
 pub const CLAIM_LEASE: TimeDelta = TimeDelta::seconds(15);
-
-/// Time until a session that cannot be decoded is claimed again.
-const POSTPONEMENT: TimeDelta = TimeDelta::minutes(1);
 
 /// A due session that one process has leased until `lease_until`.
 #[derive(Debug, Clone)]
@@ -147,32 +142,6 @@ pub struct ClaimBatch {
     pub unreadable: Vec<UnreadableSession>,
 }
 
-/// A session whose row cannot be decoded.
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub struct UnreadableSession {
-    /// The organization to which the session belongs.
-    pub organization_id: OrganizationId,
-    /// Unique within the organization.
-    pub id: SessionId,
-    /// The value that cannot be decoded.
-    pub error: String,
-}
-
-impl UnreadableSession {
-    /// Reads the ids of a row of [`ClaimDueSessions`].
-    fn new<'a>(
-        row: &impl Row<'a, Pg>,
-        error: &(dyn std::error::Error + 'static),
-    ) -> Result<Self, StoreError> {
-        let ids = row.partial_row(1..3);
-        let ids =
-            <(OrganizationId, SessionId) as FromSqlRow<(Uuid, Uuid), Pg>>::build_from_row(&ids);
-        let (organization_id, id) = ids.map_err(DieselError::DeserializationError)?;
-        Ok(Self { organization_id, id, error: error.to_string() })
-    }
-}
-
 /// Which due sessions are claimed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Urgency {
@@ -209,46 +178,6 @@ impl Claim {
             }
         }
         Ok(batch)
-    }
-
-    /// Postpones the next check of sessions that cannot be decoded by a minute, and releases them.
-    /// They would otherwise fill every claim. A minute is short enough for a rolling update, in which
-    /// another process can decode them.
-    ///
-    /// # Errors
-    /// Returns a [`StoreError`] if the query fails.
-    pub async fn postpone_unreadable(
-        connection: &mut AsyncPgConnection,
-        unreadable: &[UnreadableSession],
-    ) -> Result<(), StoreError> {
-        let (organizations, ids) =
-            unreadable.iter().map(|session| (session.organization_id, session.id)).unzip();
-        PostponeSessions { organizations, ids }.execute(connection).await?;
-        Ok(())
-    }
-}
-
-#[derive(QueryId)]
-struct PostponeSessions {
-    organizations: Vec<OrganizationId>,
-    ids: Vec<SessionId>,
-}
-
-impl QueryFragment<Pg> for PostponeSessions {
-    fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
-        out.push_sql("with unreadable (organization_id, id) as (select * from unnest(");
-        out.push_bind_param::<Array<Uuid>, _>(&self.organizations)?;
-        out.push_sql(", ");
-        out.push_bind_param::<Array<Uuid>, _>(&self.ids)?;
-        out.push_sql(")), ");
-        push_locked("unreadable", &mut out);
-        out.push_sql(" update sessions set next_check_at = now() + ");
-        push_interval(POSTPONEMENT, &mut out);
-        out.push_sql(
-            ", lease_until = null, revision = revision + 1
-             from locked where sessions.organization_id = locked.organization_id and sessions.id = locked.id",
-        );
-        Ok(())
     }
 }
 

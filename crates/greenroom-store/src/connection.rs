@@ -28,8 +28,8 @@ const HOST_DELAY: Duration = Duration::from_millis(500);
 /// of the connection, so that a statement that cannot be canceled has ended as well.
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(6);
 
-/// Asks for messages in English, by which [`StoreError`] is classified, if the role may choose the
-/// language. A startup option would refuse the connection of any other role.
+/// Asks for messages in English, by which [`StoreError`] is classified, if the role may set
+/// `lc_messages`. As a startup option, it would make PostgreSQL refuse any other role.
 const ENGLISH_MESSAGES: &str = "select set_config('lc_messages', 'C', false)
     where has_parameter_privilege('lc_messages', 'set')";
 
@@ -234,9 +234,9 @@ pub async fn settle(connection: &mut AsyncPgConnection) -> Result<(), StoreError
     Ok(settled.await.map_err(no_response)??)
 }
 
-/// Whether a connection is lost, after a statement on it has failed. Otherwise no transaction is open
-/// afterwards.
-pub async fn is_lost(connection: &mut AsyncPgConnection) -> bool {
+/// Rolls back after a failed statement. Returns whether the connection is lost; otherwise, no
+/// transaction is open afterwards.
+pub async fn rollback_or_lost(connection: &mut AsyncPgConnection) -> bool {
     // Succeeds in any state of a session, also without a transaction.
     connection.batch_execute("rollback").await.is_err()
 }

@@ -30,22 +30,23 @@ pub enum StoreError {
     /// space or memory. A later attempt may succeed.
     #[error("the database is read-only or lacks resources")]
     Refused(#[source] Cause),
-    /// PostgreSQL canceled the statement, usually because of `statement_timeout`.
+    /// PostgreSQL canceled the statement, usually because of `statement_timeout`, or other
+    /// transactions were still open after a wait.
     #[error("the database did not respond in time")]
     Timeout(#[source] Cause),
     /// A migration could not be applied or reverted. The migrations before it stay applied or
     /// reverted.
-    #[error("migration {name} failed; the migrations before it are done{advice}")]
+    #[error("migration {name} failed; the migrations before it have taken effect{advice}")]
     Migration {
         /// Version and name, such as `2026-11-22-000001_create_organizations`.
         name: String,
-        /// What the operator can do: empty, or a clause that starts with a semicolon.
+        /// The remedy for the operator: empty, or a clause that starts with a semicolon.
         advice: &'static str,
         /// The error of PostgreSQL.
         #[source]
         cause: Cause,
     },
-    /// Any other failure, which is a bug in Greenroom.
+    /// Any other failure: a bug in Greenroom, or a translated message that could not be classified.
     #[error("the database rejected a query")]
     Query(#[source] Cause),
 }
@@ -91,11 +92,11 @@ impl StoreError {
     /// Whether the session of this connection may no longer be usable, although other connections
     /// are.
     ///
-    /// diesel keeps the SQLSTATE of a few errors only, and the message may be translated. Any other
-    /// error of the server therefore counts: a pooler may have assigned the
-    /// connection to another session (26000), a migration may have changed a table that a prepared
-    /// statement reads (0A000), or the server may be shutting down (57P01). Such errors are rare, and
-    /// a new connection is cheap.
+    /// diesel keeps the SQLSTATE of only a few errors, and the message may be translated.
+    /// Therefore, returns true for every error that diesel does not classify: a pooler may have
+    /// assigned the connection to another session (26000), a migration may have changed a table
+    /// that a prepared statement reads (0A000), or the server may be shutting down (57P01). Such
+    /// errors are rare, and a new connection is cheap.
     #[must_use]
     pub fn requires_new_connection(&self) -> bool {
         match self {
@@ -108,8 +109,8 @@ impl StoreError {
         }
     }
 
-    /// The same error, after which the connection turned out to be lost: the server was shut down or
-    /// has ended the session.
+    /// Reclassifies an error after the connection turned out to be lost: [`Self::Query`] becomes
+    /// [`Self::Unavailable`].
     #[must_use]
     pub fn with_lost_connection(self) -> Self {
         match self {
@@ -122,14 +123,15 @@ impl StoreError {
     /// the server's messages are translated, and the role may not choose their language, these
     /// errors become [`StoreError::Query`].
     fn by_message(error: DieselError) -> Self {
-        // SQLSTATE 57P01 or 57P02, 57P03, 53300 and 53300.
+        // In order, SQLSTATE 57P01 and 57P02; 57P03; 53300; 53300.
         const UNAVAILABLE_MESSAGES: [&str; 4] = [
             "terminating connection",
             "the database system is",
             "remaining connection slots",
             "sorry, too many clients",
         ];
-        // SQLSTATE 53100, 53100, 53200 and 53400.
+        // In order, SQLSTATE 53100; 53100; 53200; 53400. PostgreSQL may put the file before the
+        // reason.
         const REFUSED_MESSAGES: [&str; 4] = [
             "No space left on device",
             "could not extend file",

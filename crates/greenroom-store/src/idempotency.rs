@@ -32,7 +32,7 @@ pub struct KeyClaim {
 pub struct Fingerprint([u8; 33]);
 
 impl Fingerprint {
-    /// A digest by this version of the algorithm, which is at least 1.
+    /// Creates a fingerprint. `version` is that of the algorithm, from 1.
     #[must_use]
     pub const fn new(version: u8, digest: [u8; 32]) -> Self {
         let mut bytes = [version; 33];
@@ -137,7 +137,8 @@ pub struct KeyHolder {
     pub id: SessionId,
     /// Whether the session may get another join token. An explicit key outlives its session.
     pub has_time_left: bool,
-    /// Whether the session was started with the same request, as far as the [`Fingerprint`] shows.
+    /// Whether the session was started with the same request. Also true if the versions of the
+    /// fingerprints differ.
     pub is_same_request: bool,
 }
 

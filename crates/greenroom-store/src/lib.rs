@@ -30,13 +30,12 @@ pub mod session_state;
 mod sql;
 mod start;
 pub mod template;
+mod unreadable;
 
 pub use diesel::{ConnectionError, ConnectionResult};
 pub use diesel_async::AsyncPgConnection;
 
-pub use self::claim::{
-    CLAIM_LEASE, Claim, ClaimBatch, ClaimOrder, PolicyDefaults, UnreadableSession, Urgency,
-};
+pub use self::claim::{CLAIM_LEASE, Claim, ClaimBatch, ClaimOrder, PolicyDefaults, Urgency};
 pub use self::commit::ACTION_LEASE;
 pub use self::connection::{DatabaseUrl, connect};
 pub use self::error::{Constraint, StoreError};
@@ -54,3 +53,4 @@ pub use self::session_state::SessionState;
 pub use self::template::{
     FoldedName, SessionTemplate, TemplateAvailability, TemplateFilter, TemplateSettings,
 };
+pub use self::unreadable::UnreadableSession;

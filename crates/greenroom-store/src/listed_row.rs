@@ -1,4 +1,6 @@
-//! The rows of a list, of which some may not be decodable.
+//! Lists in which a row that cannot be decoded does not hide the others.
+
+use std::ops::Range;
 
 use diesel::deserialize::FromSqlRow;
 use diesel::dsl::SqlTypeOf;
@@ -15,7 +17,7 @@ use uuid::Uuid;
 
 use crate::StoreError;
 
-/// A row of a list.
+/// A row of a list, decoded if possible.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ListedRow<T> {
     /// The id, which orders the list.
@@ -25,11 +27,10 @@ pub struct ListedRow<T> {
     pub row: Result<T, String>,
 }
 
-/// Loads a list whose first two columns are the organization and the id.
+/// Loads a list. The first two columns of `query` must be the organization and the id.
 pub(crate) async fn load_listed<T, Q>(
     connection: &mut AsyncPgConnection,
     query: Q,
-    id: impl Fn(&T) -> Uuid,
 ) -> Result<Vec<ListedRow<T>>, StoreError>
 where
     T: Selectable<Pg> + FromSqlRow<SqlTypeOf<T::SelectExpression>, Pg>,
@@ -40,16 +41,23 @@ where
     let mut rows = AsyncConnectionCore::load(connection, query).await?;
     let mut listed = Vec::new();
     while let Some(row) = rows.try_next().await? {
-        listed.push(match T::build_from_row(&row) {
-            Ok(decoded) => ListedRow { id: id(&decoded), row: Ok(decoded) },
-            Err(error) => ListedRow { id: id_of(&row)?, row: Err(error.to_string()) },
+        let id = decode_columns::<Uuid, sql_types::Uuid>(&row, 1..2)?;
+        listed.push(ListedRow {
+            id,
+            row: T::build_from_row(&row).map_err(|error| error.to_string()),
         });
     }
     Ok(listed)
 }
 
-fn id_of<'a>(row: &impl Row<'a, Pg>) -> Result<Uuid, StoreError> {
-    let id = row.partial_row(1..2);
-    let id = <Uuid as FromSqlRow<sql_types::Uuid, Pg>>::build_from_row(&id);
-    Ok(id.map_err(DieselError::DeserializationError)?)
+/// Decodes some columns of a row that may not be decodable as a whole.
+pub(crate) fn decode_columns<'a, T, S>(
+    row: &impl Row<'a, Pg>,
+    columns: Range<usize>,
+) -> Result<T, StoreError>
+where
+    T: FromSqlRow<S, Pg>,
+{
+    let decoded = T::build_from_row(&row.partial_row(columns));
+    Ok(decoded.map_err(DieselError::DeserializationError)?)
 }

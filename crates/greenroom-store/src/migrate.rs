@@ -35,7 +35,7 @@ const UNFINISHED_ADVICE: &str = "; it runs outside a transaction, so drop the un
 /// Key of the advisory lock that each migrating process takes: "greenrom" in ASCII.
 const ADVISORY_LOCK: i64 = 0x6772_6565_6e72_6f6d;
 
-type Sync = AsyncConnectionWrapper<AsyncPgConnection>;
+type SyncConnection = AsyncConnectionWrapper<AsyncPgConnection>;
 
 /// A migration, and whether it has been applied to the database.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,8 +54,8 @@ pub struct MigrationState {
 /// then find none pending.
 ///
 /// # Errors
-/// Returns [`StoreError::Migration`] if a migration fails, also if it waits more than three seconds
-/// for a lock, and another [`StoreError`] if the database cannot be reached.
+/// Returns [`StoreError::Migration`] if a migration fails, for example because it waited more than
+/// three seconds for a lock, and another [`StoreError`] if the database cannot be reached.
 pub async fn run(url: &str) -> Result<Vec<String>, StoreError> {
     run_source(url, MIGRATIONS).await
 }
@@ -164,15 +164,15 @@ fn names() -> Vec<(String, String)> {
 
 /// Executes a migration with a limited wait for locks, and returns its name.
 fn execute(
-    connection: &mut Sync,
+    connection: &mut SyncConnection,
     migration: &dyn Migration<Pg>,
-    execute: impl FnOnce(&mut Sync) -> diesel::migration::Result<()>,
+    apply: impl FnOnce(&mut SyncConnection) -> diesel::migration::Result<()>,
 ) -> Result<String, StoreError> {
     let (name, began) = (migration.name().to_string(), Instant::now());
     if !migration.metadata().run_in_transaction() {
         // Statements outside a transaction, such as `create index concurrently`, wait for other
         // transactions without blocking them.
-        let result = execute(connection);
+        let result = apply(connection);
         let advice = UNFINISHED_ADVICE;
         return match result {
             Ok(()) => Ok(name),
@@ -182,9 +182,10 @@ fn execute(
     let set_timeout = format!("set local lock_timeout = {}", LOCK_TIMEOUT.as_millis());
     let result = connection.transaction(|connection| {
         SimpleConnection::batch_execute(connection, &set_timeout)?;
-        execute(connection).map_err(DieselError::QueryBuilderError)
+        apply(connection).map_err(DieselError::QueryBuilderError)
     });
-    // diesel does not keep the SQLSTATE of a lock timeout.
+    // diesel does not keep the SQLSTATE. A migration that failed sooner did not fail because of a
+    // lock timeout.
     let advice = if began.elapsed() < LOCK_TIMEOUT { "" } else { LOCK_ADVICE };
     match result {
         Ok(()) => Ok(name),
@@ -201,14 +202,15 @@ fn execute(
 /// current-thread runtime, such as the one of an actix-web handler, hence the blocking thread.
 async fn under_lock<T: Send + 'static>(
     url: &str,
-    migrate: impl FnOnce(&mut Sync) -> Result<T, StoreError> + Send + 'static,
+    migrate: impl FnOnce(&mut SyncConnection) -> Result<T, StoreError> + Send + 'static,
 ) -> Result<T, StoreError> {
     let mut lock = connect_without_timeout(url).await?;
     acquire_lock(&mut lock).await?;
     let connection = connect_without_timeout(url).await?;
-    let blocking = tokio::task::spawn_blocking(move || migrate(&mut Sync::from(connection)));
-    let migrated = blocking.await.map_err(|panic| StoreError::Query(panic.into()))?;
-    // Otherwise the lock is held until PostgreSQL notices that the connection is closed.
+    let blocking =
+        tokio::task::spawn_blocking(move || migrate(&mut SyncConnection::from(connection)));
+    let migrated = blocking.await.map_err(|error| StoreError::Query(error.into()))?;
+    // Release the lock now: PostgreSQL may notice a closed connection late.
     lock.batch_execute("rollback").await?;
     migrated
 }
@@ -216,8 +218,9 @@ async fn under_lock<T: Send + 'static>(
 /// Opens a transaction that holds the advisory lock.
 ///
 /// The transaction has its own connection, because some migrations run outside a transaction, and a
-/// pooler may assign another session to each transaction. It tries again and again instead of waiting
-/// in PostgreSQL: `create index concurrently` of the holder would wait for the waiting statement.
+/// pooler may assign another session to each transaction. Polls the lock instead of waiting for it
+/// in PostgreSQL: the holder's `create index concurrently` would wait for the waiting statement,
+/// and neither would finish.
 async fn acquire_lock(connection: &mut AsyncPgConnection) -> Result<(), StoreError> {
     let locked = diesel::dsl::sql::<Bool>(&format!("pg_try_advisory_xact_lock({ADVISORY_LOCK})"));
     loop {

@@ -215,8 +215,8 @@ pub async fn set_limit(
     Ok(())
 }
 
-/// Returns the ids of the transactions that are writing sessions, of any organization. An id is not
-/// used again.
+/// Returns the ids of the transactions that are writing sessions, of any organization.
+/// PostgreSQL does not reuse an id.
 ///
 /// A statement locks its tables before it takes its snapshot. Therefore, a statement that writes
 /// sessions and does not observe an earlier commit is among these transactions.

@@ -35,8 +35,8 @@ pub enum TokenReissue<'a> {
 
 impl TokenReissue<'_> {
     /// Extends the `token_expiry` of a session to that of the new token. Returns `None` if no such
-    /// session exists, or the session is over or has no time left: see [`HAS_TIME_LEFT`]. The token's lifetime is `default_ttl` if the
-    /// session's template sets none.
+    /// session exists, or the session is over or has no time left: see [`HAS_TIME_LEFT`]. The
+    /// token's lifetime is `default_ttl` if the session's template sets none.
     ///
     /// The write orders a refresh against a concurrent end of the session, and makes a replay as
     /// durable as a start.

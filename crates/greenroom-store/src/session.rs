@@ -18,8 +18,9 @@ use crate::sql::OPEN;
 use crate::{ListedRow, PageStart, StoreError};
 
 /// Maximum difference between a process's clock, which dates ids, and PostgreSQL's, which dates
-/// `created_at`. A list that is filtered by time omits sessions of processes with a larger one.
-const CLOCK_DIFFERENCE: TimeDelta = TimeDelta::days(2);
+/// `created_at`. A list that is filtered by time omits sessions of processes with a larger
+/// difference.
+const MAX_CLOCK_DIFFERENCE: TimeDelta = TimeDelta::days(2);
 
 /// A bound that is earlier than all sessions. PostgreSQL has no times before 4714 BC.
 const EARLIEST: DateTime<Utc> = DateTime::UNIX_EPOCH;
@@ -82,8 +83,12 @@ pub struct SessionFilter {
     /// Sessions from any version of this template. `None` means all templates.
     pub session_template_id: Option<SessionTemplateId>,
     /// Sessions that were created at this time or later, in milliseconds. `None` means no bound.
+    /// Sessions that were started by a process whose clock differs from PostgreSQL's by more than
+    /// two days may be missing.
     pub created_after: Option<DateTime<Utc>>,
     /// Sessions that were created before this time, in milliseconds. `None` means no bound.
+    /// Sessions that were started by a process whose clock differs from PostgreSQL's by more than
+    /// two days may be missing.
     pub created_before: Option<DateTime<Utc>>,
 }
 
@@ -147,12 +152,12 @@ pub async fn list(
     }
     // The condition on the id lets PostgreSQL use the primary key.
     if let Some(at) = filter.created_after.map(|at| at.max(EARLIEST)) {
-        let first = SessionId::first_from(at - CLOCK_DIFFERENCE);
+        let first = SessionId::first_from(at - MAX_CLOCK_DIFFERENCE);
         query = query.filter(sessions::created_at.ge(at)).filter(sessions::id.ge(first));
     }
     if let Some(at) = filter.created_before.map(|at| at.max(EARLIEST)) {
-        let first = SessionId::first_from(at.checked_add_signed(CLOCK_DIFFERENCE).unwrap_or(at));
-        query = query.filter(sessions::created_at.lt(at)).filter(sessions::id.lt(first));
+        let end = SessionId::first_from(at.checked_add_signed(MAX_CLOCK_DIFFERENCE).unwrap_or(at));
+        query = query.filter(sessions::created_at.lt(at)).filter(sessions::id.lt(end));
     }
-    load_listed(connection, query, |session: &Session| session.id.0).await
+    load_listed(connection, query).await
 }

@@ -292,7 +292,7 @@ pub async fn list(
     if !filter.include_archived {
         query = query.filter(session_templates::archived_at.is_null());
     }
-    load_listed(connection, query, |template: &SessionTemplate| template.id.0).await
+    load_listed(connection, query).await
 }
 
 /// Finds out whether an organization can start sessions from a template.

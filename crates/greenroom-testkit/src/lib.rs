@@ -5,6 +5,7 @@ pub mod agent;
 #[cfg(feature = "livekit")]
 pub mod browser_page;
 pub mod caller;
+mod endless_server;
 mod env;
 #[cfg(feature = "livekit")]
 pub mod http;
@@ -26,5 +27,6 @@ pub mod unix_user;
 pub mod user;
 mod wait;
 
+pub use self::endless_server::endless_server;
 pub use self::random::random_hex;
 pub use self::wait::{sleep_for, wait_until};

@@ -25,13 +25,14 @@ struct Scale {
     agents: u32,
     /// `GREENROOM_RECONCILE_SECONDS`.
     reconcile_seconds: u32,
-    /// Duration of each situation. Agents are first looked for six seconds after their dispatch.
+    /// Duration of each situation. The keeper first looks for an agent six seconds after its
+    /// dispatch.
     situation: Duration,
     /// Time in which the deadlines and the starts of a situation are spread.
     spread: Duration,
     /// Time after the recovery in which a burst is looked for.
     after_recovery: Duration,
-    /// What happens to LiveKit as a whole.
+    /// The faults of LiveKit as a whole.
     troubles: &'static [(Trouble, &'static str)],
 }
 
@@ -103,28 +104,11 @@ pub async fn measure(env: &BenchEnv) -> Result<Vec<Measurement>> {
     ensure!(calm.writes > 100.0, "only {:.0} row writes per second", calm.writes);
     let calm_checks = bench.checks_per_second(calm_since, scale.situation);
 
-    bench.livekit.set_dead_rooms(bench.some_rooms().await?);
-    let dead = bench.situation(true).await?;
-    bench.livekit.set_dead_rooms([]);
-    let (dead_rooms, sessions) = (scale.dead_rooms, scale.sessions);
-    let mut measurements = vec![
-        Measurement {
-            measured: dead.agents / calm.agents,
-            threshold: Threshold::AtMost(1.2),
-            unit: Unit::Times,
-            description: format!(
-                "dead node with {dead_rooms} of {sessions} rooms: an agent elsewhere is seen after \
-                 {:.1} s, in calm after {:.1} s",
-                dead.agents, calm.agents
-            ),
-        },
-        late("dead node", &dead),
-        writes("dead node", &dead, &calm),
-    ];
+    let mut measurements = dead_node(&bench, &calm).await?;
     for (trouble, name) in scale.troubles {
-        bench.livekit.set(*trouble);
+        bench.livekit.set_trouble(*trouble);
         let situation = bench.situation(false).await?;
-        bench.livekit.set(Trouble::None);
+        bench.livekit.set_trouble(Trouble::None);
         let most = bench.most_checks_after_recovery().await?;
         measurements.push(late(name, &situation));
         measurements.push(writes(name, &situation, &calm));
@@ -132,10 +116,31 @@ pub async fn measure(env: &BenchEnv) -> Result<Vec<Measurement>> {
             measured: most / calm_checks,
             threshold: Threshold::AtMost(2.5),
             unit: Unit::Times,
-            description: format!("{name}: most checks per second afterwards, in those of calm"),
+            description: format!(
+                "{name}: most checks in one second after recovery, divided by the rate in calm"
+            ),
         });
     }
     Ok(measurements)
+}
+
+/// Measures the situation in which a node with some of the rooms is dead.
+async fn dead_node(bench: &Bench, calm: &Situation) -> Result<Vec<Measurement>> {
+    bench.livekit.set_dead_rooms(bench.some_rooms().await?);
+    let dead = bench.situation(true).await?;
+    bench.livekit.set_dead_rooms([]);
+    let Scale { dead_rooms, sessions, .. } = bench.scale;
+    let agents = Measurement {
+        measured: dead.agents / calm.agents,
+        threshold: Threshold::AtMost(1.2),
+        unit: Unit::Times,
+        description: format!(
+            "dead node with {dead_rooms} of {sessions} rooms: an agent elsewhere is seen after \
+             {:.1} s, in calm after {:.1} s",
+            dead.agents, calm.agents
+        ),
+    };
+    Ok(vec![agents, late("dead node", &dead), writes("dead node", &dead, calm)])
 }
 
 struct Bench {
@@ -236,7 +241,7 @@ fn late(name: &str, situation: &Situation) -> Measurement {
         measured: situation.late,
         threshold: Threshold::AtMost(2.0),
         unit: Unit::Seconds,
-        description: format!("{name}: how late a maximum duration was enforced at most"),
+        description: format!("{name}: longest delay of a maximum duration"),
     }
 }
 
@@ -247,7 +252,7 @@ fn writes(name: &str, situation: &Situation, calm: &Situation) -> Measurement {
         threshold: Threshold::AtMost(1.2),
         unit: Unit::Times,
         description: format!(
-            "{name}: row writes in those of calm; {measured:.0} /s, in calm {in_calm:.0} /s"
+            "{name}: row writes divided by those in calm; {measured:.0} /s, in calm {in_calm:.0} /s"
         ),
     }
 }

@@ -99,19 +99,19 @@ fn texts<T: Copy>(all: &[T], text: impl Fn(T) -> &'static str) -> Value {
     all.iter().map(|word| text(*word)).collect()
 }
 
-/// The values of a property of responses, which may also be unknown.
-fn shown<T: Copy>(all: &[T], text: impl Fn(T) -> &'static str) -> Value {
+/// The values of an enumerated property of responses, and `unknown`.
+fn texts_or_unknown<T: Copy>(all: &[T], text: impl Fn(T) -> &'static str) -> Value {
     all.iter().map(|word| text(*word)).chain([UNKNOWN]).collect()
 }
 
 /// The values of an enumerated property.
 fn words(property: &str, is_response: bool) -> Option<Value> {
     match property {
-        "status" => Some(shown(SessionStatus::ALL, SessionStatus::as_str)),
-        "agent_status" => Some(shown(AgentStatus::ALL, AgentStatus::as_str)),
-        "end_reason" => Some(shown(EndReason::ALL, EndReason::as_str)),
+        "status" => Some(texts_or_unknown(SessionStatus::ALL, SessionStatus::as_str)),
+        "agent_status" => Some(texts_or_unknown(AgentStatus::ALL, AgentStatus::as_str)),
+        "end_reason" => Some(texts_or_unknown(EndReason::ALL, EndReason::as_str)),
         "room_creation" => Some(texts(RoomCreation::ALL, RoomCreation::as_str)),
-        "event" => Some(shown(TimelineEvent::ALL, TimelineEvent::as_str)),
+        "event" => Some(texts_or_unknown(TimelineEvent::ALL, TimelineEvent::as_str)),
         "modality_profile" if is_response => Some(profiles()),
         "on_agent_hangup" => Some(texts(OnAgentHangup::ALL, OnAgentHangup::as_str)),
         _ => None,

@@ -159,7 +159,7 @@ impl Problem {
                     "The database does not accept writes at present. Try again.",
                 )
             }
-            // `Conflict` and `Query`.
+            // `Conflict`, `Migration` and `Query`.
             _ => Self::internal(&ErrorChain(error)),
         }
     }

@@ -72,7 +72,7 @@ async fn execute(url: &str, sql: &str) {
 }
 
 #[tokio::test]
-async fn demoted_server_refuses_starts_until_it_is_promoted() {
+async fn read_only_server_refuses_starts_until_it_accepts_writes() {
     let cluster = Cluster::temporary().await.unwrap();
     let call = Call::start(Database::fresh_on(&cluster).await.unwrap(), &[]).await;
     // A superuser may write in spite of the setting, in a transaction that says so.

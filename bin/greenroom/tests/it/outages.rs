@@ -6,7 +6,7 @@ use diesel::sql_query;
 use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl};
 use greenroom_testkit::livekit::Server;
 use greenroom_testkit::pg::{Cluster, Database};
-use greenroom_testkit::{ports, wait_until};
+use greenroom_testkit::{endless_server, ports, wait_until};
 use reqwest::Method;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -176,21 +176,8 @@ async fn incomplete_response_of_livekit_counts_as_unavailable() {
 async fn livekit_that_sends_one_byte_per_second_times_out() {
     const HEAD: &[u8] =
         b"HTTP/1.1 200 OK\r\ncontent-type: application/protobuf\r\ncontent-length: 90\r\n\r\n";
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = format!("http://{}", listener.local_addr().unwrap());
-    tokio::spawn(async move {
-        while let Ok((mut connection, _)) = listener.accept().await {
-            tokio::spawn(async move {
-                let _ = connection.read(&mut [0; 4096]).await;
-                let _ = connection.write_all(HEAD).await;
-                let mut seconds = tokio::time::interval(Duration::from_secs(1));
-                while connection.write_all(b"\n").await.is_ok() {
-                    seconds.tick().await;
-                }
-            });
-        }
-    });
-    let app = App::with(&[("LIVEKIT_API_URL", &address)]).await;
+    let (url, _) = endless_server(HEAD, b"\n", Duration::from_secs(1)).await.unwrap();
+    let app = App::with(&[("LIVEKIT_API_URL", &url)]).await;
     assert_start_fails(&app, 504, "livekit_timeout").await;
     let log = app.process.output();
     let line = log.lines().find(|line| line.contains("failed to open room")).unwrap();

@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use diesel_async::{AsyncConnection, AsyncPgConnection, SimpleAsyncConnection};
-use greenroom_core::domain::{CallsPerMinute, PageLimit, RoomCreation, SessionStatus};
+use greenroom_core::domain::{CallsPerMinute, PageLimit, SessionStatus};
 use greenroom_core::{Caller, Greenroom, MemoryRooms, PageRequest, SessionFilter, StartRequest};
 use greenroom_testkit::pg::Database;
 use greenroom_testkit::wait_until;
 use tokio::sync::Notify;
 
-use crate::{config, organization, service, template};
+use crate::{config, on_join_template, organization, service, template};
 
 const TIMEOUT: Duration = Duration::from_secs(40);
 
@@ -23,9 +23,7 @@ async fn slow_writes_do_not_stall_keeper() {
     let rooms = Arc::new(MemoryRooms::default());
     let greenroom = service(&database, &rooms).build().unwrap();
     let caller = Caller::backend(organization());
-    let mut idle = template("Idle");
-    idle.room_creation = RoomCreation::OnJoin;
-    let idle = greenroom.create_template(&caller, idle).await.unwrap().id;
+    let idle = on_join_template(&greenroom, &caller).await;
     let expiring = greenroom.create_template(&caller, template("Expiring")).await.unwrap().id;
     for _ in 0..EXPIRING {
         greenroom.start(&caller, StartRequest::new(expiring)).await.unwrap();
@@ -70,9 +68,7 @@ async fn low_call_budget_still_enforces_deadlines() {
     config.livekit_calls_per_minute = Some(CallsPerMinute::constant::<4>());
     let greenroom = Greenroom::builder(config).rooms(rooms.clone()).build().unwrap();
     let caller = Caller::backend(organization());
-    let mut idle = template("Idle");
-    idle.room_creation = RoomCreation::OnJoin;
-    let idle = greenroom.create_template(&caller, idle).await.unwrap().id;
+    let idle = on_join_template(&greenroom, &caller).await;
     let idle = greenroom.start(&caller, StartRequest::new(idle)).await.unwrap().session;
     let expiring = greenroom.create_template(&caller, template("Expiring")).await.unwrap().id;
     // Each start opens a room, so the starts use up the calls of the minute.

@@ -1,12 +1,11 @@
-//! Starts with a key, explicit or implicit: which session a repeated start gets, and when none.
+//! Starts with a key, explicit or implicit: which session a repeated start gets, and when it gets
+//! none.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use diesel_async::{AsyncConnection, AsyncPgConnection, SimpleAsyncConnection};
-use greenroom_core::domain::{
-    IdempotencyKey, RoomCreation, SessionStatus, SessionTemplateId, UserId,
-};
+use greenroom_core::domain::{IdempotencyKey, SessionStatus, SessionTemplateId, UserId};
 use greenroom_core::{
     Caller, Error, Greenroom, LiveKitError, MemoryRooms, StartRequest, StartedSession,
 };
@@ -16,15 +15,9 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use crate::gated_rooms::{GatedCall, GatedRooms};
-use crate::{config, organization, service, template};
+use crate::{config, on_join_template, organization, service, template};
 
 const TIMEOUT: Duration = Duration::from_secs(10);
-
-async fn on_join_template(greenroom: &Greenroom, caller: &Caller) -> SessionTemplateId {
-    let mut settings = template("On join");
-    settings.room_creation = RoomCreation::OnJoin;
-    greenroom.create_template(caller, settings).await.unwrap().id
-}
 
 fn keyed(template: SessionTemplateId, key: &str) -> StartRequest {
     let mut request = StartRequest::new(template);

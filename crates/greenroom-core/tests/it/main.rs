@@ -20,9 +20,9 @@ mod tenancy;
 
 use std::sync::Arc;
 
-use greenroom_core::domain::{OrganizationId, TemplateName};
+use greenroom_core::domain::{OrganizationId, RoomCreation, SessionTemplateId, TemplateName};
 use greenroom_core::{
-    Builder, Config, Greenroom, KeyPair, LiveKitConfig, MemoryRooms, TemplateSettings,
+    Builder, Caller, Config, Greenroom, KeyPair, LiveKitConfig, MemoryRooms, TemplateSettings,
 };
 use greenroom_testkit::pg::Database;
 use greenroom_testkit::random_hex;
@@ -59,4 +59,11 @@ fn organization() -> OrganizationId {
 
 fn template(name: &str) -> TemplateSettings {
     TemplateSettings::new(TemplateName::try_from(name.to_owned()).unwrap())
+}
+
+/// Creates a template whose sessions open no room at the start.
+async fn on_join_template(greenroom: &Greenroom, caller: &Caller) -> SessionTemplateId {
+    let mut settings = template("On join");
+    settings.room_creation = RoomCreation::OnJoin;
+    greenroom.create_template(caller, settings).await.unwrap().id
 }

@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use diesel_async::{AsyncConnection, AsyncPgConnection, SimpleAsyncConnection};
-use greenroom_core::domain::{PageLimit, RoomCreation, SessionId, SessionStatus};
+use greenroom_core::domain::{PageLimit, SessionId, SessionStatus};
 use greenroom_core::{Caller, Greenroom, MemoryRooms, PageRequest, SessionFilter, StartRequest};
 use greenroom_testkit::pg::Database;
 use greenroom_testkit::wait_until;
 use tokio::sync::Notify;
 
-use crate::{organization, service, template};
+use crate::{on_join_template, organization, service};
 
 const TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -39,16 +39,14 @@ async fn ids(greenroom: &Greenroom, caller: &Caller, limit: PageLimit) -> Vec<Se
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn rows_of_the_next_version_hurt_only_themselves() {
+async fn undecodable_rows_of_next_version_affect_no_other_row() {
     let database = Database::fresh().await.unwrap();
     let rooms = Arc::new(MemoryRooms::default());
     let greenroom = service(&database, &rooms).build().unwrap();
     let caller = Caller::backend(organization());
     let mut db = AsyncPgConnection::establish(database.url()).await.unwrap();
     db.batch_execute(NEXT_SCHEMA).await.unwrap();
-    let mut settings = template("On join");
-    settings.room_creation = RoomCreation::OnJoin;
-    let on_join = greenroom.create_template(&caller, settings).await.unwrap().id;
+    let on_join = on_join_template(&greenroom, &caller).await;
     let mut sessions = Vec::new();
     for _ in 0..7 {
         let started = greenroom.start(&caller, StartRequest::new(on_join)).await.unwrap();

@@ -5,9 +5,7 @@ use std::time::Duration;
 
 use chrono::TimeDelta;
 use diesel_async::{AsyncConnection, AsyncPgConnection, SimpleAsyncConnection};
-use greenroom_core::domain::{
-    EndReason, PageLimit, RoomCreation, SessionId, SessionStatus, SessionTemplateId,
-};
+use greenroom_core::domain::{EndReason, PageLimit, SessionId, SessionStatus, SessionTemplateId};
 use greenroom_core::{
     Caller, Config, Error, Greenroom, MemoryRooms, PageRequest, SessionFilter, StartRequest,
     StoreError,
@@ -18,7 +16,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::{STALLED_INSERTS, config, organization, template};
+use crate::{STALLED_INSERTS, config, on_join_template, organization};
 
 const TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -34,9 +32,7 @@ impl Service {
         let rooms = Arc::new(MemoryRooms::default());
         let greenroom = Greenroom::builder(config).rooms(rooms).build().unwrap();
         let caller = Caller::backend(organization());
-        let mut settings = template("On join");
-        settings.room_creation = RoomCreation::OnJoin;
-        let template = greenroom.create_template(&caller, settings).await.unwrap().id;
+        let template = on_join_template(&greenroom, &caller).await;
         Self { greenroom, caller, template }
     }
 

@@ -4,14 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use diesel_async::{AsyncConnection, AsyncPgConnection, SimpleAsyncConnection};
-use greenroom_core::domain::{RoomCreation, SessionId, SessionStatus, WaitCondition, WaitSeconds};
+use greenroom_core::domain::{SessionId, SessionStatus, WaitCondition, WaitSeconds};
 use greenroom_core::{Caller, Error, Greenroom, MemoryRooms, StartRequest, StoreError};
 use greenroom_testkit::pg::Database;
 use greenroom_testkit::wait_until;
 use tokio::runtime::{Builder, Runtime};
 use tokio::time::Instant;
 
-use crate::{STALLED_INSERTS, organization, service, template};
+use crate::{STALLED_INSERTS, on_join_template, organization, service};
 
 const TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -24,9 +24,7 @@ fn rooms() -> Arc<MemoryRooms> {
 }
 
 async fn start_on_join(greenroom: &Greenroom, caller: &Caller) -> SessionId {
-    let mut settings = template("On join");
-    settings.room_creation = RoomCreation::OnJoin;
-    let on_join = greenroom.create_template(caller, settings).await.unwrap().id;
+    let on_join = on_join_template(greenroom, caller).await;
     greenroom.start(caller, StartRequest::new(on_join)).await.unwrap().session.id
 }
 
@@ -88,9 +86,7 @@ async fn session_of_timed_out_start_is_over_before_the_process_stops() {
     let builder = service(&database, &rooms());
     let greenroom = main.spawn(async move { builder.build().unwrap() }).await.unwrap();
     let caller = Caller::backend(organization());
-    let mut settings = template("On join");
-    settings.room_creation = RoomCreation::OnJoin;
-    let on_join = greenroom.create_template(&caller, settings).await.unwrap().id;
+    let on_join = on_join_template(&greenroom, &caller).await;
     let mut db = AsyncPgConnection::establish(database.url()).await.unwrap();
     db.batch_execute(STALLED_INSERTS).await.unwrap();
 

@@ -17,7 +17,7 @@ use greenroom_testkit::pg::Database;
 use greenroom_testkit::wait_until;
 use tokio::task::JoinHandle;
 
-use crate::{config, organization, service, template};
+use crate::{config, on_join_template, organization, service, template};
 
 #[tokio::test]
 async fn start_opens_one_room_with_settings_of_template() {
@@ -102,9 +102,7 @@ async fn on_join_start_succeeds_without_livekit() {
     rooms.set_down(true);
     let greenroom = service(&database, &rooms).build().unwrap();
     let caller = Caller::backend(organization());
-    let mut settings = template("T");
-    settings.room_creation = RoomCreation::OnJoin;
-    let id = greenroom.create_template(&caller, settings).await.unwrap().id;
+    let id = on_join_template(&greenroom, &caller).await;
     let started = greenroom.start(&caller, StartRequest::new(id)).await.unwrap();
     assert_eq!(started.session.status, SessionStatus::Pending);
     assert!(rooms.get(&started.session.room_name).is_none());
@@ -265,9 +263,7 @@ async fn no_session_is_committed_after_starts_were_forbidden() {
     let admin = Admin::new(&database.url().parse().unwrap()).unwrap();
     for round in 0..10 {
         let caller = Caller::backend(organization());
-        let mut on_join = template("T");
-        on_join.room_creation = RoomCreation::OnJoin;
-        let id = starting.create_template(&caller, on_join).await.unwrap().id;
+        let id = on_join_template(&starting, &caller).await;
         let starts = (0..6).map(|_| {
             let (starting, caller) = (starting.clone(), caller.clone());
             tokio::spawn(async move {

@@ -2,19 +2,17 @@
 //! other rooms. A scripted server sends them.
 
 use std::collections::HashSet;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use greenroom_domain::RoomName;
 use greenroom_livekit::{AgentDispatch, KeyPair, LiveKitConfig, LiveKitError, LiveKitRooms, Rooms};
+use greenroom_testkit::endless_server;
 use greenroom_testkit::livekit::Server;
 use livekit_api::services::room::{CreateRoomOptions, RoomClient};
 use livekit_protocol::{ListRoomsRequest, ListRoomsResponse, Room};
 use prost::Message;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpListener;
-use tokio::time::{interval, timeout};
+use tokio::time::timeout;
 use wiremock::{Mock, MockServer, Request, ResponseTemplate, matchers};
 
 use crate::rooms::{room, rooms, settings};
@@ -50,36 +48,6 @@ async fn errors(rooms: &LiveKitRooms) -> Vec<LiveKitError> {
         check.unwrap_err(),
     ]
     .into()
-}
-
-/// Starts a server that sends `head` on each connection, and then `part` with these pauses until
-/// the client closes the connection. Returns its URL and the number of bytes sent so far.
-async fn endless_server(
-    head: &'static [u8],
-    part: &'static [u8],
-    pause: Duration,
-) -> (String, Arc<AtomicUsize>) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap());
-    let sent = Arc::new(AtomicUsize::new(0));
-    let counter = sent.clone();
-    tokio::spawn(async move {
-        while let Ok((mut connection, _)) = listener.accept().await {
-            let counter = counter.clone();
-            tokio::spawn(async move {
-                let _ = connection.read(&mut [0; 4096]).await;
-                let _ = connection.write_all(head).await;
-                let mut pauses = interval(pause.max(Duration::from_nanos(1)));
-                while connection.write_all(part).await.is_ok() {
-                    counter.fetch_add(part.len(), Ordering::Relaxed);
-                    if !pause.is_zero() {
-                        pauses.tick().await;
-                    }
-                }
-            });
-        }
-    });
-    (url, sent)
 }
 
 /// Starts a server that lists the rooms that this function makes of a name.
@@ -118,7 +86,7 @@ async fn page_of_html_is_refused() {
 async fn response_of_one_byte_per_second_times_out() {
     const HEAD: &[u8] =
         b"HTTP/1.1 200 OK\r\ncontent-type: application/protobuf\r\ncontent-length: 90\r\n\r\n";
-    let (url, _) = endless_server(HEAD, b"\n", Duration::from_secs(1)).await;
+    let (url, _) = endless_server(HEAD, b"\n", Duration::from_secs(1)).await.unwrap();
     let begun = Instant::now();
     for error in errors(&client(&url)).await {
         assert!(matches!(error, LiveKitError::Timeout), "{error:?}");
@@ -129,7 +97,7 @@ async fn response_of_one_byte_per_second_times_out() {
 #[tokio::test]
 async fn reading_stops_at_8_mib() {
     const HEAD: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-type: application/protobuf\r\n\r\n";
-    let (url, sent) = endless_server(HEAD, &[0; 16 * 1024], Duration::ZERO).await;
+    let (url, sent) = endless_server(HEAD, &[0; 16 * 1024], Duration::ZERO).await.unwrap();
     let error = client(&url).participants(&room()).await.unwrap_err();
     assert!(matches!(error, LiveKitError::TooLarge), "{error:?}");
     // The buffers of both sockets hold some megabytes, and the server may fill them again before the
@@ -142,7 +110,7 @@ async fn reading_stops_at_8_mib() {
 async fn announced_length_of_9_mib_is_refused_without_reading() {
     const HEAD: &[u8] =
         b"HTTP/1.1 200 OK\r\ncontent-type: application/protobuf\r\ncontent-length: 9437184\r\n\r\n";
-    let (url, _) = endless_server(HEAD, b"\n", Duration::from_secs(1)).await;
+    let (url, _) = endless_server(HEAD, b"\n", Duration::from_secs(1)).await.unwrap();
     let begun = Instant::now();
     for error in errors(&client(&url)).await {
         assert!(error.to_string().contains("larger than 8 MiB"), "{error:?}");
@@ -195,7 +163,7 @@ async fn room_larger_than_8_mib_does_not_hide_other_rooms() {
 
 /// The keeper waits eight seconds for all its observations of a batch.
 #[tokio::test]
-async fn slow_responses_of_9_mib_to_every_call_leave_time_for_the_batch() {
+async fn halving_stops_in_time_for_the_rest_of_the_batch() {
     let server = MockServer::start().await;
     let large = ResponseTemplate::new(200)
         .set_body_raw(vec![0; 9 * 1024 * 1024], PROTOBUF)

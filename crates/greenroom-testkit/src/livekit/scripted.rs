@@ -31,7 +31,7 @@ const NO_NODE_DELAY: Duration = Duration::from_secs(3);
 /// Longer than any client waits.
 const HANG: Duration = Duration::from_mins(1);
 
-/// What is wrong with the API.
+/// The fault of the API.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Trouble {
     /// Every room exists, with its user and its agent.
@@ -46,7 +46,7 @@ pub enum Trouble {
 /// A running API. Dropping it stops it.
 #[derive(Debug)]
 pub struct ScriptedApi {
-    address: String,
+    url: String,
     script: Arc<Script>,
     task: JoinHandle<()>,
 }
@@ -67,7 +67,7 @@ impl ScriptedApi {
     /// Returns an error if no port is free.
     pub async fn start(user: &str, agent: &str) -> Result<Self> {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
-        let address = format!("ws://{}", listener.local_addr()?);
+        let url = format!("ws://{}", listener.local_addr()?);
         let script = Script { user: user.to_owned(), agent: agent.to_owned(), ..Script::default() };
         let script = Arc::new(script);
         let router =
@@ -76,17 +76,17 @@ impl ScriptedApi {
             // An error ends the API, and then every call fails.
             let _ = axum::serve(listener, router).await;
         });
-        Ok(Self { address, script, task })
+        Ok(Self { url, script, task })
     }
 
     /// Returns the URL for `LIVEKIT_URL`.
     #[must_use]
     pub fn url(&self) -> &str {
-        &self.address
+        &self.url
     }
 
-    /// Sets what is wrong from now on.
-    pub fn set(&self, trouble: Trouble) {
+    /// Sets the fault from now on.
+    pub fn set_trouble(&self, trouble: Trouble) {
         *self.script.trouble.lock() = trouble;
     }
 

@@ -1,0 +1,82 @@
+//! Claimed sessions whose rows cannot be decoded, and the postponement of their next check.
+
+use chrono::TimeDelta;
+use diesel::pg::Pg;
+use diesel::prelude::*;
+use diesel::query_builder::{AstPass, QueryFragment, QueryId};
+use diesel::row::Row;
+use diesel::sql_types::{Array, Uuid};
+use diesel_async::{AsyncPgConnection, RunQueryDsl};
+use greenroom_domain::{OrganizationId, SessionId};
+
+use crate::listed_row::decode_columns;
+use crate::sql::{push_interval, push_locked};
+use crate::{Claim, StoreError};
+
+/// Time until a session that cannot be decoded is claimed again.
+const POSTPONEMENT: TimeDelta = TimeDelta::minutes(1);
+
+/// A session whose row cannot be decoded.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct UnreadableSession {
+    /// The organization to which the session belongs.
+    pub organization_id: OrganizationId,
+    /// Unique within the organization.
+    pub id: SessionId,
+    /// The value that cannot be decoded.
+    pub error: String,
+}
+
+impl UnreadableSession {
+    /// Reads the ids of a claimed row, which are its second and third column.
+    pub(crate) fn new<'a>(
+        row: &impl Row<'a, Pg>,
+        error: &(dyn std::error::Error + 'static),
+    ) -> Result<Self, StoreError> {
+        let (organization_id, id) = decode_columns::<_, (Uuid, Uuid)>(row, 1..3)?;
+        Ok(Self { organization_id, id, error: error.to_string() })
+    }
+}
+
+impl Claim {
+    /// Postpones the next check of sessions that cannot be decoded by a minute, and releases them.
+    /// They would otherwise fill every claim. A minute is short enough for a rolling update, in which
+    /// another process can decode them.
+    ///
+    /// # Errors
+    /// Returns a [`StoreError`] if the query fails.
+    pub async fn postpone_unreadable(
+        connection: &mut AsyncPgConnection,
+        unreadable: &[UnreadableSession],
+    ) -> Result<(), StoreError> {
+        let (organizations, ids) =
+            unreadable.iter().map(|session| (session.organization_id, session.id)).unzip();
+        PostponeSessions { organizations, ids }.execute(connection).await?;
+        Ok(())
+    }
+}
+
+#[derive(QueryId)]
+struct PostponeSessions {
+    organizations: Vec<OrganizationId>,
+    ids: Vec<SessionId>,
+}
+
+impl QueryFragment<Pg> for PostponeSessions {
+    fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
+        out.push_sql("with unreadable (organization_id, id) as (select * from unnest(");
+        out.push_bind_param::<Array<Uuid>, _>(&self.organizations)?;
+        out.push_sql(", ");
+        out.push_bind_param::<Array<Uuid>, _>(&self.ids)?;
+        out.push_sql(")), ");
+        push_locked("unreadable", &mut out);
+        out.push_sql(" update sessions set next_check_at = now() + ");
+        push_interval(POSTPONEMENT, &mut out);
+        out.push_sql(
+            ", lease_until = null, revision = revision + 1
+             from locked where sessions.organization_id = locked.organization_id and sessions.id = locked.id",
+        );
+        Ok(())
+    }
+}
