@@ -171,7 +171,7 @@ impl Greenroom {
     async fn apply(&self, claim: Claim, decision: &Decision) -> Result<(), Error> {
         let is_paused = self.shared.breaker.is_open();
         if is_paused && decision.actions.iter().any(Action::dispatches_agent) {
-            // The state would tell of a dispatch that is not made.
+            // The state would record a dispatch that is not made.
             return self.release(&claim).await;
         }
         let mut written = claim.clone();
