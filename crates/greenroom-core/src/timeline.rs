@@ -22,7 +22,8 @@ pub struct TimelineEntry {
 
 impl Greenroom {
     /// Returns the timeline of a session that the caller may see, oldest event first. `None` means
-    /// that the caller may see no session with this id.
+    /// that the caller may see no session with this id. Events that this version cannot decode are
+    /// left out and logged.
     ///
     /// # Errors
     ///
@@ -37,6 +38,14 @@ impl Greenroom {
         let organization = caller.organization_id;
         let list = async |db: &mut _| SessionEvent::list(db, organization, id).await;
         let events = self.shared.database.run(list).await?;
+        let decoded = events.into_iter().filter_map(|event| {
+            event
+                .inspect_err(|error| {
+                    tracing::error!(session_id = %id, error,
+                        "skipped timeline event that cannot be decoded");
+                })
+                .ok()
+        });
         let created = SessionEvent {
             at: session.created_at,
             event: TimelineEvent::Created.into(),
@@ -47,6 +56,6 @@ impl Greenroom {
             event: entry.event,
             detail: caller.may_read_metadata().then_some(entry.detail),
         };
-        Ok(Some(std::iter::once(created).chain(events).map(visible).collect()))
+        Ok(Some(std::iter::once(created).chain(decoded).map(visible).collect()))
     }
 }

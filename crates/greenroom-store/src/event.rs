@@ -1,13 +1,20 @@
 //! The timeline of a session.
 
 use chrono::{DateTime, Utc};
+use diesel::deserialize::FromSqlRow;
+use diesel::pg::Pg;
 use diesel::prelude::*;
-use diesel_async::{AsyncPgConnection, RunQueryDsl};
+use diesel::sql_types::{Jsonb, Text, Timestamptz};
+use diesel_async::{AsyncConnectionCore, AsyncPgConnection};
+use futures_util::TryStreamExt;
 use greenroom_domain::lifecycle::TimelineEvent;
 use greenroom_domain::{JsonObject, Lenient, OrganizationId, SessionId};
 
 use crate::StoreError;
 use crate::schema::session_events;
+
+/// The SQL types of a [`SessionEvent`].
+type EventSql = (Timestamptz, Text, Jsonb);
 
 /// An event in the timeline of a session.
 #[derive(Debug, Clone, PartialEq, Queryable)]
@@ -22,7 +29,9 @@ pub struct SessionEvent {
 
 impl SessionEvent {
     /// Lists the recorded events of a session, oldest first. `created` is not among them: it
-    /// follows from [`Session::created_at`](crate::Session::created_at).
+    /// follows from [`Session::created_at`](crate::Session::created_at). An event that cannot be
+    /// decoded, because it was written by hand or by the next version, is an error text and does not
+    /// hide the others.
     ///
     /// # Errors
     /// Returns a [`StoreError`] if the query fails.
@@ -30,7 +39,7 @@ impl SessionEvent {
         connection: &mut AsyncPgConnection,
         organization: OrganizationId,
         session: SessionId,
-    ) -> Result<Vec<Self>, StoreError> {
+    ) -> Result<Vec<Result<Self, String>>, StoreError> {
         let of_session = session_events::organization_id
             .eq(organization)
             .and(session_events::session_id.eq(session));
@@ -39,6 +48,12 @@ impl SessionEvent {
             session_events::event,
             session_events::detail,
         ));
-        Ok(events.load(connection).await?)
+        let mut rows = AsyncConnectionCore::load(connection, events).await?;
+        let mut listed = Vec::new();
+        while let Some(row) = rows.try_next().await? {
+            let event = <Self as FromSqlRow<EventSql, Pg>>::build_from_row(&row);
+            listed.push(event.map_err(|error| error.to_string()));
+        }
+        Ok(listed)
     }
 }

@@ -63,6 +63,8 @@ async fn undecodable_rows_of_next_version_affect_no_other_row() {
          update sessions set room_name = '' where id = '{broken}';
          insert into session_events (organization_id, session_id, at, event)
            select organization_id, id, now(), 'woke_up' from sessions where id = '{event}';
+         insert into session_events (organization_id, session_id, at, event, detail)
+           select organization_id, id, now(), 'user_left', '[]' from sessions where id = '{event}';
          update sessions set next_check_at = now(), join_by = case id when '{healthy}' then now() else join_by end"
     ))
     .await

@@ -8,11 +8,11 @@ use greenroom_domain::lifecycle::{Action, Decision, Event, Fact, TimelineEvent};
 use greenroom_domain::template::AgentDeadline;
 use greenroom_domain::{ReconcileInterval, SessionId};
 use greenroom_store::{
-    Claim, ClaimOrder, NewSession, PolicyDefaults, SessionEvent, Subject, Urgency, connect, record,
+    Claim, ClaimOrder, NewSession, PolicyDefaults, Subject, Urgency, connect, record,
 };
 use greenroom_testkit::pg::Database;
 
-use crate::session::{ORGANIZATION, now, room, session, template};
+use crate::session::{now, room, session, template, timeline};
 
 pub const DEFAULTS: PolicyDefaults = PolicyDefaults {
     agent_deadline: AgentDeadline::constant::<30>(),
@@ -79,7 +79,7 @@ async fn commit_with_outdated_revision_is_refused() {
     let left = Event { event: TimelineEvent::UserLeft, sid: None };
     let first = decision(&claim, &[joined.clone(), joined, left], &[Action::DeleteRoom]);
     assert!(claim.commit(&mut db, &first).await.unwrap());
-    let events = SessionEvent::list(&mut db, ORGANIZATION, id).await.unwrap();
+    let events = timeline(&mut db, id).await;
     assert_eq!(events.len(), 2, "{events:?}");
     assert!(!claim.commit(&mut db, &first).await.unwrap(), "the first commit changed the revision");
 
@@ -92,7 +92,7 @@ async fn commit_with_outdated_revision_is_refused() {
     make_due(&mut db, id).await;
     let stale = decision(&second, &[Event { event: TimelineEvent::Failed, sid: None }], &[]);
     assert!(!second.commit(&mut db, &stale).await.unwrap());
-    assert_eq!(SessionEvent::list(&mut db, ORGANIZATION, id).await.unwrap().len(), 2);
+    assert_eq!(timeline(&mut db, id).await.len(), 2);
     claim.release(&mut db).await.unwrap();
     assert!(claim_all(&mut db).await.is_empty(), "the release of an old lease keeps the new one");
     second.release(&mut db).await.unwrap();
@@ -135,7 +135,7 @@ async fn observed_and_reported_departure_is_one_event() {
         Fact::AgentLeft { identity: "agent-AJ_1".to_owned(), sid: "PA_7".to_owned(), reason: None };
     let at = now(&mut db).await;
     assert!(record(&mut db, Subject::Room(&claim.room_name), &reported, at).await.unwrap());
-    let events = SessionEvent::list(&mut db, ORGANIZATION, claim.id).await.unwrap();
+    let events = timeline(&mut db, claim.id).await;
     let events: Vec<_> = events.iter().map(|event| event.event.as_str()).collect();
     assert_eq!(events, ["agent_joined", "agent_left"], "the departure appears once");
 }
@@ -163,7 +163,7 @@ async fn observed_departure_has_the_sid_of_that_agent() {
         let at = now(&mut db).await;
         assert!(record(&mut db, Subject::Room(&claim.room_name), &left, at).await.unwrap());
     }
-    let events = SessionEvent::list(&mut db, ORGANIZATION, claim.id).await.unwrap();
+    let events = timeline(&mut db, claim.id).await;
     let left = events.iter().filter(|event| event.event == TimelineEvent::AgentLeft);
     let left: Vec<_> = left.map(|event| event.detail.to_string()).collect();
     assert_eq!(left.len(), 2, "each departure once: {left:?}");

@@ -6,10 +6,10 @@ use diesel::{QueryableByName, sql_query};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use greenroom_domain::lifecycle::Fact;
 use greenroom_domain::{RoomCreation, RoomName};
-use greenroom_store::{SessionEvent, Subject, connect, fact, record, session};
+use greenroom_store::{Subject, connect, fact, record, session};
 use greenroom_testkit::pg::Database;
 
-use crate::session::{ORGANIZATION, now, session, template};
+use crate::session::{ORGANIZATION, now, session, template, timeline};
 
 #[derive(Debug, PartialEq, QueryableByName)]
 struct Facts {
@@ -95,7 +95,7 @@ async fn latest_fact_of_each_kind_is_kept_in_any_order() {
         ("pending", 1),
         "the status stays, and the session is due"
     );
-    let events = SessionEvent::list(&mut db, ORGANIZATION, session(1).id).await.unwrap();
+    let events = timeline(&mut db, session(1).id).await;
     let events: Vec<_> = events.iter().map(|event| event.event.as_str()).collect();
     assert_eq!(
         events,
@@ -185,7 +185,7 @@ async fn fact_of_unknown_room_or_user_changes_nothing() {
     let stranger = Fact::UserJoined { identity: "ben".to_owned(), sid: "PA_9".to_owned() };
     assert!(!record(&mut db, Subject::Room(&room), &stranger, at(1)).await.unwrap());
     assert_eq!(facts(&mut db).await, before);
-    assert_eq!(SessionEvent::list(&mut db, ORGANIZATION, session(1).id).await.unwrap(), []);
+    assert_eq!(timeline(&mut db, session(1).id).await, []);
 }
 
 #[tokio::test]
@@ -206,7 +206,7 @@ async fn session_that_is_over_becomes_due_only_by_an_open_room() {
         .unwrap();
     let now = facts(&mut db).await;
     assert_eq!((now.status.as_str(), now.due), ("ended", 1));
-    let events = SessionEvent::list(&mut db, ORGANIZATION, id).await.unwrap();
+    let events = timeline(&mut db, id).await;
     let events: Vec<_> = events.iter().map(|event| event.event.as_str()).collect();
     assert_eq!(events, ["end_requested", "ended", "user_left", "agent_left", "room_created"]);
 }

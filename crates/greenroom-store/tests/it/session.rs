@@ -11,8 +11,8 @@ use greenroom_domain::{
     SessionStatus, SessionTemplateId, TemplateName,
 };
 use greenroom_store::{
-    Constraint, NewSession, StartKey, StoreError, Subject, TemplateAvailability, TemplateSettings,
-    connect, organization, record, session, template,
+    Constraint, NewSession, SessionEvent, StartKey, StoreError, Subject, TemplateAvailability,
+    TemplateSettings, connect, organization, record, session, template,
 };
 use greenroom_testkit::pg::Database;
 use uuid::Uuid;
@@ -33,6 +33,12 @@ pub async fn template(db: &mut AsyncPgConnection, panels: Option<&[&str]>) {
 /// PostgreSQL's current time.
 pub async fn now(db: &mut AsyncPgConnection) -> DateTime<Utc> {
     diesel::select(diesel::dsl::now.into_sql::<Timestamptz>()).get_result(db).await.unwrap()
+}
+
+/// The recorded events of a session.
+pub async fn timeline(db: &mut AsyncPgConnection, id: SessionId) -> Vec<SessionEvent> {
+    let events = SessionEvent::list(db, ORGANIZATION, id).await.unwrap();
+    events.into_iter().map(Result::unwrap).collect()
 }
 
 /// A room name that differs from those of other numbers.
