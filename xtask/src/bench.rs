@@ -56,7 +56,7 @@ enum What {
 #[derive(Args)]
 struct Selection {
     /// Measure only this figure. Can be repeated.
-    #[arg(long, value_name = "NAME", conflicts_with = "quick")]
+    #[arg(long, value_name = "NAME")]
     only: Vec<String>,
 }
 
@@ -71,8 +71,9 @@ struct Scale {
 struct Keeper {
     #[command(flatten)]
     selection: Selection,
-    #[command(flatten)]
-    scale: Scale,
+    /// Measure on a small scale and with a debug build, as `cargo xtask test` does.
+    #[arg(long, conflicts_with = "only")]
+    quick: bool,
 }
 
 #[derive(Args)]
@@ -137,9 +138,7 @@ impl Plan {
     fn new(what: What) -> Result<Self> {
         let plan = |figures, is_quick| Self { figures, against: None, rounds: 0, is_quick };
         Ok(match what {
-            What::Keeper(Keeper { scale: Scale { quick: true }, .. }) => {
-                plan(figures::keeper_quick(), true)
-            }
+            What::Keeper(Keeper { quick: true, .. }) => plan(figures::keeper_quick(), true),
             What::Keeper(Keeper { selection, .. }) => {
                 plan(select(figures::keeper(), &selection.only)?, false)
             }
