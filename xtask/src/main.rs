@@ -110,3 +110,16 @@ fn shutdown_signal() -> Result<impl Future<Output = ()>> {
         }
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    /// clap checks a command only when it is used: here it checks all of them.
+    #[test]
+    fn definitions_of_all_commands_are_consistent() {
+        Cli::command().debug_assert();
+    }
+}
