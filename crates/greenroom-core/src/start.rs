@@ -104,7 +104,8 @@ impl Greenroom {
             // The session ended while LiveKit opened its room. The next request of the user would
             // get another session, so this request gets it.
             (Err(Error::SessionOver(_)), Some(request)) => {
-                match self.try_start(caller, request, key, started_at).await {
+                // Boxed, so that this rare case does not double the size of each start's future.
+                match Box::pin(self.try_start(caller, request, key, started_at)).await {
                     Err(Error::SessionOver(_)) => Err(Error::Overloaded),
                     result => result,
                 }

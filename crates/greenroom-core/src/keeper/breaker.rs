@@ -59,7 +59,11 @@ impl Breaker {
     /// Holds the sessions of a failed list until LiveKit lists rooms again. The keeper bounds their
     /// number, because it claims no more sessions meanwhile.
     pub(super) fn hold(&self, sessions: Vec<Claim>) {
-        self.state.lock().held.extend(sessions);
+        let mut state = self.state.lock();
+        // If the outage is already over, the leases of these sessions expire.
+        if state.outage.is_some() {
+            state.held.extend(sessions);
+        }
     }
 
     /// Records a call that succeeded during an outage.

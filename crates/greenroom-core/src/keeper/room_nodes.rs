@@ -57,7 +57,7 @@ impl RoomNodes {
         Self { rooms: Mutex::new(rooms), listing_lifetime: interval * CHECKS_PER_LISTING }
     }
 
-    /// Returns what is known about the node of a room. `user_joined_at` is the latest join of the
+    /// Returns whether the node of a room is known to be present or gone. `user_joined_at` is the latest join of the
     /// session's user.
     pub(super) fn node(&self, name: &RoomName, user_joined_at: Option<DateTime<Utc>>) -> Node {
         let rooms = self.rooms.lock();
