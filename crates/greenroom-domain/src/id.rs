@@ -70,6 +70,16 @@ impl SessionId {
         Self(version_7(at, random))
     }
 
+    /// Returns the bucket of the session, from 0 to 1,023: the last ten bits of the id, which are
+    /// random.
+    ///
+    /// The store has the same rule in SQL (`session_bucket`); a test compares the two.
+    #[must_use]
+    pub fn bucket(self) -> Bucket {
+        let [.., high, low] = self.0.into_bytes();
+        Bucket(i16::from(high & 3) << 8 | i16::from(low))
+    }
+
     /// Returns the smallest id of a session that a process creates at `at` by its own clock, or
     /// later. A query for a range of creation times can therefore use a range of ids, widened by the
     /// difference of the clocks.
@@ -83,6 +93,27 @@ impl SessionId {
         // Version 7 has 48 bits for the milliseconds, which last until the year 10889.
         let millis = u64::try_from(millis).unwrap_or_default().min((1 << 48) - 1);
         Self(uuid::Builder::from_unix_timestamp_millis(millis, &[0; 10]).into_uuid())
+    }
+}
+
+/// A group of sessions that one process checks, from 0 to 1,023.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Bucket(i16);
+
+impl Bucket {
+    /// The number of buckets.
+    pub const COUNT: u16 = 1_024;
+
+    /// Returns the bucket with this number. `None` means that there is no such bucket.
+    #[must_use]
+    pub fn new(number: i16) -> Option<Self> {
+        u16::try_from(number).is_ok_and(|number| number < Self::COUNT).then_some(Self(number))
+    }
+
+    /// Returns the number of the bucket.
+    #[must_use]
+    pub fn number(self) -> i16 {
+        self.0
     }
 }
 

@@ -32,7 +32,7 @@ mod invalid;
 pub use self::attributes::ParticipantAttributes;
 pub use self::caller::{Caller, UserMismatch};
 pub use self::error_chain::ErrorChain;
-pub use self::id::{OrganizationId, SessionId, SessionTemplateId};
+pub use self::id::{Bucket, OrganizationId, SessionId, SessionTemplateId};
 pub use self::idempotency::IdempotencyKey;
 pub use self::identity::{ParticipantIdentity, ParticipantName, UserId};
 pub use self::invalid::{Invalid, InvalidValue};

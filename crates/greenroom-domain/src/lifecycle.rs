@@ -38,7 +38,8 @@ pub const JOB_ASSIGNMENT_TIMEOUT: TimeDelta = TimeDelta::seconds(6);
 /// an agent's deadline can be as short as 5 s.
 const RECHECK_INTERVAL: TimeDelta = TimeDelta::seconds(2);
 
-/// Maximum time until the next check of a session whose room is missing or cannot be deleted.
+/// Maximum time until the next check of a session whose room is missing or cannot be deleted, and
+/// until the stored check of a session that has no deadline.
 const MAX_RECHECK_INTERVAL: TimeDelta = TimeDelta::minutes(1);
 
 /// Time before the maximum duration at which the participants are notified of the end.
@@ -85,6 +86,9 @@ pub struct Decision {
     pub events: Vec<Event>,
     /// Actions to perform in LiveKit, in this order.
     pub actions: Vec<Action>,
+    /// Time of the next check, which the keeper remembers without a write. It is not later than
+    /// [`State::next_check_at`]. `None` means that the session needs no further check.
+    pub check_at: Option<DateTime<Utc>>,
 }
 
 /// An event for the timeline.
@@ -168,6 +172,7 @@ struct DecisionBuilder<'a> {
     state: State,
     events: Vec<Event>,
     actions: Vec<Action>,
+    check_at: Option<DateTime<Utc>>,
     /// Whether more than one agent is in the room.
     has_several_agents: bool,
     /// Whether the session's agent is joining again.
@@ -183,6 +188,7 @@ impl<'a> DecisionBuilder<'a> {
             state: session.state.clone(),
             events,
             actions,
+            check_at: None,
             has_several_agents: false,
             is_agent_rejoining: false,
         }
@@ -216,13 +222,13 @@ impl<'a> DecisionBuilder<'a> {
         }
     }
 
-    /// Sets the time of the next check: the next deadline or the next interval, whichever is
-    /// earlier.
+    /// Sets the times of the next check: the stored one is the next deadline, and the other one is
+    /// the next deadline or the next interval, whichever is earlier.
     fn schedule(&mut self, is_observed: bool) {
         let state = &self.state;
         if state.is_over() {
             // The next check observes whether the room is gone.
-            self.state.next_check_at = Some(self.now + RECHECK_INTERVAL);
+            self.check_by(self.now + RECHECK_INTERVAL, self.now + MAX_RECHECK_INTERVAL);
             return;
         }
         let needs_recheck = !is_observed
@@ -238,6 +244,14 @@ impl<'a> DecisionBuilder<'a> {
         } else {
             self.session.reconcile_interval()
         };
+        let deadline = self.next_deadline().unwrap_or(self.now + MAX_RECHECK_INTERVAL);
+        self.check_by(self.now + next_interval, deadline);
+    }
+
+    /// Returns the next deadline of an open session. A deadline that has passed is ignored: its rule
+    /// runs at the next successful observation.
+    fn next_deadline(&self) -> Option<DateTime<Utc>> {
+        let state = &self.state;
         let is_pending = state.status == SessionStatus::Pending;
         let deadlines = [
             is_pending.then_some(self.session.join_by),
@@ -248,9 +262,18 @@ impl<'a> DecisionBuilder<'a> {
             self.next_dispatch_at(),
             self.missing_room_deadline(),
         ];
-        // Ignore deadlines that have passed: the rule runs at the next successful observation.
-        let upcoming = deadlines.into_iter().flatten().filter(|deadline| *deadline > self.now);
-        self.state.next_check_at = Some(upcoming.fold(self.now + next_interval, DateTime::min));
+        deadlines.into_iter().flatten().filter(|deadline| *deadline > self.now).min()
+    }
+
+    /// Sets the time of the next check, and the time by which the session must be checked even if
+    /// this process forgets it. The latter is stored: it stays as it is if it is still to come and
+    /// early enough, because a check without a consequence must not write.
+    fn check_by(&mut self, check_at: DateTime<Utc>, deadline: DateTime<Utc>) {
+        let stored = self.session.state.next_check_at;
+        let stored = stored.filter(|stored| self.now < *stored && *stored <= deadline);
+        let next_check_at = stored.unwrap_or(deadline);
+        self.state.next_check_at = Some(next_check_at);
+        self.check_at = Some(check_at.min(next_check_at));
     }
 
     fn finish(&mut self, status: SessionStatus, reason: EndReason) {
@@ -269,6 +292,7 @@ impl<'a> DecisionBuilder<'a> {
     }
 
     fn decision(self) -> Decision {
-        Decision { state: self.state, events: self.events, actions: self.actions }
+        let Self { state, events, actions, check_at, .. } = self;
+        Decision { state, events, actions, check_at }
     }
 }

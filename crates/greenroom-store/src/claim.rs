@@ -1,30 +1,37 @@
-//! The keeper's claims: due sessions, each leased to one process at a time.
+//! The sessions that a keeper checks: those of the buckets that its process holds.
 
 use chrono::{DateTime, TimeDelta, Utc};
+use diesel::declare_sql_function;
 use diesel::deserialize::FromSqlRow;
-use diesel::dsl::SqlTypeOf;
+use diesel::dsl::{SqlTypeOf, now};
 use diesel::pg::Pg;
 use diesel::prelude::*;
 use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
-use diesel::sql_types::{BigInt, Timestamptz};
-use diesel_async::{AsyncConnectionCore, AsyncPgConnection};
+use diesel::sql_types::{Array, Timestamptz, Uuid};
+use diesel_async::{AsyncConnectionCore, AsyncPgConnection, RunQueryDsl};
 use futures_util::TryStreamExt;
-use greenroom_domain::lifecycle::{AgentPolicy, END_NOTICE, SessionPolicy, State, TrackedSession};
+use greenroom_domain::lifecycle::{AgentPolicy, SessionPolicy, State, TrackedSession};
 use greenroom_domain::template::{AgentDeadline, MaxDuration, ReconnectWindow};
 use greenroom_domain::{
     AgentName, OnAgentHangup, OrganizationId, ParticipantIdentity, ReconcileInterval, RoomName,
     SessionId,
 };
 
+use crate::bucket::{Epoch, HeldBuckets};
 use crate::commit::{STATE_COLUMNS, StateColumns};
 use crate::schema::{session_templates, sessions};
-use crate::sql::{interval, push_interval};
 use crate::{StoreError, UnreadableSession};
 
-/// How long a claim leases its sessions. The process must have written its results by then.
-pub const CLAIM_LEASE: TimeDelta = TimeDelta::seconds(15);
+/// Identifies a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Queryable)]
+pub struct SessionKey {
+    /// The organization to which the session belongs.
+    pub organization_id: OrganizationId,
+    /// Unique within the organization.
+    pub id: SessionId,
+}
 
-/// A due session that one process has leased until `lease_until`.
+/// A session that this process checks, because it holds the session's bucket.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Claim {
@@ -36,11 +43,11 @@ pub struct Claim {
     pub room_name: RoomName,
     /// The agent to dispatch. `None` means that the template has no agent.
     pub agent_name: Option<AgentName>,
-    /// Incremented by each write, so that a commit detects a change since the claim.
+    /// Incremented by each write, so that a commit detects a change since the session was read.
     pub revision: i64,
-    /// When the lease expires. Never `None` in a new claim; the column is nullable.
-    pub lease_until: Option<DateTime<Utc>>,
-    /// The policy and the state at the time of the claim, on which the next decision depends.
+    /// The epoch of the session's bucket, so that a commit detects that the bucket has moved.
+    pub epoch: Epoch,
+    /// The policy and the state when the session was read, on which the next decision depends.
     pub session: TrackedSession,
 }
 
@@ -65,7 +72,6 @@ struct ClaimRow {
     join_by: DateTime<Utc>,
     token_expiry: DateTime<Utc>,
     revision: i64,
-    lease_until: Option<DateTime<Utc>>,
     agent_name: Option<AgentName>,
     agent_deadline: Option<AgentDeadline>,
     agent_required: bool,
@@ -76,7 +82,7 @@ struct ClaimRow {
 }
 
 impl ClaimRow {
-    fn into_claim(self, defaults: PolicyDefaults) -> Claim {
+    fn into_claim(self, epoch: Epoch, defaults: PolicyDefaults) -> Claim {
         let seconds = |seconds: i32| TimeDelta::seconds(seconds.into());
         let deadline = self.agent_deadline.unwrap_or(defaults.agent_deadline);
         let agent = self.agent_name.as_ref().map(|_| AgentPolicy {
@@ -96,7 +102,7 @@ impl ClaimRow {
             room_name: self.room_name,
             agent_name: self.agent_name,
             revision: self.revision,
-            lease_until: self.lease_until,
+            epoch,
             session: TrackedSession {
                 id: self.id,
                 policy,
@@ -110,7 +116,7 @@ impl ClaimRow {
     }
 }
 
-/// The order in which due sessions are claimed.
+/// The order in which due sessions are found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ClaimOrder {
     /// Start with the sessions that have been due for longest.
@@ -130,49 +136,94 @@ impl ClaimOrder {
     }
 }
 
-/// The sessions of one claim.
+/// Sessions that were read together.
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct ClaimBatch {
-    /// When the sessions were claimed, by PostgreSQL's clock. The Unix epoch if the batch is empty.
+    /// When the sessions were read, by PostgreSQL's clock. The Unix epoch if the batch is empty.
     pub at: DateTime<Utc>,
-    /// The claimed sessions that can be decoded, in no particular order.
+    /// The sessions that can be decoded, in no particular order.
     pub sessions: Vec<Claim>,
-    /// Claimed sessions with a value that this version does not know or that breaks a rule.
+    /// Sessions with a value that this version does not know or that breaks a rule.
     pub unreadable: Vec<UnreadableSession>,
 }
 
-/// Which due sessions are claimed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Urgency {
-    /// All due sessions.
-    Any,
-    /// All except idle sessions, which are checked only to reconcile them with LiveKit.
-    InProgress,
+/// Finds up to `limit` sessions that are due, in the buckets that this process holds.
+///
+/// # Errors
+/// Returns a [`StoreError`] if the query fails.
+pub async fn due_sessions(
+    connection: &mut AsyncPgConnection,
+    buckets: &HeldBuckets,
+    limit: usize,
+    order: ClaimOrder,
+) -> Result<Vec<SessionKey>, StoreError> {
+    let due = sessions::table
+        .filter(sessions::next_check_at.le(now.into_sql::<Timestamptz>().nullable()))
+        .filter(session_bucket(sessions::id).eq_any(numbers(buckets)))
+        .select((sessions::organization_id, sessions::id))
+        .limit(i64::try_from(limit).unwrap_or(i64::MAX));
+    let keys = match order {
+        ClaimOrder::OldestFirst => due.order(sessions::next_check_at.asc()).load(connection).await,
+        ClaimOrder::NewestFirst => due.order(sessions::next_check_at.desc()).load(connection).await,
+    };
+    Ok(keys?)
+}
+
+/// Finds up to `limit` sessions that need a further check, whether now or later, in the buckets that
+/// this process holds.
+///
+/// # Errors
+/// Returns a [`StoreError`] if the query fails.
+pub async fn tracked_sessions(
+    connection: &mut AsyncPgConnection,
+    buckets: &HeldBuckets,
+    limit: usize,
+) -> Result<Vec<SessionKey>, StoreError> {
+    let keys = sessions::table
+        .filter(sessions::next_check_at.is_not_null())
+        .filter(session_bucket(sessions::id).eq_any(numbers(buckets)))
+        .select((sessions::organization_id, sessions::id))
+        .limit(i64::try_from(limit).unwrap_or(i64::MAX))
+        .load(connection)
+        .await?;
+    Ok(keys)
+}
+
+fn numbers(buckets: &HeldBuckets) -> Vec<i16> {
+    buckets.keys().map(|bucket| bucket.number()).collect()
+}
+
+#[declare_sql_function]
+extern "SQL" {
+    /// The SQL form of [`SessionId::bucket`].
+    fn session_bucket(id: Uuid) -> SmallInt;
 }
 
 impl Claim {
-    /// Claims up to `limit` due sessions for [`CLAIM_LEASE`]. Skips sessions that another process
-    /// has leased.
+    /// Reads sessions that this process checks. Leaves out sessions of buckets that it does not
+    /// hold, and sessions that need no further check.
     ///
     /// # Errors
     /// Returns a [`StoreError`] if the query fails.
-    pub async fn due(
+    pub async fn read(
         connection: &mut AsyncPgConnection,
-        limit: i64,
-        urgency: Urgency,
-        order: ClaimOrder,
+        keys: &[SessionKey],
+        buckets: &HeldBuckets,
         defaults: PolicyDefaults,
     ) -> Result<ClaimBatch, StoreError> {
-        let claim = ClaimDueSessions { limit, urgency, order };
-        let mut rows = AsyncConnectionCore::load(connection, claim).await?;
+        let (organizations, ids) = keys.iter().map(|key| (key.organization_id, key.id)).unzip();
+        let read = ReadSessions { organizations, ids };
+        let mut rows = AsyncConnectionCore::load(connection, read).await?;
         let mut batch = ClaimBatch::default();
         // One row at a time, so that one that cannot be decoded does not hide the others.
         while let Some(row) = rows.try_next().await? {
             match <(DateTime<Utc>, ClaimRow) as FromSqlRow<ClaimedSql, Pg>>::build_from_row(&row) {
                 Ok((at, row)) => {
                     batch.at = at;
-                    batch.sessions.push(row.into_claim(defaults));
+                    if let Some(epoch) = buckets.get(&row.id.bucket()) {
+                        batch.sessions.push(row.into_claim(*epoch, defaults));
+                    }
                 }
                 Err(error) => batch.unreadable.push(UnreadableSession::new(&row, &*error)?),
             }
@@ -199,7 +250,6 @@ claim! {
     sessions.join_by
     sessions.token_expiry
     sessions.revision
-    sessions.lease_until
     session_templates.agent_name
     session_templates.agent_deadline_seconds
     session_templates.agent_required
@@ -208,74 +258,32 @@ claim! {
     session_templates.max_duration_seconds
 }
 
-/// SQL condition: the session is idle. The same rule as `TrackedSession::is_idle`; a test compares
-/// the two.
-#[must_use]
-pub fn idle() -> String {
-    format!(
-        "room_missing_since is null and room_finished_at is null
-         and (agent_status <> 'ready' or agent_left_identity is distinct from agent_identity)
-         and (status = 'pending' and join_by > now() and user_joined_at is null
-           and agent_status <> 'dispatched'
-           and (room_created_at is not null or room_creation = 'on_join')
-           or status = 'active' and end_by > now() + {}
-           and agent_status in ('none', 'unavailable', 'ready'))",
-        interval(END_NOTICE)
-    )
-}
-
-/// The SQL types of a claimed row: when it was claimed, and its columns, of which the ids come first.
+/// The SQL types of a row: when it was read, and its columns, of which the ids come first.
 type ClaimedSql = (Timestamptz, SqlTypeOf<ClaimColumns>);
 
-struct ClaimDueSessions {
-    limit: i64,
-    urgency: Urgency,
-    order: ClaimOrder,
+#[derive(QueryId)]
+struct ReadSessions {
+    organizations: Vec<OrganizationId>,
+    ids: Vec<SessionId>,
 }
 
-impl QueryId for ClaimDueSessions {
-    type QueryId = ();
-    // The text depends on urgency and order, so diesel caches the prepared statement by its text.
-    const HAS_STATIC_QUERY_ID: bool = false;
-}
-
-impl Query for ClaimDueSessions {
+impl Query for ReadSessions {
     type SqlType = ClaimedSql;
 }
 
-impl QueryFragment<Pg> for ClaimDueSessions {
+impl QueryFragment<Pg> for ReadSessions {
     fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
-        out.push_sql(
-            "with due as materialized (
-               select organization_id, id from sessions
-               where next_check_at <= now() and (lease_until is null or lease_until <= now())",
-        );
-        if self.urgency == Urgency::InProgress {
-            out.push_sql(" and not (");
-            out.push_sql(&idle());
-            out.push_sql(")");
-        }
-        out.push_sql(match self.order {
-            ClaimOrder::OldestFirst => " order by next_check_at limit ",
-            ClaimOrder::NewestFirst => " order by next_check_at desc limit ",
-        });
-        out.push_bind_param::<BigInt, _>(&self.limit)?;
-        // The CTE has the table's name, so that `CLAIM_COLUMNS` resolve to the updated rows.
-        out.push_sql(
-            " for update skip locked),
-             sessions as (
-               update sessions set lease_until = now() + ",
-        );
-        push_interval(CLAIM_LEASE, &mut out);
-        out.push_sql(
-            ", revision = revision + 1
-               from due where sessions.organization_id = due.organization_id and sessions.id = due.id
-               returning sessions.*)
-             select now(), ",
-        );
+        out.push_sql("select now(), ");
         CLAIM_COLUMNS.walk_ast(out.reborrow())?;
+        out.push_sql(" from unnest(");
+        out.push_bind_param::<Array<Uuid>, _>(&self.organizations)?;
+        out.push_sql(", ");
+        out.push_bind_param::<Array<Uuid>, _>(&self.ids)?;
         out.push_sql(
-            " from sessions join session_templates
+            ") as listed (organization_id, id)
+             join sessions on sessions.organization_id = listed.organization_id
+               and sessions.id = listed.id and sessions.next_check_at is not null
+             join session_templates
                on session_templates.organization_id = sessions.organization_id
                and session_templates.id = sessions.session_template_id
                and session_templates.version = sessions.session_template_version",

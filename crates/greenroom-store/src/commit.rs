@@ -1,28 +1,25 @@
-//! The keeper's writes to a claimed session: a decision, only the next check, or a release.
+//! The keeper's writes to a session: a decision, or only the next check.
 //!
 //! After the insert, [`record`](crate::record) and this module are the only writers of the columns
 //! of a [`State`].
 
 use std::collections::HashSet;
 
-use chrono::{DateTime, TimeDelta, Utc};
-use diesel::dsl::now;
+use chrono::{DateTime, Utc};
+use diesel::dsl::{exists, now};
 use diesel::pg::Pg;
 use diesel::prelude::*;
 use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
 use diesel::result::Error as DieselError;
-use diesel::sql_types::{Array, BigInt, Nullable, Timestamptz, Uuid};
+use diesel::sql_types::{Array, BigInt, Nullable, SmallInt, Timestamptz, Uuid};
 use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl};
 use greenroom_domain::lifecycle::{Action, Decision, Event, State, TimelineEvent};
 use greenroom_domain::{OrganizationId, SessionId};
 
+use crate::bucket::{Epoch, held_bucket};
 use crate::schema::{session_events, sessions};
 use crate::sql::push_locked;
 use crate::{Claim, StoreError, detail};
-
-/// Time for the actions of a decision, from its commit. Afterwards, another process may claim the
-/// session.
-pub const ACTION_LEASE: TimeDelta = TimeDelta::seconds(6);
 
 macro_rules! state {
     ($($column:ident)+) => {
@@ -31,28 +28,25 @@ macro_rules! state {
         /// The columns of a [`State`], in the order of its fields.
         pub(crate) const STATE_COLUMNS: StateColumns = ($(sessions::$column,)+);
 
-        /// Writes a [`State`] unless the revision has changed since the claim. Returns the new
-        /// `lease_until`, or `None` if the revision has changed.
+        /// Writes a [`State`] unless the revision has changed since the session was read, or the
+        /// bucket has moved. Returns whether it was written.
         async fn write_state(
             connection: &mut AsyncPgConnection,
             claim: &Claim,
             state: &State,
-            has_actions: bool,
-        ) -> QueryResult<Option<Option<DateTime<Utc>>>> {
-            let lease = if has_actions { ACTION_LEASE } else { TimeDelta::zero() };
+        ) -> QueryResult<bool> {
             let unchanged = sessions::table
                 .find((claim.organization_id, claim.id))
-                .filter(sessions::revision.eq(claim.revision));
-            diesel::update(unchanged)
+                .filter(sessions::revision.eq(claim.revision))
+                .filter(exists(held_bucket(claim.id.bucket(), claim.epoch)));
+            let written = diesel::update(unchanged)
                 .set((
                     ($(sessions::$column.eq(&state.$column),)+),
-                    sessions::lease_until.eq((now.into_sql::<Timestamptz>() + lease).nullable()),
                     sessions::revision.eq(sessions::revision + 1),
                 ))
-                .returning(sessions::lease_until)
-                .get_result(connection)
-                .await
-                .optional()
+                .execute(connection)
+                .await?;
+            Ok(written > 0)
         }
     };
 }
@@ -69,44 +63,36 @@ state! {
 impl Claim {
     /// Writes a decision, before any of its actions is performed.
     ///
-    /// The lease expires at once if the decision has no actions, and otherwise after
-    /// [`ACTION_LEASE`].
-    /// Returns false and writes nothing if the revision has changed since the claim, because the
-    /// decision is then based on outdated facts.
+    /// Returns false and writes nothing if the revision has changed since the session was read,
+    /// because the decision is then based on outdated facts, or if this process no longer holds the
+    /// session's bucket.
     ///
     /// # Errors
     /// Returns a [`StoreError`] if the query fails.
     pub async fn commit(
-        &mut self,
+        &self,
         connection: &mut AsyncPgConnection,
         decision: &Decision,
     ) -> Result<bool, StoreError> {
-        let has_actions = !decision.actions.is_empty();
-        let this = &*self;
         let dispatches_agent = decision.actions.iter().any(Action::dispatches_agent);
-        let lease = if decision.events.is_empty() && !dispatches_agent {
-            write_state(connection, this, &decision.state, has_actions).await?
-        } else {
-            let write = async |connection: &mut AsyncPgConnection| {
-                let lease = write_state(connection, this, &decision.state, has_actions).await?;
-                if lease.is_some() {
-                    this.insert_events(connection, decision).await?;
-                }
-                if lease.is_some() && dispatches_agent {
-                    this.stamp_dispatch(connection).await?;
-                }
-                Ok::<_, DieselError>(lease)
-            };
-            connection.transaction(write).await?
-        };
-        if let Some(lease) = lease {
-            self.lease_until = lease;
+        if decision.events.is_empty() && !dispatches_agent {
+            return Ok(write_state(connection, self, &decision.state).await?);
         }
-        Ok(lease.is_some())
+        let write = async |connection: &mut AsyncPgConnection| {
+            let is_written = write_state(connection, self, &decision.state).await?;
+            if is_written {
+                self.insert_events(connection, decision).await?;
+            }
+            if is_written && dispatches_agent {
+                self.stamp_dispatch(connection).await?;
+            }
+            Ok::<_, DieselError>(is_written)
+        };
+        Ok(connection.transaction(write).await?)
     }
 
-    /// Sets `last_dispatch_at` to the time of the commit. The decision contains the time of the
-    /// claim, which may be seconds earlier: with that time, the dispatch would count as lost too
+    /// Sets `last_dispatch_at` to the time of the commit. The decision contains the time at
+    /// which the session was read, which may be seconds earlier: with that time, the dispatch would count as lost too
     /// early.
     async fn stamp_dispatch(&self, connection: &mut AsyncPgConnection) -> QueryResult<()> {
         diesel::update(sessions::table.find((self.organization_id, self.id)))
@@ -188,29 +174,12 @@ impl Claim {
         Ok(joined.as_deref().and_then(TimelineEvent::sid_of).map(|sid| leave_event.source_id(sid)))
     }
 
-    /// Releases the lease, so that any process may claim the session again.
-    ///
-    /// # Errors
-    /// Returns a [`StoreError`] if the query fails.
-    pub async fn release(&self, connection: &mut AsyncPgConnection) -> Result<(), StoreError> {
-        // Compare the lease, because another process may have claimed the session after the lease
-        // expired.
-        let held = sessions::table
-            .find((self.organization_id, self.id))
-            .filter(sessions::lease_until.eq(self.lease_until));
-        diesel::update(held)
-            .set(sessions::lease_until.eq(None::<DateTime<Utc>>))
-            .execute(connection)
-            .await?;
-        Ok(())
-    }
-
-    /// Sets the next check of many sessions and releases their leases, in one statement: the commit
-    /// of decisions that change nothing else.
+    /// Sets the next check of many sessions in one statement: the commit of decisions that change
+    /// nothing else.
     ///
     /// Each claim comes with its `next_check_at`; `None` means that nothing is left to check. Skips
-    /// a session if its revision has changed since the claim. Returns the ids of the rescheduled
-    /// sessions.
+    /// a session under the conditions of [`commit`](Self::commit). Returns the ids of the
+    /// rescheduled sessions.
     ///
     /// # Errors
     /// Returns a [`StoreError`] if the query fails.
@@ -222,6 +191,8 @@ impl Claim {
             organizations: claims.iter().map(|(claim, _)| claim.organization_id).collect(),
             ids: claims.iter().map(|(claim, _)| claim.id).collect(),
             revisions: claims.iter().map(|(claim, _)| claim.revision).collect(),
+            buckets: claims.iter().map(|(claim, _)| claim.id.bucket().number()).collect(),
+            epochs: claims.iter().map(|(claim, _)| claim.epoch).collect(),
             next_check_at: claims.iter().map(|(_, next)| *next).collect(),
         };
         let ids: Vec<SessionId> = reschedule.load(connection).await?;
@@ -229,16 +200,14 @@ impl Claim {
     }
 }
 
+#[derive(QueryId)]
 struct RescheduleSessions {
     organizations: Vec<OrganizationId>,
     ids: Vec<SessionId>,
     revisions: Vec<i64>,
+    buckets: Vec<i16>,
+    epochs: Vec<Epoch>,
     next_check_at: Vec<Option<DateTime<Utc>>>,
-}
-
-impl QueryId for RescheduleSessions {
-    type QueryId = Self;
-    const HAS_STATIC_QUERY_ID: bool = true;
 }
 
 impl Query for RescheduleSessions {
@@ -248,7 +217,8 @@ impl Query for RescheduleSessions {
 impl QueryFragment<Pg> for RescheduleSessions {
     fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
         out.push_sql(
-            "with checked (organization_id, id, revision, next_check_at) as (select * from unnest(",
+            "with checked (organization_id, id, revision, bucket, epoch, next_check_at) as (
+               select * from unnest(",
         );
         out.push_bind_param::<Array<Uuid>, _>(&self.organizations)?;
         out.push_sql(", ");
@@ -256,16 +226,22 @@ impl QueryFragment<Pg> for RescheduleSessions {
         out.push_sql(", ");
         out.push_bind_param::<Array<BigInt>, _>(&self.revisions)?;
         out.push_sql(", ");
+        out.push_bind_param::<Array<SmallInt>, _>(&self.buckets)?;
+        out.push_sql(", ");
+        out.push_bind_param::<Array<BigInt>, _>(&self.epochs)?;
+        out.push_sql(", ");
         out.push_bind_param::<Array<Nullable<Timestamptz>>, _>(&self.next_check_at)?;
         out.push_sql(")), ");
         push_locked("checked", &mut out);
         // The revision is compared after the wait for the lock.
         out.push_sql(
             " update sessions
-             set next_check_at = checked.next_check_at, lease_until = null, revision = sessions.revision + 1
+             set next_check_at = checked.next_check_at, revision = sessions.revision + 1
              from checked join locked using (organization_id, id)
+               join keeper_buckets using (bucket, epoch)
+               join keeper_replicas on keeper_replicas.id = keeper_buckets.replica
              where sessions.organization_id = checked.organization_id and sessions.id = checked.id
-               and sessions.revision = checked.revision
+               and sessions.revision = checked.revision and keeper_replicas.lease_until > now()
              returning sessions.id",
         );
         Ok(())

@@ -5,6 +5,7 @@
 
 #![deny(missing_docs)]
 
+pub mod bucket;
 pub mod claim;
 pub mod commit;
 pub mod connection;
@@ -35,8 +36,8 @@ mod unreadable;
 pub use diesel::{ConnectionError, ConnectionResult};
 pub use diesel_async::AsyncPgConnection;
 
-pub use self::claim::{CLAIM_LEASE, Claim, ClaimBatch, ClaimOrder, PolicyDefaults, Urgency};
-pub use self::commit::ACTION_LEASE;
+pub use self::bucket::{HeldBuckets, ReplicaId};
+pub use self::claim::{Claim, ClaimBatch, ClaimOrder, PolicyDefaults, SessionKey};
 pub use self::connection::{DatabaseUrl, connect};
 pub use self::error::{Constraint, StoreError};
 pub use self::event::SessionEvent;

@@ -13,7 +13,7 @@ use crate::listed_row::decode_columns;
 use crate::sql::{push_interval, push_locked};
 use crate::{Claim, StoreError};
 
-/// Time until a session that cannot be decoded is claimed again.
+/// Time until a session that cannot be decoded is read again.
 const POSTPONEMENT: TimeDelta = TimeDelta::minutes(1);
 
 /// A session whose row cannot be decoded.
@@ -40,8 +40,8 @@ impl UnreadableSession {
 }
 
 impl Claim {
-    /// Postpones the next check of sessions that cannot be decoded by a minute, and releases them.
-    /// They would otherwise fill every claim. A minute is short enough for a rolling update, in which
+    /// Postpones the next check of sessions that cannot be decoded by a minute. They would otherwise
+    /// fill every batch. A minute is short enough for a rolling update, in which
     /// another process can decode them.
     ///
     /// # Errors
@@ -74,7 +74,7 @@ impl QueryFragment<Pg> for PostponeSessions {
         out.push_sql(" update sessions set next_check_at = now() + ");
         push_interval(POSTPONEMENT, &mut out);
         out.push_sql(
-            ", lease_until = null, revision = revision + 1
+            ", revision = revision + 1
              from locked where sessions.organization_id = locked.organization_id and sessions.id = locked.id",
         );
         Ok(())

@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-use super::{Action, DecisionBuilder, Observation, recheck_interval};
+use super::{Action, DecisionBuilder, MAX_RECHECK_INTERVAL, Observation, recheck_interval};
 
 /// Lifetime of the tokens with which LiveKit refreshes those of connected participants.
 const REFRESHED_TOKEN_TTL: TimeDelta = TimeDelta::minutes(10);
@@ -22,18 +22,22 @@ impl DecisionBuilder<'_> {
         let since = self.state.ended_at.filter(|_| self.state.room_gone_at.is_none());
         let next_attempt = self.now + recheck_interval(since, self.now);
         let Some(observation) = observation else {
-            self.state.next_check_at = Some(next_attempt);
+            self.check_by(next_attempt, self.now + MAX_RECHECK_INTERVAL);
             return;
         };
         if observation.room.is_some() {
             self.state.room_gone_at = None;
             self.actions.push(Action::DeleteRoom);
-            self.state.next_check_at = Some(next_attempt);
+            self.check_by(next_attempt, self.now + MAX_RECHECK_INTERVAL);
             return;
         }
         let gone_at = *self.state.room_gone_at.get_or_insert(self.now);
-        let checks = [gone_at + LATE_JOB_WINDOW, self.last_token_expiry(gone_at) + TOKEN_LEEWAY];
-        self.state.next_check_at = checks.into_iter().filter(|check| self.now < *check).min();
+        let last_check = self.last_token_expiry(gone_at) + TOKEN_LEEWAY;
+        let checks = [gone_at + LATE_JOB_WINDOW, last_check];
+        match checks.into_iter().filter(|check| self.now < *check).min() {
+            Some(next) => self.check_by(next, last_check),
+            None => self.state.next_check_at = None,
+        }
     }
 
     /// Returns the expiry of the last token that could re-create the room.

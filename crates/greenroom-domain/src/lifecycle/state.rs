@@ -104,7 +104,8 @@ pub struct State {
     /// Time at which the participants were notified of the end of the session.
     pub ending_notified_at: Option<DateTime<Utc>>,
 
-    /// Time of the next check. `None` means that the session needs no further check.
+    /// Time by which the session must be checked: its next deadline, or the time of a fact that was
+    /// not checked yet. `None` means that the session needs no further check.
     pub next_check_at: Option<DateTime<Utc>>,
 }
 
