@@ -1,0 +1,58 @@
+//! The time of the next check, and the calls that it needs.
+
+use super::*;
+
+#[test]
+fn sessions_checked_together_are_not_checked_together_again() {
+    let mut intervals: Vec<_> = (0..=u8::MAX)
+        .map(|byte| {
+            let session = TrackedSession { id: SessionId::new(at(0), [byte; 10]), ..active() };
+            let idle = decide(&session, Some(&room(&[USER, AGENT])), at(100));
+            (idle.state.next_check_at.unwrap() - at(100)).num_milliseconds()
+        })
+        .collect();
+    intervals.dedup();
+    assert_eq!(intervals.len(), 256);
+    assert!(intervals.iter().all(|interval| (24_000..=36_000).contains(interval)));
+}
+
+#[test]
+fn missing_room_is_checked_less_often_but_its_deadline_is_exact() {
+    let mut session = active();
+    session.policy.reconnect_window = seconds(600);
+    let (mut now, mut checks) = (100, 0);
+    let over = loop {
+        let decision = decide(&session, Some(&no_room()), at(now));
+        if decision.state.is_over() {
+            break decision;
+        }
+        now = decision.state.next_check_at.unwrap().timestamp() - at(0).timestamp();
+        session.state = decision.state;
+        checks += 1;
+    };
+    assert_eq!(over.state.ended_at, Some(at(700)));
+    assert!(checks < 25, "{checks} checks");
+}
+
+#[test]
+fn dispatches_are_required_only_while_the_agent_is_not_as_expected() {
+    let need = |session: &TrackedSession, names: &[&str]| {
+        session.dispatches_need(&room(names).participants)
+    };
+    let ready = active();
+    assert_eq!(need(&ready, &[USER, AGENT]), DispatchesNeed::Occasional);
+    assert_eq!(need(&ready, &[USER]), DispatchesNeed::Required, "the agent is gone");
+    assert_eq!(need(&ready, &[AGENT, "agent-AJ_2"]), DispatchesNeed::Required, "two agents");
+    assert_eq!(need(&ready, &["agent-AJ_2"]), DispatchesNeed::Required, "another agent");
+    assert_eq!(need(&started(), &[USER]), DispatchesNeed::Required, "on its way");
+    let mut unavailable = active();
+    unavailable.state.agent_status = AgentStatus::Unavailable;
+    assert_eq!(need(&unavailable, &[USER]), DispatchesNeed::Occasional);
+    assert_eq!(need(&unavailable, &[AGENT]), DispatchesNeed::Required, "it came late");
+    let mut without_agent = started();
+    without_agent.policy.agent = None;
+    without_agent.state.agent_status = AgentStatus::None;
+    assert_eq!(need(&without_agent, &[USER]), DispatchesNeed::None);
+    without_agent.state.status = SessionStatus::Active;
+    assert_eq!(need(&without_agent, &[USER]), DispatchesNeed::Occasional);
+}
