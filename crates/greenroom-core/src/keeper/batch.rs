@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use futures_util::{FutureExt, StreamExt, stream};
-use greenroom_domain::lifecycle::{Action, Decision, Observation, decide, postpone};
+use greenroom_domain::lifecycle::{Action, Decision, Observation, decide, decide_listed, postpone};
 use greenroom_livekit::RoomList;
 use greenroom_store::{CLAIM_LEASE, Claim, ClaimBatch};
 use tokio::sync::OwnedSemaphorePermit;
@@ -148,7 +148,7 @@ impl Greenroom {
             Observed::Room(observation) => decide(session, Some(&observation), at),
             // If calls fail for many rooms, only the urgent ones are repeated soon.
             Observed::NodeKnownGone | Observed::Failed if !session.is_idle(at) => {
-                decide(session, None, at)
+                decide_listed(session, sid, at)
             }
             _ => postpone(session, at),
         }

@@ -41,17 +41,45 @@ fn dispatch_of_room_known_only_from_webhook_is_recorded() {
 fn session_fails_if_room_is_not_opened_within_one_minute() {
     let mut session = started();
     session.state.room_created_at = None;
-    for observation in [Some(&no_room()), None] {
-        let early = decide(&session, observation, at(59));
-        assert_eq!(early.state.status, SessionStatus::Pending);
-        assert_eq!(early.state.next_check_at, Some(at(60)));
-        let late = decide(&session, observation, at(60));
-        assert_eq!(
-            ending(&late),
-            (SessionStatus::Failed, Some(EndReason::LiveKitError)),
-            "{observation:?}"
-        );
-    }
+    let early = decide(&session, Some(&no_room()), at(59));
+    assert_eq!(early.state.status, SessionStatus::Pending);
+    assert_eq!(early.state.next_check_at, Some(at(60)));
+    let late = decide(&session, Some(&no_room()), at(60));
+    assert_eq!(ending(&late), (SessionStatus::Failed, Some(EndReason::LiveKitError)));
+}
+
+#[test]
+fn start_is_not_failed_while_its_room_may_exist() {
+    let mut session = started();
+    session.state.room_created_at = None;
+    let decision = decide(&session, None, at(60));
+    assert_unchanged(&session, &decision);
+    assert_eq!(decision.state.next_check_at, Some(at(62)), "checked again soon");
+}
+
+#[test]
+fn listed_room_that_cannot_be_observed_is_recorded() {
+    let mut session = started();
+    session.state.room_created_at = None;
+    let decision = decide_listed(&session, ROOM, at(60));
+    assert_eq!(decision.state.status, SessionStatus::Pending);
+    assert_eq!(decision.state.room_created_at, Some(at(60)));
+    assert_eq!(decision.state.next_check_at, Some(at(62)), "checked again soon");
+    let created = Event { event: TimelineEvent::RoomCreated, sid: Some(ROOM.to_owned()) };
+    assert_eq!((decision.events, decision.actions), (vec![created], vec![]));
+    let recorded = TrackedSession { state: decision.state, ..session };
+    assert_unchanged(&recorded, &decide_listed(&recorded, ROOM, at(62)));
+    // A maximum duration ends the session without an observation.
+    let over = decide_listed(&active(), ROOM, at(10 + 7200));
+    assert_eq!(ending(&over), (SessionStatus::Ended, Some(EndReason::MaxDuration)));
+}
+
+/// A room may be listed although its node is gone.
+#[test]
+fn listed_room_that_cannot_be_observed_stays_missing() {
+    let mut session = active();
+    session.state.room_missing_since = Some(at(90));
+    assert_unchanged(&session, &decide_listed(&session, ROOM, at(100)));
 }
 
 #[test]
