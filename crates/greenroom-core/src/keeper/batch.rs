@@ -45,7 +45,8 @@ impl Greenroom {
         let ClaimBatch { at, sessions, .. } = claims;
         let deadline = Instant::now() + OBSERVE_TIMEOUT;
         let Some(rooms) = self.list_rooms(&sessions, deadline).await else {
-            self.shared.breaker.hold(sessions);
+            let released = self.shared.breaker.hold(sessions);
+            self.release_after_outage(released).await;
             return;
         };
         let (mut idle, mut busy) = (Vec::new(), Vec::new());
@@ -260,7 +261,11 @@ fn next_step(claim: &Claim, rooms: &RoomList, at: DateTime<Utc>) -> Step {
     let observation = match rooms.get(&claim.room_name) {
         Some(Ok(sid)) if !claim.session.state.is_over() => return Step::Observe(sid.clone()),
         Some(Ok(sid)) => Some(Observation { room: Some(sid.clone()), ..Observation::default() }),
-        // LiveKit could not list this room.
+        // If LiveKit cannot list many rooms, only the urgent ones are repeated soon. The others are
+        // then spread over several lists.
+        Some(Err(_)) if claim.session.is_idle(at) => {
+            return Step::Reschedule(postpone(&claim.session, at).state.next_check_at);
+        }
         Some(Err(_)) => None,
         None => Some(Observation::default()),
     };
