@@ -19,7 +19,7 @@ use std::time::Duration;
 use greenroom_store::{Claim, ClaimBatch, ClaimOrder, UnreadableSession};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
-use tokio::time::{sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::Instrument;
 
 use self::breaker::Recovery;
@@ -115,6 +115,7 @@ impl Greenroom {
         while let Some(retry_at) = breaker.retry_at() {
             sleep_until(retry_at).await;
             let permits = self.shared.livekit.limiter.acquire_for_keeper().await;
+            let began = Instant::now();
             let checked = self.shared.livekit.rooms.check().await;
             drop(permits);
             match checked {
@@ -124,7 +125,7 @@ impl Greenroom {
                         self.release_after_outage(held).await;
                     }
                 }
-                Err(_) => drop(breaker.record_failure()),
+                Err(_) => drop(breaker.record_failure(began)),
             }
         }
         acquire_permits(semaphore).await

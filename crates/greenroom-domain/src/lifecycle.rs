@@ -129,8 +129,9 @@ impl Action {
 
 /// Decides the next state of a session and the actions in LiveKit.
 ///
-/// `observation` is the latest observation of LiveKit. `None` means that the observation failed.
-/// `now` is PostgreSQL's time, so replicas with different clocks decide alike.
+/// `observation` is the latest observation of LiveKit. `None` means that the observation failed, and
+/// that the room may exist. `now` is PostgreSQL's time, so replicas with different clocks decide
+/// alike.
 #[must_use]
 pub fn decide(
     session: &TrackedSession,
@@ -144,7 +145,7 @@ pub fn decide(
     }
     match observation {
         Some(observation) => builder.apply_observation(observation),
-        None => builder.apply_without_observation(),
+        None => builder.enforce_max_duration(),
     }
     builder.schedule(observation.is_some());
     builder.decision()
@@ -155,6 +156,17 @@ pub fn decide(
 fn recheck_interval(since: Option<DateTime<Utc>>, now: DateTime<Utc>) -> TimeDelta {
     let passed = since.map_or(TimeDelta::zero(), |since| now - since);
     (passed / 2).clamp(RECHECK_INTERVAL, MAX_RECHECK_INTERVAL)
+}
+
+/// Decides about an open session whose room is listed with this sid, but could not be observed
+/// further. The room exists, so the start that opened it does not fail, whatever is recorded.
+#[must_use]
+pub fn decide_listed(session: &TrackedSession, sid: &str, now: DateTime<Utc>) -> Decision {
+    let mut builder = DecisionBuilder::new(session, now);
+    builder.record_room(sid);
+    builder.enforce_max_duration();
+    builder.schedule(false);
+    builder.decision()
 }
 
 /// Decides nothing but the time of the next check, for a session that cannot be observed now.
@@ -210,15 +222,6 @@ impl<'a> DecisionBuilder<'a> {
             if self.state.is_over() {
                 return;
             }
-        }
-    }
-
-    /// Applies the two rules that need no observation: the deadline for opening the room, and the
-    /// maximum duration.
-    fn apply_without_observation(&mut self) {
-        self.fail_unopened_start();
-        if !self.state.is_over() {
-            self.enforce_max_duration();
         }
     }
 

@@ -3,7 +3,7 @@
 use greenroom_domain::ErrorChain;
 
 /// The failure of a call to LiveKit.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum LiveKitError {
     /// LiveKit is unreachable or overloaded. A later call may succeed.

@@ -17,9 +17,9 @@ mod twirp;
 /// The attribute of a participant that publishes on behalf of another, such as an agent's avatar.
 pub(crate) const ON_BEHALF: &str = "lk.publish_on_behalf";
 
-/// The sid of each listed room. [`LiveKitError::TooLarge`] instead of a sid means that the room may
-/// or may not exist, because its part of the list is larger than 8 MiB. An absent room does not
-/// exist.
+/// The sid of each listed room. An error instead of a sid means that the room may or may not exist:
+/// its part of the list is larger than 8 MiB ([`LiveKitError::TooLarge`]) or takes longer than two
+/// seconds ([`LiveKitError::Timeout`]). An absent room does not exist.
 pub type RoomList = HashMap<RoomName, Result<String, LiveKitError>>;
 
 /// The calls to LiveKit with which Greenroom opens, observes and deletes rooms.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use futures_util::{FutureExt, StreamExt, stream};
-use greenroom_domain::lifecycle::{Action, Decision, Observation, decide, postpone};
+use greenroom_domain::lifecycle::{Action, Decision, Observation, decide, decide_listed, postpone};
 use greenroom_livekit::RoomList;
 use greenroom_store::{CLAIM_LEASE, Claim, ClaimBatch};
 use tokio::sync::OwnedSemaphorePermit;
@@ -45,7 +45,8 @@ impl Greenroom {
         let ClaimBatch { at, sessions, .. } = claims;
         let deadline = Instant::now() + OBSERVE_TIMEOUT;
         let Some(rooms) = self.list_rooms(&sessions, deadline).await else {
-            self.shared.breaker.hold(sessions);
+            let released = self.shared.breaker.hold(sessions);
+            self.release_after_outage(released).await;
             return;
         };
         let (mut idle, mut busy) = (Vec::new(), Vec::new());
@@ -148,7 +149,7 @@ impl Greenroom {
             Observed::Room(observation) => decide(session, Some(&observation), at),
             // If calls fail for many rooms, only the urgent ones are repeated soon.
             Observed::NodeKnownGone | Observed::Failed if !session.is_idle(at) => {
-                decide(session, None, at)
+                decide_listed(session, sid, at)
             }
             _ => postpone(session, at),
         }
@@ -260,7 +261,11 @@ fn next_step(claim: &Claim, rooms: &RoomList, at: DateTime<Utc>) -> Step {
     let observation = match rooms.get(&claim.room_name) {
         Some(Ok(sid)) if !claim.session.state.is_over() => return Step::Observe(sid.clone()),
         Some(Ok(sid)) => Some(Observation { room: Some(sid.clone()), ..Observation::default() }),
-        // LiveKit could not list this room.
+        // If LiveKit cannot list many rooms, only the urgent ones are repeated soon. The others are
+        // then spread over several lists.
+        Some(Err(_)) if claim.session.is_idle(at) => {
+            return Step::Reschedule(postpone(&claim.session, at).state.next_check_at);
+        }
         Some(Err(_)) => None,
         None => Some(Observation::default()),
     };

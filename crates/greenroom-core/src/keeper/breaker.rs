@@ -40,30 +40,36 @@ struct Outage {
 }
 
 impl Breaker {
-    /// Records a failed call. Returns true if it is the first one of an outage.
+    /// Records the failure of a call that began at `began`. Returns true if it is the first one of an
+    /// outage.
     ///
     /// Failures before the next attempt do not count: their calls began before the outage was known.
-    pub(super) fn record_failure(&self) -> bool {
+    /// Neither does the late failure of a call that began before LiveKit recovered.
+    pub(super) fn record_failure(&self, began: Instant) -> bool {
         let (mut state, now) = (self.state.lock(), Instant::now());
+        if state.recovered_at.is_some_and(|at| began < at) {
+            return false;
+        }
         let retry_delay = match state.outage {
             Some(outage) if now < outage.retry_at => return false,
             Some(outage) => (outage.retry_delay * 2).min(MAX_RETRY_DELAY),
             None => MIN_RETRY_DELAY,
         };
         let is_first = state.outage.is_none();
-        let since = state.outage.map_or(now, |outage| outage.since);
+        let since = state.outage.map_or(began, |outage| outage.since);
         state.outage = Some(Outage { since, retry_delay, retry_at: now + retry_delay });
         is_first
     }
 
-    /// Holds the sessions of a failed list until LiveKit lists rooms again. The keeper bounds their
-    /// number, because it claims no more sessions meanwhile.
-    pub(super) fn hold(&self, sessions: Vec<Claim>) {
+    /// Holds the sessions of a failed list until LiveKit lists rooms again. Returns them if there is
+    /// no outage. The keeper bounds their number, because it claims no more sessions meanwhile.
+    pub(super) fn hold(&self, sessions: Vec<Claim>) -> Vec<Claim> {
         let mut state = self.state.lock();
-        // If the outage is already over, the leases of these sessions expire.
-        if state.outage.is_some() {
-            state.held.extend(sessions);
+        if state.outage.is_none() {
+            return sessions;
         }
+        state.held.extend(sessions);
+        Vec::new()
     }
 
     /// Records a call that succeeded during an outage.
@@ -96,16 +102,31 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
+    async fn late_failure_of_a_call_before_the_recovery_does_not_count() {
+        let breaker = Breaker::default();
+        let old_call = Instant::now();
+        advance(Duration::from_secs(2)).await;
+        assert!(breaker.record_failure(old_call));
+        advance(Duration::from_secs(2)).await;
+        assert_eq!(breaker.record_recovery().unwrap().outage, Duration::from_secs(4));
+        let new_call = Instant::now();
+        advance(Duration::from_secs(2)).await;
+        assert!(!breaker.record_failure(old_call));
+        assert!(!breaker.is_open());
+        assert!(breaker.record_failure(new_call), "the next outage");
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn retry_delay_doubles_up_to_30_seconds() {
         let breaker = Breaker::default();
         assert!(!breaker.is_open());
-        assert!(breaker.record_failure(), "the first failure is logged");
+        assert!(breaker.record_failure(Instant::now()), "the first failure is logged");
         for seconds in [2, 4, 8, 16, 30, 30] {
-            assert!(!breaker.record_failure(), "a call that began before the outage");
+            assert!(!breaker.record_failure(Instant::now()), "a call that began before the outage");
             let delay = breaker.retry_at().unwrap() - Instant::now();
             assert_eq!(delay, Duration::from_secs(seconds));
             advance(delay).await;
-            assert!(!breaker.record_failure());
+            assert!(!breaker.record_failure(Instant::now()));
         }
         assert_eq!(breaker.record_recovery().unwrap().outage, Duration::from_secs(90));
         assert!(!breaker.is_open() && breaker.recovered_within(Duration::from_secs(1)));

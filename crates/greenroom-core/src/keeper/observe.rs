@@ -26,8 +26,10 @@ impl Greenroom {
     /// and that no session is checked until LiveKit lists rooms again.
     pub(super) async fn list_rooms(&self, batch: &[Claim], deadline: Instant) -> Option<RoomList> {
         let names: Vec<_> = batch.iter().map(|claim| claim.room_name.clone()).collect();
+        let mut began = Instant::now();
         let list = async {
             let _permits = self.shared.livekit.limiter.acquire_for_keeper().await;
+            began = Instant::now();
             self.shared.livekit.rooms.list(&names).await
         };
         match timeout_at(deadline, list).await.unwrap_or(Err(LiveKitError::Timeout)) {
@@ -40,7 +42,7 @@ impl Greenroom {
                 Some(listed)
             }
             Err(error) => {
-                if self.shared.breaker.record_failure() {
+                if self.shared.breaker.record_failure(began) {
                     let error = &error as &dyn std::error::Error;
                     let count = batch.len();
                     tracing::warn!(error, count, "failed to list rooms, pausing session checks");

@@ -46,9 +46,13 @@ fn service(database: &Database, rooms: &Arc<MemoryRooms>) -> Builder {
 }
 
 fn config(database: &Database) -> Config {
+    config_with_livekit(database, "ws://livekit.test")
+}
+
+fn config_with_livekit(database: &Database, url: &str) -> Config {
     let secret = "a secret of at least thirty-two bytes".parse().unwrap();
     let key = KeyPair::new("key".parse().unwrap(), secret);
-    let livekit = LiveKitConfig::new("ws://livekit.test".parse().unwrap(), key);
+    let livekit = LiveKitConfig::new(url.parse().unwrap(), key);
     Config::new(database.url().parse().unwrap(), livekit)
 }
 

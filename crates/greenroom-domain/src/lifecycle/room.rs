@@ -13,10 +13,7 @@ impl DecisionBuilder<'_> {
     pub(super) fn observe_room(&mut self, observation: &Observation) {
         let Some(sid) = &observation.room else { return };
         self.state.room_missing_since = None;
-        if self.state.room_created_at.is_none() {
-            self.state.room_created_at = Some(self.now);
-            self.emit_for(TimelineEvent::RoomCreated, sid);
-        }
+        self.record_room(sid);
         // The call that opened the room also dispatched the agent. Record the dispatch here if the
         // start was interrupted before it did: a webhook reports only the room. For on_join,
         // `activate` records the dispatch.
@@ -25,6 +22,14 @@ impl DecisionBuilder<'_> {
             && self.state.dispatch_with_room(self.now)
         {
             self.emit(TimelineEvent::AgentDispatched);
+        }
+    }
+
+    /// Records that the room exists, if the start did not.
+    pub(super) fn record_room(&mut self, sid: &str) {
+        if self.state.room_created_at.is_none() {
+            self.state.room_created_at = Some(self.now);
+            self.emit_for(TimelineEvent::RoomCreated, sid);
         }
     }
 
@@ -58,8 +63,10 @@ impl DecisionBuilder<'_> {
         }
     }
 
-    /// Fails the session if neither the start nor a replay opened the room in time.
-    pub(super) fn fail_unopened_start(&mut self) {
+    /// Fails the session if neither the start nor a replay opened the room in time. Runs only if the
+    /// room is known to be absent: the user may be in a room of which the start failed to record the
+    /// creation.
+    fn fail_unopened_start(&mut self) {
         if self.state.is_start_overdue(self.session.created_at, self.now) {
             self.finish(SessionStatus::Failed, EndReason::LiveKitError);
         }

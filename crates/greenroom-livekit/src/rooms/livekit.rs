@@ -30,9 +30,9 @@ const DELETE_DISPATCH: &str = "AgentDispatchService/DeleteDispatch";
 /// A name that no session's room has, so that listing it returns an empty list.
 const NO_ROOM: &str = "greenroom.check";
 
-/// Time after which a list that is too large is no longer halved. The last call may take two more
-/// seconds, and the keeper has eight for the whole batch.
-const HALVING_TIMEOUT: Duration = Duration::from_secs(3);
+/// Time after which a list that is too large or too slow is no longer halved. The first call and the
+/// last may take two seconds each, and the keeper has eight for the whole batch.
+const HALVING_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// The [`Rooms`] of a LiveKit server.
 pub struct LiveKitRooms {
@@ -69,29 +69,33 @@ impl Rooms for LiveKitRooms {
         self.list_rooms(vec![NO_ROOM.to_owned()]).await.map(drop)
     }
 
-    /// Halves a list that is larger than a response may be, because agents write up to 64 kB of
-    /// metadata into each room.
+    /// Halves a list that is larger than a response may be, or that takes longer than a call may:
+    /// agents write up to 64 kB of metadata into each room.
     async fn list(&self, names: &[RoomName]) -> Result<RoomList, LiveKitError> {
         let give_up_at = Instant::now() + HALVING_TIMEOUT;
         // LiveKit reads an empty list as all rooms.
         let mut pending = if names.is_empty() { Vec::new() } else { vec![names] };
         let mut list = RoomList::new();
+        let mut latest_error = LiveKitError::TooLarge;
         while let Some(names) = pending.pop() {
-            let is_in_time = Instant::now() < give_up_at;
-            let part =
-                if is_in_time { self.list_part(names).await } else { Err(LiveKitError::TooLarge) };
-            match part {
+            if Instant::now() >= give_up_at {
+                list.extend(unlisted(names, &latest_error));
+                continue;
+            }
+            match self.list_part(names).await {
                 Ok(existing) => list.extend(existing),
-                Err(LiveKitError::TooLarge) if names.len() > 1 && is_in_time => {
-                    let (first, second) = names.split_at(names.len() / 2);
-                    pending.extend([second, first]);
+                Err(error) => {
+                    if !self.is_caused_by_rooms(&error).await {
+                        return Err(error);
+                    }
+                    if let [_] = names {
+                        list.extend(unlisted(names, &error));
+                    } else {
+                        let (first, second) = names.split_at(names.len() / 2);
+                        pending.extend([second, first]);
+                    }
+                    latest_error = error;
                 }
-                Err(LiveKitError::TooLarge) => {
-                    list.extend(
-                        names.iter().map(|name| (name.clone(), Err(LiveKitError::TooLarge))),
-                    );
-                }
-                Err(error) => return Err(error),
             }
         }
         Ok(list)
@@ -175,6 +179,16 @@ impl LiveKitRooms {
         Ok(listed.rooms)
     }
 
+    /// Returns whether a list failed because its rooms are large. A list that takes too long is no
+    /// outage if LiveKit responds to a small call.
+    async fn is_caused_by_rooms(&self, error: &LiveKitError) -> bool {
+        match error {
+            LiveKitError::TooLarge => true,
+            LiveKitError::Timeout => self.check().await.is_ok(),
+            _ => false,
+        }
+    }
+
     /// Returns the existing rooms among `names`, as far as one response can list them.
     async fn list_part(&self, names: &[RoomName]) -> Result<RoomList, LiveKitError> {
         let existing = self.list_rooms(names.iter().map(ToString::to_string).collect()).await?;
@@ -185,6 +199,14 @@ impl LiveKitRooms {
         };
         Ok(existing.into_iter().filter_map(with_sid).collect())
     }
+}
+
+/// The entries of rooms that could not be listed.
+fn unlisted(
+    names: &[RoomName],
+    error: &LiveKitError,
+) -> impl Iterator<Item = (RoomName, Result<String, LiveKitError>)> {
+    names.iter().map(|name| (name.clone(), Err(error.clone())))
 }
 
 /// Converts [`LiveKitError::NotFound`] to `None`.

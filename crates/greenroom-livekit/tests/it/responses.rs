@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use greenroom_domain::RoomName;
 use greenroom_livekit::{AgentDispatch, KeyPair, LiveKitConfig, LiveKitError, LiveKitRooms, Rooms};
 use greenroom_testkit::endless_server;
-use greenroom_testkit::livekit::Server;
+use greenroom_testkit::livekit::{ScriptedApi, Server};
 use livekit_api::services::room::{CreateRoomOptions, RoomClient};
 use livekit_protocol::{ListRoomsRequest, ListRoomsResponse, Room};
 use prost::Message;
@@ -141,6 +141,39 @@ async fn batch_larger_than_8_mib_is_listed_in_parts() {
     }
     // 15.6 MiB: one call for all rooms, and one for each half.
     assert_eq!(server.received_requests().await.unwrap().len(), 3);
+}
+
+#[tokio::test]
+async fn batch_slower_than_the_time_limit_is_listed_in_parts() {
+    let api = ScriptedApi::start("ann", "agent").await.unwrap();
+    api.set_max_list(100);
+    let names: Vec<_> = std::iter::repeat_with(room).take(200).collect();
+    let listed = client(api.url()).list(&names).await.unwrap();
+    for name in &names {
+        assert_eq!(listed.get(name), Some(&Ok(format!("RM_{name}"))));
+    }
+    let sizes: Vec<_> = api.lists().into_iter().map(|(_, rooms)| rooms).collect();
+    assert_eq!(sizes, [200, 1, 100, 100], "the list, a small call, and the halves");
+}
+
+#[tokio::test]
+async fn batch_is_not_listed_in_parts_if_small_calls_time_out_as_well() {
+    let api = ScriptedApi::start("ann", "agent").await.unwrap();
+    api.set_max_list(0);
+    let names: Vec<_> = std::iter::repeat_with(room).take(200).collect();
+    assert_eq!(client(api.url()).list(&names).await, Err(LiveKitError::Timeout));
+    assert_eq!(api.lists().len(), 2);
+}
+
+#[tokio::test]
+async fn rooms_that_are_not_listed_in_time_are_reported_one_by_one() {
+    let api = ScriptedApi::start("ann", "agent").await.unwrap();
+    api.set_max_list(1);
+    let names: Vec<_> = std::iter::repeat_with(room).take(256).collect();
+    let listing = async { client(api.url()).list(&names).await };
+    let listed = timeout(Duration::from_secs(6), listing).await.unwrap().unwrap();
+    assert_eq!(listed.len(), names.len());
+    assert!(listed.values().all(|sid| *sid == Err(LiveKitError::Timeout)));
 }
 
 #[tokio::test]

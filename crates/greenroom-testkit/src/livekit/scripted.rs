@@ -1,5 +1,5 @@
-//! A scripted stand-in for LiveKit's API, for measurements with more rooms than a real server can
-//! hold on the same machine.
+//! A scripted stand-in for LiveKit's API, for faults that a real server does not show on request, and
+//! for more rooms than a real server can hold on the same machine.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -57,7 +57,10 @@ struct Script {
     agent: String,
     trouble: Mutex<Trouble>,
     dead_rooms: Mutex<HashSet<String>>,
+    max_list: Mutex<Option<usize>>,
+    refuses_messages: Mutex<bool>,
     lists: Mutex<Vec<(Instant, usize)>>,
+    messages: Mutex<usize>,
 }
 
 impl ScriptedApi {
@@ -93,6 +96,22 @@ impl ScriptedApi {
     /// Sets the rooms whose node is gone.
     pub fn set_dead_rooms(&self, rooms: impl IntoIterator<Item = String>) {
         *self.script.dead_rooms.lock() = rooms.into_iter().collect();
+    }
+
+    /// Sets the number of rooms above which a list is not answered, as if the rooms were heavy.
+    pub fn set_max_list(&self, rooms: usize) {
+        *self.script.max_list.lock() = Some(rooms);
+    }
+
+    /// Sets whether data messages to participants are refused.
+    pub fn set_refuses_messages(&self, refuses: bool) {
+        *self.script.refuses_messages.lock() = refuses;
+    }
+
+    /// Returns the number of data messages that were sent to participants.
+    #[must_use]
+    pub fn messages(&self) -> usize {
+        *self.script.messages.lock()
     }
 
     /// Returns the time of each list of rooms so far, with the number of its rooms.
@@ -134,6 +153,10 @@ impl Script {
                 let ListRoomsRequest { names } =
                     ListRoomsRequest::decode(body).map_err(malformed)?;
                 self.lists.lock().push((Instant::now(), names.len()));
+                let max_list = *self.max_list.lock();
+                if max_list.is_some_and(|max| names.len() > max) {
+                    sleep(HANG).await;
+                }
                 ListRoomsResponse { rooms: names.into_iter().map(room).collect() }.encode_to_vec()
             }
             "ListParticipants" => self.participants().encode_to_vec(),
@@ -152,6 +175,13 @@ impl Script {
             "CreateDispatch" => {
                 let request = CreateAgentDispatchRequest::decode(body).map_err(malformed)?;
                 AgentDispatch { room: request.room, ..AgentDispatch::default() }.encode_to_vec()
+            }
+            "SendData" if *self.refuses_messages.lock() => {
+                return Err(StatusCode::FORBIDDEN.into_response());
+            }
+            "SendData" => {
+                *self.messages.lock() += 1;
+                Vec::new()
             }
             // The response has no field that the client reads.
             _ => Vec::new(),
