@@ -2,7 +2,7 @@
 create table keeper_replicas (
   id          uuid primary key,                            -- random, of one run of a process
   lease_until timestamptz not null
-) with (fillfactor = 50);                                  -- renewed every two seconds, in place
+) with (fillfactor = 50);                                  -- renewed every second, in place
 
 -- Each session belongs to one of 1,024 buckets, and each bucket to at most one replica, which alone
 -- checks its sessions. The rows change only when a bucket moves.

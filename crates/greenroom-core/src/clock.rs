@@ -9,6 +9,7 @@ use chrono::{DateTime, SubsecRound, Utc};
 use greenroom_domain::{
     ParticipantIdentity, RoomName, SessionId, SessionTemplateId, SuffixSequence,
 };
+use greenroom_store::ReplicaId;
 
 /// The clock that dates ids and room names.
 #[derive(Debug, Clone, Copy)]
@@ -59,6 +60,10 @@ pub(crate) fn session_id(at: DateTime<Utc>) -> SessionId {
 
 pub(crate) fn template_id(at: DateTime<Utc>) -> SessionTemplateId {
     SessionTemplateId::new(at, rand::random())
+}
+
+pub(crate) fn replica_id() -> ReplicaId {
+    ReplicaId(uuid::Builder::from_random_bytes(rand::random()).into_uuid())
 }
 
 pub(crate) fn guest_identity() -> ParticipantIdentity {

@@ -1,6 +1,7 @@
 //! The service [`Greenroom`], its configuration and its builder.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use greenroom_domain::template::{AgentDeadline, TokenTtl};
 use greenroom_domain::{
@@ -10,12 +11,14 @@ use greenroom_domain::{
 use greenroom_livekit::webhook::WebhookVerifier;
 use greenroom_livekit::{LiveKitConfig, LiveKitRooms, Rooms, TokenSigner};
 use greenroom_store::{DatabaseUrl, PolicyDefaults};
+use parking_lot::Mutex;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use crate::Error;
 use crate::clock::{Clock, RoomNameGenerator};
 use crate::database::Database;
-use crate::keeper::{Breaker, RoomNodes};
+use crate::keeper::{Breaker, Buckets, RoomNodes, Schedule};
 use crate::limits::StartLimits;
 use crate::livekit_limiter::LiveKitLimiter;
 use crate::readiness::ReadinessCache;
@@ -47,7 +50,7 @@ pub struct Config {
     /// Maximum number of concurrent calls to LiveKit. The keeper uses at most three quarters of
     /// them.
     pub livekit_max_in_flight: CallsInFlight,
-    /// Budget of calls to LiveKit per minute. While a quarter or less of it is left, the keeper
+    /// Budget of calls to LiveKit per minute, which all processes share evenly. While a quarter or less of it is left, the keeper
     /// postpones idle sessions. Starts are never refused for lack of budget. `None` means no limit.
     pub livekit_calls_per_minute: Option<CallsPerMinute>,
     /// Number of days after which a session that is over is deleted. `None` keeps all sessions.
@@ -113,8 +116,32 @@ pub(crate) struct Shared {
     pub(crate) breaker: Breaker,
     /// The rooms whose node is known to be present or gone.
     pub(crate) room_nodes: RoomNodes,
+    /// The buckets whose sessions this process checks.
+    pub(crate) buckets: Buckets,
+    /// The next checks of their sessions.
+    pub(crate) schedule: Arc<Schedule>,
+    /// When the latest webhook arrived.
+    pub(crate) latest_webhook: Mutex<Option<Instant>>,
     /// Wakes the keeper when this process makes a session due.
     pub(crate) due: Notify,
+}
+
+impl Shared {
+    /// Mean interval between two checks of an idle session.
+    pub(crate) fn reconcile_interval(&self) -> Duration {
+        Duration::from_secs(self.settings.policy.reconcile_every.get().unsigned_abs().into())
+    }
+
+    /// Returns whether a webhook of LiveKit arrived within `period`.
+    pub(crate) fn received_webhook_within(&self, period: Duration) -> bool {
+        self.latest_webhook.lock().is_some_and(|at| at.elapsed() < period)
+    }
+
+    /// Returns whether idle sessions are put off, because the calls to LiveKit run low. The
+    /// processes share the calls per minute.
+    pub(crate) fn are_calls_scarce(&self) -> bool {
+        self.livekit.limiter.are_calls_scarce(self.buckets.replicas())
+    }
 }
 
 /// Access to LiveKit: calls, tokens and webhooks.
@@ -219,6 +246,9 @@ impl Builder {
             waiters: Waiters::default(),
             breaker: Breaker::default(),
             room_nodes: RoomNodes::new(config.reconcile_every),
+            buckets: Buckets::default(),
+            schedule: Arc::default(),
+            latest_webhook: Mutex::default(),
             due: Notify::new(),
         };
         Ok(Greenroom { shared: Arc::new(shared) })

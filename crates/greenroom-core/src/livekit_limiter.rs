@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use greenroom_domain::{CallsInFlight, CallsPerMinute};
-use greenroom_store::Urgency;
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
@@ -33,9 +32,10 @@ pub(crate) struct KeeperPermits<'a> {
     _call: Option<SemaphorePermit<'a>>,
 }
 
-/// A token bucket that holds the calls of one minute and refills evenly.
+/// A token bucket that holds this process's share of the calls of one minute and refills evenly.
 struct Budget {
     per_minute: f64,
+    share: f64,
     remaining: f64,
     refilled_at: Instant,
 }
@@ -54,7 +54,7 @@ impl LiveKitLimiter {
     }
 
     /// Waits for the permit of one concurrent call. The call counts against the calls per minute
-    /// but never waits for them: when they run low, the keeper claims fewer sessions instead.
+    /// but never waits for them: when they run low, the keeper checks fewer sessions instead.
     pub(crate) async fn acquire(&self) -> Option<SemaphorePermit<'_>> {
         self.spend();
         self.in_flight.acquire().await.ok()
@@ -91,30 +91,34 @@ impl LiveKitLimiter {
         }
     }
 
-    /// Which due sessions the keeper may claim: only those in progress while the calls per minute
-    /// run low.
-    pub(crate) fn urgency(&self) -> Urgency {
-        let Some(budget) = &self.budget else { return Urgency::Any };
+    /// Returns whether the calls per minute run low, so that only sessions in progress are checked.
+    /// `replicas` processes share the calls evenly.
+    pub(crate) fn are_calls_scarce(&self, replicas: usize) -> bool {
+        let Some(budget) = &self.budget else { return false };
         let mut budget = budget.lock();
         budget.refill(Instant::now());
-        if budget.remaining > budget.per_minute * RESERVED_SHARE {
-            Urgency::Any
-        } else {
-            Urgency::InProgress
-        }
+        budget.set_replicas(replicas);
+        budget.remaining <= budget.share * RESERVED_SHARE
     }
 }
 
 impl Budget {
     fn new(per_minute: CallsPerMinute) -> Self {
         let per_minute = f64::from(per_minute.get());
-        Self { per_minute, remaining: per_minute, refilled_at: Instant::now() }
+        let refilled_at = Instant::now();
+        Self { per_minute, share: per_minute, remaining: per_minute, refilled_at }
+    }
+
+    fn set_replicas(&mut self, replicas: usize) {
+        self.share =
+            self.per_minute / f64::from(u32::try_from(replicas).unwrap_or(u32::MAX).max(1));
+        self.remaining = self.remaining.min(self.share);
     }
 
     fn refill(&mut self, now: Instant) {
         let elapsed = now.saturating_duration_since(self.refilled_at).as_secs_f64();
-        let refilled = self.remaining + self.per_minute * elapsed / MINUTE.as_secs_f64();
-        self.remaining = refilled.min(self.per_minute);
+        let refilled = self.remaining + self.share * elapsed / MINUTE.as_secs_f64();
+        self.remaining = refilled.min(self.share);
         self.refilled_at = now;
     }
 
@@ -131,15 +135,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn low_budget_postpones_idle_sessions() {
+    fn calls_are_scarce_when_a_quarter_of_the_share_is_left() {
         let in_flight = CallsInFlight::constant::<8>();
         let limiter = LiveKitLimiter::new(in_flight, Some(CallsPerMinute::constant::<100>()));
-        assert_eq!(limiter.urgency(), Urgency::Any);
-        for _ in 0..80 {
+        assert!(!limiter.are_calls_scarce(1));
+        for _ in 0..60 {
             limiter.spend();
         }
-        assert_eq!(limiter.urgency(), Urgency::InProgress);
-        assert_eq!(LiveKitLimiter::new(in_flight, None).urgency(), Urgency::Any);
+        assert!(!limiter.are_calls_scarce(1));
+        for _ in 0..20 {
+            limiter.spend();
+        }
+        assert!(limiter.are_calls_scarce(1));
+        assert!(!LiveKitLimiter::new(in_flight, None).are_calls_scarce(1));
+
+        let limiter = LiveKitLimiter::new(in_flight, Some(CallsPerMinute::constant::<100>()));
+        assert!(!limiter.are_calls_scarce(2));
+        for _ in 0..40 {
+            limiter.spend();
+        }
+        assert!(limiter.are_calls_scarce(2), "the share is 50 calls");
     }
 
     #[test]

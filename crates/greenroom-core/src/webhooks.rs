@@ -4,6 +4,8 @@ use greenroom_domain::lifecycle::{Fact, ParticipantKind};
 use greenroom_livekit::webhook::{ParticipantEvent, Webhook, WebhookEvent};
 use greenroom_store::{Subject, record};
 
+use tokio::time::Instant;
+
 use crate::{Error, Greenroom};
 
 /// The disconnect reason of a participant that was replaced by another with the same identity, such
@@ -25,6 +27,7 @@ impl Greenroom {
     pub async fn receive_webhook(&self, authorization: &str, body: &[u8]) -> Result<(), Error> {
         let verified = self.shared.livekit.webhooks.verify(authorization, body);
         let webhook = verified.map_err(Error::InvalidWebhook)?;
+        *self.shared.latest_webhook.lock() = Some(Instant::now());
         let Webhook { room: Some(room), at: Some(at), event } = webhook else { return Ok(()) };
         let Some(fact) = fact(event) else { return Ok(()) };
         let record = async |db: &mut _| record(db, Subject::Room(&room), &fact, at).await;

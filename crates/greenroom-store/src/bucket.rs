@@ -21,7 +21,7 @@ use crate::schema::{keeper_buckets, keeper_replicas};
 use crate::sql::interval;
 
 /// Time after which a process that does not renew its lease loses its buckets.
-pub const BUCKET_LEASE: TimeDelta = TimeDelta::seconds(8);
+pub const BUCKET_LEASE: TimeDelta = TimeDelta::seconds(6);
 
 /// Time after the expiry of its lease at which a replica is deleted.
 const REPLICA_RETENTION: TimeDelta = TimeDelta::hours(1);
@@ -146,14 +146,18 @@ pub async fn acquire(
     limit: usize,
 ) -> Result<HeldBuckets, StoreError> {
     let valid = valid_lease();
-    // Not cached as a prepared statement, because buckets move rarely.
+    // The lock compares the epoch again: the holder of a bucket that another process took meanwhile
+    // is not in the snapshot of this statement. It is not cached, because buckets move rarely.
     let acquire = sql_query(format!(
-        "with free as (
-           select bucket from keeper_buckets
+        "with free as materialized (
+           select bucket, epoch from keeper_buckets
            where not exists (select from keeper_replicas where id = replica and {valid})
-           order by bucket limit $2 for update skip locked)
+           limit $2),
+         locked as materialized (
+           select bucket from keeper_buckets join free using (bucket, epoch)
+           for update of keeper_buckets skip locked)
          update keeper_buckets set replica = $1, epoch = epoch + 1
-         from free where keeper_buckets.bucket = free.bucket
+         from locked where keeper_buckets.bucket = locked.bucket
          returning keeper_buckets.bucket, epoch"
     ));
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);

@@ -201,6 +201,12 @@ extern "SQL" {
 }
 
 impl Claim {
+    /// Returns the ids of the session.
+    #[must_use]
+    pub fn key(&self) -> SessionKey {
+        SessionKey { organization_id: self.organization_id, id: self.id }
+    }
+
     /// Reads sessions that this process checks. Leaves out sessions of buckets that it does not
     /// hold, and sessions that need no further check.
     ///

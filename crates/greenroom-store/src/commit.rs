@@ -185,7 +185,7 @@ impl Claim {
     /// Returns a [`StoreError`] if the query fails.
     pub async fn reschedule(
         connection: &mut AsyncPgConnection,
-        claims: &[(Self, Option<DateTime<Utc>>)],
+        claims: &[(&Self, Option<DateTime<Utc>>)],
     ) -> Result<HashSet<SessionId>, StoreError> {
         let reschedule = RescheduleSessions {
             organizations: claims.iter().map(|(claim, _)| claim.organization_id).collect(),

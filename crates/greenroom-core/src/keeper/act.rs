@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use chrono::SecondsFormat;
 use greenroom_domain::RoomName;
-use greenroom_domain::lifecycle::{Action, Fact, State};
+use greenroom_domain::lifecycle::{Action, Fact, JOB_ASSIGNMENT_TIMEOUT, State};
 use greenroom_livekit::{AgentDispatch, LiveKitError, RoomSettings};
-use greenroom_store::{ACTION_LEASE, Claim, SessionSetup, Subject, record_own};
+use greenroom_store::{Claim, SessionSetup, Subject, record_own};
 use tokio::time::{Instant, timeout_at};
 
 use super::room_nodes::Node;
@@ -14,10 +14,12 @@ use crate::room_setup::{dispatch_by_call, room_settings};
 use crate::{Error, Greenroom};
 
 /// Time limit for all actions of a decision, from the beginning of its commit. It is shorter than
-/// [`ACTION_LEASE`], so that no other keeper acts on the session at the same time.
+/// [`JOB_ASSIGNMENT_TIMEOUT`], so that no other keeper dispatches the agent again meanwhile, if the
+/// bucket of the session moves.
 pub(super) const ACTION_TIMEOUT: Duration = Duration::from_millis(5_500);
 
-const _: () = assert!(ACTION_TIMEOUT.as_secs() < ACTION_LEASE.num_seconds().unsigned_abs());
+const _: () =
+    assert!(ACTION_TIMEOUT.as_secs() < JOB_ASSIGNMENT_TIMEOUT.num_seconds().unsigned_abs());
 
 /// The topic of the data message that announces the end of a session to its participants.
 const ENDING_TOPIC: &str = "greenroom.ending";

@@ -1,5 +1,6 @@
-//! Reconciles a batch of claimed sessions: observe, decide, commit the decision, act.
+//! Checks a batch of sessions: read, observe, decide, commit the decision, act.
 
+use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use chrono::{DateTime, Utc};
 use futures_util::{FutureExt, StreamExt, stream};
 use greenroom_domain::lifecycle::{Action, Decision, Observation, decide, decide_listed, postpone};
 use greenroom_livekit::RoomList;
-use greenroom_store::{CLAIM_LEASE, Claim, ClaimBatch};
+use greenroom_store::{Claim, ClaimBatch, HeldBuckets, UnreadableSession};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout, timeout_at};
@@ -15,62 +16,92 @@ use tracing::Instrument;
 
 use super::act::ACTION_TIMEOUT;
 use super::observe::Observed;
+use super::schedule::{Turn, Waiting};
 use crate::{Error, Greenroom};
 
-/// Maximum number of sessions of a batch that are reconciled concurrently.
+/// Maximum number of sessions of a batch that are checked concurrently.
 const OBSERVE_CONCURRENCY: usize = 64;
 
-/// Time limit for all observations of a batch. The rest of [`CLAIM_LEASE`] is for writing the
-/// results. The commit of a decision with actions sets a new lease.
+/// Time limit for all observations of a batch. A slow LiveKit must not keep sessions from their next
+/// turn.
 const OBSERVE_TIMEOUT: Duration = Duration::from_secs(8);
-
-const _: () = assert!(OBSERVE_TIMEOUT.as_secs() < CLAIM_LEASE.num_seconds().unsigned_abs());
 
 /// Time without another result after which the idle sessions found so far are rescheduled, in one
 /// statement.
 const RESCHEDULE_DELAY: Duration = Duration::from_millis(500);
 
-/// A session that only needs a new time for its next check. `None` means no further check.
-type IdleCheck = (Claim, Option<DateTime<Utc>>);
+/// Time since the latest webhook in which LiveKit counts as sending webhooks. Idle sessions are then
+/// checked after five thirds of the interval: at most two intervals, since the interval of a session
+/// is up to a fifth longer than configured.
+const WEBHOOK_WINDOW: Duration = Duration::from_mins(1);
+
+/// A session that is being checked.
+pub(super) struct Check {
+    pub(super) claim: Claim,
+    turn: Turn,
+}
+
+/// When a batch was read.
+#[derive(Debug, Clone, Copy)]
+struct ReadTime {
+    /// By PostgreSQL's clock.
+    at: DateTime<Utc>,
+    /// By the clock of this process.
+    instant: Instant,
+}
+
+/// A session of which only the stored time of the next check changes, and when it is checked next in
+/// this process.
+struct IdleCheck {
+    check: Check,
+    next_check_at: Option<DateTime<Utc>>,
+    waiting: Option<Waiting>,
+}
 
 impl Greenroom {
-    /// Reconciles a batch. Idle sessions are rescheduled together, in one statement; a decision
-    /// about any other session is applied at once. Each session releases its permit as soon as it
-    /// is reconciled, so that the slowest session of a batch does not delay further claims.
-    pub(super) async fn reconcile_batch(
+    /// Checks a batch. Idle sessions are rescheduled together, in one statement; a decision about
+    /// any other session is applied at once. Each session releases its permit as soon as it is
+    /// checked, so that the slowest session of a batch does not delay further ones.
+    pub(super) async fn check_batch(
         &self,
-        claims: ClaimBatch,
+        turns: Vec<Turn>,
+        held: &HeldBuckets,
         mut permits: OwnedSemaphorePermit,
     ) {
-        let ClaimBatch { at, sessions, .. } = claims;
+        let Some((checks, read)) = self.read_batch(turns, held).await else { return };
+        let (checks, mut idle) = self.put_off_while_calls_are_scarce(checks, read);
         let deadline = Instant::now() + OBSERVE_TIMEOUT;
-        let Some(rooms) = self.list_rooms(&sessions, deadline).await else {
-            let released = self.shared.breaker.hold(sessions);
-            self.release_after_outage(released).await;
-            return;
+        let Some(rooms) = self.list_rooms(&checks, deadline).await else {
+            // The checks wait until LiveKit lists rooms again.
+            for Check { turn, .. } in checks {
+                turn.end(Some(Waiting { at: Instant::now(), is_idle: false }));
+            }
+            return self.reschedule(idle).await;
         };
-        let (mut idle, mut busy) = (Vec::new(), Vec::new());
-        for claim in sessions {
+        let mut busy = Vec::new();
+        for check in checks {
             // Most sessions are idle and need no call to LiveKit of their own.
-            match next_step_isolated(&claim, &rooms, at) {
-                Some(Step::Reschedule(next_check_at)) => idle.push((claim, next_check_at)),
-                Some(step) => busy.push((claim, step, permits.split(1))),
+            match next_step_isolated(&check.claim, &rooms, read.at) {
+                Some(Step::Reschedule(decision)) => {
+                    idle.extend(self.put_back(check, &decision, read))
+                }
+                Some(step) => busy.push((check, step, permits.split(1))),
                 None => {}
             }
         }
         drop(permits);
-        let reconciled = busy.into_iter().map(|(claim, step, permit)| async move {
-            let idle_check = self.reconcile_isolated(claim, step, at, deadline).await;
+        let checked = busy.into_iter().map(|(check, step, permit)| async move {
+            let idle_check = self.check_isolated(check, step, read, deadline).await;
             drop(permit);
             idle_check
         });
-        let reconciled = stream::iter(reconciled).buffer_unordered(OBSERVE_CONCURRENCY);
-        let mut reconciled = std::pin::pin!(reconciled);
+        let checked = stream::iter(checked).buffer_unordered(OBSERVE_CONCURRENCY);
+        let mut checked = std::pin::pin!(checked);
         // Spawn the writes instead of awaiting them here: a session that is not polled keeps its
         // permit.
         let mut writes = JoinSet::new();
         loop {
-            match timeout(RESCHEDULE_DELAY, reconciled.next()).await {
+            match timeout(RESCHEDULE_DELAY, checked.next()).await {
                 Ok(Some(idle_check)) => idle.extend(idle_check),
                 Ok(None) => break,
                 Err(_) => self.spawn_reschedule(&mut idle, &mut writes),
@@ -80,18 +111,119 @@ impl Greenroom {
         while writes.join_next().await.is_some() {}
     }
 
-    /// Reconciles one session of a batch. An error or a panic is logged and does not affect the
-    /// other sessions; the session is claimed again when its lease expires.
-    async fn reconcile_isolated(
+    /// Reads the sessions of a batch. `None` means that there is nothing to check.
+    async fn read_batch(
         &self,
-        claim: Claim,
+        turns: Vec<Turn>,
+        held: &HeldBuckets,
+    ) -> Option<(Vec<Check>, ReadTime)> {
+        let keys: Vec<_> = turns.iter().map(Turn::key).collect();
+        let defaults = self.shared.settings.policy;
+        let read = async |db: &mut _| Claim::read(db, &keys, held, defaults).await;
+        let batch = match self.shared.database.run_for_keeper(read).await {
+            Ok(batch) => batch,
+            Err(error) => {
+                let error = &error as &dyn std::error::Error;
+                tracing::warn!(count = keys.len(), error, "failed to read sessions to check");
+                return None;
+            }
+        };
+        let instant = Instant::now();
+        let ClaimBatch { at, sessions, unreadable, .. } = batch;
+        if !unreadable.is_empty() {
+            self.postpone_unreadable(&unreadable).await;
+        }
+        let mut turns: HashMap<_, _> = turns.into_iter().map(|turn| (turn.key(), turn)).collect();
+        let check = |claim: Claim| {
+            let turn = turns.remove(&claim.key())?;
+            Some(Check { claim, turn })
+        };
+        let checks: Vec<_> = sessions.into_iter().filter_map(check).collect();
+        // The other sessions were deleted, are done, or cannot be decoded.
+        for turn in turns.into_values() {
+            turn.end(None);
+        }
+        (!checks.is_empty()).then_some((checks, ReadTime { at, instant }))
+    }
+
+    /// Puts back idle sessions without a call to LiveKit, while calls are scarce.
+    fn put_off_while_calls_are_scarce(
+        &self,
+        checks: Vec<Check>,
+        read: ReadTime,
+    ) -> (Vec<Check>, Vec<IdleCheck>) {
+        if !self.shared.are_calls_scarce() {
+            return (checks, Vec::new());
+        }
+        let (idle, in_progress) =
+            checks.into_iter().partition::<Vec<_>, _>(|check| check.claim.session.is_idle(read.at));
+        let put_back = |check: Check| {
+            let decision = postpone(&check.claim.session, read.at);
+            self.put_back(check, &decision, read)
+        };
+        (in_progress, idle.into_iter().filter_map(put_back).collect())
+    }
+
+    /// Postpones sessions that cannot be decoded. If that fails, they are read again soon.
+    async fn postpone_unreadable(&self, unreadable: &[UnreadableSession]) {
+        for UnreadableSession { id, error, .. } in unreadable {
+            tracing::error!(session_id = %id, error, "postponed session that cannot be decoded");
+        }
+        let postpone = async |db: &mut _| Claim::postpone_unreadable(db, unreadable).await;
+        if let Err(error) = self.shared.database.run_for_keeper(postpone).await {
+            tracing::warn!(
+                count = unreadable.len(),
+                error = &error as &dyn std::error::Error,
+                "failed to write back session checks"
+            );
+        }
+    }
+
+    /// Ends the turn of a session that a decision does not change, unless the stored time of its
+    /// next check must change.
+    fn put_back(&self, check: Check, decision: &Decision, read: ReadTime) -> Option<IdleCheck> {
+        let is_idle = check.claim.session.is_idle(read.at);
+        let (waiting, next_check_at) = self.next_check(decision, read, is_idle);
+        if next_check_at == check.claim.session.state.next_check_at {
+            check.turn.end(waiting);
+            return None;
+        }
+        Some(IdleCheck { check, next_check_at, waiting })
+    }
+
+    /// Returns when the session waits for its next check in this process, and the time of the next
+    /// check to store.
+    fn next_check(
+        &self,
+        decision: &Decision,
+        read: ReadTime,
+        is_idle: bool,
+    ) -> (Option<Waiting>, Option<DateTime<Utc>>) {
+        if self.shared.schedule.is_full() {
+            return (None, decision.check_at);
+        }
+        // A webhook makes its session due, so that idle sessions are checked less often.
+        let is_informed = is_idle && self.shared.received_webhook_within(WEBHOOK_WINDOW);
+        let waiting = decision.check_at.map(|check_at| {
+            let delay = (check_at - read.at).to_std().unwrap_or_default();
+            let delay = if is_informed { delay * 5 / 3 } else { delay };
+            Waiting { at: read.instant + delay, is_idle }
+        });
+        (waiting, decision.state.next_check_at)
+    }
+
+    /// Checks one session of a batch. An error or a panic is logged and does not affect the other
+    /// sessions; the session is checked again soon.
+    async fn check_isolated(
+        &self,
+        check: Check,
         step: Step,
-        at: DateTime<Utc>,
+        read: ReadTime,
         deadline: Instant,
     ) -> Option<IdleCheck> {
-        let id = claim.id;
-        let reconcile = self.reconcile(claim, step, at, deadline);
-        match AssertUnwindSafe(reconcile).catch_unwind().await {
+        let id = check.claim.id;
+        let checked = self.check(check, step, read, deadline);
+        match AssertUnwindSafe(checked).catch_unwind().await {
             Ok(Ok(idle_check)) => idle_check,
             Ok(Err(error)) => {
                 tracing::warn!(session_id = %id, error = &error as &dyn std::error::Error,
@@ -105,28 +237,29 @@ impl Greenroom {
         }
     }
 
-    async fn reconcile(
+    async fn check(
         &self,
-        claim: Claim,
+        check: Check,
         step: Step,
-        at: DateTime<Utc>,
+        read: ReadTime,
         deadline: Instant,
     ) -> Result<Option<IdleCheck>, Error> {
         let decision = match step {
-            Step::Reschedule(next_check_at) => return Ok(Some((claim, next_check_at))),
+            Step::Reschedule(decision) => return Ok(self.put_back(check, &decision, read)),
             Step::Apply(decision) => *decision,
             Step::Observe(sid) => {
-                let decided = timeout_at(deadline, self.decide_by_room(&claim, &sid, at)).await;
+                let decided =
+                    timeout_at(deadline, self.decide_by_room(&check.claim, &sid, read.at)).await;
                 // Without a turn in time, the next check counts from now.
-                let decision =
-                    decided.unwrap_or_else(|_| postpone(&claim.session, at + OBSERVE_TIMEOUT));
-                if changes_nothing(&claim, &decision) {
-                    return Ok(Some((claim, decision.state.next_check_at)));
+                let decision = decided
+                    .unwrap_or_else(|_| postpone(&check.claim.session, read.at + OBSERVE_TIMEOUT));
+                if changes_nothing(&check.claim, &decision) {
+                    return Ok(self.put_back(check, &decision, read));
                 }
                 decision
             }
         };
-        self.apply(claim, &decision).await?;
+        self.apply(check, decision, read).await?;
         Ok(None)
     }
 
@@ -155,35 +288,29 @@ impl Greenroom {
         }
     }
 
-    /// Releases the sessions of failed lists after an outage. Without that, their leases would have
-    /// to expire first. Writing them back earlier would load PostgreSQL without a benefit.
-    pub(super) async fn release_after_outage(&self, sessions: Vec<Claim>) {
-        let due = |claim: Claim| {
-            let next_check_at = claim.session.state.next_check_at;
-            (claim, next_check_at)
-        };
-        let due: Vec<_> = sessions.into_iter().map(due).collect();
-        if !due.is_empty() {
-            self.reschedule(&due).await;
-        }
-    }
-
     /// Commits a decision, then executes its actions.
-    async fn apply(&self, claim: Claim, decision: &Decision) -> Result<(), Error> {
+    async fn apply(
+        &self,
+        Check { claim, turn }: Check,
+        mut decision: Decision,
+        read: ReadTime,
+    ) -> Result<(), Error> {
         let is_paused = self.shared.breaker.is_open();
         if is_paused && decision.actions.iter().any(Action::dispatches_agent) {
-            // The state would record a dispatch that is not made.
-            return self.release(&claim).await;
+            // The state would record a dispatch that is not made. The turn is repeated.
+            return Ok(());
         }
-        let mut written = claim.clone();
+        let (waiting, next_check_at) = self.next_check(&decision, read, false);
+        decision.state.next_check_at = next_check_at;
         let commit = async |db: &mut _| {
             let deadline = Instant::now() + ACTION_TIMEOUT;
-            Ok((written.commit(db, decision).await?, written, deadline))
+            Ok((claim.commit(db, &decision).await?, deadline))
         };
-        let (committed, written, deadline) = self.shared.database.run_for_keeper(commit).await?;
+        let (committed, deadline) = self.shared.database.run_for_keeper(commit).await?;
         if !committed {
-            // Another writer changed the session: discard the observation and repeat it.
-            self.release(&claim).await?;
+            // Another writer changed the session, or the bucket has moved: discard the observation,
+            // and repeat it.
+            turn.end(Some(Waiting { at: Instant::now(), is_idle: false }));
             self.shared.due.notify_one();
             return Ok(());
         }
@@ -191,44 +318,40 @@ impl Greenroom {
         if !decision.actions.is_empty() {
             // During an outage, the actions are decided again afterwards.
             if is_paused {
-                self.shared.room_nodes.forget(&written.room_name);
+                self.shared.room_nodes.forget(&claim.room_name);
             } else {
-                self.act(&written, &decision.actions, &decision.state, deadline).await;
+                self.act(&claim, &decision.actions, &decision.state, deadline).await;
             }
-            self.release(&written).await?;
         }
+        turn.end(waiting);
         Ok(())
     }
 
-    async fn release(&self, claim: &Claim) -> Result<(), Error> {
-        self.shared.database.run_for_keeper(async |db: &mut _| claim.release(db).await).await
-    }
-
     fn spawn_reschedule(&self, idle: &mut Vec<IdleCheck>, writes: &mut JoinSet<()>) {
-        if idle.is_empty() {
-            return;
-        }
         let (greenroom, idle) = (self.clone(), std::mem::take(idle));
-        writes.spawn(async move { greenroom.reschedule(&idle).await }.in_current_span());
+        writes.spawn(async move { greenroom.reschedule(idle).await }.in_current_span());
     }
 
     /// Writes the next checks of idle sessions. A session that another writer changed meanwhile is
-    /// released instead, and observed again.
-    async fn reschedule(&self, idle: &[IdleCheck]) {
-        let reschedule = async |db: &mut _| {
-            let rescheduled = Claim::reschedule(db, idle).await?;
-            let mut any_changed = false;
-            for (claim, _) in idle.iter().filter(|(claim, _)| !rescheduled.contains(&claim.id)) {
-                claim.release(db).await?;
-                any_changed = true;
-            }
-            Ok(any_changed)
-        };
+    /// observed again.
+    async fn reschedule(&self, idle: Vec<IdleCheck>) {
+        if idle.is_empty() {
+            return;
+        }
+        let next_checks: Vec<_> =
+            idle.iter().map(|idle| (&idle.check.claim, idle.next_check_at)).collect();
+        let reschedule = async |db: &mut _| Claim::reschedule(db, &next_checks).await;
         match self.shared.database.run_for_keeper(reschedule).await {
-            Ok(true) => self.shared.due.notify_one(),
-            Ok(false) => {}
+            Ok(rescheduled) => {
+                for IdleCheck { check, waiting, .. } in idle {
+                    let is_changed = !rescheduled.contains(&check.claim.id);
+                    let at_once = Waiting { at: Instant::now(), is_idle: false };
+                    check.turn.end(if is_changed { Some(at_once) } else { waiting });
+                }
+                self.shared.due.notify_one();
+            }
             Err(error) => tracing::warn!(
-                count = idle.len(),
+                count = next_checks.len(),
                 error = &error as &dyn std::error::Error,
                 "failed to write back session checks"
             ),
@@ -236,17 +359,17 @@ impl Greenroom {
     }
 }
 
-/// What to do with a claimed session, as far as the list of rooms shows it.
+/// What to do with a session, as far as the list of rooms shows it.
 enum Step {
-    /// The decision changes nothing: only write the time of the next check.
-    Reschedule(Option<DateTime<Utc>>),
+    /// The decision changes nothing but the time of the next check.
+    Reschedule(Decision),
     /// The list was sufficient for this decision.
     Apply(Box<Decision>),
     /// The room exists with this sid, and a decision needs its participants and dispatches.
     Observe(String),
 }
 
-/// [`next_step`], or `None` if it panicked. The session is claimed again when its lease expires.
+/// [`next_step`], or `None` if it panicked. The session is checked again soon.
 fn next_step_isolated(claim: &Claim, rooms: &RoomList, at: DateTime<Utc>) -> Option<Step> {
     let step = std::panic::catch_unwind(AssertUnwindSafe(|| next_step(claim, rooms, at)));
     step.inspect_err(|_| {
@@ -264,14 +387,14 @@ fn next_step(claim: &Claim, rooms: &RoomList, at: DateTime<Utc>) -> Step {
         // If LiveKit cannot list many rooms, only the urgent ones are repeated soon. The others are
         // then spread over several lists.
         Some(Err(_)) if claim.session.is_idle(at) => {
-            return Step::Reschedule(postpone(&claim.session, at).state.next_check_at);
+            return Step::Reschedule(postpone(&claim.session, at));
         }
         Some(Err(_)) => None,
         None => Some(Observation::default()),
     };
     let decision = decide(&claim.session, observation.as_ref(), at);
     if changes_nothing(claim, &decision) {
-        Step::Reschedule(decision.state.next_check_at)
+        Step::Reschedule(decision)
     } else {
         Step::Apply(Box::new(decision))
     }

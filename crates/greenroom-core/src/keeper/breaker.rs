@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use greenroom_store::Claim;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
@@ -21,15 +20,6 @@ pub(crate) struct Breaker {
 struct State {
     outage: Option<Outage>,
     recovered_at: Option<Instant>,
-    /// The sessions of failed lists, which are still claimed.
-    held: Vec<Claim>,
-}
-
-/// The end of an outage.
-pub(super) struct Recovery {
-    pub(super) outage: Duration,
-    /// The sessions of failed lists.
-    pub(super) held: Vec<Claim>,
 }
 
 #[derive(Clone, Copy)]
@@ -61,23 +51,12 @@ impl Breaker {
         is_first
     }
 
-    /// Holds the sessions of a failed list until LiveKit lists rooms again. Returns them if there is
-    /// no outage. The keeper bounds their number, because it claims no more sessions meanwhile.
-    pub(super) fn hold(&self, sessions: Vec<Claim>) -> Vec<Claim> {
+    /// Records a call that succeeded during an outage. Returns how long the outage lasted.
+    pub(super) fn record_recovery(&self) -> Option<Duration> {
         let mut state = self.state.lock();
-        if state.outage.is_none() {
-            return sessions;
-        }
-        state.held.extend(sessions);
-        Vec::new()
-    }
-
-    /// Records a call that succeeded during an outage.
-    pub(super) fn record_recovery(&self) -> Option<Recovery> {
-        let mut state = self.state.lock();
-        let outage = state.outage.take()?.since.elapsed();
+        let outage = state.outage.take()?;
         state.recovered_at = Some(Instant::now());
-        Some(Recovery { outage, held: std::mem::take(&mut state.held) })
+        Some(outage.since.elapsed())
     }
 
     pub(super) fn is_open(&self) -> bool {
@@ -108,7 +87,7 @@ mod tests {
         advance(Duration::from_secs(2)).await;
         assert!(breaker.record_failure(old_call));
         advance(Duration::from_secs(2)).await;
-        assert_eq!(breaker.record_recovery().unwrap().outage, Duration::from_secs(4));
+        assert_eq!(breaker.record_recovery().unwrap(), Duration::from_secs(4));
         let new_call = Instant::now();
         advance(Duration::from_secs(2)).await;
         assert!(!breaker.record_failure(old_call));
@@ -128,7 +107,7 @@ mod tests {
             advance(delay).await;
             assert!(!breaker.record_failure(Instant::now()));
         }
-        assert_eq!(breaker.record_recovery().unwrap().outage, Duration::from_secs(90));
+        assert_eq!(breaker.record_recovery().unwrap(), Duration::from_secs(90));
         assert!(!breaker.is_open() && breaker.recovered_within(Duration::from_secs(1)));
         assert!(breaker.record_recovery().is_none());
         advance(Duration::from_secs(1)).await;

@@ -18,14 +18,14 @@ use super::schedule::MAX_WAITING;
 use crate::{Error, Greenroom};
 
 /// Interval between two renewals of the lease.
-const RENEWAL_INTERVAL: Duration = Duration::from_secs(2);
+const RENEWAL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Interval between two attempts to take buckets while this process has less than its share.
 const ACQUISITION_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Time for which a renewed lease is used: shorter than [`BUCKET_LEASE`], so that this process stops
 /// before another one begins.
-const LEASE_USE: Duration = Duration::from_secs(7);
+const LEASE_USE: Duration = Duration::from_secs(5);
 
 const _: () = assert!(LEASE_USE.as_secs() < BUCKET_LEASE.num_seconds().unsigned_abs());
 

@@ -5,6 +5,7 @@ use greenroom_livekit::{LiveKitError, RoomList};
 use greenroom_store::Claim;
 use tokio::time::{Instant, timeout_at};
 
+use super::batch::Check;
 use super::room_nodes::Node;
 use crate::Greenroom;
 use crate::livekit_limiter::KeeperPermits;
@@ -24,8 +25,11 @@ pub(super) enum Observed {
 impl Greenroom {
     /// Lists the existing rooms of a batch, usually with one call. `None` means that the call failed,
     /// and that no session is checked until LiveKit lists rooms again.
-    pub(super) async fn list_rooms(&self, batch: &[Claim], deadline: Instant) -> Option<RoomList> {
-        let names: Vec<_> = batch.iter().map(|claim| claim.room_name.clone()).collect();
+    pub(super) async fn list_rooms(&self, batch: &[Check], deadline: Instant) -> Option<RoomList> {
+        if batch.is_empty() {
+            return Some(RoomList::new());
+        }
+        let names: Vec<_> = batch.iter().map(|check| check.claim.room_name.clone()).collect();
         let mut began = Instant::now();
         let list = async {
             let _permits = self.shared.livekit.limiter.acquire_for_keeper().await;
@@ -34,7 +38,7 @@ impl Greenroom {
         };
         match timeout_at(deadline, list).await.unwrap_or(Err(LiveKitError::Timeout)) {
             Ok(listed) => {
-                for claim in batch {
+                for Check { claim, .. } in batch {
                     if let Some(Err(error)) = listed.get(&claim.room_name) {
                         warn_unobserved(claim, error);
                     }

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 /// Maximum number of sessions that wait in memory, about 40 MB. The checks of further sessions are
 /// stored, as a write.
-const MAX_WAITING: usize = 262_144;
+pub(super) const MAX_WAITING: usize = 262_144;
 
 /// Time until a session is checked again whose check failed or panicked.
 const RETRY_DELAY: Duration = Duration::from_secs(2);
@@ -105,7 +105,8 @@ impl Schedule {
     pub(super) fn track(&self, keys: Vec<SessionKey>, period: Duration) {
         let (mut state, now) = (self.state.lock(), Instant::now());
         let unknown = keys.into_iter().filter(|key| !state.knows(key));
-        let unknown: Vec<_> = unknown.take(MAX_WAITING.saturating_sub(state.waiting.len())).collect();
+        let unknown: Vec<_> =
+            unknown.take(MAX_WAITING.saturating_sub(state.waiting.len())).collect();
         let step = period / u32::try_from(unknown.len()).unwrap_or(u32::MAX).max(1);
         for (key, position) in unknown.into_iter().zip(0_u32..) {
             state.insert(key, Waiting { at: now + step * position, is_idle: false });
@@ -158,7 +159,7 @@ impl State {
 
 #[cfg(test)]
 mod tests {
-    use greenroom_store::domain::{OrganizationId, SessionId};
+    use greenroom_domain::{OrganizationId, SessionId};
     use tokio::time::advance;
     use uuid::Uuid;
 
@@ -196,7 +197,9 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn idle_sessions_are_put_off() {
         let schedule = Arc::new(Schedule::default());
-        for (turn, is_idle) in schedule.begin(vec![key(1), key(2)], 8).into_iter().zip([true, false]) {
+        for (turn, is_idle) in
+            schedule.begin(vec![key(1), key(2)], 8).into_iter().zip([true, false])
+        {
             turn.end(waiting(1, is_idle));
         }
         advance(Duration::from_secs(1)).await;

@@ -3,10 +3,11 @@
 use diesel::sql_query;
 use diesel_async::{AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
 use greenroom_store::idempotency::purge_expired_keys;
-use greenroom_store::{Claim, ClaimOrder, NewSession, Urgency, connect};
+use greenroom_store::{Claim, HeldBuckets, NewSession, ReplicaId, bucket, connect};
 use greenroom_testkit::pg::Database;
+use uuid::Uuid;
 
-use crate::claims::DEFAULTS;
+use crate::claims::{hold_all, read_due};
 use crate::idempotency_keys::keyed;
 use crate::session::template;
 
@@ -22,12 +23,9 @@ async fn open(database: &Database) -> AsyncPgConnection {
     db
 }
 
-async fn claim(db: &mut AsyncPgConnection) -> greenroom_store::ClaimBatch {
-    sql_query("update sessions set next_check_at = now(), lease_until = null")
-        .execute(db)
-        .await
-        .unwrap();
-    Claim::due(db, SESSIONS.into(), Urgency::Any, ClaimOrder::OldestFirst, DEFAULTS).await.unwrap()
+async fn claim(db: &mut AsyncPgConnection, held: &HeldBuckets) -> greenroom_store::ClaimBatch {
+    sql_query("update sessions set next_check_at = now()").execute(db).await.unwrap();
+    read_due(db, held).await
 }
 
 /// Inserts sessions whose keys are in the opposite order of their ids.
@@ -47,12 +45,13 @@ async fn concurrent_batches_do_not_deadlock() {
     let (mut one, mut other) = (open(&database).await, open(&database).await);
     let mut third = open(&database).await;
     insert_sessions(&mut one).await;
-    let next = Some(claim(&mut one).await.at);
-    let claims = claim(&mut one).await.sessions;
+    let held = hold_all(&mut one).await;
+    let batch = claim(&mut one, &held).await;
+    let (next, claims) = (Some(batch.at), batch.sessions);
     let mut rescheduled: Vec<_> = claims.into_iter().map(|claim| (claim, next)).collect();
     rescheduled.sort_by_key(|(claim, _)| claim.id);
     sql_query("update sessions set status = 'dreaming'").execute(&mut one).await.unwrap();
-    let mut unreadable = claim(&mut one).await.unreadable;
+    let mut unreadable = claim(&mut one, &held).await.unreadable;
     unreadable.sort_by_key(|session| std::cmp::Reverse(session.id));
     assert_eq!((rescheduled.len(), unreadable.len()), (200, 200));
     sql_query("create table keys as select id, idempotency_key from sessions")
@@ -64,10 +63,13 @@ async fn concurrent_batches_do_not_deadlock() {
     for (claim, _) in &mut rescheduled {
         claim.revision = 1;
     }
+    let replica = ReplicaId(Uuid::nil());
     for round in 0..ROUNDS {
+        bucket::renew(&mut one, replica).await.unwrap();
         sql_query(reset).execute(&mut one).await.unwrap();
-        let (rescheduled, unreadable) = (&rescheduled, &unreadable);
-        let forward = async { Claim::reschedule(&mut one, rescheduled).await.map(drop) };
+        let unreadable = &unreadable;
+        let next_checks: Vec<_> = rescheduled.iter().map(|(claim, next)| (claim, *next)).collect();
+        let forward = async { Claim::reschedule(&mut one, &next_checks).await };
         let backward = async { Claim::postpone_unreadable(&mut other, unreadable).await };
         let keys = async { purge_expired_keys(&mut third, None).await.map(drop) };
         let (forward, backward, keys) = tokio::join!(forward, backward, keys);

@@ -268,7 +268,7 @@ fn assert_facts_cover_ties(reports: &[Report], before: &[TrackedSession], now: D
 }
 
 #[tokio::test]
-async fn sql_finds_idle_resumable_and_overdue_sessions_as_the_domain_does() {
+async fn sql_finds_resumable_and_overdue_sessions_as_the_domain_does() {
     let (_database, mut db, original) = database_with_session().await;
     let sessions = prop_oneof![1 => random_session(), 3 => session_near_base()];
     let sessions = draw(sessions, SESSIONS);
@@ -280,26 +280,22 @@ async fn sql_finds_idle_resumable_and_overdue_sessions_as_the_domain_does() {
     let (mut branches, mut overdue) = (Vec::new(), Vec::new());
     for (session, row) in sessions.iter().zip(&rows) {
         let tracked = row.to_session();
-        let [is_idle, is_resumable, is_start_overdue, has_time_left] = row.conditions();
-        assert_eq!(is_idle, tracked.is_idle(now), "idle: {session:#?}");
+        let [is_resumable, is_start_overdue, has_time_left] = row.conditions();
         assert_eq!(is_resumable, tracked.is_resumable(now), "resumable: {session:#?}");
         let expected = tracked.state.is_start_overdue(tracked.created_at, now);
         assert_eq!(is_start_overdue, expected, "overdue: {session:#?}");
         assert_eq!(has_time_left, tracked.has_time_left(now), "time left: {session:#?}");
         overdue.push((tracked.state.status.as_str(), is_start_overdue));
         if let (Some(base), [column]) = (session.near, &session.changed[..]) {
-            branches.push(("idle", base, *column, is_idle));
-            branches.push(("resumable", base, *column, is_resumable));
+            branches.push((base, *column, is_resumable));
         }
     }
     let overdue = Branches::count(overdue.into_iter());
     overdue.assert_covered([("pending", true), ("pending", false)]);
     let branches = Branches::count(branches.into_iter());
     for base in BASES {
-        let idle = base.idle_by.iter().map(|column| ("idle", *column));
-        let resumable = base.resumable_by.iter().map(|column| ("resumable", *column));
-        for (rule, column) in idle.chain(resumable) {
-            branches.assert_covered([true, false].map(|is_met| (rule, base.name, column, is_met)));
+        for column in base.resumable_by {
+            branches.assert_covered([true, false].map(|is_met| (base.name, *column, is_met)));
         }
     }
 }

@@ -11,7 +11,7 @@ use greenroom_domain::{
     AgentStatus, EndReason, ParticipantIdentity, RoomCreation, RoomName, SessionId, SessionStatus,
 };
 use greenroom_store::idempotency::{HAS_TIME_LEFT, resumable};
-use greenroom_store::{NewSession, claim, connect, overdue};
+use greenroom_store::{NewSession, connect, overdue};
 use greenroom_testkit::pg::Database;
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -101,8 +101,6 @@ pub fn recorded(at: DateTime<Utc>, now: DateTime<Utc>) -> DateTime<Utc> {
 pub struct Base {
     pub name: &'static str,
     cells: &'static [(&'static str, Cell)],
-    /// The columns by which a session near this one may be idle or not.
-    pub idle_by: &'static [&'static str],
     /// The columns by which a session near this one may be resumable or not.
     pub resumable_by: &'static [&'static str],
 }
@@ -115,23 +113,11 @@ pub const BASES: [Base; 4] = [
             ("agent_identity", Cell::Text("agent-AJ_1")),
             ("room_created_at", Cell::Now(-30)),
         ],
-        idle_by: &[
-            "status",
-            "agent_status",
-            "agent_identity",
-            "agent_left_identity",
-            "room_created_at",
-            "room_missing_since",
-            "room_finished_at",
-            "user_joined_at",
-            "join_by",
-        ],
         resumable_by: &["status", "created_at", "join_by"],
     },
     Base {
         name: "without a room before the join",
         cells: &[("agent_status", Cell::Text("waiting")), ("room_creation", Cell::Text("on_join"))],
-        idle_by: &["room_creation", "agent_status", "user_joined_at"],
         resumable_by: &["join_by"],
     },
     Base {
@@ -144,15 +130,6 @@ pub const BASES: [Base; 4] = [
             ("user_joined_at", Cell::Now(-30)),
             ("end_by", Cell::Now(31)),
         ],
-        idle_by: &[
-            "status",
-            "agent_status",
-            "agent_identity",
-            "agent_left_identity",
-            "room_missing_since",
-            "room_finished_at",
-            "end_by",
-        ],
         resumable_by: &["user_left_at"],
     },
     Base {
@@ -164,7 +141,6 @@ pub const BASES: [Base; 4] = [
             ("user_left_at", Cell::Now(-1)),
             ("end_by", Cell::Now(1)),
         ],
-        idle_by: &["end_by"],
         resumable_by: &["status", "created_at", "end_by", "user_joined_at", "user_left_at"],
     },
 ];
@@ -204,7 +180,7 @@ pub fn random_session() -> impl Strategy<Value = RandomSession> {
 /// Draws a base and one or two of its columns.
 pub fn session_near_base() -> impl Strategy<Value = RandomSession> {
     select(&BASES[..]).prop_flat_map(|base| {
-        let columns = [base.idle_by, base.resumable_by].concat();
+        let columns = base.resumable_by;
         let drawn = prop::collection::vec(select(columns).prop_flat_map(change), 1..=2);
         drawn.prop_map(move |drawn| {
             let defaults = TEXTS.iter().chain(&TIMES).map(|column| (*column, default_cell(column)));
@@ -314,12 +290,11 @@ pub struct SessionRow {
 pub async fn read(db: &mut AsyncPgConnection) -> Vec<SessionRow> {
     let sql = format!(
         "select array[{}] as texts, array[{}] as times, revision,
-           array[coalesce({}, false), coalesce({}, false), coalesce({}, false), {HAS_TIME_LEFT}]
+           array[coalesce({}, false), coalesce({}, false), {HAS_TIME_LEFT}]
              as conditions, id
          from sessions order by id",
         TEXTS.join(", "),
         TIMES.join(", "),
-        claim::idle(),
         resumable(),
         overdue::unopened_start(),
     );
@@ -327,9 +302,8 @@ pub async fn read(db: &mut AsyncPgConnection) -> Vec<SessionRow> {
 }
 
 impl SessionRow {
-    /// Whether PostgreSQL found the session idle, resumable, overdue for its room, and with time
-    /// left.
-    pub fn conditions(&self) -> [bool; 4] {
+    /// Whether PostgreSQL found the session resumable, overdue for its room, and with time left.
+    pub fn conditions(&self) -> [bool; 3] {
         self.conditions.as_slice().try_into().unwrap()
     }
 
