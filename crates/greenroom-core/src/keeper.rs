@@ -165,8 +165,8 @@ impl Greenroom {
             return Ok(Vec::new());
         }
         let schedule = &self.shared.schedule;
-        let with_those_in_progress = limit + schedule.in_progress();
-        let search = async |db: &mut _| due_sessions(db, held, with_those_in_progress, order).await;
+        let with_skipped = limit + schedule.skipped();
+        let search = async |db: &mut _| due_sessions(db, held, with_skipped, order).await;
         let due = self.shared.database.run_for_keeper(search).await?;
         let mut turns = schedule.begin(due, limit);
         if self.shared.are_calls_scarce() {

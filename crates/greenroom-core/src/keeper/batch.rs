@@ -16,7 +16,7 @@ use tracing::Instrument;
 
 use super::act::ACTION_TIMEOUT;
 use super::observe::Observed;
-use super::schedule::{Turn, Waiting};
+use super::schedule::{Reason, Turn, Waiting};
 use crate::{Error, Greenroom};
 
 /// Maximum number of sessions of a batch that are checked concurrently.
@@ -74,7 +74,7 @@ impl Greenroom {
         let Some(rooms) = self.list_rooms(&checks, deadline).await else {
             // The checks wait until LiveKit lists rooms again.
             for Check { turn, .. } in checks {
-                turn.end(Some(Waiting { at: Instant::now(), is_idle: false }));
+                turn.end(Some(Waiting { at: Instant::now(), reason: Reason::Change }));
             }
             return self.reschedule(idle).await;
         };
@@ -183,7 +183,8 @@ impl Greenroom {
     /// next check must change.
     fn put_back(&self, check: Check, decision: &Decision, read: ReadTime) -> Option<IdleCheck> {
         let is_idle = check.claim.session.is_idle(read.at);
-        let (waiting, next_check_at) = self.next_check(decision, read, is_idle);
+        let reason = if is_idle { Reason::Reconciliation } else { Reason::Change };
+        let (waiting, next_check_at) = self.next_check(decision, read, reason);
         if next_check_at == check.claim.session.state.next_check_at {
             check.turn.end(waiting);
             return None;
@@ -197,17 +198,18 @@ impl Greenroom {
         &self,
         decision: &Decision,
         read: ReadTime,
-        is_idle: bool,
+        reason: Reason,
     ) -> (Option<Waiting>, Option<DateTime<Utc>>) {
         if self.shared.schedule.is_full() {
             return (None, decision.check_at);
         }
         // A webhook makes its session due, so that idle sessions are checked less often.
-        let is_informed = is_idle && self.shared.received_webhook_within(WEBHOOK_WINDOW);
+        let is_informed =
+            reason == Reason::Reconciliation && self.shared.received_webhook_within(WEBHOOK_WINDOW);
         let waiting = decision.check_at.map(|check_at| {
             let delay = (check_at - read.at).to_std().unwrap_or_default();
             let delay = if is_informed { delay * 5 / 3 } else { delay };
-            Waiting { at: read.instant + delay, is_idle }
+            Waiting { at: read.instant + delay, reason }
         });
         (waiting, decision.state.next_check_at)
     }
@@ -300,7 +302,7 @@ impl Greenroom {
             // The state would record a dispatch that is not made. The turn is repeated.
             return Ok(());
         }
-        let (waiting, next_check_at) = self.next_check(&decision, read, false);
+        let (waiting, next_check_at) = self.next_check(&decision, read, Reason::Change);
         decision.state.next_check_at = next_check_at;
         let commit = async |db: &mut _| {
             let deadline = Instant::now() + ACTION_TIMEOUT;
@@ -310,7 +312,7 @@ impl Greenroom {
         if !committed {
             // Another writer changed the session, or the bucket has moved: discard the observation,
             // and repeat it.
-            turn.end(Some(Waiting { at: Instant::now(), is_idle: false }));
+            turn.end(Some(Waiting { at: Instant::now(), reason: Reason::Change }));
             self.shared.due.notify_one();
             return Ok(());
         }
@@ -345,7 +347,7 @@ impl Greenroom {
             Ok(rescheduled) => {
                 for IdleCheck { check, waiting, .. } in idle {
                     let is_changed = !rescheduled.contains(&check.claim.id);
-                    let at_once = Waiting { at: Instant::now(), is_idle: false };
+                    let at_once = Waiting { at: Instant::now(), reason: Reason::Change };
                     check.turn.end(if is_changed { Some(at_once) } else { waiting });
                 }
                 self.shared.due.notify_one();

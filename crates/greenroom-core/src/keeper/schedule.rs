@@ -30,15 +30,27 @@ struct State {
     /// The waiting sessions, in the order of their checks.
     queue: BTreeSet<(Instant, SessionKey)>,
     in_progress: HashSet<SessionKey>,
+    /// The number of waiting sessions whose latest check failed.
+    failed: usize,
 }
 
-/// When a session is checked next.
+/// When a session is checked next, and why.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Waiting {
     pub(super) at: Instant,
-    /// Whether the check only reconciles the session with LiveKit, and can wait while calls are
-    /// scarce.
-    pub(super) is_idle: bool,
+    pub(super) reason: Reason,
+}
+
+/// Why a session is checked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reason {
+    /// The check only reconciles the session with LiveKit, and can wait while calls are scarce.
+    Reconciliation,
+    /// The session waits for a change.
+    Change,
+    /// The latest check failed. The session is not checked earlier, even if PostgreSQL shows that
+    /// it is due.
+    Failure,
 }
 
 /// The turn of a session that is being checked. No other check of the session begins before it is
@@ -46,7 +58,15 @@ pub(super) struct Waiting {
 pub(super) struct Turn {
     schedule: Arc<Schedule>,
     key: SessionKey,
-    next: Option<Waiting>,
+    next: Next,
+}
+
+enum Next {
+    /// The turn was dropped before its end.
+    Retry,
+    Wait(Waiting),
+    /// This process makes no further check.
+    None,
 }
 
 impl Turn {
@@ -56,22 +76,30 @@ impl Turn {
 
     /// Ends the turn. `None` means that the session needs no further check in this process.
     pub(super) fn end(mut self, next: Option<Waiting>) {
-        self.next = next;
+        self.next = next.map_or(Next::None, Next::Wait);
     }
 }
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        self.schedule.state.lock().end_turn(self.key, self.next);
+        let mut state = self.schedule.state.lock();
+        state.in_progress.remove(&self.key);
+        let at = Instant::now() + RETRY_DELAY;
+        match self.next {
+            Next::Retry => state.insert(self.key, Waiting { at, reason: Reason::Failure }),
+            Next::Wait(waiting) => state.insert(self.key, waiting),
+            Next::None => {}
+        }
     }
 }
 
 impl Schedule {
-    /// Begins the turns of up to `limit` of these sessions. Skips those that are being checked.
+    /// Begins the turns of up to `limit` of these sessions. Skips those that are being checked, and
+    /// those whose latest check failed a moment ago.
     pub(super) fn begin(self: &Arc<Self>, keys: Vec<SessionKey>, limit: usize) -> Vec<Turn> {
-        let mut state = self.state.lock();
-        let free: Vec<_> =
-            keys.into_iter().filter(|key| !state.in_progress.contains(key)).take(limit).collect();
+        let (mut state, now) = (self.state.lock(), Instant::now());
+        let free = keys.into_iter().filter(|key| state.may_begin(key, now));
+        let free: Vec<_> = free.take(limit).collect();
         free.into_iter().map(|key| self.begin_turn(&mut state, key)).collect()
     }
 
@@ -86,17 +114,16 @@ impl Schedule {
     fn begin_turn(self: &Arc<Self>, state: &mut State, key: SessionKey) -> Turn {
         state.remove(key);
         state.in_progress.insert(key);
-        let next = Some(Waiting { at: Instant::now() + RETRY_DELAY, is_idle: false });
-        Turn { schedule: self.clone(), key, next }
+        Turn { schedule: self.clone(), key, next: Next::Retry }
     }
 
     /// Puts off the idle sessions whose time has come.
     pub(super) fn put_off_idle(&self, delay: Duration) {
         let (mut state, now) = (self.state.lock(), Instant::now());
         let due = state.queue.iter().take_while(|(at, _)| *at <= now).map(|(_, key)| *key);
-        let idle: Vec<_> = due.filter(|key| state.waiting[key].is_idle).collect();
-        for key in idle {
-            state.insert(key, Waiting { at: now + delay, is_idle: true });
+        let idle = due.filter(|key| state.reason(key) == Some(Reason::Reconciliation));
+        for key in idle.collect::<Vec<_>>() {
+            state.insert(key, Waiting { at: now + delay, reason: Reason::Reconciliation });
         }
     }
 
@@ -109,7 +136,7 @@ impl Schedule {
             unknown.take(MAX_WAITING.saturating_sub(state.waiting.len())).collect();
         let step = period / u32::try_from(unknown.len()).unwrap_or(u32::MAX).max(1);
         for (key, position) in unknown.into_iter().zip(0_u32..) {
-            state.insert(key, Waiting { at: now + step * position, is_idle: false });
+            state.insert(key, Waiting { at: now + step * position, reason: Reason::Change });
         }
     }
 
@@ -117,8 +144,10 @@ impl Schedule {
     pub(super) fn retain(&self, held: &HeldBuckets) {
         let mut state = self.state.lock();
         let is_held = |key: &SessionKey| held.contains_key(&key.id.bucket());
-        state.waiting.retain(|key, _| is_held(key));
-        state.queue.retain(|(_, key)| is_held(key));
+        let lost: Vec<_> = state.waiting.keys().filter(|key| !is_held(key)).copied().collect();
+        for key in lost {
+            state.remove(key);
+        }
     }
 
     /// Returns whether no further session can wait in memory.
@@ -126,9 +155,10 @@ impl Schedule {
         self.state.lock().waiting.len() >= MAX_WAITING
     }
 
-    /// Returns the number of sessions that are being checked.
-    pub(super) fn in_progress(&self) -> usize {
-        self.state.lock().in_progress.len()
+    /// Returns the number of sessions that [`begin`](Self::begin) may skip.
+    pub(super) fn skipped(&self) -> usize {
+        let state = self.state.lock();
+        state.in_progress.len() + state.failed
     }
 }
 
@@ -137,22 +167,29 @@ impl State {
         self.waiting.contains_key(key) || self.in_progress.contains(key)
     }
 
+    fn reason(&self, key: &SessionKey) -> Option<Reason> {
+        self.waiting.get(key).map(|waiting| waiting.reason)
+    }
+
+    fn may_begin(&self, key: &SessionKey, now: Instant) -> bool {
+        let waits_for_retry = self
+            .waiting
+            .get(key)
+            .is_some_and(|waiting| waiting.reason == Reason::Failure && now < waiting.at);
+        !waits_for_retry && !self.in_progress.contains(key)
+    }
+
     fn insert(&mut self, key: SessionKey, waiting: Waiting) {
         self.remove(key);
+        self.failed += usize::from(waiting.reason == Reason::Failure);
         self.waiting.insert(key, waiting);
         self.queue.insert((waiting.at, key));
     }
 
     fn remove(&mut self, key: SessionKey) {
-        if let Some(Waiting { at, .. }) = self.waiting.remove(&key) {
-            self.queue.remove(&(at, key));
-        }
-    }
-
-    fn end_turn(&mut self, key: SessionKey, next: Option<Waiting>) {
-        self.in_progress.remove(&key);
-        if let Some(next) = next {
-            self.insert(key, next);
+        if let Some(waiting) = self.waiting.remove(&key) {
+            self.failed -= usize::from(waiting.reason == Reason::Failure);
+            self.queue.remove(&(waiting.at, key));
         }
     }
 }
@@ -170,8 +207,8 @@ mod tests {
         SessionKey { organization_id, id: SessionId(Uuid::from_u128(number)) }
     }
 
-    fn waiting(seconds: u64, is_idle: bool) -> Option<Waiting> {
-        Some(Waiting { at: Instant::now() + Duration::from_secs(seconds), is_idle })
+    fn waiting(seconds: u64, reason: Reason) -> Option<Waiting> {
+        Some(Waiting { at: Instant::now() + Duration::from_secs(seconds), reason })
     }
 
     fn keys(turns: &[Turn]) -> Vec<u128> {
@@ -182,25 +219,27 @@ mod tests {
     async fn session_has_one_turn_at_a_time_and_then_waits() {
         let schedule = Arc::new(Schedule::default());
         let mut turns = schedule.begin(vec![key(1), key(2)], 8);
-        assert_eq!((keys(&turns), schedule.in_progress()), (vec![1, 2], 2));
+        assert_eq!((keys(&turns), schedule.skipped()), (vec![1, 2], 2));
         assert!(schedule.begin(vec![key(1)], 8).is_empty(), "it is being checked");
-        turns.remove(0).end(waiting(30, true));
+        turns.remove(0).end(waiting(30, Reason::Reconciliation));
         turns.remove(0).end(None);
         advance(Duration::from_secs(29)).await;
         assert!(schedule.begin_due(8).is_empty());
         advance(Duration::from_secs(1)).await;
         drop(schedule.begin_due(8));
+        assert!(schedule.begin(vec![key(1)], 8).is_empty(), "its check failed a moment ago");
+        assert_eq!(schedule.skipped(), 1);
         advance(RETRY_DELAY).await;
         assert_eq!(keys(&schedule.begin_due(8)), [1], "a turn that was dropped is repeated");
+        assert_eq!(schedule.skipped(), 1, "it is being checked");
     }
 
     #[tokio::test(start_paused = true)]
     async fn idle_sessions_are_put_off() {
         let schedule = Arc::new(Schedule::default());
-        for (turn, is_idle) in
-            schedule.begin(vec![key(1), key(2)], 8).into_iter().zip([true, false])
-        {
-            turn.end(waiting(1, is_idle));
+        let reasons = [Reason::Reconciliation, Reason::Change];
+        for (turn, reason) in schedule.begin(vec![key(1), key(2)], 8).into_iter().zip(reasons) {
+            turn.end(waiting(1, reason));
         }
         advance(Duration::from_secs(1)).await;
         schedule.put_off_idle(Duration::from_secs(10));
@@ -212,10 +251,12 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn unknown_sessions_are_spread_and_known_ones_stay() {
         let schedule = Arc::new(Schedule::default());
-        schedule.begin(vec![key(1)], 8).remove(0).end(waiting(100, true));
+        schedule.begin(vec![key(1)], 8).remove(0).end(waiting(100, Reason::Reconciliation));
         schedule.track((1..=5).map(key).collect(), Duration::from_secs(8));
         for number in 2..=5 {
-            assert_eq!(keys(&schedule.begin_due(8)), [number]);
+            let mut turns = schedule.begin_due(8);
+            assert_eq!(keys(&turns), [number]);
+            turns.remove(0).end(waiting(100, Reason::Reconciliation));
             advance(Duration::from_secs(2)).await;
         }
         let held = [(key(3).id.bucket(), 1)].into();

@@ -1,5 +1,6 @@
 //! The keeper while LiveKit hangs, refuses every call, or has lost a node. With a scripted API.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use diesel::QueryableByName;
@@ -11,6 +12,7 @@ use greenroom_core::{Caller, Greenroom, StartRequest};
 use greenroom_testkit::livekit::{ScriptedApi, Trouble};
 use greenroom_testkit::pg::Database;
 use greenroom_testkit::{sleep_for, wait_until};
+use tokio::sync::Notify;
 
 use crate::{config_with_livekit, organization, template};
 
@@ -114,10 +116,13 @@ impl Scene {
     /// Runs `act` beside the keeper.
     async fn with_keeper<T>(&mut self, act: impl AsyncFnOnce(&mut Self) -> T) -> T {
         let greenroom = self.greenroom.clone();
-        let keeper =
-            tokio::spawn(async move { greenroom.run_keeper(std::future::pending()).await });
+        let stop = Arc::new(Notify::new());
+        let stopped = stop.clone();
+        let keeper = tokio::spawn(async move { greenroom.run_keeper(stopped.notified()).await });
         let result = act(self).await;
-        keeper.abort();
+        // The next keeper of this database would have to wait for the lease of an aborted one.
+        stop.notify_one();
+        keeper.await.unwrap();
         result
     }
 }

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests may panic, like the tests")]
 
 mod authorization;
+mod buckets;
 mod clock;
 mod crash;
 mod garbage;

@@ -16,6 +16,7 @@ use crate::{AgentDispatch, LiveKitError};
 #[derive(Debug, Default)]
 pub struct MemoryRooms {
     rooms: Mutex<HashMap<RoomName, RoomSettings>>,
+    lists: Mutex<HashMap<RoomName, usize>>,
     down: Mutex<bool>,
 }
 
@@ -30,6 +31,12 @@ impl MemoryRooms {
     #[must_use]
     pub fn count(&self) -> usize {
         self.rooms.lock().len()
+    }
+
+    /// Returns how often a list asked for the room, whether or not it exists.
+    #[must_use]
+    pub fn lists(&self, name: &RoomName) -> usize {
+        self.lists.lock().get(name).copied().unwrap_or(0)
     }
 
     /// Simulates an unreachable server: while `down` is true, every call fails.
@@ -60,6 +67,9 @@ impl Rooms for MemoryRooms {
 
     async fn list(&self, names: &[RoomName]) -> Result<RoomList, LiveKitError> {
         self.check().await?;
+        for name in names {
+            *self.lists.lock().entry(name.clone()).or_default() += 1;
+        }
         let rooms = self.rooms.lock();
         let existing = names.iter().filter(|name| rooms.contains_key(*name));
         Ok(existing.map(|name| (name.clone(), Ok(sid(name)))).collect())
