@@ -20,11 +20,14 @@ use crate::{Error, Greenroom};
 /// Maximum number of sessions of a batch that are reconciled concurrently.
 const OBSERVE_CONCURRENCY: usize = 64;
 
-/// Time limit for all observations of a batch. The rest of [`CLAIM_LEASE`] is for writing the
-/// results. The commit of a decision with actions sets a new lease.
+/// Time limit for the observations of a batch while its sessions hold their permits.
 const OBSERVE_TIMEOUT: Duration = Duration::from_secs(8);
 
-const _: () = assert!(OBSERVE_TIMEOUT.as_secs() < CLAIM_LEASE.num_seconds().unsigned_abs());
+/// Time limit for all observations of a batch. The rest of [`CLAIM_LEASE`] is for writing the
+/// results. The commit of a decision with actions sets a new lease.
+const WAIT_TIMEOUT: Duration = Duration::from_secs(12);
+
+const _: () = assert!(WAIT_TIMEOUT.as_secs() < CLAIM_LEASE.num_seconds().unsigned_abs());
 
 /// Time without another result after which the idle sessions found so far are rescheduled, in one
 /// statement.
@@ -33,18 +36,43 @@ const RESCHEDULE_DELAY: Duration = Duration::from_millis(500);
 /// A session that only needs a new time for its next check. `None` means no further check.
 type IdleCheck = (Claim, Option<DateTime<Utc>>);
 
+/// A session that is not idle, with its permit while it has one.
+type BusyCheck = (Claim, Step, Option<OwnedSemaphorePermit>);
+
+/// The time that a batch has for its observations.
+#[derive(Clone, Copy)]
+struct Turn {
+    /// PostgreSQL's time, on which the decisions depend.
+    at: DateTime<Utc>,
+    deadline: Instant,
+}
+
+/// What remains to be done for a session of a batch.
+enum Reconciled {
+    Done,
+    Idle(IdleCheck),
+    /// Calls to LiveKit for other sessions took the whole turn. The room is listed with this sid.
+    Waiting(Claim, String),
+}
+
 impl Greenroom {
     /// Reconciles a batch. Idle sessions are rescheduled together, in one statement; a decision
     /// about any other session is applied at once. Each session releases its permit as soon as it
     /// is reconciled, so that the slowest session of a batch does not delay further claims.
+    ///
+    /// A session that waits for its calls stays claimed for a second turn, because putting it back
+    /// is a write. It then has no permit, so that waiting sessions do not block further claims: at
+    /// most as many sessions wait as there are permits.
     pub(super) async fn reconcile_batch(
         &self,
         claims: ClaimBatch,
         mut permits: OwnedSemaphorePermit,
     ) {
         let ClaimBatch { at, sessions, .. } = claims;
-        let deadline = Instant::now() + OBSERVE_TIMEOUT;
-        let Some(rooms) = self.list_rooms(&sessions, deadline).await else {
+        let begun = Instant::now();
+        let first = Turn { at, deadline: begun + OBSERVE_TIMEOUT };
+        let second = Turn { at: at + OBSERVE_TIMEOUT, deadline: begun + WAIT_TIMEOUT };
+        let Some(rooms) = self.list_rooms(&sessions, first.deadline).await else {
             let released = self.shared.breaker.hold(sessions);
             self.release_after_outage(released).await;
             return;
@@ -59,75 +87,87 @@ impl Greenroom {
             }
         }
         drop(permits);
+        let waiting = self.take_turn(first, idle, busy).await;
+        let busy = waiting.into_iter().map(|(claim, sid)| (claim, Step::Observe(sid), None));
+        let waiting = self.take_turn(second, Vec::new(), busy.collect()).await;
+        let postponed = waiting.into_iter().map(|(claim, _)| {
+            let next_check_at = postpone(&claim.session, at + WAIT_TIMEOUT).state.next_check_at;
+            (claim, next_check_at)
+        });
+        self.reschedule(&postponed.collect::<Vec<_>>()).await;
+    }
+
+    /// Reconciles sessions until the turn is over. Returns the sessions that still wait for a call
+    /// to LiveKit, with the sids of their rooms.
+    async fn take_turn(
+        &self,
+        turn: Turn,
+        mut idle: Vec<IdleCheck>,
+        busy: Vec<BusyCheck>,
+    ) -> Vec<(Claim, String)> {
         let reconciled = busy.into_iter().map(|(claim, step, permit)| async move {
-            let idle_check = self.reconcile_isolated(claim, step, at, deadline).await;
+            let reconciled = self.reconcile_isolated(claim, step, turn).await;
             drop(permit);
-            idle_check
+            reconciled
         });
         let reconciled = stream::iter(reconciled).buffer_unordered(OBSERVE_CONCURRENCY);
         let mut reconciled = std::pin::pin!(reconciled);
+        let mut waiting = Vec::new();
         // Spawn the writes instead of awaiting them here: a session that is not polled keeps its
         // permit.
         let mut writes = JoinSet::new();
         loop {
             match timeout(RESCHEDULE_DELAY, reconciled.next()).await {
-                Ok(Some(idle_check)) => idle.extend(idle_check),
+                Ok(Some(Reconciled::Idle(idle_check))) => idle.push(idle_check),
+                Ok(Some(Reconciled::Waiting(claim, sid))) => waiting.push((claim, sid)),
+                Ok(Some(Reconciled::Done)) => {}
                 Ok(None) => break,
                 Err(_) => self.spawn_reschedule(&mut idle, &mut writes),
             }
         }
         self.spawn_reschedule(&mut idle, &mut writes);
         while writes.join_next().await.is_some() {}
+        waiting
     }
 
     /// Reconciles one session of a batch. An error or a panic is logged and does not affect the
     /// other sessions; the session is claimed again when its lease expires.
-    async fn reconcile_isolated(
-        &self,
-        claim: Claim,
-        step: Step,
-        at: DateTime<Utc>,
-        deadline: Instant,
-    ) -> Option<IdleCheck> {
+    async fn reconcile_isolated(&self, claim: Claim, step: Step, turn: Turn) -> Reconciled {
         let id = claim.id;
-        let reconcile = self.reconcile(claim, step, at, deadline);
+        let reconcile = self.reconcile(claim, step, turn);
         match AssertUnwindSafe(reconcile).catch_unwind().await {
-            Ok(Ok(idle_check)) => idle_check,
+            Ok(Ok(reconciled)) => reconciled,
             Ok(Err(error)) => {
                 tracing::warn!(session_id = %id, error = &error as &dyn std::error::Error,
                     "failed to apply session decision");
-                None
+                Reconciled::Done
             }
             Err(_) => {
                 tracing::error!(session_id = %id, "panicked while reconciling session");
-                None
+                Reconciled::Done
             }
         }
     }
 
-    async fn reconcile(
-        &self,
-        claim: Claim,
-        step: Step,
-        at: DateTime<Utc>,
-        deadline: Instant,
-    ) -> Result<Option<IdleCheck>, Error> {
+    async fn reconcile(&self, claim: Claim, step: Step, turn: Turn) -> Result<Reconciled, Error> {
         let decision = match step {
-            Step::Reschedule(next_check_at) => return Ok(Some((claim, next_check_at))),
+            Step::Reschedule(next_check_at) => {
+                return Ok(Reconciled::Idle((claim, next_check_at)));
+            }
             Step::Apply(decision) => *decision,
             Step::Observe(sid) => {
-                let decided = timeout_at(deadline, self.decide_by_room(&claim, &sid, at)).await;
-                // Without a turn in time, the next check counts from now.
-                let decision =
-                    decided.unwrap_or_else(|_| postpone(&claim.session, at + OBSERVE_TIMEOUT));
+                let decide = self.decide_by_room(&claim, &sid, turn.at);
+                let Ok(decision) = timeout_at(turn.deadline, decide).await else {
+                    return Ok(Reconciled::Waiting(claim, sid));
+                };
                 if changes_nothing(&claim, &decision) {
-                    return Ok(Some((claim, decision.state.next_check_at)));
+                    return Ok(Reconciled::Idle((claim, decision.state.next_check_at)));
                 }
                 decision
             }
         };
         self.apply(claim, &decision).await?;
-        Ok(None)
+        Ok(Reconciled::Done)
     }
 
     /// Observes a session with a listed room, and decides.
@@ -162,10 +202,7 @@ impl Greenroom {
             let next_check_at = claim.session.state.next_check_at;
             (claim, next_check_at)
         };
-        let due: Vec<_> = sessions.into_iter().map(due).collect();
-        if !due.is_empty() {
-            self.reschedule(&due).await;
-        }
+        self.reschedule(&sessions.into_iter().map(due).collect::<Vec<_>>()).await;
     }
 
     /// Commits a decision, then executes its actions.
@@ -215,6 +252,9 @@ impl Greenroom {
     /// Writes the next checks of idle sessions. A session that another writer changed meanwhile is
     /// released instead, and observed again.
     async fn reschedule(&self, idle: &[IdleCheck]) {
+        if idle.is_empty() {
+            return;
+        }
         let reschedule = async |db: &mut _| {
             let rescheduled = Claim::reschedule(db, idle).await?;
             let mut any_changed = false;
