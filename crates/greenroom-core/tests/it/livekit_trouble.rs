@@ -146,6 +146,27 @@ async fn dead_node_does_not_delay_agents_in_healthy_rooms() {
     }
 }
 
+/// A start that recorded neither its room nor its failure, as after a crash.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn start_is_not_failed_while_its_listed_room_cannot_be_observed() {
+    let mut scene = Scene::new(0).await;
+    scene.start(1).await;
+    scene
+        .run(
+            "update sessions set room_created_at = null, created_at = now() - interval '1 minute',
+               next_check_at = now()",
+        )
+        .await;
+    scene.livekit.set_trouble(Trouble::OnlyListsRooms);
+    scene
+        .with_keeper(async |scene| {
+            let unrecorded = "select count(*) from sessions where room_created_at is null";
+            scene.time_until_none("the room to be recorded", unrecorded).await;
+        })
+        .await;
+    assert_eq!(scene.number("select count(*) from sessions where status <> 'pending'").await, 0);
+}
+
 /// `ListDispatch` takes three seconds for a dead node's room, and few such calls run at once.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn session_that_waits_for_its_list_of_dispatches_is_not_written() {
