@@ -47,7 +47,7 @@ struct Turn {
     deadline: Instant,
 }
 
-/// What remains to be done for a session of a batch.
+/// The outcome of one session of a batch, as far as its turn goes.
 enum Reconciled {
     Done,
     Idle(IdleCheck),
