@@ -217,7 +217,6 @@ async fn heavy_rooms_delay_only_themselves() {
     assert!(took < Duration::from_secs(6), "{took:?}");
     let sizes: Vec<_> = scene.livekit.lists().into_iter().map(|(_, rooms)| rooms).collect();
     assert_eq!(sizes[..4], [200, 1, 100, 100], "the list, a small call, and the halves");
-    assert!(sizes[4..].iter().all(|rooms| *rooms > 1), "LiveKit was not checked for an outage");
 }
 
 /// LiveKit gives a room that is opened again the same name and the same sid.
