@@ -23,7 +23,8 @@ pub(super) enum Observed {
 
 impl Greenroom {
     /// Lists the existing rooms of a batch, usually with one call. `None` means that the call failed,
-    /// and that no session is checked until LiveKit lists rooms again.
+    /// and that no session is checked until LiveKit lists rooms again, unless it has recovered since
+    /// the call began.
     pub(super) async fn list_rooms(&self, batch: &[Claim], deadline: Instant) -> Option<RoomList> {
         let names: Vec<_> = batch.iter().map(|claim| claim.room_name.clone()).collect();
         let mut began = Instant::now();
