@@ -24,7 +24,8 @@ pub(super) enum Observed {
 
 impl Greenroom {
     /// Lists the existing rooms of a batch, usually with one call. `None` means that the call failed,
-    /// and that no session is checked until LiveKit lists rooms again.
+    /// and that no session is checked until LiveKit lists rooms again, unless it has recovered since
+    /// the call began.
     pub(super) async fn list_rooms(&self, batch: &[Check], deadline: Instant) -> Option<RoomList> {
         if batch.is_empty() {
             return Some(RoomList::new());

@@ -41,6 +41,8 @@ pub enum Trouble {
     Hangs,
     /// Every call is refused at once.
     Refuses,
+    /// Every call except the list of rooms is refused at once.
+    OnlyListsRooms,
 }
 
 /// A running API. Dropping it stops it.
@@ -135,7 +137,10 @@ async fn respond(
 ) -> Response {
     let trouble = *script.trouble.lock();
     match trouble {
-        Trouble::None => {}
+        Trouble::OnlyListsRooms if method != "ListRooms" => {
+            return StatusCode::FORBIDDEN.into_response();
+        }
+        Trouble::None | Trouble::OnlyListsRooms => {}
         Trouble::Hangs => sleep(HANG).await,
         Trouble::Refuses => return StatusCode::FORBIDDEN.into_response(),
     }
