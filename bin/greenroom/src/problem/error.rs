@@ -16,6 +16,7 @@ impl From<Error> for Problem {
         match error {
             Error::TemplateNotFound(id) => Self::template_not_found(id),
             Error::TemplateForbidden(id) => Self::template_forbidden(id),
+            Error::TemplateUnknown(id) => Self::template_unknown(id),
             Error::TemplateNameTaken(name) => Self::template_name_taken(&name),
             Error::TemplateContradicts(contradictions) => {
                 let field = |(field, invalid): &Contradiction| FieldError::of(field, invalid);
@@ -88,6 +89,18 @@ impl Problem {
         Self::new(
             Code::TemplateForbidden,
             format!("Session template {id} belongs to another organization. Use your own."),
+        )
+    }
+
+    /// Retryable: in a rolling update, a process of the newer version may get the next attempt.
+    fn template_unknown(id: SessionTemplateId) -> Self {
+        Self::new(
+            Code::NotReady,
+            format!(
+                "Session template {id} has a setting that this version of Greenroom does not know or \
+                 that exceeds its limits. A newer version can start it. Try again after the update, or \
+                 change the template."
+            ),
         )
     }
 
@@ -195,6 +208,17 @@ impl Problem {
                 Self::new(
                     Code::DatabaseUnavailable,
                     "The database does not accept writes at present. Try again.",
+                )
+            }
+            // Not `Internal`, which reports a bug: in a rolling update, a process of the newer version
+            // can read the row.
+            StoreError::Undecodable(_) => {
+                tracing::error!(error = %ErrorChain(error), "failed to decode row");
+                Self::new(
+                    Code::NotReady,
+                    "A stored value of the requested session or template cannot be used, because a newer \
+                     version of Greenroom or an edit by hand wrote it. Greenroom's log names the value under \
+                     this request_id. Try again after the update, or have the operator correct the row.",
                 )
             }
             // `Conflict`, `Migration` and `Query`.
