@@ -113,7 +113,7 @@ impl From<Session> for SessionBody {
             started_at: session.started_at,
             ended_at: session.ended_at,
             session_template_id: session.session_template_id.0,
-            user_id: session.user_id.map(|user| user.as_str().to_owned()),
+            user_id: session.user_id.map(|user| user.to_string()),
             modality_profile: session.modality_profile.map(|profile| profile.to_string()),
             enabled_panels: session.enabled_panels.map(|panels| panels.as_slice().to_vec()),
             created_at: session.created_at,

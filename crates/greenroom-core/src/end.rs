@@ -43,11 +43,13 @@ impl Greenroom {
     }
 
     /// Deletes the room now, so that it is usually gone when [`Greenroom::end`] returns. The
-    /// session is due, so the keeper checks that the room is gone and does not come back.
+    /// session is due, so the keeper checks that the room is gone and does not come back. A room
+    /// with an invalid name was not opened by this version.
     async fn delete_room_of(&self, ended: &Session) {
+        let Some(room_name) = ended.room_name.valid() else { return };
         let delete = async {
             let _permit = self.shared.livekit.limiter.acquire().await;
-            self.shared.livekit.rooms.delete(&ended.room_name).await
+            self.shared.livekit.rooms.delete(room_name).await
         };
         let deleted = timeout(DELETE_TIMEOUT, delete).await.unwrap_or(Err(LiveKitError::Timeout));
         if let Err(error) = deleted {

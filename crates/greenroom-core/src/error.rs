@@ -20,12 +20,17 @@ pub enum Error {
     /// The template belongs to another organization.
     #[error("session template {0} belongs to another organization")]
     TemplateForbidden(SessionTemplateId),
+    /// The template has a setting with a value that this version does not know or that exceeds its
+    /// limits, because a newer version or an edit by hand wrote it.
+    #[error("session template {0} has a setting that this version does not know or allow")]
+    TemplateUnknown(SessionTemplateId),
     /// Another template of the organization, which is not archived, has this name. Names are
     /// compared without regard to case.
     #[error("a session template named {:?} already exists", .0.as_str())]
     TemplateNameTaken(TemplateName),
-    /// Fields of the template contradict each other. Each contradiction names its field.
-    #[error("fields of the session template contradict each other")]
+    /// Fields of the template contradict each other, or have a value that this version does not
+    /// know. Each contradiction names its field.
+    #[error("fields of the session template contradict each other or are unknown")]
     TemplateContradicts(Vec<Contradiction>),
     /// The request names an agent that is not the agent of the template.
     #[error("the requested agent is not the session template's agent")]

@@ -45,7 +45,8 @@ impl Greenroom {
     /// # Errors
     ///
     /// Returns [`Error::SessionOver`] if the session is over, or if `join_by` or the maximum duration
-    /// has passed. Returns [`Error::Store`] if the database fails, and [`Error::Overloaded`] if no
+    /// has passed. Returns [`Error::Store`] if the database fails or a value of the session cannot be
+    /// used in a token, and [`Error::Overloaded`] if no
     /// database connection becomes free in time.
     pub async fn refresh_token(
         &self,
@@ -74,11 +75,11 @@ impl Greenroom {
         let session = &setup.session;
         let settings = room_settings(setup, dispatch_by_token(setup));
         self.shared.livekit.signer.sign(&JoinToken {
-            room: &session.room_name,
-            identity: &session.participant_identity,
+            room: &setup.room_name,
+            identity: &setup.participant_identity,
             name: match &setup.participant_name {
                 Some(name) => Some(name.as_str()),
-                None => session.user_id.as_ref().map(UserId::as_str),
+                None => setup.user_id.as_ref().map(UserId::as_str),
             },
             attributes: setup.participant_attributes.as_ref(),
             issued_at: *token_issued_at,
@@ -86,8 +87,8 @@ impl Greenroom {
             metadata: TokenMetadata {
                 session_id: session.id,
                 session_template_id: session.session_template_id,
-                user_id: session.user_id.as_ref(),
-                modality_profile: session.modality_profile,
+                user_id: setup.user_id.as_ref(),
+                modality_profile: setup.modality_profile,
                 enabled_panels: session.enabled_panels.as_ref(),
             },
             room_settings: &settings,

@@ -1,7 +1,7 @@
 //! Reading sessions.
 
 use chrono::{DateTime, Utc};
-use greenroom_domain::{Caller, SessionId};
+use greenroom_domain::{Caller, SessionId, Stored};
 use greenroom_store::{Session, SessionFilter, session};
 
 use crate::page::{CursorScope, Page, PageRequest};
@@ -22,8 +22,12 @@ impl Greenroom {
         let organization = caller.organization_id;
         let find = async |db: &mut _| session::find(db, organization, id).await;
         let found = self.shared.database.run(find).await?;
-        let visible = found.filter(|session| caller.may_see(session.user_id.as_ref()));
-        Ok(visible.map(|session| visible_to(caller, session)))
+        // An end user has a valid id, so a session with an invalid one belongs to another user.
+        let is_visible = |session: &Session| match &session.user_id {
+            Some(Stored::Invalid(_)) => caller.sees_only().is_none(),
+            user => caller.may_see(user.as_ref().and_then(Stored::valid)),
+        };
+        Ok(found.filter(is_visible).map(|session| visible_to(caller, session)))
     }
 
     /// Returns a page of the sessions that the caller may see, newest first.

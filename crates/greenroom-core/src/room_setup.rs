@@ -15,11 +15,11 @@ pub(crate) fn room_settings(setup: &SessionSetup, dispatch: AgentDispatch) -> Ro
 /// agent that is dispatched again gets the same metadata.
 pub(crate) fn dispatch_by_call(setup: &SessionSetup) -> AgentDispatch {
     let session = &setup.session;
-    if session.room_creation != RoomCreation::OnStart {
+    if setup.room_creation != RoomCreation::OnStart {
         return dispatch(setup, None);
     }
     let private = PrivateMetadata {
-        modality_profile: session.modality_profile,
+        modality_profile: setup.modality_profile,
         enabled_panels: session.enabled_panels.as_ref(),
         metadata: session.metadata.as_ref(),
         agent_metadata: &setup.agent_metadata,
@@ -31,7 +31,7 @@ pub(crate) fn dispatch_by_call(setup: &SessionSetup) -> AgentDispatch {
 /// token names an agent that does not exist, so that a room that the token re-creates admits no
 /// other agent.
 pub(crate) fn dispatch_by_token(setup: &SessionSetup) -> AgentDispatch {
-    if setup.session.room_creation == RoomCreation::OnJoin {
+    if setup.room_creation == RoomCreation::OnJoin {
         dispatch(setup, None)
     } else {
         AgentDispatch::unserved()
@@ -45,7 +45,7 @@ fn dispatch(setup: &SessionSetup, private: Option<PrivateMetadata<'_>>) -> Agent
         session_id: session.id,
         organization_id: session.organization_id,
         session_template_id: session.session_template_id,
-        user_id: session.user_id.as_ref(),
+        user_id: setup.user_id.as_ref(),
         private,
     };
     metadata.dispatch(agent)

@@ -9,7 +9,7 @@ mod write;
 use std::time::Duration;
 
 use greenroom_domain::{Caller, RoomCreation};
-use greenroom_store::{StartKey, StoreError};
+use greenroom_store::StartKey;
 use tokio::time::Instant;
 use tracing::Instrument;
 
@@ -46,6 +46,7 @@ impl Greenroom {
     ///
     /// - [`Error::TemplateNotFound`] if the template does not exist or is archived.
     /// - [`Error::TemplateForbidden`] if the template belongs to another organization.
+    /// - [`Error::TemplateUnknown`] if the template has a setting that this version does not know.
     /// - [`Error::AgentMismatch`] if the request names an agent that is not the template's agent.
     /// - [`Error::TokenTooLong`] if the join token would be longer than 6 KiB.
     /// - [`Error::UserMismatch`] if an end user names another user.
@@ -60,7 +61,8 @@ impl Greenroom {
     /// - [`Error::LiveKit`] if LiveKit did not open the room. The session of a backend without an
     ///   idempotency key is then `failed` with the reason `livekit_error`. Any other session stays
     ///   `pending` until one minute after its creation, so that a repeated request can open its room.
-    /// - [`Error::Store`] if the database fails.
+    /// - [`Error::Store`] if the database fails, or if a value of the session that holds the key
+    ///   cannot be used in a token.
     /// - [`Error::Overloaded`] if no database connection becomes free in time, or if two sessions
     ///   of an end user without a key in succession ended before their rooms were open.
     /// - [`Error::ShuttingDown`] if the runtime shuts down before the start has finished.
@@ -125,11 +127,8 @@ impl Greenroom {
         let new = self.new_session(caller.organization_id, request, key);
         let WrittenSession { mut started, mut access_token, is_replay } =
             self.write_session(new, started_at + INSERT_DEADLINE).await?;
-        let room_creation = started.setup.session.room_creation.known();
-        let unknown = || StoreError::Query("the session has an unknown room_creation".into());
-        let room_creation = room_creation.ok_or_else(unknown)?;
         // A replay opens the room if no earlier start has recorded that it did.
-        if room_creation == RoomCreation::OnStart && !started.room_created {
+        if started.setup.room_creation == RoomCreation::OnStart && !started.room_created {
             // Another request with the key, such as that of another tab, may still open the room, so a
             // failure of LiveKit does not end the session.
             let keep_pending = key != StartKey::None;

@@ -1,6 +1,9 @@
-//! Enumerated values of rows that the next version may have written.
+//! Values of rows that the next version or an edit by hand may have written.
 
 use std::fmt;
+use std::str::FromStr;
+
+use crate::Invalid;
 
 /// The text of a value that this version does not know.
 pub const UNKNOWN: &str = "unknown";
@@ -11,7 +14,7 @@ pub const UNKNOWN: &str = "unknown";
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[cfg_attr(
     feature = "diesel",
-    derive(diesel::deserialize::FromSqlRow),
+    derive(diesel::expression::AsExpression, diesel::deserialize::FromSqlRow),
     diesel(sql_type = diesel::sql_types::Text)
 )]
 pub enum Lenient<T> {
@@ -28,6 +31,19 @@ impl<T> Lenient<T> {
         match self {
             Self::Known(value) => Some(value),
             Self::Unknown => None,
+        }
+    }
+}
+
+impl<T: FromStr<Err = Invalid>> Lenient<T> {
+    /// Returns the value.
+    ///
+    /// # Errors
+    /// Returns the values that this version knows if it does not know this one.
+    pub fn checked(self) -> Result<T, Invalid> {
+        match self {
+            Self::Known(value) => Ok(value),
+            Self::Unknown => UNKNOWN.parse(),
         }
     }
 }
@@ -49,6 +65,65 @@ impl<T: fmt::Display> fmt::Display for Lenient<T> {
         match self {
             Self::Known(value) => value.fmt(f),
             Self::Unknown => f.write_str(UNKNOWN),
+        }
+    }
+}
+
+/// A text as a row contains it, even if it breaks the rules of `T`. For responses, which show the
+/// text. Code that uses the value must have a [`Stored::Valid`].
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[cfg_attr(
+    feature = "diesel",
+    derive(diesel::deserialize::FromSqlRow),
+    diesel(sql_type = diesel::sql_types::Text)
+)]
+pub enum Stored<T> {
+    /// A text that follows the rules.
+    Valid(T),
+    /// Any other text.
+    Invalid(String),
+}
+
+impl<T> Stored<T> {
+    /// Returns the value, or `None` if the text breaks the rules.
+    pub fn valid(&self) -> Option<&T> {
+        match self {
+            Self::Valid(value) => Some(value),
+            Self::Invalid(_) => None,
+        }
+    }
+}
+
+impl<T: Clone + TryFrom<String, Error = Invalid>> Stored<T> {
+    /// Returns the value.
+    ///
+    /// # Errors
+    /// Returns the rule that the text breaks.
+    pub fn checked(&self) -> Result<T, Invalid> {
+        match self {
+            Self::Valid(value) => Ok(value.clone()),
+            Self::Invalid(text) => text.clone().try_into(),
+        }
+    }
+}
+
+impl<T: TryFrom<String, Error = Invalid>> From<String> for Stored<T> {
+    fn from(text: String) -> Self {
+        T::try_from(text.clone()).map_or(Self::Invalid(text), Self::Valid)
+    }
+}
+
+impl<T: PartialEq> PartialEq<T> for Stored<T> {
+    fn eq(&self, other: &T) -> bool {
+        self.valid() == Some(other)
+    }
+}
+
+impl<T: fmt::Display> fmt::Display for Stored<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Valid(value) => value.fmt(f),
+            Self::Invalid(text) => f.write_str(text),
         }
     }
 }

@@ -37,7 +37,7 @@ pub use self::idempotency::IdempotencyKey;
 pub use self::identity::{ParticipantIdentity, ParticipantName, UserId};
 pub use self::invalid::{Invalid, InvalidValue};
 pub use self::json::JsonObject;
-pub use self::lenient::Lenient;
+pub use self::lenient::{Lenient, Stored};
 pub use self::modality::{Modality, ModalityProfile, PublishGrant, TrackSource};
 pub use self::panel::EnabledPanels;
 pub use self::quantity::{

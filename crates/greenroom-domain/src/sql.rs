@@ -12,10 +12,10 @@ use diesel::{deserialize, serialize};
 use crate::lifecycle::TimelineEvent;
 use crate::template::{AgentDeadline, JoinWindow, MaxDuration, ReconnectWindow, TokenTtl};
 use crate::{
-    AgentName, AgentStatus, EnabledPanels, EndReason, JsonObject, Lenient, ModalityProfile,
-    OnAgentHangup, OrganizationId, ParticipantAttributes, ParticipantIdentity, ParticipantName,
-    ReconcileInterval, RoomCreation, RoomName, SessionCount, SessionId, SessionStatus,
-    SessionTemplateId, TemplateName, UserId,
+    AgentName, AgentStatus, EnabledPanels, EndReason, Invalid, JsonObject, Lenient,
+    ModalityProfile, OnAgentHangup, OrganizationId, ParticipantAttributes, ParticipantIdentity,
+    ParticipantName, ReconcileInterval, RoomCreation, RoomName, SessionCount, SessionId,
+    SessionStatus, SessionTemplateId, Stored, TemplateName, UserId,
 };
 
 macro_rules! uuids {
@@ -73,6 +73,23 @@ impl<T: FromStr> FromSql<Text, Pg> for Lenient<T> {
     fn from_sql(bytes: PgValue<'_>) -> deserialize::Result<Self> {
         let text = <String as FromSql<Text, Pg>>::from_sql(bytes)?;
         Ok(text.parse().map_or(Self::Unknown, Self::Known))
+    }
+}
+
+impl<T: ToSql<Text, Pg>> ToSql<Text, Pg> for Lenient<T> {
+    fn to_sql<'b>(&'b self, out: &mut Output<'b, '_, Pg>) -> serialize::Result {
+        match self {
+            Self::Known(value) => value.to_sql(out),
+            Self::Unknown => {
+                Err("a value that this version does not know cannot be written".into())
+            }
+        }
+    }
+}
+
+impl<T: TryFrom<String, Error = Invalid>> FromSql<Text, Pg> for Stored<T> {
+    fn from_sql(bytes: PgValue<'_>) -> deserialize::Result<Self> {
+        <String as FromSql<Text, Pg>>::from_sql(bytes).map(Self::from)
     }
 }
 

@@ -5,7 +5,7 @@ use serde::Serialize;
 use crate::invalid::check_text;
 use crate::quantity::seconds;
 use crate::text_enum::text_enum;
-use crate::{Invalid, JsonObject};
+use crate::{Invalid, JsonObject, Lenient};
 
 text_enum! {
     /// The event that opens the room.
@@ -114,7 +114,7 @@ pub fn contradictions(
     agent_name: Option<&AgentName>,
     agent_required: bool,
     agent_metadata: &JsonObject,
-    room_creation: RoomCreation,
+    room_creation: Lenient<RoomCreation>,
 ) -> Vec<Contradiction> {
     let mut found = Vec::new();
     if agent_required && agent_name.is_none() {
@@ -161,9 +161,9 @@ mod tests {
     #[test]
     fn all_contradictions_are_returned() {
         let metadata = JsonObject::try_from(json!({"a": 1}).as_object().unwrap().clone()).unwrap();
-        let found = contradictions(None, true, &metadata, RoomCreation::OnJoin);
+        let found = contradictions(None, true, &metadata, RoomCreation::OnJoin.into());
         let fields: Vec<_> = found.iter().map(|(field, _)| *field).collect();
         assert_eq!(fields, ["agent_required", "agent_metadata"]);
-        assert!(contradictions(None, false, &metadata, RoomCreation::OnStart).is_empty());
+        assert!(contradictions(None, false, &metadata, RoomCreation::OnStart.into()).is_empty());
     }
 }

@@ -46,6 +46,10 @@ pub enum StoreError {
         #[source]
         cause: Cause,
     },
+    /// A row has a value that this version does not know or that breaks a rule: it was written by a
+    /// newer version or by hand.
+    #[error("a stored value cannot be decoded")]
+    Undecodable(#[source] Cause),
     /// Any other failure: a bug in Greenroom, or a translated message that could not be classified.
     #[error("the database rejected a query")]
     Query(#[source] Cause),
@@ -56,6 +60,7 @@ impl From<DieselError> for StoreError {
         let DieselError::DatabaseError(kind, information) = &error else {
             return match error {
                 DieselError::BrokenTransactionManager => Self::Unavailable(error.into()),
+                DieselError::DeserializationError(cause) => Self::Undecodable(cause),
                 _ => Self::Query(error.into()),
             };
         };

@@ -15,6 +15,7 @@ use greenroom_domain::{
 use crate::idempotency::{KeyClaim, StartKey};
 use crate::organization::push_max_sessions;
 use crate::sql::{OPEN, push_interval};
+use crate::template::IS_KNOWN;
 
 /// The values of a session that the start provides. The template and PostgreSQL's clock provide the
 /// remaining columns.
@@ -77,8 +78,8 @@ pub(crate) fn push_token_expiry<'b>(
 
 impl NewSession {
     /// Pushes a query for the current version of the template. The query returns no row if the
-    /// template is absent or archived or has another agent than the request, or if the organization
-    /// has reached its limit. Without `LOCKED`, it returns no row for any organization with a
+    /// template is absent or archived, has a setting that this version does not know or another
+    /// agent than the request, or if the organization has reached its limit. Without `LOCKED`, it returns no row for any organization with a
     /// limit.
     ///
     /// `LOCKED` selects one of two texts instead of being a bind parameter. With a parameter,
@@ -102,6 +103,8 @@ impl NewSession {
         out.push_bind_param::<Uuid, _>(&self.organization_id)?;
         out.push_sql(" and session_templates.id = ");
         out.push_bind_param::<Uuid, _>(&self.session_template_id)?;
+        out.push_sql(" and ");
+        out.push_sql(IS_KNOWN);
         out.push_sql(" and agent_name is not distinct from coalesce(");
         out.push_bind_param::<Nullable<Text>, _>(&self.agent_name)?;
         out.push_sql(", agent_name) and (session_limit.max_sessions is null");

@@ -9,7 +9,7 @@ use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use greenroom_domain::{
     AgentStatus, EnabledPanels, EndReason, JsonObject, Lenient, ModalityProfile, OrganizationId,
     ParticipantIdentity, RoomCreation, RoomName, SessionId, SessionStatus, SessionTemplateId,
-    UserId,
+    Stored, UserId,
 };
 
 use crate::listed_row::load_listed;
@@ -25,7 +25,9 @@ const MAX_CLOCK_DIFFERENCE: TimeDelta = TimeDelta::days(2);
 /// A bound that is earlier than all sessions. PostgreSQL has no times before 4714 BC.
 const EARLIEST: DateTime<Utc> = DateTime::UNIX_EPOCH;
 
-/// The columns of a session that the API shows.
+/// The columns of a session that the API shows. Values that this version does not know, and texts
+/// that break a rule, are decoded for display; [`SessionSetup`](crate::SessionSetup) and
+/// [`Claim`](crate::Claim) are decoded strictly.
 #[derive(Debug, Clone, PartialEq, Queryable, Selectable)]
 #[diesel(table_name = sessions, check_for_backend(Pg))]
 #[non_exhaustive]
@@ -40,18 +42,18 @@ pub struct Session {
     /// The version of the template that the session was started from. Never changes.
     pub session_template_version: i32,
     /// `None` means that the user is a guest.
-    pub user_id: Option<UserId>,
+    pub user_id: Option<Stored<UserId>>,
     /// The tracks that the user may publish. `None` means all.
-    pub modality_profile: Option<ModalityProfile>,
+    pub modality_profile: Option<Lenient<ModalityProfile>>,
     /// `None` leaves the choice to the client.
     pub enabled_panels: Option<EnabledPanels>,
     /// At most 4 KiB as JSON. `None` means that the start set none, or that core removed it because
     /// the caller may not read it.
     pub metadata: Option<JsonObject>,
     /// The LiveKit room. Unique across organizations.
-    pub room_name: RoomName,
+    pub room_name: Stored<RoomName>,
     /// The LiveKit identity of the user.
-    pub participant_identity: ParticipantIdentity,
+    pub participant_identity: Stored<ParticipantIdentity>,
     /// The template's value, or `on_join` if the start continued without LiveKit.
     pub room_creation: Lenient<RoomCreation>,
     /// `ended`, `expired` and `failed` are final.

@@ -1,6 +1,7 @@
 //! A session together with the settings that open its room and dispatch its agent.
 
 use chrono::{DateTime, Utc};
+use diesel::deserialize;
 use diesel::dsl::SqlTypeOf;
 use diesel::pg::Pg;
 use diesel::prelude::*;
@@ -9,18 +10,32 @@ use diesel::sql_types::{Bool, Integer, Jsonb, Nullable, Text, Timestamptz, Uuid}
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use greenroom_domain::template::ReconnectWindow;
 use greenroom_domain::{
-    AgentName, JsonObject, OrganizationId, ParticipantAttributes, ParticipantName, SessionId,
+    AgentName, Invalid, JsonObject, Lenient, ModalityProfile, OrganizationId,
+    ParticipantAttributes, ParticipantIdentity, ParticipantName, RoomCreation, RoomName, SessionId,
+    Stored, UserId,
 };
 
 use crate::new_session::TOKEN_ISSUED_AT;
 use crate::{Session, StoreError};
 
-/// A session with the values that its join token and its room need.
-#[derive(Debug, Clone, Queryable)]
+/// A session with the values that its join token and its room need. A session of which one of these
+/// values is unknown or breaks a rule cannot be decoded: a token for the room `""`, for example,
+/// would admit its user to every room.
+#[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct SessionSetup {
     /// The columns that the API shows.
     pub session: Session,
+    /// `None` means that the user is a guest.
+    pub user_id: Option<UserId>,
+    /// The LiveKit room. Unique across organizations.
+    pub room_name: RoomName,
+    /// The LiveKit identity of the user.
+    pub participant_identity: ParticipantIdentity,
+    /// The tracks that the user may publish. `None` means all.
+    pub modality_profile: Option<ModalityProfile>,
+    /// The template's value, or `on_join` if the start continued without LiveKit.
+    pub room_creation: RoomCreation,
     /// Display name of the user in the room. `None` means the `user_id`; a guest then has no name.
     pub participant_name: Option<ParticipantName>,
     /// Attributes of the user in the room. `None` means that the start set none.
@@ -48,6 +63,47 @@ pub struct StartedRow {
     pub token_issued_at: DateTime<Utc>,
     /// Whether the room is known to have been opened.
     pub room_created: bool,
+}
+
+impl Queryable<SessionSetupSql, Pg> for SessionSetup {
+    type Row = (
+        Session,
+        Option<ParticipantName>,
+        Option<ParticipantAttributes>,
+        Option<AgentName>,
+        JsonObject,
+        ReconnectWindow,
+        i32,
+    );
+
+    fn build(row: Self::Row) -> deserialize::Result<Self> {
+        let (session, name, attributes, agent_name, agent_metadata, reconnect_window, join_within) =
+            row;
+        let user_id = session.user_id.as_ref().map(Stored::checked).transpose();
+        let profile = session.modality_profile.map(Lenient::checked).transpose();
+        Ok(Self {
+            room_name: in_column("room_name", session.room_name.checked())?,
+            user_id: in_column("user_id", user_id)?,
+            participant_identity: in_column(
+                "participant_identity",
+                session.participant_identity.checked(),
+            )?,
+            modality_profile: in_column("modality_profile", profile)?,
+            room_creation: in_column("room_creation", session.room_creation.checked())?,
+            session,
+            participant_name: name,
+            participant_attributes: attributes,
+            agent_name,
+            agent_metadata,
+            reconnect_window,
+            join_within,
+        })
+    }
+}
+
+/// Adds the name of the column to the reason why its value cannot be used.
+fn in_column<T>(column: &str, value: Result<T, Invalid>) -> deserialize::Result<T> {
+    value.map_err(|invalid| format!("{column} {invalid}").into())
 }
 
 /// The SQL types of a [`StartedRow`].

@@ -21,6 +21,7 @@ impl NewSession {
     ///
     /// Returns `None` if
     /// - the organization has no such template, or the template is archived,
+    /// - the template has a setting that this version does not know,
     /// - the template names another agent,
     /// - another session holds the key,
     /// - the organization has reached its limit, or has a limit and was not locked.

@@ -1,99 +1,26 @@
 //! Session templates. A row is one version of a template.
 
 mod current;
+mod settings;
 
 use chrono::{DateTime, Utc};
 use diesel::dsl::sql;
 use diesel::pg::Pg;
 use diesel::prelude::*;
-use diesel::sql_types::{Nullable, Timestamptz};
+use diesel::sql_types::{Bool, Nullable, Timestamptz};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
-use greenroom_domain::template::{
-    AgentDeadline, Contradiction, JoinWindow, MaxDuration, ReconnectWindow, TokenTtl,
-    contradictions,
-};
-use greenroom_domain::{
-    AgentName, EnabledPanels, JsonObject, ModalityProfile, OnAgentHangup, OrganizationId,
-    RoomCreation, SessionTemplateId, TemplateName,
-};
+use greenroom_domain::{OrganizationId, SessionTemplateId};
 
 use crate::listed_row::load_listed;
 use crate::schema::session_templates;
 use crate::{ListedRow, PageStart, StoreError};
 
+pub(crate) use self::settings::IS_KNOWN;
+
 pub use self::current::{FoldedName, current};
+pub use self::settings::TemplateSettings;
 
 const FIRST_VERSION: i32 = 1;
-
-/// The settings of a template that its author chooses.
-#[derive(Debug, Clone, PartialEq, Queryable, Selectable, Insertable)]
-#[diesel(table_name = session_templates, check_for_backend(Pg))]
-#[diesel(treat_none_as_default_value = false)]
-#[non_exhaustive]
-pub struct TemplateSettings {
-    /// 1 to 100 characters. Unique among the templates of the organization that are not archived,
-    /// ignoring case.
-    pub name: TemplateName,
-    /// The tracks that the user may publish. `None` means all.
-    pub modality_profile: Option<ModalityProfile>,
-    /// `None` leaves the choice to the client. An empty list enables no panel.
-    pub enabled_panels: Option<EnabledPanels>,
-    /// `None` means that sessions have no agent.
-    pub agent_name: Option<AgentName>,
-    /// Passed to the agent when it is dispatched. Must be empty if `room_creation` is `on_join`.
-    pub agent_metadata: JsonObject,
-    /// Whether a session fails if its agent does not join in time.
-    pub agent_required: bool,
-    /// Time that an agent has to join after it was requested: 5 to 300 seconds. `None` means the
-    /// server's default.
-    pub agent_deadline_seconds: Option<AgentDeadline>,
-    /// Whether the session stays open if the agent hangs up while the user is in the room.
-    pub on_agent_hangup: OnAgentHangup,
-    /// Whether the start or the join of the user opens the room.
-    pub room_creation: RoomCreation,
-    /// Time after the start within which the user must join: 30 to 86,400 seconds.
-    pub join_window_seconds: JoinWindow,
-    /// Time that the room waits for a user who left: 5 to 3,600 seconds.
-    pub reconnect_window_seconds: ReconnectWindow,
-    /// Maximum duration, counted from the user's first join: 60 to 86,400 seconds.
-    pub max_duration_seconds: MaxDuration,
-    /// Time within which the user can connect with a token: 60 to 86,400 seconds. `None` means the
-    /// server's default.
-    pub token_ttl_seconds: Option<TokenTtl>,
-}
-
-impl TemplateSettings {
-    /// The default settings, with this name.
-    #[must_use]
-    pub fn new(name: TemplateName) -> Self {
-        Self {
-            name,
-            modality_profile: None,
-            enabled_panels: None,
-            agent_name: None,
-            agent_metadata: JsonObject::default(),
-            agent_required: false,
-            agent_deadline_seconds: None,
-            on_agent_hangup: OnAgentHangup::Keep,
-            room_creation: RoomCreation::OnStart,
-            join_window_seconds: JoinWindow::constant::<600>(),
-            reconnect_window_seconds: ReconnectWindow::constant::<60>(),
-            max_duration_seconds: MaxDuration::constant::<7_200>(),
-            token_ttl_seconds: None,
-        }
-    }
-
-    /// The combinations of settings that contradict each other.
-    #[must_use]
-    pub fn contradictions(&self) -> Vec<Contradiction> {
-        contradictions(
-            self.agent_name.as_ref(),
-            self.agent_required,
-            &self.agent_metadata,
-            self.room_creation,
-        )
-    }
-}
 
 /// One version of a template.
 #[derive(Debug, Clone, PartialEq, Queryable, Selectable)]
@@ -138,6 +65,8 @@ impl TemplateFilter {
 pub enum TemplateAvailability {
     /// The organization has the template, and it is not archived.
     Startable,
+    /// The organization has the template, but it has a setting that this version does not know.
+    Unknown,
     /// The organization has the template, but it is archived.
     Archived,
     /// The template belongs to another organization.
@@ -307,17 +236,22 @@ pub async fn availability(
     organization: OrganizationId,
     id: SessionTemplateId,
 ) -> Result<TemplateAvailability, StoreError> {
-    let found: Option<(OrganizationId, bool)> = session_templates::table
+    let found: Option<(OrganizationId, bool, bool)> = session_templates::table
         .filter(session_templates::id.eq(id))
         .filter(session_templates::superseded_at.is_null())
-        .select((session_templates::organization_id, session_templates::archived_at.is_not_null()))
+        .select((
+            session_templates::organization_id,
+            session_templates::archived_at.is_not_null(),
+            sql::<Bool>(IS_KNOWN),
+        ))
         .first(connection)
         .await
         .optional()?;
     Ok(match found {
         None => TemplateAvailability::Absent,
-        Some((owner, _)) if owner != organization => TemplateAvailability::Foreign,
-        Some((_, true)) => TemplateAvailability::Archived,
-        Some((_, false)) => TemplateAvailability::Startable,
+        Some((owner, ..)) if owner != organization => TemplateAvailability::Foreign,
+        Some((_, true, _)) => TemplateAvailability::Archived,
+        Some((_, false, false)) => TemplateAvailability::Unknown,
+        Some((_, false, true)) => TemplateAvailability::Startable,
     })
 }

@@ -110,15 +110,21 @@ fn words(property: &str, is_response: bool) -> Option<Value> {
         "status" => Some(texts_or_unknown(SessionStatus::ALL, SessionStatus::as_str)),
         "agent_status" => Some(texts_or_unknown(AgentStatus::ALL, AgentStatus::as_str)),
         "end_reason" => Some(texts_or_unknown(EndReason::ALL, EndReason::as_str)),
+        "room_creation" if is_response => {
+            Some(texts_or_unknown(RoomCreation::ALL, RoomCreation::as_str))
+        }
         "room_creation" => Some(texts(RoomCreation::ALL, RoomCreation::as_str)),
         "event" => Some(texts_or_unknown(TimelineEvent::ALL, TimelineEvent::as_str)),
         "modality_profile" if is_response => Some(profiles()),
+        "on_agent_hangup" if is_response => {
+            Some(texts_or_unknown(OnAgentHangup::ALL, OnAgentHangup::as_str))
+        }
         "on_agent_hangup" => Some(texts(OnAgentHangup::ALL, OnAgentHangup::as_str)),
         _ => None,
     }
 }
 
-/// Every modality profile in canonical order, which is the form of responses.
+/// Every modality profile in canonical order, which is the form of responses, and `unknown`.
 fn profiles() -> Value {
     let words = Modality::ALL.map(Modality::as_str);
     let profile = |chosen: usize| {
@@ -126,7 +132,7 @@ fn profiles() -> Value {
             |(place, word): (usize, &&'static str)| (chosen >> place & 1 == 1).then_some(*word);
         words.iter().enumerate().filter_map(word).collect::<Vec<_>>().join("+")
     };
-    (1..1 << words.len()).map(profile).collect()
+    (1..1 << words.len()).map(profile).chain([UNKNOWN.to_owned()]).collect()
 }
 
 /// The schema of a parameter. paperclip knows every parameter as text.

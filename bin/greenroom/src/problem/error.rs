@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use greenroom_core::domain::{ErrorChain, SessionCount};
-use greenroom_core::{Error, LiveKitError, StoreError};
+use greenroom_core::domain::template::Contradiction;
+use greenroom_core::domain::{ErrorChain, SessionCount, SessionTemplateId, TemplateName};
+use greenroom_core::{Error, InvalidWebhook, LiveKitError, StoreError};
 
 use super::{Code, FieldError, Problem, Quota};
 
@@ -13,106 +14,134 @@ const SESSION_LIMIT_RETRY_SECONDS: u64 = 10;
 impl From<Error> for Problem {
     fn from(error: Error) -> Self {
         match error {
-            Error::TemplateNotFound(id) => Self::new(
-                Code::TemplateNotFound,
-                format!("This organization has no session template {id}, or it is archived."),
-            ),
-            Error::TemplateForbidden(id) => Self::new(
-                Code::TemplateForbidden,
-                format!("Session template {id} belongs to another organization. Use your own."),
-            ),
-            Error::TemplateNameTaken(name) => Self::new(
-                Code::TemplateNameTaken,
-                format!(
-                    "This organization already has a session template named {:?}. Choose a name that \
-                     differs in more than case.",
-                    name.as_str()
-                ),
-            ),
-            Error::TemplateContradicts(contradictions) => Self::invalid(
-                contradictions
-                    .iter()
-                    .map(|(field, invalid)| FieldError::of(field, invalid))
-                    .collect(),
-            ),
-            Error::AgentMismatch => Self::new(
-                Code::NotConfigurable,
-                "The agent in room_config is not the template's agent. Remove it from the request.",
-            ),
-            Error::TokenTooLong => Self::invalid(
-                ["user_id", "participant_name", "participant_attributes"]
-                    .map(|field| {
-                        FieldError::new(
-                            field,
-                            "must be shorter, or another listed field must be: the token would be longer \
-                             than 6 KiB",
-                        )
-                    })
-                    .to_vec(),
-            ),
-            Error::BackendOnly => Self::new(
-                Code::UserForbidden,
-                "This route is for backends, but the token belongs to an end user. Use a backend's token.",
-            ),
-            Error::UserMismatch => Self::new(
-                Code::UserForbidden,
-                "The token belongs to an end user, but the request names another user. Remove that user.",
-            ),
-            Error::MetadataForbidden => Self::new(
-                Code::UserForbidden,
-                "The token belongs to an end user, but only a backend may set metadata, because the agent \
-                 trusts it. Remove metadata.",
-            ),
-            Error::InvalidCursor => Self::new(
-                Code::InvalidCursor,
-                "The cursor is malformed or belongs to another list. Follow the Link header unchanged, or \
-                 request the first page.",
-            ),
+            Error::TemplateNotFound(id) => Self::template_not_found(id),
+            Error::TemplateForbidden(id) => Self::template_forbidden(id),
+            Error::TemplateUnknown(id) => Self::template_unknown(id),
+            Error::TemplateNameTaken(name) => Self::template_name_taken(&name),
+            Error::TemplateContradicts(contradictions) => {
+                let field = |(field, invalid): &Contradiction| FieldError::of(field, invalid);
+                Self::invalid(contradictions.iter().map(field).collect())
+            }
+            Error::TokenTooLong => Self::token_too_long(),
             Error::SessionOver(id) => {
                 Self::new(Code::SessionOver, format!("Session {id} is over. Start a new session."))
             }
-            Error::IdempotencyKeyReused => Self::new(
-                Code::IdempotencyKeyReused,
-                "The Idempotency-Key was already used for a different request. Use a new key.",
-            ),
             Error::TooManyActiveSessions { limit } => Self::too_many_active_sessions(limit),
             Error::RateLimited { per_minute, retry_after, reset_after } => {
-                let quota = Quota {
-                    limit: per_minute.into(),
-                    retry_after: whole_seconds(retry_after),
-                    reset_after: whole_seconds(reset_after),
-                };
-                let detail = format!(
-                    "This organization may start {per_minute} sessions per minute. Try again in {} s.",
-                    quota.retry_after
-                );
-                Self { quota: Some(quota), ..Self::new(Code::RateLimited, detail) }
+                Self::rate_limited(per_minute, retry_after, reset_after)
             }
-            Error::InvalidWebhook(error) => {
-                tracing::warn!(error = %error, "refused webhook");
-                let detail = "The webhook could not be verified: its signature, body hash or body is invalid.";
-                Self::new(Code::Unauthenticated, detail)
-            }
+            Error::InvalidWebhook(error) => Self::invalid_webhook(error),
             Error::LiveKit(error) => Self::livekit(&error),
             Error::Store(error) => Self::store(&error),
-            Error::Overloaded | Error::ShuttingDown => {
-                tracing::warn!(error = %error, "refused request");
-                let detail = match error {
-                    Error::ShuttingDown => "This process is shutting down. Try again.",
-                    _ => {
-                        "Too many concurrent requests: no database connection or organization lock became \
-                         free in time, or other starts kept taking the idempotency key. Try again."
-                    }
-                };
-                Self::new(Code::Overloaded, detail)
-            }
-            // `Error` is non-exhaustive.
-            error => Self::internal(&ErrorChain(&error)),
+            Error::Overloaded | Error::ShuttingDown => Self::refused(&error),
+            error => match constant(&error) {
+                Some((code, detail)) => Self::new(code, detail),
+                // `Error` is non-exhaustive.
+                None => Self::internal(&ErrorChain(&error)),
+            },
         }
     }
 }
 
+/// The code and the detail of an error without data.
+fn constant(error: &Error) -> Option<(Code, &'static str)> {
+    Some(match error {
+        Error::AgentMismatch => (
+            Code::NotConfigurable,
+            "The agent in room_config is not the template's agent. Remove it from the request.",
+        ),
+        Error::BackendOnly => (
+            Code::UserForbidden,
+            "This route is for backends, but the token belongs to an end user. Use a backend's token.",
+        ),
+        Error::UserMismatch => (
+            Code::UserForbidden,
+            "The token belongs to an end user, but the request names another user. Remove that user.",
+        ),
+        Error::MetadataForbidden => (
+            Code::UserForbidden,
+            "The token belongs to an end user, but only a backend may set metadata, because the agent \
+             trusts it. Remove metadata.",
+        ),
+        Error::InvalidCursor => (
+            Code::InvalidCursor,
+            "The cursor is malformed or belongs to another list. Follow the Link header unchanged, or \
+             request the first page.",
+        ),
+        Error::IdempotencyKeyReused => (
+            Code::IdempotencyKeyReused,
+            "The Idempotency-Key was already used for a different request. Use a new key.",
+        ),
+        _ => return None,
+    })
+}
+
+/// Templates.
 impl Problem {
+    fn template_not_found(id: SessionTemplateId) -> Self {
+        Self::new(
+            Code::TemplateNotFound,
+            format!("This organization has no session template {id}, or it is archived."),
+        )
+    }
+
+    fn template_forbidden(id: SessionTemplateId) -> Self {
+        Self::new(
+            Code::TemplateForbidden,
+            format!("Session template {id} belongs to another organization. Use your own."),
+        )
+    }
+
+    /// Retryable: in a rolling update, a process of the newer version may get the next attempt.
+    fn template_unknown(id: SessionTemplateId) -> Self {
+        Self::new(
+            Code::NotReady,
+            format!(
+                "Session template {id} has a setting that this version of Greenroom does not know or \
+                 that exceeds its limits. A newer version can start it. Try again after the update, or \
+                 change the template."
+            ),
+        )
+    }
+
+    fn template_name_taken(name: &TemplateName) -> Self {
+        Self::new(
+            Code::TemplateNameTaken,
+            format!(
+                "This organization already has a session template named {:?}. Choose a name that \
+                 differs in more than case.",
+                name.as_str()
+            ),
+        )
+    }
+}
+
+/// Starts.
+impl Problem {
+    fn token_too_long() -> Self {
+        let field = |field| {
+            FieldError::new(
+                field,
+                "must be shorter, or another listed field must be: the token would be longer than \
+                 6 KiB",
+            )
+        };
+        Self::invalid(["user_id", "participant_name", "participant_attributes"].map(field).to_vec())
+    }
+
+    fn rate_limited(per_minute: u32, retry_after: Duration, reset_after: Duration) -> Self {
+        let quota = Quota {
+            limit: per_minute.into(),
+            retry_after: whole_seconds(retry_after),
+            reset_after: whole_seconds(reset_after),
+        };
+        let detail = format!(
+            "This organization may start {per_minute} sessions per minute. Try again in {} s.",
+            quota.retry_after
+        );
+        Self { quota: Some(quota), ..Self::new(Code::RateLimited, detail) }
+    }
+
     fn too_many_active_sessions(limit: SessionCount) -> Self {
         let quota = Quota {
             limit: limit.get().unsigned_abs().into(),
@@ -124,6 +153,28 @@ impl Problem {
              session, or wait until one ends."
         );
         Self { quota: Some(quota), ..Self::new(Code::TooManyActiveSessions, detail) }
+    }
+}
+
+/// Failures of Greenroom and of the servers that it uses.
+impl Problem {
+    fn invalid_webhook(error: InvalidWebhook) -> Self {
+        tracing::warn!(error = %error, "refused webhook");
+        let detail =
+            "The webhook could not be verified: its signature, body hash or body is invalid.";
+        Self::new(Code::Unauthenticated, detail)
+    }
+
+    fn refused(error: &Error) -> Self {
+        tracing::warn!(error = %error, "refused request");
+        let detail = match error {
+            Error::ShuttingDown => "This process is shutting down. Try again.",
+            _ => {
+                "Too many concurrent requests: no database connection or organization lock became \
+                 free in time, or other starts kept taking the idempotency key. Try again."
+            }
+        };
+        Self::new(Code::Overloaded, detail)
     }
 
     /// The detail omits LiveKit's response, because it may contain internal addresses.
@@ -157,6 +208,17 @@ impl Problem {
                 Self::new(
                     Code::DatabaseUnavailable,
                     "The database does not accept writes at present. Try again.",
+                )
+            }
+            // Not `Internal`, which reports a bug: in a rolling update, a process of the newer version
+            // can read the row.
+            StoreError::Undecodable(_) => {
+                tracing::error!(error = %ErrorChain(error), "failed to decode row");
+                Self::new(
+                    Code::NotReady,
+                    "A stored value of the requested session or template cannot be used, because a newer \
+                     version of Greenroom or an edit by hand wrote it. Greenroom's log names the value under \
+                     this request_id. Try again after the update, or have the operator correct the row.",
                 )
             }
             // `Conflict`, `Migration` and `Query`.

@@ -1,12 +1,15 @@
 //! The settings of a template on the wire: parsed from requests, and converted for responses.
 
 use std::collections::BTreeMap;
+use std::str::FromStr;
 
 use greenroom_core::TemplateSettings;
 use greenroom_core::domain::template::{
     AgentDeadline, JoinWindow, MaxDuration, ReconnectWindow, TokenTtl,
 };
-use greenroom_core::domain::{AgentName, EnabledPanels, Invalid, JsonObject, TemplateName};
+use greenroom_core::domain::{
+    AgentName, EnabledPanels, Invalid, JsonObject, Lenient, TemplateName,
+};
 use paperclip::actix::Apiv2Schema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -117,7 +120,7 @@ pub fn parse_settings(body: NewTemplateBody) -> Result<TemplateSettings, Vec<Fie
         || TemplateName::try_from("unnamed".to_owned()).ok().map(TemplateSettings::new);
     let Some(mut settings) = settings.or_else(placeholder) else { return errors.into_result(None) };
 
-    let profile = body.modality_profile.map(|text| text.parse()).transpose();
+    let profile = body.modality_profile.as_deref().map(known).transpose();
     errors.set("modality_profile", profile, &mut settings.modality_profile);
     let panels = body.enabled_panels.map(EnabledPanels::try_from).transpose();
     errors.set("enabled_panels", panels, &mut settings.enabled_panels);
@@ -133,12 +136,12 @@ pub fn parse_settings(body: NewTemplateBody) -> Result<TemplateSettings, Vec<Fie
     errors.set("agent_deadline_seconds", deadline, &mut settings.agent_deadline_seconds);
     errors.set_some(
         "on_agent_hangup",
-        body.on_agent_hangup.map(|text| text.parse()),
+        body.on_agent_hangup.as_deref().map(known),
         &mut settings.on_agent_hangup,
     );
     errors.set_some(
         "room_creation",
-        body.room_creation.map(|text| text.parse()),
+        body.room_creation.as_deref().map(known),
         &mut settings.room_creation,
     );
     errors.set_some(
@@ -159,6 +162,10 @@ pub fn parse_settings(body: NewTemplateBody) -> Result<TemplateSettings, Vec<Fie
     let ttl = body.token_ttl_seconds.map(TokenTtl::try_from).transpose();
     errors.set("token_ttl_seconds", ttl, &mut settings.token_ttl_seconds);
     errors.into_result(complete.then_some(settings))
+}
+
+fn known<T: FromStr>(text: &str) -> Result<Lenient<T>, T::Err> {
+    text.parse().map(Lenient::Known)
 }
 
 impl SettingsBody {

@@ -26,6 +26,7 @@ mod secrets;
 mod signing_keys;
 mod start;
 mod statements;
+mod stored_values;
 mod template_files;
 mod templates;
 mod timeline;

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 /// stored, as a write.
 pub(super) const MAX_WAITING: usize = 262_144;
 
-/// Time until a session is checked again whose check failed or panicked.
+/// Time until a session is checked again whose check had no result: it failed, or found no time.
 const RETRY_DELAY: Duration = Duration::from_secs(2);
 
 /// The sessions that wait for their next check in this process.
@@ -30,7 +30,7 @@ struct State {
     /// The waiting sessions, in the order of their checks.
     queue: BTreeSet<(Instant, SessionKey)>,
     in_progress: HashSet<SessionKey>,
-    /// The number of waiting sessions whose latest check failed.
+    /// The number of waiting sessions whose latest check had no result.
     failed: usize,
 }
 
@@ -48,9 +48,9 @@ pub(super) enum Reason {
     Reconciliation,
     /// The session waits for a change.
     Change,
-    /// The latest check failed. The session is not checked earlier, even if PostgreSQL shows that
-    /// it is due.
-    Failure,
+    /// The latest check had no result. The session is not checked earlier, even if PostgreSQL shows
+    /// that it is due.
+    Retry,
 }
 
 /// The turn of a session that is being checked. No other check of the session begins before it is
@@ -86,7 +86,7 @@ impl Drop for Turn {
         state.in_progress.remove(&self.key);
         let at = Instant::now() + RETRY_DELAY;
         match self.next {
-            Next::Retry => state.insert(self.key, Waiting { at, reason: Reason::Failure }),
+            Next::Retry => state.insert(self.key, Waiting { at, reason: Reason::Retry }),
             Next::Wait(waiting) => state.insert(self.key, waiting),
             Next::None => {}
         }
@@ -95,7 +95,7 @@ impl Drop for Turn {
 
 impl Schedule {
     /// Begins the turns of up to `limit` of these sessions. Skips those that are being checked, and
-    /// those whose latest check failed a moment ago.
+    /// those whose latest check had no result a moment ago.
     pub(super) fn begin(self: &Arc<Self>, keys: Vec<SessionKey>, limit: usize) -> Vec<Turn> {
         let (mut state, now) = (self.state.lock(), Instant::now());
         let free = keys.into_iter().filter(|key| state.may_begin(key, now));
@@ -175,20 +175,20 @@ impl State {
         let waits_for_retry = self
             .waiting
             .get(key)
-            .is_some_and(|waiting| waiting.reason == Reason::Failure && now < waiting.at);
+            .is_some_and(|waiting| waiting.reason == Reason::Retry && now < waiting.at);
         !waits_for_retry && !self.in_progress.contains(key)
     }
 
     fn insert(&mut self, key: SessionKey, waiting: Waiting) {
         self.remove(key);
-        self.failed += usize::from(waiting.reason == Reason::Failure);
+        self.failed += usize::from(waiting.reason == Reason::Retry);
         self.waiting.insert(key, waiting);
         self.queue.insert((waiting.at, key));
     }
 
     fn remove(&mut self, key: SessionKey) {
         if let Some(waiting) = self.waiting.remove(&key) {
-            self.failed -= usize::from(waiting.reason == Reason::Failure);
+            self.failed -= usize::from(waiting.reason == Reason::Retry);
             self.queue.remove(&(waiting.at, key));
         }
     }

@@ -1,4 +1,5 @@
-//! Finds the reason why a start wrote no session: its key, the template, the agent or a limit.
+//! Finds the reason why a start wrote no session: its key, the template and its settings, the agent
+//! or a limit.
 
 use greenroom_domain::SessionCount;
 use greenroom_store::{
@@ -22,7 +23,7 @@ enum KeyState {
 
 impl Greenroom {
     /// Finds the reason why the statement wrote no session, in this order: the key, the template,
-    /// the agent, the limit. Returns the session of the key if it is a replay, and the reason as an
+    /// its settings, the agent, the limit. Returns the session of the key if it is a replay, and the reason as an
     /// error otherwise. `None` means that the reason has disappeared and the start can be retried.
     pub(super) async fn explain_refusal(
         &self,
@@ -44,6 +45,7 @@ impl Greenroom {
             TemplateAvailability::Archived | TemplateAvailability::Absent => {
                 Err(Error::TemplateNotFound(id))
             }
+            TemplateAvailability::Unknown => Err(Error::TemplateUnknown(id)),
             TemplateAvailability::Startable
                 if !self.template_has_requested_agent(new, deadline).await? =>
             {

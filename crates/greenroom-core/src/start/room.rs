@@ -37,7 +37,7 @@ impl Greenroom {
         let settings = room_settings(setup, dispatch_by_call(setup));
         let open = async {
             let _permit = self.shared.livekit.limiter.acquire().await;
-            self.shared.livekit.rooms.create(&setup.session.room_name, &settings).await
+            self.shared.livekit.rooms.create(&setup.room_name, &settings).await
         };
         let record_deadline = started_at + RECORD_DEADLINE;
         let opened = timeout_at(started_at + ROOM_DEADLINE, open).await;
@@ -142,6 +142,7 @@ impl Greenroom {
 
 /// The session as it is after its room was left to the user's join.
 pub(super) fn deferred(mut started: StartedRow) -> StartedRow {
+    started.setup.room_creation = RoomCreation::OnJoin;
     started.setup.session.room_creation = RoomCreation::OnJoin.into();
     started
 }

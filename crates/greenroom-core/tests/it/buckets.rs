@@ -12,8 +12,8 @@ use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl};
 use greenroom_core::domain::lifecycle::Participant;
 use greenroom_core::domain::{AgentName, ReconcileInterval, RoomName, lifecycle};
 use greenroom_core::{
-    AgentDispatch, Caller, Greenroom, LiveKitError, MemoryRooms, RoomList, RoomSettings, Rooms,
-    Session, StartRequest,
+    AgentDispatch, Caller, Config, Greenroom, LiveKitError, MemoryRooms, RoomList, RoomSettings,
+    Rooms, Session, StartRequest,
 };
 use greenroom_testkit::pg::Database;
 use greenroom_testkit::wait_until;
@@ -61,13 +61,13 @@ impl Scene {
 
     /// Another process on the same database and LiveKit, which checks every session each second.
     fn process(&self) -> Greenroom {
-        self.process_with(self.rooms.clone())
+        Greenroom::builder(self.config()).rooms(self.rooms.clone()).build().unwrap()
     }
 
-    fn process_with(&self, rooms: Arc<dyn Rooms>) -> Greenroom {
+    fn config(&self) -> Config {
         let mut config = config(&self.database);
         config.reconcile_every = ReconcileInterval::constant::<1>();
-        Greenroom::builder(config).rooms(rooms).build().unwrap()
+        config
     }
 
     async fn number(&mut self, sql: &str) -> i64 {
@@ -87,16 +87,20 @@ impl Scene {
     /// Waits until each session was checked another `checks` times.
     async fn wait_for_checks(&self, checks: usize) {
         let before: Vec<_> =
-            self.sessions.iter().map(|session| self.rooms.lists(&session.room_name)).collect();
+            self.sessions.iter().map(|session| self.rooms.lists(room(session))).collect();
         wait_until("all sessions to be checked", TIMEOUT, async || {
             let mut sessions = self.sessions.iter().zip(&before);
             let all = sessions
-                .all(|(session, before)| self.rooms.lists(&session.room_name) >= before + checks);
+                .all(|(session, before)| self.rooms.lists(room(session)) >= before + checks);
             Ok(all.then_some(()))
         })
         .await
         .unwrap();
     }
+}
+
+fn room(session: &Session) -> &RoomName {
+    session.room_name.valid().unwrap()
 }
 
 /// A keeper in a task. It stops in an orderly way, or dies if it is dropped.
@@ -152,7 +156,7 @@ async fn holder_learns_of_facts_of_other_processes() {
         other.end(&scene.caller, session.id).await.unwrap().unwrap();
         let ended = Instant::now();
         wait_until("the room to be deleted", TIMEOUT, async || {
-            Ok(scene.rooms.get(&session.room_name).is_none().then_some(()))
+            Ok(scene.rooms.get(room(session)).is_none().then_some(()))
         })
         .await
         .unwrap();
@@ -255,7 +259,7 @@ impl Rooms for FreezingRooms {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn process_that_stops_and_comes_back_does_not_act_on_its_old_observation() {
     let mut scene = Scene::with_sessions(1).await;
-    let room = scene.sessions[0].room_name.clone();
+    let room = room(&scene.sessions[0]).clone();
     scene.rooms.delete(&room).await.unwrap();
     let ((frozen, is_frozen), (thaw, thawed)) = (channel(), channel());
     let freeze = Mutex::new(Some((frozen, thawed)));
@@ -263,15 +267,11 @@ async fn process_that_stops_and_comes_back_does_not_act_on_its_old_observation()
     let stop = Arc::new(Notify::new());
     let stopped = stop.clone();
     let process = std::thread::spawn({
-        let scene_config = {
-            let mut config = config(&scene.database);
-            config.reconcile_every = ReconcileInterval::constant::<1>();
-            config
-        };
+        let config = scene.config();
         move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             runtime.unwrap().block_on(async move {
-                let greenroom = Greenroom::builder(scene_config).rooms(rooms).build().unwrap();
+                let greenroom = Greenroom::builder(config).rooms(rooms).build().unwrap();
                 greenroom.run_keeper(stopped.notified()).await;
             });
         }

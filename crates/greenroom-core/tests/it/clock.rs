@@ -40,7 +40,7 @@ impl Skewed {
         let greenroom = service(&database, &rooms).clock(clock).build().unwrap();
         let caller = Caller::backend(organization());
         let mut settings = template("T");
-        settings.room_creation = room_creation;
+        settings.room_creation = room_creation.into();
         let template = greenroom.create_template(&caller, settings).await.unwrap().id;
         let db = AsyncPgConnection::establish(database.url()).await.unwrap();
         Self { _database: database, db, rooms, greenroom, caller, template }

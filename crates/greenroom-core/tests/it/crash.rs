@@ -131,7 +131,7 @@ impl Replicas {
         settings.agent_name = Some(AgentName::try_from(agent.to_owned()).unwrap());
         let id = healthy.create_template(&caller, settings).await.unwrap().id;
         let started = healthy.start(&caller, StartRequest::new(id)).await.unwrap().session;
-        let (session, room) = (started.id, started.room_name);
+        let (session, room) = (started.id, started.room_name.checked().unwrap());
         Self { _database: database, dying, rooms, healthy, caller, session, room }
     }
 

@@ -54,7 +54,7 @@ struct Rows {
 
 async fn started(greenroom: &Greenroom, caller: &Caller) -> greenroom_core::Session {
     let mut settings = template("On join");
-    settings.room_creation = RoomCreation::OnJoin;
+    settings.room_creation = RoomCreation::OnJoin.into();
     let template = match greenroom.create_template(caller, settings).await {
         Ok(template) => template.id,
         Err(error) => panic!("{error}"),

@@ -69,6 +69,6 @@ fn template(name: &str) -> TemplateSettings {
 /// Creates a template whose sessions open no room at the start.
 async fn on_join_template(greenroom: &Greenroom, caller: &Caller) -> SessionTemplateId {
     let mut settings = template("On join");
-    settings.room_creation = RoomCreation::OnJoin;
+    settings.room_creation = RoomCreation::OnJoin.into();
     greenroom.create_template(caller, settings).await.unwrap().id
 }

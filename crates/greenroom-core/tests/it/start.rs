@@ -34,7 +34,7 @@ async fn start_opens_one_room_with_settings_of_template() {
     let started = greenroom.start(&caller, request).await.unwrap();
 
     assert_eq!(rooms.count(), 1);
-    let room = rooms.get(&started.session.room_name).unwrap();
+    let room = rooms.get(started.session.room_name.valid().unwrap()).unwrap();
     assert_eq!((room.dispatch.agent_name(), room.departure_timeout), ("greeter", 60));
     let session = greenroom.session(&caller, started.session.id).await.unwrap().unwrap();
     assert_eq!(
@@ -105,7 +105,7 @@ async fn on_join_start_succeeds_without_livekit() {
     let id = on_join_template(&greenroom, &caller).await;
     let started = greenroom.start(&caller, StartRequest::new(id)).await.unwrap();
     assert_eq!(started.session.status, SessionStatus::Pending);
-    assert!(rooms.get(&started.session.room_name).is_none());
+    assert!(rooms.get(started.session.room_name.valid().unwrap()).is_none());
 }
 
 #[tokio::test]
@@ -123,7 +123,7 @@ async fn room_is_not_deferred_if_token_with_dispatch_is_too_long() {
     on_start.enabled_panels = Some(EnabledPanels::try_from(panels).unwrap());
     let mut on_join = on_start.clone();
     on_join.name = TemplateName::try_from("OnJoin".to_owned()).unwrap();
-    on_join.room_creation = RoomCreation::OnJoin;
+    on_join.room_creation = RoomCreation::OnJoin.into();
     let on_start = greenroom.create_template(&caller, on_start).await.unwrap().id;
     let on_join = greenroom.create_template(&caller, on_join).await.unwrap().id;
     let request = |template, user: &str| {

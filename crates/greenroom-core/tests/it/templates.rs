@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use greenroom_core::domain::template::MaxDuration;
-use greenroom_core::domain::{AgentName, PageLimit, TemplateName};
+use greenroom_core::domain::{AgentName, ModalityProfile, PageLimit, TemplateName};
 use greenroom_core::{
     Caller, Error, MemoryRooms, PageRequest, PageStart, StartRequest, TemplateFilter,
     TemplateSettings,
@@ -104,7 +104,7 @@ async fn running_session_keeps_its_version() {
     let with_agent = |settings: &TemplateSettings| {
         let mut settings = settings.clone();
         settings.agent_name = Some(AgentName::try_from("greeter".to_owned()).unwrap());
-        settings.modality_profile = Some("audio".parse().unwrap());
+        settings.modality_profile = Some("audio".parse::<ModalityProfile>().unwrap().into());
         Ok::<_, Error>(settings)
     };
     greenroom.update_template(&caller, id, with_agent).await.unwrap();
@@ -114,9 +114,12 @@ async fn running_session_keeps_its_version() {
     assert_eq!((kept.modality_profile, kept.session_template_version), (None, 1));
     assert_eq!(
         (after.modality_profile, after.session_template_version),
-        (Some("audio".parse().unwrap()), 2)
+        (Some("audio".parse::<ModalityProfile>().unwrap().into()), 2)
     );
-    assert_eq!(rooms.get(&after.room_name).unwrap().dispatch.agent_name(), "greeter");
+    assert_eq!(
+        rooms.get(after.room_name.valid().unwrap()).unwrap().dispatch.agent_name(),
+        "greeter"
+    );
 }
 
 #[tokio::test]

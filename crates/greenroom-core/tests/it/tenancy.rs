@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use greenroom_core::domain::{JsonObject, PageLimit, SessionStatus, UserId};
+use greenroom_core::domain::{JsonObject, PageLimit, SessionStatus, Stored, UserId};
 use greenroom_core::{
     Caller, Error, Greenroom, MemoryRooms, PageRequest, PageStart, SessionFilter, StartRequest,
     TemplateFilter, TemplateSettings,
@@ -70,7 +70,7 @@ async fn end_user_reaches_only_own_sessions() {
     assert_eq!(count(&greenroom, &backend).await, 2, "including the session of the guest");
 
     let own = greenroom.start(&as_ann, StartRequest::new(template)).await.unwrap().session;
-    assert_eq!(own.user_id, Some(ann.clone()), "the caller is the default user");
+    assert_eq!(own.user_id, Some(Stored::Valid(ann.clone())), "the caller is the default user");
     let refused = greenroom.start(&as_ben, request.clone()).await.unwrap_err();
     assert!(matches!(refused, Error::UserMismatch), "{refused:?}");
     let refused = greenroom.start(&as_ann, request).await.unwrap_err();

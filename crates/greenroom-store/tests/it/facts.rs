@@ -79,7 +79,7 @@ async fn database_with_session() -> (Database, AsyncPgConnection, RoomName) {
     let mut db = connect(database.url()).await.unwrap();
     template(&mut db, None).await;
     let started = session(1).insert(&mut db, None).await.unwrap().unwrap();
-    (database, db, started.setup.session.room_name)
+    (database, db, started.setup.room_name)
 }
 
 #[tokio::test]
