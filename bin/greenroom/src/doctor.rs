@@ -1,7 +1,8 @@
 //! `greenroom doctor`: checks every dependency, and prints what to do about a failure.
 
-use greenroom_core::{Fault, Greenroom};
+use greenroom_core::{Fault, Greenroom, Readiness, TranslatedMessages};
 
+use crate::auth::verify::Verifier;
 use crate::config::Settings;
 use crate::output::print_line;
 
@@ -26,42 +27,73 @@ struct Check {
 pub async fn run(settings: Settings) -> anyhow::Result<bool> {
     let Settings { greenroom: config, verifier, without_effect, .. } = settings;
     let (connections, livekit) = (config.database_pool_size, config.livekit.api_url.http());
-    let readiness = Greenroom::new(config)?.readiness().await;
-    let callers = verifier.check().await;
+    let greenroom = Greenroom::new(config)?;
+    let Readiness { database, migrations, livekit: livekit_result, .. } =
+        greenroom.readiness().await;
+    let translated = match database {
+        // A failure would be reported by the next run as that of the database.
+        Ok(()) => greenroom.admin().translated_messages().await.ok().flatten(),
+        Err(_) => None,
+    };
     let checks = [
         Check {
             dependency: "database",
-            result: readiness.database.map(|()| {
+            result: database.map(|()| {
                 format!("PostgreSQL responds; the pool has up to {connections} connections")
             }),
             advice: Some(DATABASE),
         },
         Check {
             dependency: "migrations",
-            result: readiness.migrations.map(|()| "all migrations are applied".to_owned()),
+            result: migrations.map(|()| "all migrations are applied".to_owned()),
             advice: None,
         },
         Check {
             dependency: "livekit",
-            result: readiness
-                .livekit
-                .map(|()| format!("{livekit} responds and accepts the API key")),
+            result: livekit_result.map(|()| format!("{livekit} responds and accepts the API key")),
             advice: Some(LIVEKIT),
         },
-        Check {
-            dependency: "callers",
-            result: callers.map(|how| format!("tokens are verified {how}")).map_err(Fault::new),
-            advice: Some(CALLERS),
-        },
+        check_callers(&verifier).await,
     ];
+    print(&checks, translated.as_ref(), &without_effect)?;
+    Ok(checks.iter().all(|check| check.result.is_ok()))
+}
+
+async fn check_callers(verifier: &Verifier) -> Check {
+    let result = verifier.check().await;
+    Check {
+        dependency: "callers",
+        result: result.map(|how| format!("tokens are verified {how}")).map_err(Fault::new),
+        advice: Some(CALLERS),
+    }
+}
+
+fn print(
+    checks: &[Check],
+    translated: Option<&TranslatedMessages>,
+    without_effect: &[&str],
+) -> anyhow::Result<()> {
     print_line("Greenroom's dependencies\n")?;
-    for check in &checks {
+    for check in checks {
         check.print()?;
+    }
+    if let Some(messages) = translated {
+        let warning = translation_warning(&messages.locale, &messages.role);
+        print_line(format_args!("  ! {warning}"))?;
     }
     for name in without_effect {
         print_line(format_args!("  ! {name} is set but has no effect in this version"))?;
     }
-    Ok(checks.iter().all(|check| check.result.is_ok()))
+    Ok(())
+}
+
+/// The effect of messages that Greenroom cannot classify, and the remedy.
+fn translation_warning(locale: &str, role: &str) -> String {
+    format!(
+        "PostgreSQL's messages are not English (lc_messages is '{locale}'), so a full disk or a time-out \
+         is reported as 500 instead of 503. Run as a superuser: grant set on parameter lc_messages \
+         to {role}"
+    )
 }
 
 impl Check {
@@ -74,5 +106,20 @@ impl Check {
                 lines.try_for_each(|line| print_line(format_args!("    {:<12}{line}", "")))
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn warning_contains_the_statement_for_the_role() {
+        let warning = translation_warning("de_DE.UTF-8", "\"my app\"");
+        assert!(warning.contains("lc_messages is 'de_DE.UTF-8'"), "{warning}");
+        assert!(
+            warning.ends_with(": grant set on parameter lc_messages to \"my app\""),
+            "{warning}"
+        );
     }
 }

@@ -4,72 +4,21 @@
 //! one media type per operation. The document is patched here, so that the wire types need not
 //! suit paperclip.
 
+mod order;
+mod problems;
 mod schema;
 
 use actix_web::App;
-use actix_web::http::StatusCode;
 use paperclip::actix::OpenApiExt;
-use serde::ser::{Serialize, SerializeMap, Serializer};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
+use self::order::{Ordered, SECTIONS};
+use self::problems::{add_problem, add_problems};
 use self::schema::{
     checks_schema, idempotency_key, parameter_schema, patch_schema, problem_schema,
 };
-use crate::problem::{CONTENT_TYPE, Code};
+use crate::problem::Code;
 use crate::routes;
-
-/// Problem codes that every operation may return.
-const EVERYWHERE: &[Code] = &[
-    Code::InvalidRequest,
-    Code::Unauthenticated,
-    Code::ScopeMissing,
-    Code::MethodNotAllowed,
-    Code::Internal,
-    Code::DatabaseUnavailable,
-    Code::Overloaded,
-];
-
-/// Problem codes of operations with a request body.
-const WITH_BODY: &[Code] = &[Code::BodyTooLarge, Code::UnsupportedMediaType];
-
-/// Further problem codes of each operation.
-const OPERATIONS: &[(&str, &[Code])] = &[
-    (
-        "start_session",
-        &[
-            Code::InvalidIdempotencyKey,
-            Code::TemplateForbidden,
-            Code::UserForbidden,
-            Code::TemplateNotFound,
-            Code::SessionOver,
-            Code::IdempotencyKeyReused,
-            Code::NotConfigurable,
-            Code::TooManyActiveSessions,
-            Code::RateLimited,
-            Code::LiveKitError,
-            Code::LiveKitUnavailable,
-            Code::LiveKitTimeout,
-            Code::NotReady,
-        ],
-    ),
-    ("get_session", &[Code::SessionNotFound, Code::NotReady]),
-    (
-        "refresh_session_token",
-        &[Code::SessionNotFound, Code::SessionOver, Code::BodyTooLarge, Code::NotReady],
-    ),
-    ("end_session", &[Code::SessionNotFound, Code::BodyTooLarge, Code::NotReady]),
-    ("get_session_timeline", &[Code::SessionNotFound, Code::NotReady]),
-    ("list_sessions", &[Code::InvalidCursor, Code::UserForbidden]),
-    ("create_session_template", &[Code::UserForbidden, Code::TemplateNameTaken]),
-    ("get_session_template", &[Code::UserForbidden, Code::TemplateNotFound, Code::NotReady]),
-    ("list_session_templates", &[Code::InvalidCursor, Code::UserForbidden]),
-    (
-        "update_session_template",
-        &[Code::UserForbidden, Code::TemplateNotFound, Code::TemplateNameTaken, Code::NotReady],
-    ),
-    ("archive_session_template", &[Code::UserForbidden, Code::TemplateNotFound, Code::NotReady]),
-    ("get_limits", &[Code::UserForbidden]),
-];
 
 /// Schemas of responses. Every property is present; some are null.
 const RESPONSES: [&str; 5] =
@@ -82,25 +31,6 @@ const TAGS: [(&str, &str); 4] = [
     ("Limits", "How much of its quota an organization uses."),
     ("Operations", "Health checks. No authentication."),
 ];
-
-/// Paths in the order viewers show them, most important first.
-const PATHS: [&str; 11] = [
-    "/api/v1/sessions/start",
-    "/api/v1/sessions",
-    "/api/v1/sessions/{session_id}",
-    "/api/v1/sessions/{session_id}/token",
-    "/api/v1/sessions/{session_id}/end",
-    "/api/v1/sessions/{session_id}/timeline",
-    "/api/v1/session-templates",
-    "/api/v1/session-templates/{session_template_id}",
-    "/api/v1/limits",
-    "/livez",
-    "/readyz",
-];
-
-/// Top-level keys in their usual order.
-const SECTIONS: [&str; 7] =
-    ["openapi", "info", "servers", "security", "tags", "paths", "components"];
 
 /// Returns the document as JSON. It is the same for every process of this version.
 #[must_use]
@@ -115,28 +45,6 @@ pub fn document() -> String {
     let sections = document.as_object().cloned().unwrap_or_default();
     let ordered = Ordered { object: &sections, first: &SECTIONS };
     serde_json::to_string_pretty(&ordered).unwrap_or_default()
-}
-
-/// An object with some keys first. `serde_json` sorts keys, but viewers show tags and paths in the
-/// order of the document.
-struct Ordered<'a> {
-    object: &'a Map<String, Value>,
-    first: &'a [&'a str],
-}
-
-impl Serialize for Ordered<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let first = self.first.iter().filter_map(|key| self.object.get_key_value(*key));
-        let rest = self.object.iter().filter(|(key, _)| !self.first.contains(&key.as_str()));
-        let mut map = serializer.serialize_map(Some(self.object.len()))?;
-        for (key, value) in first.chain(rest) {
-            match value.as_object().filter(|_| key == "paths") {
-                Some(object) => map.serialize_entry(key, &Ordered { object, first: &PATHS })?,
-                None => map.serialize_entry(key, value)?,
-            }
-        }
-        map.end()
-    }
 }
 
 fn patch(document: &mut Value) {
@@ -239,11 +147,7 @@ fn entries(value: &mut Value) -> impl Iterator<Item = (&String, &mut Value)> {
 
 fn patch_operation(operation: &mut Value) {
     let id = operation["operationId"].as_str().unwrap_or_default().to_owned();
-    let own = OPERATIONS.iter().find(|(known, _)| *known == id).map_or(&[][..], |(_, codes)| codes);
-    let with_body = if operation["requestBody"].is_object() { WITH_BODY } else { &[] };
-    for code in EVERYWHERE.iter().chain(with_body).chain(own) {
-        add_problem(&mut operation["responses"], *code);
-    }
+    add_problems(operation, &id);
     let parameters = operation.get_mut("parameters").and_then(Value::as_array_mut);
     for parameter in parameters.into_iter().flatten() {
         let name = parameter["name"].as_str().unwrap_or_default();
@@ -299,55 +203,10 @@ fn add_parameter(operation: &mut Value, parameter: Value) {
     }
 }
 
-/// Adds a problem code to the response of its status.
-fn add_problem(responses: &mut Value, code: Code) {
-    let response = &mut responses[code.status().as_str()];
-    if response.is_null() {
-        let content = Map::from_iter([(
-            CONTENT_TYPE.to_owned(),
-            json!({"schema": {"$ref": "#/components/schemas/Problem"}}),
-        )]);
-        *response = json!({
-            "description": code.as_str(), "content": content, "headers": headers(code),
-        });
-        return;
-    }
-    let named = response["description"].as_str().unwrap_or_default();
-    response["description"] = format!("{named}, {}", code.as_str()).into();
-}
-
-/// Headers of a problem response.
-fn headers(code: Code) -> Value {
-    let text = |what: &str| json!({"description": what, "schema": {"type": "string"}});
-    let mut headers = json!({"x-request-id": text("The request id, as in the body.")});
-    if code.retryable() {
-        headers["Retry-After"] = json!({
-            "description": "Seconds until the same request may succeed.",
-            "schema": {"type": "integer"},
-        });
-    }
-    match code.status() {
-        StatusCode::UNAUTHORIZED => headers["WWW-Authenticate"] = text("Bearer"),
-        StatusCode::TOO_MANY_REQUESTS => {
-            for (name, what) in [
-                (
-                    "RateLimit-Limit",
-                    "Maximum starts per minute, or maximum number of open sessions.",
-                ),
-                ("RateLimit-Remaining", "Starts or sessions left: 0."),
-                ("RateLimit-Reset", "Seconds until the whole limit is available again."),
-            ] {
-                headers[name] = json!({"description": what, "schema": {"type": "integer"}});
-            }
-        }
-        StatusCode::METHOD_NOT_ALLOWED => headers["Allow"] = text("Methods of this path."),
-        _ => {}
-    }
-    headers
-}
-
 #[cfg(test)]
 mod tests {
+    use super::order::PATHS;
+    use super::problems::OPERATIONS;
     use super::*;
 
     /// To accept a change: `cargo run -p greenroom -- openapi > docs/openapi.json`

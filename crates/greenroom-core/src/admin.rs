@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use greenroom_domain::PoolSize;
-use greenroom_store::{DatabaseUrl, migrate};
+use greenroom_store::{DatabaseUrl, TranslatedMessages, migrate, translated_messages};
 
 use crate::clock::Clock;
 use crate::database::Database;
@@ -62,6 +62,18 @@ impl Admin {
     /// Returns the errors of [`migrate`](Self::migrate).
     pub async fn revert_migrations(&self, count: usize) -> Result<Vec<String>, Error> {
         Ok(migrate::revert(self.database.url().as_str(), count).await?)
+    }
+
+    /// Returns the language of PostgreSQL's messages unless it is English. The database's role may
+    /// then not set `lc_messages`, and a full disk or a time-out is
+    /// [`StoreError::Query`](crate::StoreError::Query).
+    ///
+    /// # Errors
+    ///
+    /// Returns [`Error::Store`] if the database fails, and [`Error::Overloaded`] if no database
+    /// connection becomes free in time.
+    pub async fn translated_messages(&self) -> Result<Option<TranslatedMessages>, Error> {
+        self.database.run(async |db| translated_messages(db).await).await
     }
 }
 

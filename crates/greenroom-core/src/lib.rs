@@ -98,7 +98,7 @@ pub use greenroom_livekit::{
 };
 pub use greenroom_store::{
     Constraint, DatabaseUrl, Session, SessionFilter, SessionLimit, SessionTemplate, StoreError,
-    TemplateFilter, TemplateSettings,
+    TemplateFilter, TemplateSettings, TranslatedMessages,
 };
 
 pub use self::admin::Admin;

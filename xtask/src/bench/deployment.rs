@@ -37,7 +37,7 @@ pub struct Deployment {
     pub livekit: Server,
     /// Direct access to the database, for controls.
     pub sql: Postgres,
-    _database: Database,
+    database: Database,
 }
 
 impl Deployment {
@@ -55,7 +55,19 @@ impl Deployment {
         let (sql, connection) = tokio_postgres::connect(database.url(), NoTls).await?;
         tokio::spawn(connection);
         let api = Api::of(&service, &env.client);
-        Ok(Self { api, service, livekit, sql, _database: database })
+        Ok(Self { api, service, livekit, sql, database })
+    }
+
+    /// Starts another process of the service on this database. Its log is in the directory `name`.
+    pub async fn start_replica(
+        &self,
+        env: &BenchEnv,
+        name: &str,
+        more: &[(&str, &str)],
+    ) -> Result<Service> {
+        let (port, program, home) =
+            (ports::free_tcp_port()?, env.program.clone(), env.home.join(name));
+        Service::launch(program, port, self.database.url(), &self.livekit, &home, more).await
     }
 
     /// Returns the single number that a query selects.

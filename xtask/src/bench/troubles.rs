@@ -1,70 +1,31 @@
 //! 20,000 sessions while LiveKit has lost a node, hangs, or refuses every call: agents in healthy
 //! rooms are seen as fast as before, deadlines are exact, and PostgreSQL is not loaded.
 
+mod agent_times;
+mod scale;
+
 use std::time::Duration;
 use std::time::Instant;
 
 use anyhow::{Result, ensure};
 use greenroom_testkit::livekit::{ScriptedApi, Trouble};
-use greenroom_testkit::sleep_for;
+use greenroom_testkit::{sleep_for, wait_until};
 use serde_json::json;
 
+use self::agent_times::AgentTimes;
+use self::scale::{FULL, QUICK, Scale};
 use super::deployment::{BenchEnv, Deployment};
 use super::figure::{Measurement, Threshold, Unit};
 use super::starts;
+use crate::service::Service;
 
-/// The size of the measurement.
-struct Scale {
-    /// Number of sessions in progress.
-    sessions: usize,
-    /// Number of rooms on the dead node.
-    dead_rooms: usize,
-    /// Number of sessions whose maximum duration is over in each situation.
-    deadlines: usize,
-    /// Number of sessions whose agent is on its way in a situation.
-    agents: u32,
-    /// `GREENROOM_RECONCILE_SECONDS`.
-    reconcile_seconds: u32,
-    /// Duration of each situation. The keeper first looks for an agent six seconds after its
-    /// dispatch.
-    situation: Duration,
-    /// Time in which the deadlines and the starts of a situation are spread.
-    spread: Duration,
-    /// Time after the recovery in which a burst is looked for.
-    after_recovery: Duration,
-    /// Maximum number of checks in one second after the recovery, in those of calm. The keeper then
-    /// makes at most 1,024 checks per second.
-    max_burst: f64,
-    /// The faults of LiveKit as a whole.
-    troubles: &'static [(Trouble, &'static str)],
-}
+/// Maximum time until the rooms of a dead node are observed after it is back. The keeper does not ask
+/// a dead node again for 30 s, its report takes three seconds, and the interval until the next check
+/// of a missing room is half of the time that the room has been missing.
+const MAX_OBSERVED_AGAIN: Duration = Duration::from_secs(90);
 
-const FULL: Scale = Scale {
-    sessions: 20_000,
-    dead_rooms: 2_000,
-    deadlines: 60,
-    agents: 40,
-    reconcile_seconds: 30,
-    situation: Duration::from_secs(30),
-    spread: Duration::from_secs(20),
-    after_recovery: Duration::from_mins(1),
-    max_burst: 2.5,
-    troubles: &[(Trouble::Hangs, "LiveKit hangs"), (Trouble::Refuses, "LiveKit refuses")],
-};
-
-/// For the debug build, beside other checks.
-const QUICK: Scale = Scale {
-    sessions: 2_000,
-    dead_rooms: 200,
-    deadlines: 20,
-    agents: 10,
-    reconcile_seconds: 5,
-    situation: Duration::from_secs(12),
-    spread: Duration::from_secs(4),
-    after_recovery: Duration::from_secs(10),
-    max_burst: 4.0,
-    troubles: &[(Trouble::Hangs, "LiveKit hangs")],
-};
+/// Number of processes of the service, each with a keeper, until the outages.
+const REPLICAS: usize = 2;
 
 /// Sessions in progress, with the user and the agent that the script has in each room.
 const MAKE_ACTIVE: &str = "
@@ -73,84 +34,95 @@ const MAKE_ACTIVE: &str = "
       agent_identity = 'agent', agent_wanted_since = now(), last_dispatch_at = now(),
       next_check_at = now() + random() * interval '1 second' * $1::integer";
 
-/// How late a session of the latest situation ended, in milliseconds.
+/// How late a session ended whose deadline was within the latest seconds, in milliseconds.
 const MAX_LATENESS: &str = "
     select coalesce(max(extract(epoch from coalesce(ended_at, now()) - end_by)) * 1000, 0)::bigint
     from sessions where end_by between now() - interval '1 second' * $1::integer and now()";
 
-/// The median time from a start until its agent was seen, in milliseconds, in the latest situation.
-/// An agent that was not seen counts as one minute.
-const MEDIAN_AGENT_TIME: &str = "
-    select coalesce(percentile_cont(0.5) within group (order by
-      coalesce(extract(epoch from joined.at - created_at), 60)) * 1000, 60000)::bigint
-    from sessions left join session_events joined on joined.session_id = sessions.id
-      and joined.event = 'agent_joined'
-    where created_at > now() - interval '1 second' * $1::integer";
+/// Sessions in progress whose room is missing.
+const MISSING_ROOMS: &str =
+    "select count(*) from sessions where status = 'active' and room_missing_since is not null";
 
 const REVISIONS: &str = "select sum(revision)::bigint from sessions";
 
 /// The service in one situation.
 struct Situation {
-    /// Row writes per second.
+    /// Row writes of all replicas per second.
     writes: f64,
     /// How late the latest deadline was, in seconds.
     late: f64,
-    /// Median time until an agent is seen, in seconds.
-    agents: f64,
+    agents: AgentTimes,
 }
 
 pub async fn measure(env: &BenchEnv) -> Result<Vec<Measurement>> {
-    let bench = Bench::start(env, if env.is_quick { &QUICK } else { &FULL }).await?;
+    let mut bench = Bench::start(env, if env.is_quick { &QUICK } else { &FULL }).await?;
     let scale = bench.scale;
     // Sessions that were changed together are checked at different times afterwards.
-    sleep_for(scale.situation).await?;
+    sleep_for(scale.settling).await?;
     let calm_since = Instant::now();
-    let calm = bench.situation(true).await?;
+    let calm = bench.situation(scale.situation, scale.agents).await?;
     ensure!(calm.writes > 100.0, "only {:.0} row writes per second", calm.writes);
     let calm_checks = bench.checks_per_second(calm_since, scale.situation);
 
     let mut measurements = dead_node(&bench, &calm).await?;
-    for (trouble, name) in scale.troubles {
-        bench.livekit.set_trouble(*trouble);
-        let situation = bench.situation(false).await?;
-        bench.livekit.set_trouble(Trouble::None);
-        let most = bench.most_checks_after_recovery().await?;
-        measurements.push(late(name, &situation));
-        measurements.push(writes(name, &situation, &calm));
-        measurements.push(Measurement {
-            measured: most / calm_checks,
-            threshold: Threshold::AtMost(scale.max_burst),
-            unit: Unit::Times,
-            description: format!(
-                "{name}: most checks in one second after recovery, divided by the rate in calm"
-            ),
-        });
+    if !env.is_quick {
+        // Takes up to one and a half minutes.
+        measurements.push(bench.rooms_observed_again().await?);
+    }
+    // After an outage, each process limits the rate of its own checks.
+    bench.replicas.clear();
+    for (trouble, name) in
+        [(Trouble::Hangs, "LiveKit hangs"), (Trouble::Refuses, "LiveKit refuses")]
+    {
+        measurements.extend(outage(&bench, (trouble, name), &calm, calm_checks).await?);
     }
     Ok(measurements)
 }
 
 /// Measures the situation in which a node with some of the rooms is dead.
 async fn dead_node(bench: &Bench, calm: &Situation) -> Result<Vec<Measurement>> {
+    let scale = bench.scale;
     bench.livekit.set_dead_rooms(bench.some_rooms().await?);
-    let dead = bench.situation(true).await?;
+    let dead = bench.situation(scale.situation, scale.agents).await?;
+    let missing = bench.deployment.number(MISSING_ROOMS).await?;
+    ensure!(missing > 0, "the keeper has not noticed the dead node");
     bench.livekit.set_dead_rooms([]);
-    let Scale { dead_rooms, sessions, .. } = bench.scale;
-    let agents = Measurement {
-        measured: dead.agents / calm.agents,
-        threshold: Threshold::AtMost(1.2),
+    let Scale { dead_rooms, sessions, .. } = scale;
+    let mut measurements = dead
+        .agents
+        .compare(&calm.agents, &format!("dead node with {dead_rooms} of {sessions} rooms"));
+    measurements.extend([late("dead node", &dead), writes("dead node", &dead, calm)]);
+    Ok(measurements)
+}
+
+/// Measures the situation in which LiveKit fails every call, and its recovery.
+async fn outage(
+    bench: &Bench,
+    (trouble, name): (Trouble, &str),
+    calm: &Situation,
+    calm_checks: f64,
+) -> Result<[Measurement; 3]> {
+    bench.livekit.set_trouble(trouble);
+    // Without starts, because LiveKit opens no rooms.
+    let situation = bench.situation(bench.scale.outage, 0).await?;
+    bench.livekit.set_trouble(Trouble::None);
+    let most = bench.most_checks_after_recovery().await?;
+    let burst = Measurement {
+        measured: most / calm_checks,
+        threshold: Threshold::AtMost(bench.scale.max_burst),
         unit: Unit::Times,
         description: format!(
-            "dead node with {dead_rooms} of {sessions} rooms: an agent elsewhere is seen after \
-             {:.1} s, in calm after {:.1} s",
-            dead.agents, calm.agents
+            "{name}: most checks in one second after recovery, divided by the rate in calm"
         ),
     };
-    Ok(vec![agents, late("dead node", &dead), writes("dead node", &dead, calm)])
+    Ok([late(name, &situation), writes(name, &situation, calm), burst])
 }
 
 struct Bench {
     scale: &'static Scale,
     livekit: ScriptedApi,
+    /// The replicas beside that of the deployment. Stopped before its database.
+    replicas: Vec<Service>,
     deployment: Deployment,
     /// The template of the sessions whose agent is on its way.
     with_agent: String,
@@ -164,6 +136,11 @@ impl Bench {
         let settings =
             [("LIVEKIT_URL", livekit.url()), ("GREENROOM_RECONCILE_SECONDS", &reconcile)];
         let deployment = Deployment::start(env, "troubles", &settings).await?;
+        let mut replicas = Vec::new();
+        for number in 2..=REPLICAS {
+            let name = format!("troubles-{number}");
+            replicas.push(deployment.start_replica(env, &name, &settings).await?);
+        }
         let template = |name, room_creation| {
             json!({ "name": name, "agent_name": "agent", "room_creation": room_creation,
                 "join_window_seconds": 3_600, "reconnect_window_seconds": 3_600 })
@@ -173,25 +150,27 @@ impl Bench {
         starts::start_sessions(&deployment.api, &in_progress, scale.sessions).await?;
         let seconds = i32::try_from(scale.reconcile_seconds)?;
         deployment.sql.execute(MAKE_ACTIVE, &[&seconds]).await?;
-        Ok(Self { scale, livekit, deployment, with_agent })
+        Ok(Self { scale, livekit, replicas, deployment, with_agent })
     }
 
-    /// Measures one situation, with starts if LiveKit can open rooms.
-    async fn situation(&self, has_starts: bool) -> Result<Situation> {
-        let Scale { deadlines, agents, situation, spread, .. } = *self.scale;
+    /// Measures one situation, with this number of starts.
+    async fn situation(&self, duration: Duration, agents: u32) -> Result<Situation> {
+        let Scale { deadlines, spread, .. } = *self.scale;
         self.set_deadlines(deadlines, spread).await?;
         let (begun, before) = (Instant::now(), self.deployment.number(REVISIONS).await?);
-        for _ in 0..if has_starts { agents } else { 0 } {
-            starts::start_session(&self.deployment.api, &self.with_agent).await?;
+        let mut started = Vec::new();
+        for _ in 0..agents {
+            let session = starts::start_session(&self.deployment.api, &self.with_agent).await?;
+            started.push(session.id);
             sleep_for(spread / agents).await?;
         }
-        sleep_for(situation.saturating_sub(begun.elapsed())).await?;
-        let seconds = begun.elapsed().as_secs_f64();
+        sleep_for(duration.saturating_sub(begun.elapsed())).await?;
+        let elapsed = begun.elapsed();
         let writes = self.deployment.number(REVISIONS).await? - before;
         Ok(Situation {
-            writes: f64::from(i32::try_from(writes)?) / seconds,
-            late: self.seconds(MAX_LATENESS).await?,
-            agents: self.seconds(MEDIAN_AGENT_TIME).await?,
+            writes: f64::from(i32::try_from(writes)?) / elapsed.as_secs_f64(),
+            late: self.lateness(elapsed).await?,
+            agents: AgentTimes::of(&self.deployment, &started).await?,
         })
     }
 
@@ -206,12 +185,28 @@ impl Bench {
         Ok(self.deployment.sql.batch_execute(&update).await?)
     }
 
-    /// The seconds that a query about the latest situation selects in milliseconds.
-    async fn seconds(&self, query: &str) -> Result<f64> {
-        let situation = i32::try_from(self.scale.situation.as_secs())?;
+    /// How late a session ended whose deadline was within this time until now, in seconds.
+    async fn lateness(&self, within: Duration) -> Result<f64> {
+        let within = i32::try_from(within.as_secs())?;
         let milliseconds: i64 =
-            self.deployment.sql.query_one(query, &[&situation]).await?.try_get(0)?;
+            self.deployment.sql.query_one(MAX_LATENESS, &[&within]).await?.try_get(0)?;
         Ok(f64::from(i32::try_from(milliseconds)?) / 1_000.0)
+    }
+
+    /// Waits until the rooms of the node that is back are observed.
+    async fn rooms_observed_again(&self) -> Result<Measurement> {
+        let back_at = Instant::now();
+        wait_until("the rooms to be observed again", MAX_OBSERVED_AGAIN * 2, async || {
+            let missing = self.deployment.number(MISSING_ROOMS).await?;
+            Ok((missing == 0).then_some(()))
+        })
+        .await?;
+        Ok(Measurement {
+            measured: back_at.elapsed().as_secs_f64(),
+            threshold: Threshold::AtMost(MAX_OBSERVED_AGAIN.as_secs_f64()),
+            unit: Unit::Seconds,
+            description: "dead node: all rooms are observed again after it is back".to_owned(),
+        })
     }
 
     async fn some_rooms(&self) -> Result<Vec<String>> {

@@ -33,17 +33,35 @@ impl Call {
         Self { app, on_join, session, before }
     }
 
-    /// Asserts that a start fails, and that the log contains the cause as a warning.
-    async fn assert_start_fails(&self, cause: &str) {
+    /// Asserts that a start fails, and that the log contains one of the causes as a warning.
+    async fn assert_start_fails(&self, causes: &[&str]) {
         let begun = Instant::now();
         let failed = self.app.start_session(&self.on_join, json!({})).await;
         failed.assert_problem(503, "database_unavailable");
         assert!(begun.elapsed() < Duration::from_secs(5), "it took {:?}", begun.elapsed());
         let request = failed.header("x-request-id");
         let log = self.app.process.output();
-        let is_cause =
-            |line: &&str| line.contains(request) && line.contains(" WARN ") && line.contains(cause);
-        assert!(log.lines().any(|line| is_cause(&line)), "{cause} is not in:\n{log}");
+        let is_cause = |line: &str| causes.iter().any(|cause| line.contains(cause));
+        let mut warnings =
+            log.lines().filter(|line| line.contains(request) && line.contains(" WARN "));
+        assert!(warnings.any(is_cause), "none of {causes:?} is in:\n{log}");
+    }
+
+    /// Asserts that a start fails while PostgreSQL fails the insert of its session, and that starts
+    /// recover. `statement` fails in PL/pgSQL. Only the insert meets the error, so that the keeper
+    /// does not close the connection before the start uses it.
+    async fn assert_failed_insert_is_refused(&self, statement: &str, cause: &str) {
+        let url = self.app.database_url();
+        let function = format!(
+            "create or replace function fail() returns trigger language plpgsql
+               set work_mem = '64kB' set temp_file_limit = '64kB'
+               as $$ begin {statement}; return new; end $$;
+             create trigger fail before insert on sessions for each row execute function fail()"
+        );
+        execute(url, &function).await;
+        self.assert_start_fails(&[cause]).await;
+        execute(url, "drop trigger fail on sessions").await;
+        self.assert_recovers().await;
     }
 
     /// Asserts that starts succeed within three seconds, and that the session in progress is
@@ -75,16 +93,26 @@ async fn execute(url: &str, sql: &str) {
 async fn read_only_server_refuses_starts_until_it_accepts_writes() {
     let cluster = Cluster::temporary().await.unwrap();
     let call = Call::start(Database::fresh_on(&cluster).await.unwrap(), &[]).await;
-    // A superuser may write in spite of the setting, in a transaction that says so.
+    let read_only = "raise exception 'cannot execute INSERT in a read-only transaction'
+        using errcode = 'read_only_sql_transaction'";
+    call.assert_failed_insert_is_refused(read_only, "read-only").await;
+
     let set = async |value: &str| {
         let url = cluster.url("postgres");
         execute(&url, &format!("alter system set default_transaction_read_only = {value}")).await;
         execute(&url, "select pg_reload_conf()").await;
     };
     set("on").await;
-    call.assert_start_fails("read-only").await;
-    // The next start needs a new connection.
-    call.assert_start_fails("").await;
+    // A connection in use reads the setting some time after the reload.
+    wait_until("starts to be refused", Duration::from_secs(10), async || {
+        let started = call.app.start_session(&call.on_join, json!({})).await;
+        Ok((started.status != 201).then_some(()))
+    })
+    .await
+    .unwrap();
+    // The keeper's failed statements close connections as well, so that this start uses an earlier
+    // connection or opens one.
+    call.assert_start_fails(&["read-only", "does not allow writes"]).await;
     set("off").await;
     call.assert_recovers().await;
     call.end().await;
@@ -104,22 +132,12 @@ async fn full_disk_refuses_starts_until_space_is_free() {
     let sort = "perform count(*) from (select * from generate_series(1, 100000) order by random())
         as sorted";
     let call = Call::start(Database::fresh().await.unwrap(), &[]).await;
-    let url = call.app.database_url();
     for (statement, cause) in [
         (no_space("could not extend file \"base/5/16402\""), "No space left on device"),
         (no_space("could not write to file \"base/pgsql_tmp/1\""), "No space left on device"),
         (sort.to_owned(), "temporary file size exceeds temp_file_limit"),
     ] {
-        let function = format!(
-            "create or replace function fail() returns trigger language plpgsql
-               set work_mem = '64kB' set temp_file_limit = '64kB'
-               as $$ begin {statement}; return new; end $$;
-             create trigger fail before insert on sessions for each row execute function fail()"
-        );
-        execute(url, &function).await;
-        call.assert_start_fails(cause).await;
-        execute(url, "drop trigger fail on sessions").await;
-        call.assert_recovers().await;
+        call.assert_failed_insert_is_refused(&statement, cause).await;
     }
     call.end().await;
 }
@@ -146,8 +164,8 @@ async fn promoted_standby_takes_over() {
 
     primary.kill().await.unwrap();
     // The first start may use a connection that the primary has closed.
-    call.assert_start_fails("").await;
-    call.assert_start_fails("does not allow writes").await;
+    call.assert_start_fails(&[""]).await;
+    call.assert_start_fails(&["does not allow writes"]).await;
     standby.promote().await.unwrap();
     call.assert_recovers().await;
     call.end().await;

@@ -54,7 +54,7 @@ const USE_CASES: [(&str, [Outcome; 4]); 16] = [
 ];
 
 /// The methods without a caller: LiveKit and probes call them, or the program and its operator.
-const WITHOUT_CALLER: [&str; 7] = [
+const WITHOUT_CALLER: [&str; 8] = [
     "migrate",
     "readiness",
     "receive_webhook",
@@ -62,6 +62,7 @@ const WITHOUT_CALLER: [&str; 7] = [
     "run_keeper",
     "set_session_limit",
     "settle_abandoned_work",
+    "translated_messages",
 ];
 
 /// An organization with one template and one session.

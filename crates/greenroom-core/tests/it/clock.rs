@@ -63,6 +63,14 @@ impl Skewed {
         sessions.items[0].id
     }
 
+    /// A service with a session of this age, whose room LiveKit did not open, and the session's id.
+    async fn with_unopened_start(skew: TimeDelta, age: &str) -> (Self, SessionId) {
+        let mut skewed = Self::by(skew, RoomCreation::OnStart).await;
+        let id = skewed.start_without_room().await;
+        skewed.age(age).await;
+        (skewed, id)
+    }
+
     /// Makes every session older.
     async fn age(&mut self, age: &str) {
         let age = format!("update sessions set created_at = created_at - interval '{age}'");
@@ -87,9 +95,7 @@ impl Skewed {
 #[tokio::test]
 async fn keyed_retry_opens_room_within_a_minute() {
     for skew in SKEWS {
-        let mut skewed = Skewed::by(skew, RoomCreation::OnStart).await;
-        let id = skewed.start_without_room().await;
-        skewed.age("55 seconds").await;
+        let (mut skewed, id) = Skewed::with_unopened_start(skew, "55 seconds").await;
         skewed.rooms.set_down(true);
         skewed.check_until("exists (select from keeper_buckets where replica is not null)").await;
         skewed.rooms.set_down(false);
@@ -102,9 +108,7 @@ async fn keyed_retry_opens_room_within_a_minute() {
 #[tokio::test]
 async fn session_without_room_fails_after_a_minute() {
     for skew in SKEWS {
-        let mut skewed = Skewed::by(skew, RoomCreation::OnStart).await;
-        let id = skewed.start_without_room().await;
-        skewed.age("61 seconds").await;
+        let (mut skewed, id) = Skewed::with_unopened_start(skew, "61 seconds").await;
         skewed.check_until("status <> 'pending'").await;
         let session = skewed.greenroom.session(&skewed.caller, id).await.unwrap().unwrap();
         assert_eq!(session.status, SessionStatus::Failed, "{skew}");

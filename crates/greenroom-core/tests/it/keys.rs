@@ -29,14 +29,31 @@ fn ann(caller: &Caller) -> Caller {
     Caller::end_user(caller.organization_id, UserId::try_from("ann".to_owned()).unwrap())
 }
 
+/// A service with a template whose sessions need no room.
+struct OnJoin {
+    database: Database,
+    greenroom: Greenroom,
+    caller: Caller,
+    template: SessionTemplateId,
+    /// Direct access to the database.
+    db: AsyncPgConnection,
+}
+
+impl OnJoin {
+    async fn new() -> Self {
+        let database = Database::fresh().await.unwrap();
+        let greenroom = service(&database, &Arc::new(MemoryRooms::default())).build().unwrap();
+        let caller = Caller::backend(organization());
+        let template = on_join_template(&greenroom, &caller).await;
+        let db = AsyncPgConnection::establish(database.url()).await.unwrap();
+        Self { database, greenroom, caller, template, db }
+    }
+}
+
 /// LiveKit is down, so the keeper cannot expire a session whose time is over.
 #[tokio::test]
 async fn session_out_of_time_issues_no_token() {
-    let database = Database::fresh().await.unwrap();
-    let greenroom = service(&database, &Arc::new(MemoryRooms::default())).build().unwrap();
-    let caller = Caller::backend(organization());
-    let template = on_join_template(&greenroom, &caller).await;
-    let mut db = AsyncPgConnection::establish(database.url()).await.unwrap();
+    let OnJoin { database: _database, greenroom, caller, template, mut db } = OnJoin::new().await;
     let active = "status = 'active', started_at = now(), user_joined_at = now()";
     for (key, state, has_time) in [
         ("1", "join_by = now() + interval '1 minute'".to_owned(), true),
@@ -63,11 +80,7 @@ async fn session_out_of_time_issues_no_token() {
 
 #[tokio::test]
 async fn fingerprint_of_other_version_is_not_compared() {
-    let database = Database::fresh().await.unwrap();
-    let greenroom = service(&database, &Arc::new(MemoryRooms::default())).build().unwrap();
-    let caller = Caller::backend(organization());
-    let template = on_join_template(&greenroom, &caller).await;
-    let mut db = AsyncPgConnection::establish(database.url()).await.unwrap();
+    let OnJoin { database: _database, greenroom, caller, template, mut db } = OnJoin::new().await;
     let first = greenroom.start(&caller, keyed(template, "k")).await.unwrap().session.id;
     let mut other = keyed(template, "k");
     other.user_id = Some(UserId::try_from("ann".to_owned()).unwrap());

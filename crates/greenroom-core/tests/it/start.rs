@@ -1,17 +1,19 @@
 //! The state of a session after a start, depending on LiveKit's response.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use diesel_async::{AsyncConnection, AsyncPgConnection, SimpleAsyncConnection};
+use diesel::sql_types::Text;
+use diesel::{QueryableByName, sql_query};
+use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
 use greenroom_core::domain::{
     AgentName, AgentStatus, EnabledPanels, EndReason, ParticipantAttributes, ParticipantName,
     RoomCreation, SessionCount, SessionStatus, SessionTemplateId, TemplateName, UserId,
 };
 use greenroom_core::{
-    Admin, Caller, Error, Greenroom, LiveKitError, MemoryRooms, OnLiveKitDown, PageRequest,
-    SessionFilter, SessionLimit, StartRequest, StartedSession,
+    Caller, Error, Greenroom, LiveKitError, MemoryRooms, OnLiveKitDown, PageRequest, SessionFilter,
+    SessionLimit, StartRequest, StartedSession,
 };
 use greenroom_testkit::pg::Database;
 use greenroom_testkit::wait_until;
@@ -159,6 +161,17 @@ const BLOCK_AND_COUNT: &str = "
       execute function block();
     select pg_advisory_lock(7)";
 
+/// The times of the statements that look for transactions which write sessions, of any process.
+const WRITERS_QUERY_TIMES: &str = "
+    select query_start::text as at from pg_stat_activity where datname = current_database()
+      and query like 'select distinct virtualtransaction%'";
+
+#[derive(QueryableByName)]
+struct QueryTime {
+    #[diesel(sql_type = Text)]
+    at: String,
+}
+
 /// A start without a lock whose insert is blocked, and the connection that blocks it.
 struct BlockedStart {
     greenroom: Greenroom,
@@ -169,22 +182,37 @@ struct BlockedStart {
 }
 
 impl BlockedStart {
-    async fn new(database: &Database) -> Self {
+    /// Blocks a start whose token may be too long. It opens a transaction, without a lock.
+    async fn in_transaction(database: &Database) -> Self {
+        let attributes = BTreeMap::from([("a".to_owned(), "b".repeat(1_000))]);
+        Self::new(database, |request| {
+            request.participant_name = Some(ParticipantName::try_from("n".repeat(128)).unwrap());
+            request.participant_attributes =
+                Some(ParticipantAttributes::try_from(attributes).unwrap());
+            request.user_id = Some(UserId::try_from("u".repeat(128)).unwrap());
+        })
+        .await
+    }
+
+    /// Blocks a start that is one statement.
+    async fn in_one_statement(database: &Database) -> Self {
+        Self::new(database, |request| {
+            request.participant_name = Some(ParticipantName::try_from("n".to_owned()).unwrap());
+        })
+        .await
+    }
+
+    async fn new(database: &Database, change: impl FnOnce(&mut StartRequest)) -> Self {
         let greenroom = service(database, &Arc::new(MemoryRooms::default())).build().unwrap();
         let caller = Caller::backend(organization());
         let template = greenroom.create_template(&caller, template("T")).await.unwrap().id;
         let mut db = AsyncPgConnection::establish(database.url()).await.unwrap();
         db.batch_execute(BLOCK_AND_COUNT).await.unwrap();
-        // The token of this request may be too long, so the start opens a transaction, without a
-        // lock.
-        let mut long = StartRequest::new(template);
-        long.participant_name = Some(ParticipantName::try_from("n".repeat(128)).unwrap());
-        let attributes = BTreeMap::from([("a".to_owned(), "b".repeat(1_000))]);
-        long.participant_attributes = Some(ParticipantAttributes::try_from(attributes).unwrap());
-        long.user_id = Some(UserId::try_from("u".repeat(128)).unwrap());
+        let mut request = StartRequest::new(template);
+        change(&mut request);
         let start = tokio::spawn({
             let (greenroom, caller) = (greenroom.clone(), caller.clone());
-            async move { greenroom.start(&caller, long).await }
+            async move { greenroom.start(&caller, request).await }
         });
         wait_until("the start to insert its session", Duration::from_secs(3), async || {
             let is_blocked = "do $$ begin
@@ -198,17 +226,19 @@ impl BlockedStart {
         Self { greenroom, caller, template, db, start }
     }
 
-    /// Sets the limit of the organization to one session, in the background. Returns when other
-    /// starts observe the limit.
-    async fn set_limit(&mut self) -> JoinHandle<Result<(), Error>> {
+    /// Sets the limit of the organization in the background. Returns when other starts observe the
+    /// limit.
+    async fn set_limit(&mut self, sessions: SessionCount) -> JoinHandle<Result<(), Error>> {
         let (admin, organization) = (self.greenroom.admin(), self.caller.organization_id);
-        let limit = SessionLimit::AtMost(SessionCount::constant::<1>());
+        let limit = SessionLimit::AtMost(sessions);
         let set = tokio::spawn(async move { admin.set_session_limit(organization, limit).await });
         wait_until("the limit to be set", Duration::from_secs(3), async || {
-            let is_set = "do $$ begin
-                   assert exists (select from organizations where max_active_sessions = 1);
-                 end $$";
-            Ok(self.db.batch_execute(is_set).await.ok())
+            let is_set = format!(
+                "do $$ begin
+                   assert exists (select from organizations where max_active_sessions = {sessions});
+                 end $$"
+            );
+            Ok(self.db.batch_execute(&is_set).await.ok())
         })
         .await
         .unwrap();
@@ -221,6 +251,24 @@ impl BlockedStart {
         (&mut self.start).await.unwrap().unwrap();
     }
 
+    /// Asserts that setting a limit waits for the start, and applies to later starts.
+    async fn assert_limit_waits(&mut self, sessions: SessionCount) {
+        let set = self.set_limit(sessions).await;
+        // The second look shows that setting the limit waits for what the first found.
+        let mut looks = HashSet::new();
+        wait_until("two looks for starts in progress", Duration::from_secs(3), async || {
+            let times: Vec<QueryTime> = sql_query(WRITERS_QUERY_TIMES).load(&mut self.db).await?;
+            looks.extend(times.into_iter().map(|time| time.at));
+            Ok((looks.len() > 1 || set.is_finished()).then_some(()))
+        })
+        .await
+        .unwrap();
+        assert!(!set.is_finished(), "the limit was set while a start could still exceed it");
+        self.unblock().await;
+        set.await.unwrap().unwrap();
+        self.assert_limit_reached().await;
+    }
+
     async fn assert_limit_reached(&self) {
         let refused = self.greenroom.start(&self.caller, StartRequest::new(self.template)).await;
         let refused = refused.unwrap_err();
@@ -231,8 +279,8 @@ impl BlockedStart {
 #[tokio::test]
 async fn start_without_lock_does_not_forget_limit_of_organization() {
     let database = Database::fresh().await.unwrap();
-    let mut blocked = BlockedStart::new(&database).await;
-    let set = blocked.set_limit().await;
+    let mut blocked = BlockedStart::in_transaction(&database).await;
+    let set = blocked.set_limit(SessionCount::constant::<1>()).await;
     // This start does not see the session of the other start yet.
     blocked.greenroom.start(&blocked.caller, StartRequest::new(blocked.template)).await.unwrap();
     blocked.unblock().await;
@@ -247,44 +295,15 @@ async fn start_without_lock_does_not_forget_limit_of_organization() {
 #[tokio::test]
 async fn new_limit_waits_for_starts_that_read_the_old_limit() {
     let database = Database::fresh().await.unwrap();
-    let mut blocked = BlockedStart::new(&database).await;
-    let mut set = blocked.set_limit().await;
-    let early = tokio::time::timeout(Duration::from_millis(500), &mut set).await;
-    assert!(early.is_err(), "the limit was set while a start could still exceed it: {early:?}");
-    blocked.unblock().await;
-    set.await.unwrap().unwrap();
-    blocked.assert_limit_reached().await;
+    let mut blocked = BlockedStart::in_transaction(&database).await;
+    blocked.assert_limit_waits(SessionCount::constant::<1>()).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test]
 async fn no_session_is_committed_after_starts_were_forbidden() {
     let database = Database::fresh().await.unwrap();
-    let starting = service(&database, &Arc::new(MemoryRooms::default())).build().unwrap();
-    let admin = Admin::new(&database.url().parse().unwrap()).unwrap();
-    for round in 0..10 {
-        let caller = Caller::backend(organization());
-        let id = on_join_template(&starting, &caller).await;
-        let starts = (0..6).map(|_| {
-            let (starting, caller) = (starting.clone(), caller.clone());
-            tokio::spawn(async move {
-                while starting.start(&caller, StartRequest::new(id)).await.is_ok() {}
-            })
-        });
-        let starts: Vec<_> = starts.collect();
-        let count = async || starting.limits(&caller).await.unwrap().active_sessions;
-        wait_until("sessions", Duration::from_secs(5), async || {
-            Ok((count().await > 20).then_some(()))
-        })
-        .await
-        .unwrap();
-        let none = SessionLimit::AtMost(SessionCount::constant::<0>());
-        admin.set_session_limit(caller.organization_id, none).await.unwrap();
-        let committed = count().await;
-        for start in starts {
-            start.await.unwrap();
-        }
-        assert_eq!(count().await, committed, "round {round}");
-    }
+    let mut blocked = BlockedStart::in_one_statement(&database).await;
+    blocked.assert_limit_waits(SessionCount::constant::<0>()).await;
 }
 
 #[tokio::test]

@@ -50,6 +50,16 @@ async fn errors(rooms: &LiveKitRooms) -> Vec<LiveKitError> {
     .into()
 }
 
+/// Returns the errors of requests to a server that responds with `head`, and then with one byte per
+/// second. Asserts that they fail within `limit`.
+async fn errors_of_slow_response(head: &'static [u8], limit: Duration) -> Vec<LiveKitError> {
+    let (url, _) = endless_server(head, b"\n", Duration::from_secs(1)).await.unwrap();
+    let begun = Instant::now();
+    let errors = errors(&client(&url)).await;
+    assert!(begun.elapsed() < limit, "it took {:?}", begun.elapsed());
+    errors
+}
+
 /// Starts a server that lists the rooms that this function makes of a name.
 async fn room_server(
     make: impl Fn(String) -> Vec<Room> + Send + Sync + 'static,
@@ -86,12 +96,9 @@ async fn page_of_html_is_refused() {
 async fn response_of_one_byte_per_second_times_out() {
     const HEAD: &[u8] =
         b"HTTP/1.1 200 OK\r\ncontent-type: application/protobuf\r\ncontent-length: 90\r\n\r\n";
-    let (url, _) = endless_server(HEAD, b"\n", Duration::from_secs(1)).await.unwrap();
-    let begun = Instant::now();
-    for error in errors(&client(&url)).await {
+    for error in errors_of_slow_response(HEAD, Duration::from_millis(4_500)).await {
         assert!(matches!(error, LiveKitError::Timeout), "{error:?}");
     }
-    assert!(begun.elapsed() < Duration::from_millis(4_500), "it took {:?}", begun.elapsed());
 }
 
 #[tokio::test]
@@ -110,12 +117,9 @@ async fn reading_stops_at_8_mib() {
 async fn announced_length_of_9_mib_is_refused_without_reading() {
     const HEAD: &[u8] =
         b"HTTP/1.1 200 OK\r\ncontent-type: application/protobuf\r\ncontent-length: 9437184\r\n\r\n";
-    let (url, _) = endless_server(HEAD, b"\n", Duration::from_secs(1)).await.unwrap();
-    let begun = Instant::now();
-    for error in errors(&client(&url)).await {
+    for error in errors_of_slow_response(HEAD, Duration::from_secs(1)).await {
         assert!(error.to_string().contains("larger than 8 MiB"), "{error:?}");
     }
-    assert!(begun.elapsed() < Duration::from_secs(1), "it took {:?}", begun.elapsed());
 }
 
 #[tokio::test]

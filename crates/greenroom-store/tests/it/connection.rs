@@ -3,7 +3,7 @@
 use diesel::sql_types::Text;
 use diesel::{QueryableByName, sql_query};
 use diesel_async::{RunQueryDsl, SimpleAsyncConnection};
-use greenroom_store::connect;
+use greenroom_store::{connect, translated_messages};
 use greenroom_testkit::pg::{Cluster, Database};
 
 #[derive(QueryableByName)]
@@ -38,5 +38,7 @@ async fn messages_are_english_if_the_role_may_choose() {
     assert_eq!(language(database.url()).await, "C", "a superuser");
     assert_eq!(language(&url_of("granted")).await, "C");
     assert_eq!(language(&url_of("plain")).await, "POSIX", "the connection opens nevertheless");
+    let mut plain = connect(&url_of("plain")).await.unwrap();
+    assert_eq!(translated_messages(&mut plain).await.unwrap(), None, "POSIX is English");
     assert!(!cluster.output().contains("permission denied"), "{}", cluster.output());
 }
