@@ -143,11 +143,12 @@ impl Greenroom {
 
     /// Waits for the next batch. After a full batch, the next one follows at once, except within one
     /// reconciliation interval after an outage: all sessions are due then, and checking them at once
-    /// would be a burst.
+    /// would be a burst. The burst of all processes together is limited.
     async fn pause_between_batches(&self, is_full: bool) {
         let is_recent = self.shared.breaker.recovered_within(self.shared.reconcile_interval());
+        let replicas = u32::try_from(self.shared.buckets.replicas()).unwrap_or(u32::MAX);
         match (is_full, is_recent) {
-            (true, true) => sleep(SEARCH_INTERVAL).await,
+            (true, true) => sleep(SEARCH_INTERVAL.saturating_mul(replicas)).await,
             (true, false) => {}
             (false, _) => drop(timeout(SEARCH_INTERVAL, self.shared.due.notified()).await),
         }
