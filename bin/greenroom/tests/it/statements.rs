@@ -20,7 +20,9 @@ fn steps<'a>(log: &'a str, step: &str) -> Vec<&'a str> {
 /// open a connection, are not counted.
 fn count_for_requests(log: &str, steps_of: &[&str]) -> usize {
     let not_for_requests = [
-        ": with due as",
+        "session_bucket(",
+        "keeper_",
+        ": select now(), ",
         ": with overdue as",
         ": with batch as",
         ": UPDATE ",

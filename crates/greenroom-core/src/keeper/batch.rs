@@ -83,7 +83,7 @@ impl Greenroom {
             // Most sessions are idle and need no call to LiveKit of their own.
             match next_step_isolated(&check.claim, &rooms, read.at) {
                 Some(Step::Reschedule(decision)) => {
-                    idle.extend(self.put_back(check, &decision, read))
+                    idle.extend(self.put_back(check, &decision, read));
                 }
                 Some(step) => busy.push((check, step, permits.split(1))),
                 None => {}
@@ -363,7 +363,7 @@ impl Greenroom {
 /// What to do with a session, as far as the list of rooms shows it.
 enum Step {
     /// The decision changes nothing but the time of the next check.
-    Reschedule(Decision),
+    Reschedule(Box<Decision>),
     /// The list was sufficient for this decision.
     Apply(Box<Decision>),
     /// The room exists with this sid, and a decision needs its participants and dispatches.
@@ -388,14 +388,14 @@ fn next_step(claim: &Claim, rooms: &RoomList, at: DateTime<Utc>) -> Step {
         // If LiveKit cannot list many rooms, only the urgent ones are repeated soon. The others are
         // then spread over several lists.
         Some(Err(_)) if claim.session.is_idle(at) => {
-            return Step::Reschedule(postpone(&claim.session, at));
+            return Step::Reschedule(Box::new(postpone(&claim.session, at)));
         }
         Some(Err(_)) => None,
         None => Some(Observation::default()),
     };
     let decision = decide(&claim.session, observation.as_ref(), at);
     if changes_nothing(claim, &decision) {
-        Step::Reschedule(decision)
+        Step::Reschedule(Box::new(decision))
     } else {
         Step::Apply(Box::new(decision))
     }

@@ -207,8 +207,8 @@ mod tests {
         SessionKey { organization_id, id: SessionId(Uuid::from_u128(number)) }
     }
 
-    fn waiting(seconds: u64, reason: Reason) -> Option<Waiting> {
-        Some(Waiting { at: Instant::now() + Duration::from_secs(seconds), reason })
+    fn waiting(seconds: u64, reason: Reason) -> Waiting {
+        Waiting { at: Instant::now() + Duration::from_secs(seconds), reason }
     }
 
     fn keys(turns: &[Turn]) -> Vec<u128> {
@@ -221,7 +221,7 @@ mod tests {
         let mut turns = schedule.begin(vec![key(1), key(2)], 8);
         assert_eq!((keys(&turns), schedule.skipped()), (vec![1, 2], 2));
         assert!(schedule.begin(vec![key(1)], 8).is_empty(), "it is being checked");
-        turns.remove(0).end(waiting(30, Reason::Reconciliation));
+        turns.remove(0).end(Some(waiting(30, Reason::Reconciliation)));
         turns.remove(0).end(None);
         advance(Duration::from_secs(29)).await;
         assert!(schedule.begin_due(8).is_empty());
@@ -239,7 +239,7 @@ mod tests {
         let schedule = Arc::new(Schedule::default());
         let reasons = [Reason::Reconciliation, Reason::Change];
         for (turn, reason) in schedule.begin(vec![key(1), key(2)], 8).into_iter().zip(reasons) {
-            turn.end(waiting(1, reason));
+            turn.end(Some(waiting(1, reason)));
         }
         advance(Duration::from_secs(1)).await;
         schedule.put_off_idle(Duration::from_secs(10));
@@ -251,12 +251,12 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn unknown_sessions_are_spread_and_known_ones_stay() {
         let schedule = Arc::new(Schedule::default());
-        schedule.begin(vec![key(1)], 8).remove(0).end(waiting(100, Reason::Reconciliation));
+        schedule.begin(vec![key(1)], 8).remove(0).end(Some(waiting(100, Reason::Reconciliation)));
         schedule.track((1..=5).map(key).collect(), Duration::from_secs(8));
         for number in 2..=5 {
             let mut turns = schedule.begin_due(8);
             assert_eq!(keys(&turns), [number]);
-            turns.remove(0).end(waiting(100, Reason::Reconciliation));
+            turns.remove(0).end(Some(waiting(100, Reason::Reconciliation)));
             advance(Duration::from_secs(2)).await;
         }
         let held = [(key(3).id.bucket(), 1)].into();
