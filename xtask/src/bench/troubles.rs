@@ -22,7 +22,7 @@ use crate::service::Service;
 /// Maximum time until the rooms of a dead node are observed after it is back. The keeper does not ask
 /// a dead node again for 30 s, its report takes three seconds, and the interval until the next check
 /// of a missing room is half of the time that the room has been missing.
-const MAX_OBSERVED_AGAIN: Duration = Duration::from_secs(90);
+const MAX_OBSERVED_AGAIN: Duration = Duration::from_secs(100);
 
 /// Number of processes of the service, each with a keeper, until the outages.
 const REPLICAS: usize = 2;
