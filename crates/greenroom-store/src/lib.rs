@@ -16,6 +16,7 @@ pub mod idempotency;
 mod listed_row;
 pub mod migrate;
 pub mod new_session;
+pub mod open_sessions;
 pub mod organization;
 pub mod overdue;
 mod page_start;

@@ -18,7 +18,7 @@ struct Line {
     line: String,
 }
 
-/// The columns, constraints and indexes of the schema, one line each.
+/// The columns, constraints, indexes, triggers and functions of the schema, one line each.
 async fn dump(database: &Database) -> Vec<Line> {
     let mut db = AsyncPgConnection::establish(database.url()).await.unwrap();
     sql_query(
@@ -30,6 +30,11 @@ async fn dump(database: &Database) -> Vec<Line> {
          from pg_constraint where connamespace = 'public'::regnamespace
          union all
          select indexdef from pg_indexes where schemaname = 'public'
+         union all
+         select pg_get_triggerdef(oid) from pg_trigger where not tgisinternal
+         union all
+         select pg_get_functiondef(oid) from pg_proc where pronamespace = 'public'::regnamespace
+           and proname <> 'diesel_manage_updated_at' and proname <> 'diesel_set_updated_at'
          order by 1",
     )
     .load(&mut db)
