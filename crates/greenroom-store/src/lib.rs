@@ -23,6 +23,7 @@ mod page_start;
 pub mod reissue;
 mod resume;
 pub mod retention;
+pub mod revert;
 #[rustfmt::skip]
 mod schema;
 pub mod session;
@@ -48,6 +49,7 @@ pub use self::new_session::NewSession;
 pub use self::organization::{SessionLimit, SessionLock};
 pub use self::page_start::PageStart;
 pub use self::reissue::TokenReissue;
+pub use self::revert::{DataLoss, Reversal, RevertConsent, RevertPermission, RevertRefusal};
 pub use self::session::{Session, SessionFilter};
 pub use self::session_setup::{SessionSetup, StartedRow};
 pub use self::session_state::SessionState;

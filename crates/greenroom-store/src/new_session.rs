@@ -85,6 +85,7 @@ impl NewSession {
     /// `LOCKED` selects one of two texts instead of being a bind parameter. With a parameter,
     /// PostgreSQL would prefer a custom plan, which can omit the count, and therefore plan every
     /// execution. `counted` is that of the lock.
+    #[expect(clippy::ref_option, reason = "the statement borrows its bind parameters")]
     pub(crate) fn push_template<'b, const LOCKED: bool>(
         &'b self,
         counted: &'b Option<i64>,

@@ -100,6 +100,7 @@ pub(crate) const IS_COUNTED: &str = "exists (select from open_session_counts
 
 /// Pushes the number of open sessions of the row of `organizations`: its count, otherwise `counted`,
 /// the number that the transaction has counted itself.
+#[expect(clippy::ref_option, reason = "the statement borrows its bind parameters")]
 pub(crate) fn push_open_sessions<'b>(
     counted: &'b Option<i64>,
     out: &mut AstPass<'_, 'b, Pg>,

@@ -407,17 +407,17 @@ async fn count_is_exact_for_repeatable_read_transactions() {
 
 #[tokio::test]
 async fn connection_reads_committed_rows_whatever_the_default_of_the_database() {
+    #[derive(QueryableByName)]
+    struct Isolation {
+        #[diesel(sql_type = Text)]
+        isolation: String,
+    }
     let database = Database::fresh().await.unwrap();
     let mut db = connect(database.url()).await.unwrap();
     let name = database.name();
     let default =
         format!("alter database {name} set default_transaction_isolation = 'serializable'");
     db.batch_execute(&default).await.unwrap();
-    #[derive(QueryableByName)]
-    struct Isolation {
-        #[diesel(sql_type = Text)]
-        isolation: String,
-    }
     let mut db = connect(database.url()).await.unwrap();
     let isolation = "select current_setting('transaction_isolation') as isolation";
     let isolation: Isolation = sql_query(isolation).get_result(&mut db).await.unwrap();
