@@ -1,1 +1,2 @@
+-- loses: organizations
 drop table organizations;

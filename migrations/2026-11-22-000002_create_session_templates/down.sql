@@ -1,1 +1,2 @@
+-- loses: session_templates
 drop table session_templates;

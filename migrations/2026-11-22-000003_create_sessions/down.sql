@@ -1,1 +1,2 @@
+-- loses: sessions
 drop table sessions;

@@ -1,1 +1,2 @@
+-- loses: session_events
 drop table session_events;

@@ -1,10 +1,11 @@
 //! `cargo xtask migrate`: applies and reverts the migrations of a database.
 
+use std::io::{IsTerminal, stdin};
 use std::process::ExitCode;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use clap::{Args, Subcommand};
-use greenroom_store::migrate;
+use greenroom_store::{Reversal, RevertConsent, RevertPermission, migrate, revert};
 
 use crate::env;
 
@@ -26,11 +27,26 @@ enum Action {
         /// Number of migrations to revert.
         #[arg(default_value_t = 1)]
         count: usize,
+        #[command(flatten)]
+        consent: Consent,
     },
     /// Revert the last migration and apply it again.
-    Redo,
+    Redo {
+        #[command(flatten)]
+        consent: Consent,
+    },
     /// List all migrations and whether they are applied.
     Status,
+}
+
+#[derive(Args)]
+struct Consent {
+    /// Revert without asking for a confirmation.
+    #[arg(long)]
+    yes: bool,
+    /// Revert even if that loses the rows of a table or the values of a column.
+    #[arg(long)]
+    force: bool,
 }
 
 pub async fn run(arguments: Arguments) -> Result<ExitCode> {
@@ -38,11 +54,9 @@ pub async fn run(arguments: Arguments) -> Result<ExitCode> {
     let url = url.context("no database is named: set DATABASE_URL or pass --database-url")?;
     match arguments.action {
         Action::Run => print_migrations("applied", &migrate::run(&url).await?),
-        Action::Revert { count } => {
-            print_migrations("reverted", &migrate::revert(&url, count).await?);
-        }
-        Action::Redo => {
-            print_migrations("reverted", &migrate::revert(&url, 1).await?);
+        Action::Revert { count, consent } => revert_migrations(&url, count, &consent).await?,
+        Action::Redo { consent } => {
+            revert_migrations(&url, 1, &consent).await?;
             print_migrations("applied", &migrate::run(&url).await?);
         }
         Action::Status => {
@@ -56,6 +70,26 @@ pub async fn run(arguments: Arguments) -> Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Shows the migrations and the data that would be lost, asks for a confirmation, and reverts.
+async fn revert_migrations(url: &str, count: usize, consent: &Consent) -> Result<()> {
+    let plan = revert::plan(url, count).await?;
+    for Reversal { migration, losses, .. } in &plan {
+        print_line!("to revert {migration}");
+        for loss in losses {
+            print_line!("  loses {loss}");
+        }
+    }
+    let consent = RevertConsent { yes: consent.yes, force: consent.force };
+    if !plan.is_empty() && consent.check(&plan, stdin().is_terminal())? == RevertPermission::Ask {
+        print_line!("Revert these migrations? Type yes:");
+        let mut answer = String::new();
+        stdin().read_line(&mut answer)?;
+        ensure!(answer.trim() == "yes", "nothing was reverted");
+    }
+    print_migrations("reverted", &migrate::revert(url, plan.len()).await?);
+    Ok(())
 }
 
 fn print_migrations(action: &str, migrations: &[String]) {

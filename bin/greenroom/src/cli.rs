@@ -1,7 +1,6 @@
 //! The command line: its arguments, and the commands that need no file of their own.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -18,7 +17,7 @@ use crate::config::{Settings, TokenSettings};
 use crate::failure::Failure;
 use crate::output::print_line;
 use crate::templates::command as templates;
-use crate::{doctor, openapi, serve};
+use crate::{doctor, migrations, openapi, serve};
 
 /// Starts LiveKit sessions: one POST opens the room, dispatches the agent and returns the token.
 ///
@@ -39,11 +38,7 @@ enum Command {
     /// Serve the HTTP API and reconcile sessions with LiveKit, until SIGTERM or Ctrl-C.
     Serve,
     /// Bring the database schema up to date. Several processes may run this at the same time.
-    Migrate {
-        /// Revert the newest N migrations instead.
-        #[arg(long, value_name = "N")]
-        revert: Option<NonZeroUsize>,
-    },
+    Migrate(migrations::Arguments),
     /// Check every dependency, and print what to do about each failure.
     Doctor,
     /// Print a caller's token for development, signed with `AUTH_JWT_SECRET`.
@@ -100,9 +95,7 @@ async fn execute(arguments: Arguments) -> Result<ExitCode, Failure> {
     let file = arguments.config.as_deref();
     match arguments.command {
         Command::Serve => serve::run(Settings::read(file)?).await?,
-        Command::Migrate { revert } => {
-            run_migrations(&admin(file)?, revert).await?;
-        }
+        Command::Migrate(arguments) => migrations::run(&admin(file)?, &arguments).await?,
         Command::Doctor => {
             let is_healthy = doctor::run(Settings::read(file)?).await?;
             return Ok(if is_healthy { ExitCode::SUCCESS } else { ExitCode::FAILURE });
@@ -128,23 +121,6 @@ async fn execute(arguments: Arguments) -> Result<ExitCode, Failure> {
 fn admin(file: Option<&Path>) -> Result<Admin, Failure> {
     let admin = Admin::new(&Settings::database_url(file)?);
     Ok(admin.context("failed to prepare the connection to the database")?)
-}
-
-async fn run_migrations(admin: &Admin, revert: Option<NonZeroUsize>) -> anyhow::Result<()> {
-    let (verb, if_none, names) = match revert {
-        None => ("applied", "the schema is up to date", admin.migrate().await),
-        Some(count) => {
-            ("reverted", "no migration is applied", admin.revert_migrations(count.get()).await)
-        }
-    };
-    let names = names.context("failed to migrate the schema")?;
-    for name in &names {
-        print_line(format_args!("{verb}  {name}"))?;
-    }
-    if names.is_empty() {
-        print_line(format_args!("nothing to do: {if_none}"))?;
-    }
-    Ok(())
 }
 
 fn token(

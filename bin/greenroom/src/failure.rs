@@ -2,6 +2,8 @@
 
 use std::process::ExitCode;
 
+use greenroom_core::RevertRefusal;
+
 use crate::config::Faults;
 use crate::output::print_error;
 use crate::templates::file::FileFaults;
@@ -12,6 +14,8 @@ pub enum Failure {
     Configuration(Faults),
     /// The file of templates is invalid. The command did nothing.
     File(FileFaults),
+    /// An argument is missing to revert migrations. The command did nothing.
+    Revert(RevertRefusal),
     /// Any other failure.
     Other(anyhow::Error),
 }
@@ -25,6 +29,12 @@ impl From<Faults> for Failure {
 impl From<FileFaults> for Failure {
     fn from(faults: FileFaults) -> Self {
         Self::File(faults)
+    }
+}
+
+impl From<RevertRefusal> for Failure {
+    fn from(refusal: RevertRefusal) -> Self {
+        Self::Revert(refusal)
     }
 }
 
@@ -45,6 +55,10 @@ impl Failure {
             Self::File(faults) => {
                 // Without a prefix, as compilers do, so that editors can jump to the line.
                 print_error(faults);
+                ExitCode::from(2)
+            }
+            Self::Revert(refusal) => {
+                print_error(format_args!("greenroom: {refusal}"));
                 ExitCode::from(2)
             }
             Self::Other(error) => {

@@ -13,6 +13,7 @@ mod extract;
 mod failure;
 mod health;
 mod limits;
+mod migrations;
 mod openapi;
 mod output;
 mod page;

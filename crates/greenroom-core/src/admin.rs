@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use greenroom_domain::PoolSize;
-use greenroom_store::{DatabaseUrl, TranslatedMessages, migrate, translated_messages};
+use greenroom_store::{
+    DatabaseUrl, Reversal, TranslatedMessages, migrate, revert, translated_messages,
+};
 
 use crate::clock::Clock;
 use crate::database::Database;
@@ -54,8 +56,21 @@ impl Admin {
         Ok(migrate::run(self.database.url().as_str()).await?)
     }
 
+    /// Returns what [`revert_migrations`](Self::revert_migrations) would revert, newest first, and
+    /// the data that would be lost. Changes nothing.
+    /// [`RevertConsent`](crate::RevertConsent) decides whether the revert may begin.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`Error::Store`] if the database cannot be reached, or if this version does not know
+    /// an applied migration.
+    pub async fn plan_revert(&self, count: usize) -> Result<Vec<Reversal>, Error> {
+        Ok(revert::plan(self.database.url().as_str(), count).await?)
+    }
+
     /// Reverts the newest `count` migrations, each in its own transaction, and returns their names,
-    /// newest first. If fewer are applied, reverts all of them.
+    /// newest first. If fewer are applied, reverts all of them. Does not ask before it drops data:
+    /// see [`plan_revert`](Self::plan_revert).
     ///
     /// # Errors
     ///

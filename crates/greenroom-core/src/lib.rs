@@ -97,8 +97,9 @@ pub use greenroom_livekit::{
     RoomSettings, Rooms, ServerUrl,
 };
 pub use greenroom_store::{
-    Constraint, DatabaseUrl, Session, SessionFilter, SessionLimit, SessionTemplate, StoreError,
-    TemplateFilter, TemplateSettings, TranslatedMessages,
+    Constraint, DataLoss, DatabaseUrl, Reversal, RevertConsent, RevertPermission, RevertRefusal,
+    Session, SessionFilter, SessionLimit, SessionTemplate, StoreError, TemplateFilter,
+    TemplateSettings, TranslatedMessages,
 };
 
 pub use self::admin::Admin;

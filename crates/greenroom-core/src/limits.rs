@@ -1,10 +1,10 @@
 //! Limits per organization: open sessions, and starts per minute.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use greenroom_domain::{Caller, OrganizationId, SessionCount, StartsPerMinute};
-use greenroom_store::{SessionLimit, StoreError, organization};
+use greenroom_store::{SessionLimit, SessionLock, StoreError, open_sessions, organization};
 use parking_lot::Mutex;
 use tokio::time::{Instant, sleep};
 
@@ -63,6 +63,46 @@ impl Greenroom {
             starts_remaining: rate.map(|rate| rate.remaining(organization, Instant::now())),
         })
     }
+
+    /// Remembers whether the locked organization has a limit. Begins the count of its open sessions
+    /// in the background if the start had to count them.
+    pub(crate) fn remember_limit(&self, lock: &SessionLock) {
+        let (limited, organization) =
+            (&self.shared.limits.limited_organizations, lock.organization());
+        match lock.maximum() {
+            Some(_) => limited.insert(organization),
+            None => limited.remove(organization),
+        }
+        if lock.needs_count() && self.shared.limits.counting.lock().insert(organization) {
+            let counting = Counting { greenroom: self.clone(), organization };
+            self.shared.database.spawn(counting.run());
+        }
+    }
+}
+
+/// An entry in [`StartLimits::counting`], which is removed when the value is dropped.
+struct Counting {
+    greenroom: Greenroom,
+    organization: OrganizationId,
+}
+
+impl Counting {
+    /// Begins the count of the organization's open sessions. After a failure, a later start tries
+    /// again.
+    async fn run(self) {
+        let unfinished = "a transaction that writes sessions without counting them is still open";
+        let counted = self.greenroom.admin().count(self.organization, unfinished).await;
+        if let Err(error) = counted {
+            tracing::warn!(organization_id = %self.organization,
+                error = &error as &dyn std::error::Error, "failed to begin count of open sessions");
+        }
+    }
+}
+
+impl Drop for Counting {
+    fn drop(&mut self) {
+        self.greenroom.shared.limits.counting.lock().remove(&self.organization);
+    }
 }
 
 impl Admin {
@@ -73,6 +113,7 @@ impl Admin {
     ///
     /// Waits for the starts in progress, which may have read the previous limit: after this method
     /// returns, no start exceeds the new limit. It gives up 15 seconds after the limit was set.
+    /// Then counts the open sessions, so that later starts need not count them.
     ///
     /// # Errors
     ///
@@ -86,24 +127,37 @@ impl Admin {
     ) -> Result<(), Error> {
         let set = async |db: &mut _| organization::set_limit(db, organization, limit).await;
         self.database.run(set).await?;
+        let unfinished = "the limit is set, but a start that may have read the previous limit is \
+                          still in progress; set the limit again to wait for it";
         match limit {
             SessionLimit::Unlimited => Ok(()),
-            SessionLimit::Default | SessionLimit::AtMost(_) => {
-                self.wait_for_session_writers().await
-            }
+            SessionLimit::Default => self.wait_for_session_writers(unfinished).await,
+            SessionLimit::AtMost(_) => self.count(organization, unfinished).await,
         }
     }
 
+    /// Begins the count of an organization's open sessions, after which its starts need not count
+    /// them. `unfinished` is the error if a transaction that writes sessions stays open.
+    async fn count(
+        &self,
+        organization: OrganizationId,
+        unfinished: &'static str,
+    ) -> Result<(), Error> {
+        let begin = async |db: &mut _| open_sessions::begin(db, organization).await;
+        let Some(count) = self.database.run(begin).await? else { return Ok(()) };
+        self.wait_for_session_writers(unfinished).await?;
+        let finish = async |db: &mut _| open_sessions::finish(db, count).await;
+        self.database.run(finish).await
+    }
+
     /// Waits until the transactions that are writing sessions now are over.
-    async fn wait_for_session_writers(&self) -> Result<(), Error> {
+    async fn wait_for_session_writers(&self, unfinished: &'static str) -> Result<(), Error> {
         let deadline = Instant::now() + WRITERS_TIMEOUT;
         let read = async |db: &mut _| organization::session_writers(db).await;
         let mut writers = self.database.run(read).await?;
         while !writers.is_empty() {
             if Instant::now() >= deadline {
-                let cause = "the limit is set, but a start that may have read the previous limit \
-                             is still in progress; set the limit again to wait for it";
-                return Err(StoreError::Timeout(cause.into()).into());
+                return Err(StoreError::Timeout(unfinished.into()).into());
             }
             sleep(WRITERS_POLL_INTERVAL).await;
             let current = self.database.run(read).await?;
@@ -119,6 +173,8 @@ pub(crate) struct StartLimits {
     pub(crate) max_active_sessions: Option<SessionCount>,
     pub(crate) start_rate: Option<StartRate>,
     pub(crate) limited_organizations: LimitedOrganizations,
+    /// Organizations whose count of open sessions this process is beginning.
+    counting: Mutex<HashSet<OrganizationId>>,
     pub(crate) organization_locks: OrganizationLocks,
 }
 
@@ -131,6 +187,7 @@ impl StartLimits {
             max_active_sessions,
             start_rate: starts_per_minute.map(StartRate::new),
             limited_organizations: LimitedOrganizations::default(),
+            counting: Mutex::default(),
             organization_locks: OrganizationLocks::default(),
         }
     }

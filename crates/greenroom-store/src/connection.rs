@@ -81,9 +81,10 @@ impl fmt::Debug for DatabaseUrl {
 
 /// Opens a connection for the request path.
 ///
-/// PostgreSQL cancels a statement on this connection after 5 s. If the URL names several hosts, the
-/// connection goes to one that accepts writes. A statement that is sent to a server that has
-/// disappeared without closing the connection fails within 5 s.
+/// PostgreSQL cancels a statement on this connection after 5 s. Its transactions have the isolation
+/// level `read committed`. If the URL names several hosts, the connection goes to one that accepts
+/// writes. A statement that is sent to a server that has disappeared without closing the connection
+/// fails within 5 s.
 ///
 /// # Errors
 /// Returns [`ConnectionError::InvalidConnectionUrl`] if the URL is malformed, and
@@ -92,8 +93,11 @@ pub async fn connect(url: &str) -> ConnectionResult<AsyncPgConnection> {
     let mut config = parse(url)?;
     let options = config.get_options().unwrap_or_default();
     // If this process disappears, its idle transaction holds locks no longer than a statement may.
-    let options =
-        format!("{options} -c statement_timeout=5000 -c idle_in_transaction_session_timeout=5000");
+    // A statement after a lock must observe the commits before it, whatever the database's default.
+    let options = format!(
+        "{options} -c statement_timeout=5000 -c idle_in_transaction_session_timeout=5000 \
+         -c default_transaction_isolation=read\\ committed"
+    );
     config.options(options.trim());
     open(&config).await
 }

@@ -135,6 +135,17 @@ pub async fn state(connection: &mut AsyncPgConnection) -> Result<Vec<MigrationSt
         .collect())
 }
 
+/// The versions of the newest `count` applied migrations, newest first.
+pub(crate) async fn newest_applied(
+    connection: &mut AsyncPgConnection,
+    count: usize,
+) -> Result<Vec<String>, StoreError> {
+    let mut versions = applied(connection).await?;
+    versions.sort_unstable_by(|one, other| other.cmp(one));
+    versions.truncate(count);
+    Ok(versions)
+}
+
 /// The versions of the applied migrations. Empty before the first migration, which creates the
 /// table.
 async fn applied(connection: &mut AsyncPgConnection) -> Result<Vec<String>, StoreError> {

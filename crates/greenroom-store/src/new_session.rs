@@ -13,8 +13,9 @@ use greenroom_domain::{
 };
 
 use crate::idempotency::{KeyClaim, StartKey};
+use crate::open_sessions::{DECLARE_UNCOUNTED, push_open_sessions};
 use crate::organization::push_max_sessions;
-use crate::sql::{OPEN, push_interval};
+use crate::sql::push_interval;
 use crate::template::IS_KNOWN;
 
 /// The values of a session that the start provides. The template and PostgreSQL's clock provide the
@@ -84,13 +85,17 @@ impl NewSession {
     ///
     /// `LOCKED` selects one of two texts instead of being a bind parameter. With a parameter,
     /// PostgreSQL would prefer a custom plan, which can omit the count, and therefore plan every
-    /// execution.
+    /// execution. `counted` is that of the lock.
+    #[expect(clippy::ref_option, reason = "the statement borrows its bind parameters")]
     pub(crate) fn push_template<'b, const LOCKED: bool>(
         &'b self,
+        counted: &'b Option<i64>,
         mut out: AstPass<'_, 'b, Pg>,
     ) -> QueryResult<()> {
+        out.push_sql("select session_templates.*, ");
+        out.push_sql(DECLARE_UNCOUNTED);
         out.push_sql(
-            "select session_templates.* from session_templates
+            " from session_templates
              join organizations on organizations.id = session_templates.organization_id
              cross join lateral (
                select ",
@@ -109,14 +114,8 @@ impl NewSession {
         out.push_bind_param::<Nullable<Text>, _>(&self.agent_name)?;
         out.push_sql(", agent_name) and (session_limit.max_sessions is null");
         if LOCKED {
-            out.push_sql(
-                " or session_limit.max_sessions > (
-                    select count(*) from sessions where ",
-            );
-            out.push_sql(OPEN);
-            out.push_sql(" and organization_id = ");
-            out.push_bind_param::<Uuid, _>(&self.organization_id)?;
-            out.push_sql(")");
+            out.push_sql(" or session_limit.max_sessions > ");
+            push_open_sessions(counted, &mut out)?;
         }
         out.push_sql(")");
         Ok(())

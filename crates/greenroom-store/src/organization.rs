@@ -8,10 +8,11 @@ use diesel::prelude::*;
 use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
 use diesel::sql_query;
 use diesel::sql_types::{Bool, Integer, Nullable, Text, Uuid};
-use diesel_async::{AsyncPgConnection, RunQueryDsl};
+use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl};
 use greenroom_domain::{OrganizationId, SessionCount};
 
 use crate::StoreError;
+use crate::open_sessions::{self, IS_COUNTED};
 use crate::schema::{organizations, sessions};
 use crate::sql::OPEN;
 
@@ -53,12 +54,14 @@ pub async fn lock_templates(
     Ok(())
 }
 
-/// Proof that the current transaction blocks other starts of an organization, so that its open
-/// sessions can be counted. Only [`lock_sessions`] creates one.
+/// Proof that the current transaction blocks other starts of an organization, so that no other
+/// start takes the place that its open sessions leave. Only [`lock_sessions`] creates one.
 #[derive(Debug)]
 pub struct SessionLock {
     organization: OrganizationId,
     maximum: Option<SessionCount>,
+    /// Open sessions, if the organization has a limit and no finished count.
+    counted: Option<i64>,
 }
 
 impl SessionLock {
@@ -73,12 +76,24 @@ impl SessionLock {
     pub fn maximum(&self) -> Option<SessionCount> {
         self.maximum
     }
+
+    /// Whether the start had to count the open sessions, because the organization has a limit and
+    /// no finished [count](open_sessions).
+    #[must_use]
+    pub fn needs_count(&self) -> bool {
+        self.counted.is_some()
+    }
+
+    /// The number of open sessions, if the start had to count them.
+    pub(crate) fn counted(&self) -> Option<i64> {
+        self.counted
+    }
 }
 
 /// Blocks other starts in an organization with a limit until the transaction ends.
 ///
 /// `default` is the server's default limit. Call this in a separate statement before the insert:
-/// an insert that waited for the lock itself would count the sessions as of before the wait.
+/// an insert that waited for the lock itself would read the count as of before the wait.
 ///
 /// # Errors
 /// Returns a [`StoreError`] if the query fails.
@@ -87,8 +102,13 @@ pub async fn lock_sessions(
     organization: OrganizationId,
     default: Option<SessionCount>,
 ) -> Result<SessionLock, StoreError> {
-    let maximum = SelectMaxSessions::<true> { organization, default }.read(connection).await?;
-    Ok(SessionLock { organization, maximum })
+    let (maximum, is_counted) =
+        SelectMaxSessions::<true> { organization, default }.read(connection).await?;
+    let counted = match maximum {
+        Some(_) if !is_counted => Some(count(connection, organization).await?),
+        _ => None,
+    };
+    Ok(SessionLock { organization, maximum, counted })
 }
 
 /// Returns the maximum number of open sessions of an organization, and their current number. A
@@ -101,16 +121,24 @@ pub async fn usage(
     organization: OrganizationId,
     default: Option<SessionCount>,
 ) -> Result<(Option<SessionCount>, i64), StoreError> {
-    let maximum = SelectMaxSessions::<false> { organization, default }.read(connection).await?;
-    let open_sessions = sessions::table
+    let (maximum, _) =
+        SelectMaxSessions::<false> { organization, default }.read(connection).await?;
+    Ok((maximum, count(connection, organization).await?))
+}
+
+/// Counts the open sessions of an organization.
+async fn count(
+    connection: &mut AsyncPgConnection,
+    organization: OrganizationId,
+) -> QueryResult<i64> {
+    sessions::table
         .filter(sessions::organization_id.eq(organization))
         // A literal: with a bind parameter the planner cannot use the partial index
         // `sessions_live`.
         .filter(sql::<Bool>(OPEN))
         .count()
         .get_result(connection)
-        .await?;
-    Ok((maximum, open_sessions))
+        .await
 }
 
 /// Pushes the maximum number of pending and active sessions of the row of `organizations`, which is
@@ -130,7 +158,8 @@ pub(crate) fn push_max_sessions<'b>(
     Ok(())
 }
 
-/// Selects the maximum of [`push_max_sessions`], and locks the organization's row if `LOCK` is true.
+/// Selects the maximum of [`push_max_sessions`] and whether the open sessions are counted, and locks
+/// the organization's row if `LOCK` is true.
 struct SelectMaxSessions<const LOCK: bool> {
     organization: OrganizationId,
     default: Option<SessionCount>,
@@ -140,15 +169,15 @@ impl<const LOCK: bool> SelectMaxSessions<LOCK> {
     async fn read(
         self,
         connection: &mut AsyncPgConnection,
-    ) -> Result<Option<SessionCount>, StoreError> {
+    ) -> Result<(Option<SessionCount>, bool), StoreError> {
         let default = self.default;
-        let found: Option<Option<i32>> = self.get_result(connection).await.optional()?;
+        let found: Option<(Option<i32>, bool)> = self.get_result(connection).await.optional()?;
         // An organization without a row has the server's default. The table allows larger numbers
         // than `SessionCount` does, which count as the largest.
         let largest = SessionCount::constant::<{ SessionCount::MAX }>();
-        Ok(found.map_or(default, |maximum| {
+        Ok(found.map_or((default, false), |(maximum, is_counted)| {
             let maximum = maximum.map(i64::from).map(SessionCount::try_from);
-            maximum.map(|maximum| maximum.unwrap_or(largest))
+            (maximum.map(|maximum| maximum.unwrap_or(largest)), is_counted)
         }))
     }
 }
@@ -159,13 +188,15 @@ impl<const LOCK: bool> QueryId for SelectMaxSessions<LOCK> {
 }
 
 impl<const LOCK: bool> Query for SelectMaxSessions<LOCK> {
-    type SqlType = Nullable<Integer>;
+    type SqlType = (Nullable<Integer>, Bool);
 }
 
 impl<const LOCK: bool> QueryFragment<Pg> for SelectMaxSessions<LOCK> {
     fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
         out.push_sql("select ");
         push_max_sessions(&self.default, &mut out)?;
+        out.push_sql(", ");
+        out.push_sql(IS_COUNTED);
         out.push_sql(" from organizations where id = ");
         out.push_bind_param::<Uuid, _>(&self.organization)?;
         if LOCK {
@@ -191,8 +222,11 @@ pub enum SessionLimit {
 /// A start without a [`SessionLock`] that is in progress may have read the previous limit. Wait for
 /// the [`session_writers`] after the commit.
 ///
+/// The open sessions are counted only for [`SessionLimit::AtMost`], as soon as their count has
+/// [begun](open_sessions). Under the server's default limit, the next start begins the count.
+///
 /// # Errors
-/// Returns a [`StoreError`] if the query fails.
+/// Returns a [`StoreError`] if a query fails.
 pub async fn set_limit(
     connection: &mut AsyncPgConnection,
     organization: OrganizationId,
@@ -205,14 +239,22 @@ pub async fn set_limit(
         }),
         organizations::unlimited.eq(limit == SessionLimit::Unlimited),
     );
-    diesel::insert_into(organizations::table)
-        .values((organizations::id.eq(organization), row))
-        .on_conflict(organizations::id)
-        .do_update()
-        .set(row)
-        .execute(connection)
-        .await?;
-    Ok(())
+    let set = async |connection: &mut AsyncPgConnection| {
+        diesel::insert_into(organizations::table)
+            .values((organizations::id.eq(organization), row))
+            .on_conflict(organizations::id)
+            .do_update()
+            .set(row)
+            .execute(connection)
+            .await?;
+        match limit {
+            SessionLimit::AtMost(_) => Ok(()),
+            SessionLimit::Default | SessionLimit::Unlimited => {
+                open_sessions::end(connection, organization).await
+            }
+        }
+    };
+    Ok(connection.transaction(set).await?)
 }
 
 /// Returns the ids of the transactions that are writing sessions, of any organization.

@@ -14,6 +14,8 @@ use crate::session_setup::{SessionSetupColumns, StartedRowSql, TEMPLATE_JOIN};
 pub(crate) struct ResumeOrInsertSession<'a, const LOCKED: bool> {
     pub(crate) new: &'a NewSession,
     pub(crate) key: &'a KeyClaim,
+    /// Open sessions, if the lock had to count them.
+    pub(crate) counted: Option<i64>,
     pub(crate) columns: SessionSetupColumns,
 }
 
@@ -41,7 +43,7 @@ impl<const LOCKED: bool> QueryFragment<Pg> for ResumeOrInsertSession<'_, LOCKED>
         out.push_sql(" and ");
         out.push_sql(&resumable());
         out.push_sql(" returning sessions.*), template as (");
-        new.push_template::<LOCKED>(out.reborrow())?;
+        new.push_template::<LOCKED>(&self.counted, out.reborrow())?;
         out.push_sql(" and not exists (select from resumed)), ");
         new.push_insert(out.reborrow())?;
         self.columns.push_started(out.reborrow())?;

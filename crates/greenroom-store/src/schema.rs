@@ -16,11 +16,28 @@ diesel::table! {
 }
 
 diesel::table! {
+    open_session_changes (organization_id, id) {
+        organization_id -> Uuid,
+        id -> Int8,
+        change -> Int4,
+    }
+}
+
+diesel::table! {
+    open_session_counts (organization_id) {
+        organization_id -> Uuid,
+        generation -> Int8,
+        open -> Nullable<Int4>,
+    }
+}
+
+diesel::table! {
     organizations (id) {
         id -> Uuid,
         max_active_sessions -> Nullable<Int4>,
         unlimited -> Bool,
         created_at -> Timestamptz,
+        is_counted -> Bool,
     }
 }
 
@@ -106,11 +123,14 @@ diesel::table! {
     }
 }
 
+diesel::joinable!(open_session_counts -> organizations (organization_id));
 diesel::joinable!(session_templates -> organizations (organization_id));
 
 diesel::allow_tables_to_appear_in_same_query!(
     keeper_buckets,
     keeper_replicas,
+    open_session_changes,
+    open_session_counts,
     organizations,
     session_events,
     session_templates,

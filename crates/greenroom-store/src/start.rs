@@ -36,22 +36,23 @@ impl NewSession {
     ) -> Result<Option<StartedRow>, StoreError> {
         let columns = SessionSetupColumns::new();
         let is_locked = lock.is_some_and(|lock| lock.organization() == self.organization_id);
+        let counted = lock.and_then(SessionLock::counted);
         let started = match (self.key.implicit(), is_locked) {
             (Some(key), false) => {
-                ResumeOrInsertSession::<false> { new: self, key, columns }
+                ResumeOrInsertSession::<false> { new: self, key, counted, columns }
                     .get_result(connection)
                     .await
             }
             (Some(key), true) => {
-                ResumeOrInsertSession::<true> { new: self, key, columns }
+                ResumeOrInsertSession::<true> { new: self, key, counted, columns }
                     .get_result(connection)
                     .await
             }
             (None, false) => {
-                InsertSession::<false> { new: self, columns }.get_result(connection).await
+                InsertSession::<false> { new: self, counted, columns }.get_result(connection).await
             }
             (None, true) => {
-                InsertSession::<true> { new: self, columns }.get_result(connection).await
+                InsertSession::<true> { new: self, counted, columns }.get_result(connection).await
             }
         };
         Ok(started.optional()?)
@@ -63,6 +64,8 @@ impl NewSession {
 /// execution.
 struct InsertSession<'a, const LOCKED: bool> {
     new: &'a NewSession,
+    /// Open sessions, if the lock had to count them.
+    counted: Option<i64>,
     columns: SessionSetupColumns,
 }
 
@@ -78,7 +81,7 @@ impl<const LOCKED: bool> Query for InsertSession<'_, LOCKED> {
 impl<const LOCKED: bool> QueryFragment<Pg> for InsertSession<'_, LOCKED> {
     fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
         out.push_sql("with template as (");
-        self.new.push_template::<LOCKED>(out.reborrow())?;
+        self.new.push_template::<LOCKED>(&self.counted, out.reborrow())?;
         out.push_sql("), ");
         self.new.push_insert(out.reborrow())?;
         self.columns.push_started(out)

@@ -97,10 +97,44 @@ async fn migrations_are_reverted_and_applied_again() {
         String::from_utf8(output.stdout).unwrap()
     };
     let newest = paths::migration_names().unwrap().pop().unwrap();
-    let reverted = migrate(&["migrate", "--revert", "1"]).await;
+    let reverted = migrate(&["migrate", "--revert", "1", "--yes"]).await;
     assert!(reverted.starts_with("reverted") && reverted.contains(newest.as_str()), "{reverted}");
     assert!(migrate(&["migrate"]).await.contains(newest.as_str()));
     assert!(migrate(&["migrate"]).await.contains("nothing to do"));
+}
+
+#[tokio::test]
+async fn revert_needs_confirmation_and_force_if_it_loses_data() {
+    let database = Database::fresh().await.unwrap();
+    let names = paths::migration_names().unwrap();
+    let (newest, all) = (names.last().unwrap().as_str(), names.len().to_string());
+    let migrate = async |arguments: &[&str]| {
+        let mut command = greenroom(&[&["migrate"], arguments].concat());
+        outcome(command.env("DATABASE_URL", database.url())).await
+    };
+    let (printed, code) = migrate(&["--revert", "1"]).await;
+    assert_eq!(code, Some(2), "{printed}");
+    assert!(printed.contains(newest) && printed.contains("pass --yes"), "{printed}");
+    assert!(!printed.contains("reverted  "), "{printed}");
+
+    let mut db = AsyncPgConnection::establish(database.url()).await.unwrap();
+    let insert = "insert into organizations (id) values (gen_random_uuid()), (gen_random_uuid())";
+    sql_query(insert).execute(&mut db).await.unwrap();
+    let (printed, code) = migrate(&["--revert", all.as_str(), "--yes"]).await;
+    assert_eq!(code, Some(2), "{printed}");
+    assert!(printed.contains("loses 2 rows of organizations"), "{printed}");
+    assert!(printed.contains("pass --force"), "{printed}");
+    let (printed, code) = migrate(&[]).await;
+    assert!(code == Some(0) && printed.contains("nothing to do"), "{printed}");
+
+    let (printed, code) = migrate(&["--revert", all.as_str(), "--force"]).await;
+    assert!(code == Some(2) && printed.contains("pass --yes"), "{printed}");
+    let (printed, code) = migrate(&["--revert", all.as_str(), "--yes", "--force"]).await;
+    assert!(code == Some(0) && printed.matches("reverted  ").count() == names.len(), "{printed}");
+    let (printed, code) = migrate(&["--revert", "1"]).await;
+    assert!(code == Some(0) && printed.contains("no migration is applied"), "{printed}");
+    let (printed, code) = migrate(&["--yes"]).await;
+    assert!(code == Some(2) && printed.contains("--revert"), "{printed}");
 }
 
 #[tokio::test]

@@ -111,14 +111,11 @@ impl Greenroom {
         // occupy a connection.
         let waiting = self.shared.limits.organization_locks.acquire(id, deadline);
         let _guard = if has_limit { Some(waiting.await?) } else { None };
-        let (mut limit, mut is_too_long) = (None, false);
+        let (mut lock, mut is_too_long) = (None, false);
         let insert = async |db: &mut AsyncPgConnection| {
-            let lock = if has_limit {
-                Some(organization::lock_sessions(db, id, new.max_active_sessions).await?)
-            } else {
-                None
-            };
-            limit = lock.as_ref().and_then(SessionLock::maximum);
+            if has_limit {
+                lock = Some(organization::lock_sessions(db, id, new.max_active_sessions).await?);
+            }
             if let Some(key) = key_to_release {
                 key.release(db, id).await?;
             }
@@ -129,12 +126,10 @@ impl Greenroom {
         };
         let written = database.transact_with_cleanup(deadline, cleanup, insert).await?;
         // An attempt without a lock has not read the limit.
-        if has_limit {
-            match limit {
-                Some(_) => self.shared.limits.limited_organizations.insert(id),
-                None => self.shared.limits.limited_organizations.remove(id),
-            }
+        if let Some(lock) = &lock {
+            self.remember_limit(lock);
         }
+        let limit = lock.as_ref().and_then(SessionLock::maximum);
         if is_too_long { Err(Error::TokenTooLong) } else { Ok(InsertResult { written, limit }) }
     }
 

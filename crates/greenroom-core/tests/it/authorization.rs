@@ -54,8 +54,9 @@ const USE_CASES: [(&str, [Outcome; 4]); 16] = [
 ];
 
 /// The methods without a caller: LiveKit and probes call them, or the program and its operator.
-const WITHOUT_CALLER: [&str; 8] = [
+const WITHOUT_CALLER: [&str; 9] = [
     "migrate",
+    "plan_revert",
     "readiness",
     "receive_webhook",
     "revert_migrations",

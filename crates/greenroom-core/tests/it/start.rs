@@ -269,6 +269,14 @@ impl BlockedStart {
         self.assert_limit_reached().await;
     }
 
+    /// Asserts that the count of the organization's open sessions is the number of them.
+    async fn assert_counted(&mut self) {
+        let is_counted = "do $$ begin
+               assert (select open from open_session_counts) = (select count(*) from sessions);
+             end $$";
+        self.db.batch_execute(is_counted).await.unwrap();
+    }
+
     async fn assert_limit_reached(&self) {
         let refused = self.greenroom.start(&self.caller, StartRequest::new(self.template)).await;
         let refused = refused.unwrap_err();
@@ -297,6 +305,31 @@ async fn new_limit_waits_for_starts_that_read_the_old_limit() {
     let database = Database::fresh().await.unwrap();
     let mut blocked = BlockedStart::in_transaction(&database).await;
     blocked.assert_limit_waits(SessionCount::constant::<1>()).await;
+    blocked.assert_counted().await;
+}
+
+#[tokio::test]
+async fn start_under_the_default_limit_begins_the_count() {
+    let database = Database::fresh().await.unwrap();
+    let mut config = config(&database);
+    config.max_active_sessions = Some(SessionCount::constant::<3>());
+    let greenroom =
+        Greenroom::builder(config).rooms(Arc::new(MemoryRooms::default())).build().unwrap();
+    let caller = Caller::backend(organization());
+    let id = on_join_template(&greenroom, &caller).await;
+    greenroom.start(&caller, StartRequest::new(id)).await.unwrap();
+    let mut db = AsyncPgConnection::establish(database.url()).await.unwrap();
+    let is_counted = "do $$ begin assert (select open from open_session_counts) = 1; end $$";
+    wait_until("the count", Duration::from_secs(5), async || {
+        Ok(db.batch_execute(is_counted).await.ok())
+    })
+    .await
+    .unwrap();
+    for _ in 0..2 {
+        greenroom.start(&caller, StartRequest::new(id)).await.unwrap();
+    }
+    let refused = greenroom.start(&caller, StartRequest::new(id)).await.unwrap_err();
+    assert!(matches!(refused, Error::TooManyActiveSessions { .. }), "{refused:?}");
 }
 
 #[tokio::test]

@@ -11,6 +11,7 @@ mod list_pages;
 mod lock_order;
 mod migrations;
 mod mirror;
+mod open_sessions;
 mod resume;
 mod retention;
 mod session;

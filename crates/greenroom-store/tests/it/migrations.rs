@@ -7,7 +7,7 @@ use diesel::sql_types::Text;
 use diesel::{QueryableByName, sql_query};
 use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
 use diesel_migrations::FileBasedMigrations;
-use greenroom_store::{StoreError, migrate};
+use greenroom_store::{StoreError, migrate, revert};
 use greenroom_testkit::paths;
 use greenroom_testkit::pg::Database;
 use tokio::time::timeout;
@@ -18,7 +18,7 @@ struct Line {
     line: String,
 }
 
-/// The columns, constraints and indexes of the schema, one line each.
+/// The columns, constraints, indexes, triggers and functions of the schema, one line each.
 async fn dump(database: &Database) -> Vec<Line> {
     let mut db = AsyncPgConnection::establish(database.url()).await.unwrap();
     sql_query(
@@ -30,6 +30,11 @@ async fn dump(database: &Database) -> Vec<Line> {
          from pg_constraint where connamespace = 'public'::regnamespace
          union all
          select indexdef from pg_indexes where schemaname = 'public'
+         union all
+         select pg_get_triggerdef(oid) from pg_trigger where not tgisinternal
+         union all
+         select pg_get_functiondef(oid) from pg_proc where pronamespace = 'public'::regnamespace
+           and proname <> 'diesel_manage_updated_at' and proname <> 'diesel_set_updated_at'
          order by 1",
     )
     .load(&mut db)
@@ -82,6 +87,28 @@ async fn status_shows_pending_migrations() {
     expected.fill(true);
     *expected.last_mut().unwrap() = false;
     assert_eq!(applied().await, expected);
+}
+
+#[tokio::test]
+async fn plan_of_revert_names_lost_data() {
+    let database = Database::fresh().await.unwrap();
+    let names = paths::migration_names().unwrap();
+    let plan = revert::plan(database.url(), 99).await.unwrap();
+    let planned: Vec<_> = plan.iter().rev().map(|reversal| reversal.migration.clone()).collect();
+    assert_eq!(planned, names, "`down_sql!` lists every migration");
+    assert!(plan.iter().all(|reversal| reversal.losses.is_empty()), "{plan:?}");
+    let mut db = AsyncPgConnection::establish(database.url()).await.unwrap();
+    let insert =
+        "insert into organizations (id) select gen_random_uuid() from generate_series(1, 3)";
+    db.batch_execute(insert).await.unwrap();
+    assert_eq!(revert::plan(database.url(), 1).await.unwrap(), plan[..1]);
+    let plan = revert::plan(database.url(), 99).await.unwrap();
+    let losses: Vec<_> = plan.iter().flat_map(|reversal| &reversal.losses).collect();
+    assert_eq!(
+        losses.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        ["3 rows of organizations"]
+    );
+    assert_eq!(plan.last().unwrap().losses.len(), 1);
 }
 
 /// A directory of migrations, which is removed when the value is dropped.

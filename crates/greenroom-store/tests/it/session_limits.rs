@@ -1,11 +1,14 @@
 //! Limits of active sessions: their maximum, and the lock that a start needs.
 
-use diesel_async::{AsyncConnection, AsyncPgConnection};
+use diesel::sql_types::BigInt;
+use diesel::{QueryableByName, sql_query};
+use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl};
 use greenroom_domain::{OrganizationId, SessionCount};
 use greenroom_store::{NewSession, SessionLimit, StoreError, connect, organization};
 use greenroom_testkit::pg::Database;
 use uuid::Uuid;
 
+use crate::open_sessions::count;
 use crate::session::{ORGANIZATION, room, session, template};
 
 const ONE: SessionCount = SessionCount::constant::<1>();
@@ -16,7 +19,7 @@ fn start(number: u32) -> NewSession {
 }
 
 /// Starts a session under the lock of an organization, and returns whether it was inserted.
-async fn start_under_lock(
+pub async fn start_under_lock(
     db: &mut AsyncPgConnection,
     new: &NewSession,
     of: OrganizationId,
@@ -68,4 +71,35 @@ async fn start_in_limited_organization_needs_lock_of_that_organization() {
     assert!(new.insert(&mut db, None).await.unwrap().is_none());
     assert!(!start_under_lock(&mut db, &new, other).await);
     assert!(start_under_lock(&mut db, &new, ORGANIZATION).await);
+}
+
+#[derive(QueryableByName)]
+struct Scans {
+    #[diesel(sql_type = BigInt)]
+    scans: i64,
+}
+
+/// The number of scans of the sessions that could count the open ones.
+async fn counting_scans(db: &mut AsyncPgConnection) -> i64 {
+    sql_query("select pg_stat_force_next_flush()").execute(db).await.unwrap();
+    sql_query("select pg_stat_clear_snapshot()").execute(db).await.unwrap();
+    let scans = "select seq_scan + (select sum(idx_scan) from pg_stat_user_indexes
+           where relname = 'sessions' and indexrelname in ('sessions_live', 'sessions_pkey'))::bigint as scans
+         from pg_stat_user_tables where relname = 'sessions'";
+    let scans: Scans = sql_query(scans).get_result(db).await.unwrap();
+    scans.scans
+}
+
+#[tokio::test]
+async fn start_in_limited_organization_does_not_count_sessions() {
+    let database = Database::fresh().await.unwrap();
+    let mut db = connect(database.url()).await.unwrap();
+    template(&mut db, None).await;
+    organization::set_limit(&mut db, ORGANIZATION, SessionLimit::AtMost(TWO)).await.unwrap();
+    count(&mut db, ORGANIZATION).await;
+    assert!(start_under_lock(&mut db, &start(1), ORGANIZATION).await);
+    let before = counting_scans(&mut db).await;
+    assert!(start_under_lock(&mut db, &start(2), ORGANIZATION).await);
+    assert!(!start_under_lock(&mut db, &start(3), ORGANIZATION).await);
+    assert_eq!(counting_scans(&mut db).await - before, 0);
 }
