@@ -12,7 +12,9 @@ mod batch;
 mod breaker;
 mod buckets;
 mod deadlines;
+mod failures;
 mod observe;
+mod resync;
 mod room_nodes;
 mod schedule;
 
@@ -26,6 +28,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::Instrument;
 
+use self::failures::{FailureLog, caught};
 use self::schedule::Turn;
 use crate::clock::replica_id;
 use crate::{Error, Greenroom};
@@ -47,6 +50,9 @@ const MAX_BATCH: u32 = 256;
 /// While LiveKit does not respond, each check takes seconds; 512 sessions are still enough to use
 /// all concurrent calls that `LIVEKIT_MAX_IN_FLIGHT` allows by default.
 const MAX_IN_PROGRESS: usize = 512;
+
+/// Time that the checks in progress have to finish before a process that stops releases its buckets.
+const STOP_DELAY: Duration = Duration::from_secs(2);
 
 /// Minimum number of free permits for a batch, because many small batches would be many queries.
 const MIN_BATCH: u32 = 32;
@@ -72,7 +78,7 @@ impl Greenroom {
         let semaphore = Arc::new(Semaphore::new(MAX_IN_PROGRESS));
         let mut batches = JoinSet::new();
         let mut order = ClaimOrder::OldestFirst;
-        let mut is_failing = false;
+        let mut failures = FailureLog::new("failed to find due sessions");
         loop {
             while batches.try_join_next().is_some() {}
             let permits = tokio::select! {
@@ -82,11 +88,11 @@ impl Greenroom {
             let Some(mut permits) = permits else { break };
             let limit = permits.num_permits();
             let held = self.shared.buckets.held();
-            let turns = turns_or_none(self.begin_turns(&held, limit, order).await, &mut is_failing);
+            let begun = caught(self.begin_turns(&held, limit, order)).await;
+            let Begun { turns, is_full } = failures.value(begun).unwrap_or_default();
             // After a full batch, more sessions are probably due. Every second batch then starts
             // with the sessions that became due last, so that a backlog, as after an outage, does
             // not delay users who are in a call.
-            let is_full = !turns.is_empty() && turns.len() == limit;
             order = if is_full { order.toggled() } else { ClaimOrder::OldestFirst };
             // Keep one permit per session and release the rest now, so that a few slow sessions
             // cannot block further batches.
@@ -101,9 +107,13 @@ impl Greenroom {
                 () = self.pause_between_batches(is_full) => {}
             }
         }
-        while batches.join_next().await.is_some() {}
         background.shutdown().await;
-        self.retire(replica).await;
+        // The other processes take over soon, even if LiveKit or PostgreSQL is slow: then what is
+        // still in progress is not committed any more.
+        let finished = async { while batches.join_next().await.is_some() {} };
+        drop(timeout(STOP_DELAY, finished).await);
+        self.unregister(replica).await;
+        while batches.join_next().await.is_some() {}
     }
 
     /// Spawns the work that runs beside the checks. Dropping the set aborts it.
@@ -116,7 +126,7 @@ impl Greenroom {
         let greenroom = self.clone();
         background.spawn(async move { greenroom.hold_buckets(replica).await });
         let greenroom = self.clone();
-        background.spawn(async move { greenroom.track_sessions().await });
+        background.spawn(async move { greenroom.resync_sessions().await });
         background
     }
 
@@ -154,45 +164,39 @@ impl Greenroom {
         }
     }
 
-    /// Begins the turns of the sessions that are due: first those that PostgreSQL shows, because of
-    /// a deadline or a new fact, then those that wait in memory for the next interval.
+    /// Begins the checks of due sessions: first those that are due in PostgreSQL, because of a
+    /// deadline or a new fact, then those whose check waits in memory. A quarter of a batch is kept
+    /// for the latter while some are due.
     async fn begin_turns(
         &self,
         held: &HeldBuckets,
         limit: usize,
         order: ClaimOrder,
-    ) -> Result<Vec<Turn>, Error> {
+    ) -> Result<Begun, Error> {
         if held.is_empty() {
-            return Ok(Vec::new());
+            return Ok(Begun::default());
         }
         let schedule = &self.shared.schedule;
-        let with_skipped = limit + schedule.skipped();
-        let search = async |db: &mut _| due_sessions(db, held, with_skipped, order).await;
-        let due = self.shared.database.run_for_keeper(search).await?;
-        let mut turns = schedule.begin(due, limit);
         if self.shared.are_calls_scarce() {
             schedule.put_off_idle(self.shared.reconcile_interval());
         }
-        turns.extend(schedule.begin_due(limit - turns.len()));
-        Ok(turns)
+        let with_skipped = limit + schedule.skipped();
+        let search = async |db: &mut _| due_sessions(db, held, with_skipped, order).await;
+        let due = self.shared.database.run_for_keeper(search).await?;
+        let limit_of_due = if schedule.has_due() { limit - limit / 4 } else { limit };
+        let mut turns = schedule.begin(due, limit_of_due);
+        let is_full = turns.len() == limit_of_due;
+        turns.extend(schedule.begin_due(limit - turns.len(), held));
+        Ok(Begun { is_full: is_full || turns.len() == limit, turns })
     }
 }
 
-/// Returns the turns, or none after an error. Of several errors in a row only the first is logged,
-/// because the keeper tries again four times per second.
-fn turns_or_none(turns: Result<Vec<Turn>, Error>, is_failing: &mut bool) -> Vec<Turn> {
-    let is_first = is_first_failure(&turns, is_failing);
-    if let (Err(error), true) = (&turns, is_first) {
-        tracing::warn!(error = error as &dyn std::error::Error, "failed to find due sessions");
-    }
-    turns.unwrap_or_default()
-}
-
-/// Returns whether this failure follows a success. Of several failures in a row, only the first is
-/// logged.
-fn is_first_failure<T>(result: &Result<T, Error>, is_failing: &mut bool) -> bool {
-    let was_failing = std::mem::replace(is_failing, result.is_err());
-    *is_failing && !was_failing
+/// The checks that were begun together.
+#[derive(Default)]
+struct Begun {
+    turns: Vec<Turn>,
+    /// Whether more sessions are probably due.
+    is_full: bool,
 }
 
 /// Waits for the permits of a batch: at least [`MIN_BATCH`], at most [`MAX_BATCH`]. `None` means

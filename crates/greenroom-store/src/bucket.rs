@@ -7,11 +7,10 @@
 use std::collections::HashMap;
 
 use chrono::TimeDelta;
-use diesel::dsl::{now, sql};
-use diesel::expression::SqlLiteral;
+use diesel::dsl::now;
 use diesel::prelude::*;
 use diesel::sql_query;
-use diesel::sql_types::{self, BigInt, Bool, Timestamptz};
+use diesel::sql_types::{self, BigInt, Nullable, SmallInt, Timestamptz};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use greenroom_domain::Bucket;
 use uuid::Uuid;
@@ -37,15 +36,11 @@ pub type Epoch = i64;
 pub type HeldBuckets = HashMap<Bucket, Epoch>;
 
 /// A row of `keeper_buckets`.
-#[derive(Queryable, QueryableByName)]
+#[derive(QueryableByName)]
 #[diesel(table_name = keeper_buckets)]
 struct BucketRow {
     bucket: i16,
     epoch: Epoch,
-}
-
-fn held(rows: Vec<BucketRow>) -> HeldBuckets {
-    rows.into_iter().filter_map(|row| Some((Bucket::new(row.bucket)?, row.epoch))).collect()
 }
 
 /// SQL condition: the lease of the replica is valid. A lease that ends too late was written before
@@ -55,12 +50,8 @@ fn valid_lease() -> String {
     format!("lease_until > now() and lease_until <= now() + 2 * {lease}")
 }
 
-/// [`valid_lease`] for diesel.
-fn has_valid_lease() -> SqlLiteral<Bool> {
-    sql(&format!("({})", valid_lease()))
-}
-
-/// The bucket, if it has this epoch and its holder's lease is valid.
+/// The bucket, if it has this epoch and the lease of its holder has not expired. The upper bound of
+/// [`valid_lease`] is not needed: whoever acquires the bucket changes its epoch.
 #[diesel::dsl::auto_type(no_type_alias)]
 pub(crate) fn held_bucket(bucket: Bucket, epoch: Epoch) -> _ {
     let number: i16 = bucket.number();
@@ -73,37 +64,73 @@ pub(crate) fn held_bucket(bucket: Bucket, epoch: Epoch) -> _ {
         .filter(keeper_replicas::lease_until.gt(now.into_sql::<Timestamptz>()))
 }
 
-/// Renews the lease of a process, or takes its first one. Returns the buckets that it holds.
+/// What a process holds, and its share.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Renewal {
+    /// The buckets that the process holds.
+    pub held: HeldBuckets,
+    /// The number of processes with a valid lease, including this one.
+    pub replicas: usize,
+    /// The position of this process among them, from 0.
+    pub rank: usize,
+}
+
+/// A row of the renewal: a held bucket, or none.
+#[derive(QueryableByName)]
+struct RenewalRow {
+    #[diesel(sql_type = BigInt)]
+    replicas: i64,
+    #[diesel(sql_type = BigInt)]
+    rank: i64,
+    #[diesel(sql_type = Nullable<SmallInt>)]
+    bucket: Option<i16>,
+    #[diesel(sql_type = Nullable<BigInt>)]
+    epoch: Option<Epoch>,
+}
+
+/// Renews the lease of a process, in one statement. Returns `None` if it has no valid lease.
 ///
-/// A process whose lease has expired holds no bucket any more, even if no other process has taken
-/// them: its observations may be old.
+/// A process whose lease has expired holds no bucket any more, even if no other process has acquired
+/// them, because its observations may be old. It must [register](register) again.
 ///
 /// # Errors
-/// Returns a [`StoreError`] if a query fails.
+/// Returns a [`StoreError`] if the query fails.
 pub async fn renew(
     connection: &mut AsyncPgConnection,
     replica: ReplicaId,
-) -> Result<HeldBuckets, StoreError> {
-    let lease_until = now.into_sql::<Timestamptz>() + BUCKET_LEASE;
-    let renewed = diesel::update(keeper_replicas::table.find(replica.0))
-        .filter(has_valid_lease())
-        .set(keeper_replicas::lease_until.eq(lease_until))
-        .execute(connection)
-        .await?;
-    if renewed == 0 {
-        register(connection, replica).await?;
-        return Ok(HeldBuckets::new());
-    }
-    let rows: Vec<BucketRow> = keeper_buckets::table
-        .filter(keeper_buckets::replica.eq(replica.0))
-        .select((keeper_buckets::bucket, keeper_buckets::epoch))
-        .load(connection)
-        .await?;
-    Ok(held(rows))
+) -> Result<Option<Renewal>, StoreError> {
+    let (valid, lease) = (valid_lease(), interval(BUCKET_LEASE));
+    // The snapshot of `live` contains this process with its previous lease.
+    let renew = sql_query(format!(
+        "with renewed as (
+           update keeper_replicas set lease_until = now() + {lease} where id = $1 and {valid}
+           returning id),
+         live as (
+           select count(*) as replicas, count(*) filter (where id < $1) as rank
+           from keeper_replicas where {valid})
+         select live.replicas, live.rank, bucket, epoch
+         from renewed cross join live left join keeper_buckets on replica = renewed.id"
+    ));
+    let rows: Vec<RenewalRow> =
+        renew.bind::<sql_types::Uuid, _>(replica.0).load(connection).await?;
+    let count = |number: i64| usize::try_from(number).unwrap_or_default();
+    let Some((replicas, rank)) =
+        rows.as_slice().first().map(|row| (count(row.replicas), count(row.rank)))
+    else {
+        return Ok(None);
+    };
+    let bucket = |row: RenewalRow| Some((Bucket::new(row.bucket?)?, row.epoch?));
+    let held = rows.into_iter().filter_map(bucket).collect();
+    Ok(Some(Renewal { held, replicas, rank }))
 }
 
-/// Releases what the process held before its lease expired, and takes a new lease.
-async fn register(
+/// Takes the first lease of a process, or a new one after its lease expired. Releases the buckets
+/// that it held before.
+///
+/// # Errors
+/// Returns a [`StoreError`] if a query fails.
+pub async fn register(
     connection: &mut AsyncPgConnection,
     replica: ReplicaId,
 ) -> Result<(), StoreError> {
@@ -119,21 +146,7 @@ async fn register(
         .set(keeper_replicas::lease_until.eq(lease_until))
         .execute(connection)
         .await?;
-    let expired = now.into_sql::<Timestamptz>() - REPLICA_RETENTION;
-    diesel::delete(keeper_replicas::table.filter(keeper_replicas::lease_until.lt(expired)))
-        .execute(connection)
-        .await?;
     Ok(())
-}
-
-/// Returns the number of processes with a valid lease.
-///
-/// # Errors
-/// Returns a [`StoreError`] if the query fails.
-pub async fn count_replicas(connection: &mut AsyncPgConnection) -> Result<usize, StoreError> {
-    let count: i64 =
-        keeper_replicas::table.filter(has_valid_lease()).count().get_result(connection).await?;
-    Ok(usize::try_from(count).unwrap_or(0))
 }
 
 /// Takes up to `limit` buckets that no process with a valid lease holds.
@@ -166,7 +179,8 @@ pub async fn acquire(
         .bind::<BigInt, _>(limit)
         .load(connection)
         .await?;
-    Ok(held(acquired))
+    let bucket = |row: BucketRow| Some((Bucket::new(row.bucket)?, row.epoch));
+    Ok(acquired.into_iter().filter_map(bucket).collect())
 }
 
 /// Releases some buckets of a process, so that another one may take them.
@@ -189,11 +203,11 @@ pub async fn release(
     Ok(())
 }
 
-/// Ends the lease of a process that stops, so that others may take its buckets at once.
+/// Ends the lease of a process that stops, so that others may acquire its buckets at once.
 ///
 /// # Errors
 /// Returns a [`StoreError`] if the query fails.
-pub async fn retire(
+pub async fn unregister(
     connection: &mut AsyncPgConnection,
     replica: ReplicaId,
 ) -> Result<(), StoreError> {
@@ -201,19 +215,22 @@ pub async fn retire(
     Ok(())
 }
 
-/// Inserts missing buckets, such as ones that were deleted by hand. Returns how many were missing.
+/// Deletes the replicas whose lease expired long ago, and inserts missing buckets, such as ones that
+/// were deleted by hand. Returns how many were missing.
 ///
 /// # Errors
-/// Returns a [`StoreError`] if the query fails.
-pub async fn restore_missing(connection: &mut AsyncPgConnection) -> Result<usize, StoreError> {
-    let all: Vec<_> = (0..Bucket::COUNT)
-        .filter_map(|number| i16::try_from(number).ok())
-        .map(|number| keeper_buckets::bucket.eq(number))
-        .collect();
-    let inserted = diesel::insert_into(keeper_buckets::table)
-        .values(all)
-        .on_conflict_do_nothing()
+/// Returns a [`StoreError`] if a query fails.
+pub async fn repair(connection: &mut AsyncPgConnection) -> Result<usize, StoreError> {
+    let expired = now.into_sql::<Timestamptz>() - REPLICA_RETENTION;
+    diesel::delete(keeper_replicas::table.filter(keeper_replicas::lease_until.lt(expired)))
         .execute(connection)
         .await?;
-    Ok(inserted)
+    // The epoch is larger than any before: a process may still have the previous row's.
+    let restored = sql_query(format!(
+        "insert into keeper_buckets (bucket, epoch)
+         select bucket, extract(epoch from now())::bigint from generate_series(0, {}) as bucket
+         on conflict do nothing",
+        Bucket::COUNT - 1
+    ));
+    Ok(restored.execute(connection).await?)
 }

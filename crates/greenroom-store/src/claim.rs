@@ -3,11 +3,11 @@
 use chrono::{DateTime, TimeDelta, Utc};
 use diesel::declare_sql_function;
 use diesel::deserialize::FromSqlRow;
-use diesel::dsl::{SqlTypeOf, now};
+use diesel::dsl::{SqlTypeOf, now, sql};
 use diesel::pg::Pg;
 use diesel::prelude::*;
 use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
-use diesel::sql_types::{Array, Timestamptz, Uuid};
+use diesel::sql_types::{Array, Bool, Timestamptz, Uuid};
 use diesel_async::{AsyncConnectionCore, AsyncPgConnection, RunQueryDsl};
 use futures_util::TryStreamExt;
 use greenroom_domain::lifecycle::{AgentPolicy, SessionPolicy, State, TrackedSession};
@@ -21,6 +21,10 @@ use crate::bucket::{Epoch, HeldBuckets};
 use crate::commit::{STATE_COLUMNS, StateColumns};
 use crate::schema::{session_templates, sessions};
 use crate::{StoreError, UnreadableSession};
+
+/// Time after which a due session may be checked by a process that does not hold its bucket: the
+/// holder has lost LiveKit, is overloaded, or cannot decode the session.
+pub const NEGLECTED_AFTER: TimeDelta = TimeDelta::seconds(20);
 
 /// Identifies a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Queryable)]
@@ -45,8 +49,10 @@ pub struct Claim {
     pub agent_name: Option<AgentName>,
     /// Incremented by each write, so that a commit detects a change since the session was read.
     pub revision: i64,
-    /// The epoch of the session's bucket, so that a commit detects that the bucket has moved.
-    pub epoch: Epoch,
+    /// The epoch of the session's bucket, so that a commit detects that another replica acquired the
+    /// bucket. `None` means that this process does not hold the bucket, and that the session is
+    /// [neglected](NEGLECTED_AFTER).
+    pub epoch: Option<Epoch>,
     /// The policy and the state when the session was read, on which the next decision depends.
     pub session: TrackedSession,
 }
@@ -82,7 +88,11 @@ struct ClaimRow {
 }
 
 impl ClaimRow {
-    fn into_claim(self, epoch: Epoch, defaults: PolicyDefaults) -> Claim {
+    fn is_neglected(&self, at: DateTime<Utc>) -> bool {
+        self.state.next_check_at.is_some_and(|due| due <= at - NEGLECTED_AFTER)
+    }
+
+    fn into_claim(self, epoch: Option<Epoch>, defaults: PolicyDefaults) -> Claim {
         let seconds = |seconds: i32| TimeDelta::seconds(seconds.into());
         let deadline = self.agent_deadline.unwrap_or(defaults.agent_deadline);
         let agent = self.agent_name.as_ref().map(|_| AgentPolicy {
@@ -148,19 +158,22 @@ pub struct ClaimBatch {
     pub unreadable: Vec<UnreadableSession>,
 }
 
-/// Finds up to `limit` sessions that are due, in the buckets that this process holds.
+/// Finds up to `limit` due sessions: those of the buckets that this process holds, and
+/// [neglected](NEGLECTED_AFTER) ones.
 ///
 /// # Errors
 /// Returns a [`StoreError`] if the query fails.
 pub async fn due_sessions(
     connection: &mut AsyncPgConnection,
-    buckets: &HeldBuckets,
+    held: &HeldBuckets,
     limit: usize,
     order: ClaimOrder,
 ) -> Result<Vec<SessionKey>, StoreError> {
+    let neglected_since = (now.into_sql::<Timestamptz>() - NEGLECTED_AFTER).nullable();
+    let is_held = session_bucket(sessions::id).eq_any(numbers(held));
     let due = sessions::table
         .filter(sessions::next_check_at.le(now.into_sql::<Timestamptz>().nullable()))
-        .filter(session_bucket(sessions::id).eq_any(numbers(buckets)))
+        .filter(is_held.nullable().or(sessions::next_check_at.le(neglected_since)))
         .select((sessions::organization_id, sessions::id))
         .limit(i64::try_from(limit).unwrap_or(i64::MAX));
     let keys = match order {
@@ -170,28 +183,49 @@ pub async fn due_sessions(
     Ok(keys?)
 }
 
-/// Finds up to `limit` sessions that need a further check, whether now or later, in the buckets that
-/// this process holds.
+/// A session that needs a further check, whether now or later.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Queryable)]
+pub struct ScheduledSession {
+    /// The session.
+    pub key: SessionKey,
+    /// Whether the session seems to wait for no change, so that its next check is not urgent.
+    pub is_calm: bool,
+}
+
+/// Finds up to `limit` sessions that need a further check, in the buckets that this process holds, in
+/// the order of their deadlines. Leaves out sessions whose room is gone: they need only the check at
+/// their deadline.
 ///
 /// # Errors
 /// Returns a [`StoreError`] if the query fails.
-pub async fn tracked_sessions(
+pub async fn scheduled_sessions(
     connection: &mut AsyncPgConnection,
-    buckets: &HeldBuckets,
+    held: &HeldBuckets,
     limit: usize,
-) -> Result<Vec<SessionKey>, StoreError> {
-    let keys = sessions::table
+) -> Result<Vec<ScheduledSession>, StoreError> {
+    // An estimate is enough: `TrackedSession::is_idle` decides at the check.
+    let is_calm = sql::<Bool>(
+        "status in ('pending', 'active') and agent_status in ('none', 'ready', 'unavailable')
+         and room_missing_since is null and agent_left_at is null",
+    );
+    // An agent may re-open a room in the first seconds after it was deleted.
+    let long_gone = now.into_sql::<Timestamptz>() - NEGLECTED_AFTER;
+    let scheduled = sessions::table
         .filter(sessions::next_check_at.is_not_null())
-        .filter(session_bucket(sessions::id).eq_any(numbers(buckets)))
-        .select((sessions::organization_id, sessions::id))
+        .filter(
+            sessions::room_gone_at.is_null().or(sessions::room_gone_at.gt(long_gone.nullable())),
+        )
+        .filter(session_bucket(sessions::id).eq_any(numbers(held)))
+        .order(sessions::next_check_at)
+        .select(((sessions::organization_id, sessions::id), is_calm))
         .limit(i64::try_from(limit).unwrap_or(i64::MAX))
         .load(connection)
         .await?;
-    Ok(keys)
+    Ok(scheduled)
 }
 
-fn numbers(buckets: &HeldBuckets) -> Vec<i16> {
-    buckets.keys().map(|bucket| bucket.number()).collect()
+fn numbers(held: &HeldBuckets) -> Vec<i16> {
+    held.keys().map(|bucket| bucket.number()).collect()
 }
 
 #[declare_sql_function]
@@ -207,15 +241,15 @@ impl Claim {
         SessionKey { organization_id: self.organization_id, id: self.id }
     }
 
-    /// Reads sessions that this process checks. Leaves out sessions of buckets that it does not
-    /// hold, and sessions that need no further check.
+    /// Reads sessions for a check. Omits sessions that need no further check, and sessions of other
+    /// buckets that are not [neglected](NEGLECTED_AFTER) any more.
     ///
     /// # Errors
     /// Returns a [`StoreError`] if the query fails.
     pub async fn read(
         connection: &mut AsyncPgConnection,
         keys: &[SessionKey],
-        buckets: &HeldBuckets,
+        held: &HeldBuckets,
         defaults: PolicyDefaults,
     ) -> Result<ClaimBatch, StoreError> {
         let (organizations, ids) = keys.iter().map(|key| (key.organization_id, key.id)).unzip();
@@ -227,8 +261,9 @@ impl Claim {
             match <(DateTime<Utc>, ClaimRow) as FromSqlRow<ClaimedSql, Pg>>::build_from_row(&row) {
                 Ok((at, row)) => {
                     batch.at = at;
-                    if let Some(epoch) = buckets.get(&row.id.bucket()) {
-                        batch.sessions.push(row.into_claim(*epoch, defaults));
+                    let epoch = held.get(&row.id.bucket()).copied();
+                    if epoch.is_some() || row.is_neglected(at) {
+                        batch.sessions.push(row.into_claim(epoch, defaults));
                     }
                 }
                 Err(error) => batch.unreadable.push(UnreadableSession::new(&row, &*error)?),

@@ -11,7 +11,7 @@ use diesel::pg::Pg;
 use diesel::prelude::*;
 use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
 use diesel::result::Error as DieselError;
-use diesel::sql_types::{Array, BigInt, Nullable, SmallInt, Timestamptz, Uuid};
+use diesel::sql_types::{Array, BigInt, Bool, Nullable, SmallInt, Timestamptz, Uuid};
 use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl};
 use greenroom_domain::lifecycle::{Action, Decision, Event, State, TimelineEvent};
 use greenroom_domain::{OrganizationId, SessionId};
@@ -28,8 +28,8 @@ macro_rules! state {
         /// The columns of a [`State`], in the order of its fields.
         pub(crate) const STATE_COLUMNS: StateColumns = ($(sessions::$column,)+);
 
-        /// Writes a [`State`] unless the revision has changed since the session was read, or the
-        /// bucket has moved. Returns whether it was written.
+        /// Writes a [`State`] unless the revision has changed since the session was read, or another
+        /// replica has acquired the bucket. Returns whether it was written.
         async fn write_state(
             connection: &mut AsyncPgConnection,
             claim: &Claim,
@@ -38,7 +38,10 @@ macro_rules! state {
             let unchanged = sessions::table
                 .find((claim.organization_id, claim.id))
                 .filter(sessions::revision.eq(claim.revision))
-                .filter(exists(held_bucket(claim.id.bucket(), claim.epoch)));
+                .filter(
+                    exists(held_bucket(claim.id.bucket(), claim.epoch.unwrap_or_default()))
+                        .or(claim.epoch.is_none().into_sql::<Bool>()),
+                );
             let written = diesel::update(unchanged)
                 .set((
                     ($(sessions::$column.eq(&state.$column),)+),
@@ -206,7 +209,7 @@ struct RescheduleSessions {
     ids: Vec<SessionId>,
     revisions: Vec<i64>,
     buckets: Vec<i16>,
-    epochs: Vec<Epoch>,
+    epochs: Vec<Option<Epoch>>,
     next_check_at: Vec<Option<DateTime<Utc>>>,
 }
 
@@ -228,7 +231,7 @@ impl QueryFragment<Pg> for RescheduleSessions {
         out.push_sql(", ");
         out.push_bind_param::<Array<SmallInt>, _>(&self.buckets)?;
         out.push_sql(", ");
-        out.push_bind_param::<Array<BigInt>, _>(&self.epochs)?;
+        out.push_bind_param::<Array<Nullable<BigInt>>, _>(&self.epochs)?;
         out.push_sql(", ");
         out.push_bind_param::<Array<Nullable<Timestamptz>>, _>(&self.next_check_at)?;
         out.push_sql(")), ");
@@ -238,10 +241,13 @@ impl QueryFragment<Pg> for RescheduleSessions {
             " update sessions
              set next_check_at = checked.next_check_at, revision = sessions.revision + 1
              from checked join locked using (organization_id, id)
-               join keeper_buckets using (bucket, epoch)
-               join keeper_replicas on keeper_replicas.id = keeper_buckets.replica
              where sessions.organization_id = checked.organization_id and sessions.id = checked.id
-               and sessions.revision = checked.revision and keeper_replicas.lease_until > now()
+               and sessions.revision = checked.revision
+               and (checked.epoch is null or exists (
+                 select from keeper_buckets
+                 join keeper_replicas on keeper_replicas.id = keeper_buckets.replica
+                 where keeper_buckets.bucket = checked.bucket
+                   and keeper_buckets.epoch = checked.epoch and keeper_replicas.lease_until > now()))
              returning sessions.id",
         );
         Ok(())

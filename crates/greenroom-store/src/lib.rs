@@ -40,7 +40,9 @@ pub use diesel::{ConnectionError, ConnectionResult};
 pub use diesel_async::AsyncPgConnection;
 
 pub use self::bucket::{HeldBuckets, ReplicaId};
-pub use self::claim::{Claim, ClaimBatch, ClaimOrder, PolicyDefaults, SessionKey};
+pub use self::claim::{
+    Claim, ClaimBatch, ClaimOrder, PolicyDefaults, ScheduledSession, SessionKey,
+};
 pub use self::connection::{DatabaseUrl, connect};
 pub use self::error::{Constraint, StoreError};
 pub use self::event::SessionEvent;

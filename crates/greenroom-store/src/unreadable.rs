@@ -1,4 +1,4 @@
-//! Claimed sessions whose rows cannot be decoded, and the postponement of their next check.
+//! Sessions to check whose rows cannot be decoded, and the postponement of their next check.
 
 use chrono::TimeDelta;
 use diesel::pg::Pg;
@@ -11,7 +11,7 @@ use greenroom_domain::{OrganizationId, SessionId};
 
 use crate::listed_row::decode_columns;
 use crate::sql::{push_interval, push_locked};
-use crate::{Claim, StoreError};
+use crate::{Claim, SessionKey, StoreError};
 
 /// Time until a session that cannot be decoded is read again.
 const POSTPONEMENT: TimeDelta = TimeDelta::minutes(1);
@@ -29,7 +29,13 @@ pub struct UnreadableSession {
 }
 
 impl UnreadableSession {
-    /// Reads the ids of a claimed row, which are its second and third column.
+    /// Returns the ids of the session.
+    #[must_use]
+    pub fn key(&self) -> SessionKey {
+        SessionKey { organization_id: self.organization_id, id: self.id }
+    }
+
+    /// Reads the ids of a row of a check, which are its second and third column.
     pub(crate) fn new<'a>(
         row: &impl Row<'a, Pg>,
         error: &(dyn std::error::Error + 'static),
@@ -71,11 +77,13 @@ impl QueryFragment<Pg> for PostponeSessions {
         out.push_bind_param::<Array<Uuid>, _>(&self.ids)?;
         out.push_sql(")), ");
         push_locked("unreadable", &mut out);
-        out.push_sql(" update sessions set next_check_at = now() + ");
+        // The maximum duration is enforced without decoding the row, when the row is due.
+        out.push_sql(" update sessions set next_check_at = least(now() + ");
         push_interval(POSTPONEMENT, &mut out);
         out.push_sql(
-            ", revision = revision + 1
-             from locked where sessions.organization_id = locked.organization_id and sessions.id = locked.id",
+            ", case when end_by > now() then end_by end), revision = revision + 1
+             from locked where sessions.organization_id = locked.organization_id and sessions.id = locked.id
+               and sessions.next_check_at <= now()",
         );
         Ok(())
     }

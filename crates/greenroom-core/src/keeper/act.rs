@@ -36,7 +36,7 @@ impl Greenroom {
     ) {
         let execute_all = async {
             for action in actions {
-                if let Err(error) = self.execute(claim, action, state).await {
+                if let Err(error) = self.execute(claim, action, state, deadline).await {
                     // The next check must list the dispatches to decide the action again.
                     self.shared.room_nodes.forget(&claim.room_name);
                     tracing::warn!(session_id = %claim.id, ?action,
@@ -51,13 +51,23 @@ impl Greenroom {
         }
     }
 
-    async fn execute(&self, claim: &Claim, action: &Action, state: &State) -> Result<(), Error> {
+    async fn execute(
+        &self,
+        claim: &Claim,
+        action: &Action,
+        state: &State,
+        deadline: Instant,
+    ) -> Result<(), Error> {
         let (rooms, name) = (&self.shared.livekit.rooms, &claim.room_name);
         let setup = match action {
             Action::OpenRoom { .. } | Action::Dispatch => self.find_setup(claim).await?,
             _ => None,
         };
         let permits = self.shared.livekit.limiter.acquire_for_keeper().await;
+        // A time-out does not stop what is ready, and a process that was stopped comes back late.
+        if Instant::now() >= deadline {
+            return Err(Error::LiveKit(LiveKitError::Timeout));
+        }
         let result = match (action, &setup) {
             (Action::OpenRoom { dispatches_agent }, Some(setup)) => {
                 let dispatch = if *dispatches_agent {

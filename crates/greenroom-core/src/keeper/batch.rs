@@ -30,6 +30,10 @@ const OBSERVE_TIMEOUT: Duration = Duration::from_secs(8);
 /// statement.
 const RESCHEDULE_DELAY: Duration = Duration::from_millis(500);
 
+/// Time until a session that cannot be decoded is read again: its postponement, and the time after
+/// which another process may check it.
+const UNREADABLE_DELAY: Duration = Duration::from_secs(90);
+
 /// Time since the latest webhook in which LiveKit counts as sending webhooks. Idle sessions are then
 /// checked after five thirds of the interval: at most two intervals, since the interval of a session
 /// is up to a fifth longer than configured.
@@ -134,12 +138,19 @@ impl Greenroom {
             self.postpone_unreadable(&unreadable).await;
         }
         let mut turns: HashMap<_, _> = turns.into_iter().map(|turn| (turn.key(), turn)).collect();
+        for session in &unreadable {
+            if let Some(turn) = turns.remove(&session.key()) {
+                // Until then, a process of another version may check the session.
+                let at = instant + UNREADABLE_DELAY;
+                turn.end(Some(Waiting { at, reason: Reason::Retry }));
+            }
+        }
         let check = |claim: Claim| {
             let turn = turns.remove(&claim.key())?;
             Some(Check { claim, turn })
         };
         let checks: Vec<_> = sessions.into_iter().filter_map(check).collect();
-        // The other sessions were deleted, are done, or cannot be decoded.
+        // The other sessions were deleted, or need no further check by this process.
         for turn in turns.into_values() {
             turn.end(None);
         }
@@ -184,7 +195,7 @@ impl Greenroom {
     fn put_back(&self, check: Check, decision: &Decision, read: ReadTime) -> Option<IdleCheck> {
         let is_idle = check.claim.session.is_idle(read.at);
         let reason = if is_idle { Reason::Reconciliation } else { Reason::Change };
-        let (waiting, next_check_at) = self.next_check(decision, read, reason);
+        let (waiting, next_check_at) = self.next_check(&check.claim, decision, read, reason);
         if next_check_at == check.claim.session.state.next_check_at {
             check.turn.end(waiting);
             return None;
@@ -196,11 +207,17 @@ impl Greenroom {
     /// check to store.
     fn next_check(
         &self,
+        claim: &Claim,
         decision: &Decision,
         read: ReadTime,
         reason: Reason,
     ) -> (Option<Waiting>, Option<DateTime<Utc>>) {
-        if self.shared.schedule.is_full() {
+        let is_held = claim.epoch.is_some();
+        if !is_held || self.shared.schedule.is_full() {
+            return (None, decision.check_at);
+        }
+        if decision.check_at == decision.state.next_check_at {
+            // PostgreSQL shows in time that the session is due.
             return (None, decision.check_at);
         }
         // A webhook makes its session due, so that idle sessions are checked less often.
@@ -301,7 +318,7 @@ impl Greenroom {
             // The state would record a dispatch that is not made. The turn is repeated.
             return Ok(());
         }
-        let (waiting, next_check_at) = self.next_check(&decision, read, Reason::Change);
+        let (waiting, next_check_at) = self.next_check(&claim, &decision, read, Reason::Change);
         decision.state.next_check_at = next_check_at;
         let commit = async |db: &mut _| {
             let deadline = Instant::now() + ACTION_TIMEOUT;
@@ -311,8 +328,7 @@ impl Greenroom {
         if !committed {
             // Another writer changed the session, or the bucket has moved: discard the observation,
             // and repeat it.
-            turn.end(Some(Waiting { at: Instant::now(), reason: Reason::Change }));
-            self.shared.due.notify_one();
+            turn.end(self.at_once());
             return Ok(());
         }
         self.shared.waiters.wake();
@@ -326,6 +342,13 @@ impl Greenroom {
         }
         turn.end(waiting);
         Ok(())
+    }
+
+    /// The next check of a session that was changed during its check. It begins at once, because
+    /// this wakes the keeper.
+    fn at_once(&self) -> Option<Waiting> {
+        self.shared.due.notify_one();
+        Some(Waiting { at: Instant::now(), reason: Reason::Change })
     }
 
     fn spawn_reschedule(&self, idle: &mut Vec<IdleCheck>, writes: &mut JoinSet<()>) {
@@ -345,11 +368,9 @@ impl Greenroom {
         match self.shared.database.run_for_keeper(reschedule).await {
             Ok(rescheduled) => {
                 for IdleCheck { check, waiting, .. } in idle {
-                    let is_changed = !rescheduled.contains(&check.claim.id);
-                    let at_once = Waiting { at: Instant::now(), reason: Reason::Change };
-                    check.turn.end(if is_changed { Some(at_once) } else { waiting });
+                    let is_written = rescheduled.contains(&check.claim.id);
+                    check.turn.end(if is_written { waiting } else { self.at_once() });
                 }
-                self.shared.due.notify_one();
             }
             Err(error) => tracing::warn!(
                 count = next_checks.len(),

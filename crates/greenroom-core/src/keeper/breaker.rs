@@ -20,6 +20,8 @@ pub(crate) struct Breaker {
 struct State {
     outage: Option<Outage>,
     recovered_at: Option<Instant>,
+    /// The delay that the next outage doubles, because no rooms were listed since the latest one.
+    latest_delay: Option<Duration>,
 }
 
 #[derive(Clone, Copy)]
@@ -43,10 +45,13 @@ impl Breaker {
         let retry_delay = match state.outage {
             Some(outage) if now < outage.retry_at => return false,
             Some(outage) => (outage.retry_delay * 2).min(MAX_RETRY_DELAY),
-            None => MIN_RETRY_DELAY,
+            None => {
+                state.latest_delay.map_or(MIN_RETRY_DELAY, |delay| (delay * 2).min(MAX_RETRY_DELAY))
+            }
         };
         let is_first = state.outage.is_none();
         let since = state.outage.map_or(began, |outage| outage.since);
+        state.latest_delay = Some(retry_delay);
         state.outage = Some(Outage { since, retry_delay, retry_at: now + retry_delay });
         is_first
     }
@@ -57,6 +62,12 @@ impl Breaker {
         let outage = state.outage.take()?;
         state.recovered_at = Some(Instant::now());
         Some(outage.since.elapsed())
+    }
+
+    /// Records that the rooms of sessions were listed. The call that ends an outage lists none, so it
+    /// may succeed while lists of rooms fail.
+    pub(super) fn record_list(&self) {
+        self.state.lock().latest_delay = None;
     }
 
     pub(super) fn is_open(&self) -> bool {
@@ -93,6 +104,21 @@ mod tests {
         assert!(!breaker.record_failure(old_call));
         assert!(!breaker.is_open());
         assert!(breaker.record_failure(new_call), "the next outage");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn outage_right_after_a_recovery_continues_the_delays() {
+        let breaker = Breaker::default();
+        for seconds in [2, 4, 8] {
+            breaker.record_failure(Instant::now());
+            let delay = breaker.retry_at().unwrap() - Instant::now();
+            assert_eq!(delay, Duration::from_secs(seconds), "no rooms were listed in between");
+            advance(delay).await;
+            breaker.record_recovery().unwrap();
+        }
+        breaker.record_list();
+        breaker.record_failure(Instant::now());
+        assert_eq!(breaker.retry_at().unwrap() - Instant::now(), MIN_RETRY_DELAY);
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,63 +1,59 @@
 //! Holds this process's share of the buckets of sessions.
 
-use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::FutureExt;
 use greenroom_domain::Bucket;
-use greenroom_store::bucket::{self, BUCKET_LEASE};
-use greenroom_store::claim::tracked_sessions;
+use greenroom_store::bucket::{self, BUCKET_LEASE, Renewal};
 use greenroom_store::{HeldBuckets, ReplicaId};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 
-use super::is_first_failure;
-use super::schedule::MAX_WAITING;
+use super::failures::{FailureLog, caught};
 use crate::{Error, Greenroom};
 
 /// Interval between two renewals of the lease.
 const RENEWAL_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Interval between two attempts to take buckets while this process has less than its share.
+/// Interval between two attempts to acquire buckets while this process holds less than its share.
 const ACQUISITION_INTERVAL: Duration = Duration::from_millis(250);
 
-/// Time for which a renewed lease is used: shorter than [`BUCKET_LEASE`], so that this process stops
-/// before another one begins.
-const LEASE_USE: Duration = Duration::from_secs(5);
+/// Time for which this process uses a renewed lease. It is shorter than [`BUCKET_LEASE`], so that
+/// this process stops before another one acquires the buckets.
+const USABLE_LEASE: Duration = Duration::from_secs(5);
 
-const _: () = assert!(LEASE_USE.as_secs() < BUCKET_LEASE.num_seconds().unsigned_abs());
-
-/// Interval between two searches for sessions that this process holds but does not know.
-const SEARCH_INTERVAL: Duration = Duration::from_mins(1);
+const _: () = assert!(USABLE_LEASE.as_secs() < BUCKET_LEASE.num_seconds().unsigned_abs());
 
 /// The buckets that this process holds.
 pub(crate) struct Buckets {
     state: Mutex<State>,
     /// Wakes the search for the sessions of new buckets.
-    acquired: Notify,
+    pub(super) acquired: Notify,
 }
 
 struct State {
     held: Arc<HeldBuckets>,
-    valid_until: Instant,
+    usable_until: Instant,
     /// The number of processes that run a keeper, at least one.
     replicas: usize,
+    /// The number of buckets that this process should hold.
+    share: usize,
 }
 
 impl Default for Buckets {
     fn default() -> Self {
-        let state = State { held: Arc::default(), valid_until: Instant::now(), replicas: 1 };
+        let state =
+            State { held: Arc::default(), usable_until: Instant::now(), replicas: 1, share: 0 };
         Self { state: Mutex::new(state), acquired: Notify::new() }
     }
 }
 
 impl Buckets {
-    /// Returns the buckets that this process holds: none if the lease was not renewed in time.
+    /// Returns the held buckets, or none if the lease was not renewed in time.
     pub(super) fn held(&self) -> Arc<HeldBuckets> {
         let state = self.state.lock();
-        if Instant::now() < state.valid_until { state.held.clone() } else { Arc::default() }
+        if Instant::now() < state.usable_until { state.held.clone() } else { Arc::default() }
     }
 
     /// Returns the number of processes that run a keeper, at least one.
@@ -65,109 +61,98 @@ impl Buckets {
         self.state.lock().replicas
     }
 
-    /// Returns whether this process holds clearly less than its share.
-    fn is_short(&self) -> bool {
-        self.held().len() < usize::from(Bucket::COUNT) / self.replicas()
+    fn is_below_share(&self) -> bool {
+        let share = self.state.lock().share;
+        self.held().len() < share
     }
 
-    fn set(&self, held: HeldBuckets, replicas: usize, renewed_at: Instant) {
-        *self.state.lock() =
-            State { held: Arc::new(held), valid_until: renewed_at + LEASE_USE, replicas };
+    /// Stores the held buckets after a renewal. Returns whether they have changed, and wakes the
+    /// search if there are new ones.
+    fn set(&self, renewal: &Renewal, renewed_at: Instant) -> bool {
+        let mut state = self.state.lock();
+        state.usable_until = renewed_at + USABLE_LEASE;
+        state.replicas = renewal.replicas.max(1);
+        state.share = share(state.replicas, renewal.rank);
+        if *state.held == renewal.held {
+            return false;
+        }
+        let is_new = |(bucket, epoch)| state.held.get(bucket) != Some(epoch);
+        if renewal.held.iter().any(is_new) {
+            self.acquired.notify_one();
+        }
+        state.held = Arc::new(renewal.held.clone());
+        true
+    }
+
+    /// Forgets the buckets, because this process checks no more sessions.
+    pub(super) fn clear(&self) {
+        self.state.lock().held = Arc::default();
     }
 }
 
-/// The share of each of `replicas` processes, rounded up.
-fn share(replicas: usize) -> usize {
-    usize::from(Bucket::COUNT).div_ceil(replicas)
+/// The share of the process with this rank among `replicas` processes. All shares together are all
+/// buckets.
+fn share(replicas: usize, rank: usize) -> usize {
+    let all = usize::from(Bucket::COUNT);
+    all / replicas + usize::from(rank < all % replicas)
 }
 
 impl Greenroom {
-    /// Renews the lease of this process and takes or releases buckets, until the future is dropped.
+    /// Renews the lease of this process and acquires or releases buckets, until the future is
+    /// dropped.
     pub(super) async fn hold_buckets(&self, replica: ReplicaId) {
-        let mut is_failing = false;
+        let mut failures = FailureLog::new("failed to renew lease of buckets");
         loop {
-            let balanced = AssertUnwindSafe(self.balance_buckets(replica)).catch_unwind().await;
-            match balanced {
-                Err(_) => tracing::error!("panicked while renewing lease of buckets"),
-                Ok(balanced) => {
-                    let is_first = is_first_failure(&balanced, &mut is_failing);
-                    if let (Err(error), true) = (&balanced, is_first) {
-                        tracing::warn!(
-                            error = error as &dyn std::error::Error,
-                            "failed to renew lease of buckets"
-                        );
-                    }
-                }
-            }
-            let is_short = self.shared.buckets.is_short();
-            sleep(if is_short { ACQUISITION_INTERVAL } else { RENEWAL_INTERVAL }).await;
+            failures.record(caught(self.balance_buckets(replica)).await);
+            let is_below_share = self.shared.buckets.is_below_share();
+            sleep(if is_below_share { ACQUISITION_INTERVAL } else { RENEWAL_INTERVAL }).await;
         }
     }
 
     async fn balance_buckets(&self, replica: ReplicaId) -> Result<(), Error> {
-        let database = &self.shared.database;
         let renewed_at = Instant::now();
-        let renew = async |db: &mut _| {
-            Ok((bucket::renew(db, replica).await?, bucket::count_replicas(db).await?.max(1)))
-        };
-        let (mut held, replicas) = database.run_for_keeper(renew).await?;
-        let share = share(replicas);
-        let surplus: Vec<_> = held.keys().skip(share).copied().collect();
-        held.retain(|bucket, _| !surplus.contains(bucket));
-        let missing = share - held.len();
+        let Some(mut renewal) = self.renew_or_register(replica).await? else { return Ok(()) };
+        let share = share(renewal.replicas.max(1), renewal.rank);
+        let surplus: Vec<_> = renewal.held.keys().skip(share).copied().collect();
+        for bucket in &surplus {
+            renewal.held.remove(bucket);
+        }
         // Stop checking the sessions of surplus buckets before they are released.
-        self.shared.buckets.set(held.clone(), replicas, renewed_at);
-        self.shared.schedule.retain(&held);
+        if self.shared.buckets.set(&renewal, renewed_at) {
+            self.shared.schedule.retain(&renewal.held);
+        }
+        let database = &self.shared.database;
         if !surplus.is_empty() {
             let release = async |db: &mut _| bucket::release(db, replica, &surplus).await;
             database.run_for_keeper(release).await?;
         }
+        let missing = share - renewal.held.len();
         if missing > 0 {
             let acquire = async |db: &mut _| bucket::acquire(db, replica, missing).await;
-            let acquired = database.run_for_keeper(acquire).await?;
-            if !acquired.is_empty() {
-                held.extend(acquired);
-                self.shared.buckets.set(held, replicas, renewed_at);
-                self.shared.buckets.acquired.notify_one();
-            }
+            renewal.held.extend(database.run_for_keeper(acquire).await?);
+            self.shared.buckets.set(&renewal, renewed_at);
         }
         Ok(())
     }
 
-    /// Searches the held buckets for sessions that this process does not know, when it takes buckets
-    /// and once a minute, until the future is dropped.
-    pub(super) async fn track_sessions(&self) {
-        let mut is_failing = false;
-        loop {
-            let acquired = self.shared.buckets.acquired.notified();
-            drop(timeout(SEARCH_INTERVAL, acquired).await);
-            let tracked = self.search_sessions().await;
-            let is_first = is_first_failure(&tracked, &mut is_failing);
-            if let (Err(error), true) = (&tracked, is_first) {
-                let error = error as &dyn std::error::Error;
-                tracing::warn!(error, "failed to search for sessions to check");
+    /// Renews the lease, or takes a new one. `None` means that the lease is lost again.
+    async fn renew_or_register(&self, replica: ReplicaId) -> Result<Option<Renewal>, Error> {
+        let renew = async |db: &mut _| {
+            let renewed = bucket::renew(db, replica).await?;
+            if renewed.is_some() {
+                return Ok(renewed);
             }
-        }
-    }
-
-    async fn search_sessions(&self) -> Result<(), Error> {
-        let held = self.shared.buckets.held();
-        let search = async |db: &mut _| {
-            let missing = bucket::restore_missing(db).await?;
-            Ok((tracked_sessions(db, &held, MAX_WAITING).await?, missing))
+            bucket::register(db, replica).await?;
+            bucket::renew(db, replica).await
         };
-        let (keys, missing) = self.shared.database.run_for_keeper(search).await?;
-        if missing > 0 {
-            tracing::warn!(count = missing, "restored missing buckets");
-        }
-        self.shared.schedule.track(keys, self.shared.reconcile_interval());
-        Ok(())
+        self.shared.database.run_for_keeper(renew).await
     }
 
-    /// Ends the lease, so that another process may take the buckets at once.
-    pub(super) async fn retire(&self, replica: ReplicaId) {
-        let retire = async |db: &mut _| bucket::retire(db, replica).await;
-        if let Err(error) = self.shared.database.run_for_keeper(retire).await {
+    /// Ends the lease, so that other processes may acquire the buckets at once.
+    pub(super) async fn unregister(&self, replica: ReplicaId) {
+        self.shared.buckets.clear();
+        let unregister = async |db: &mut _| bucket::unregister(db, replica).await;
+        if let Err(error) = self.shared.database.run_for_keeper(unregister).await {
             let error = &error as &dyn std::error::Error;
             tracing::warn!(error, "failed to release buckets");
         }
@@ -179,10 +164,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn shares_cover_all_buckets() {
+    fn shares_are_even_and_cover_all_buckets() {
         for replicas in 1..=1_100 {
-            assert!(share(replicas) * replicas >= usize::from(Bucket::COUNT));
+            let shares: Vec<_> = (0..replicas).map(|rank| share(replicas, rank)).collect();
+            assert_eq!(shares.iter().sum::<usize>(), usize::from(Bucket::COUNT));
+            assert!(shares.iter().max().unwrap() - shares.iter().min().unwrap() <= 1);
         }
-        assert_eq!((share(1), share(2), share(3)), (1_024, 512, 342));
     }
 }

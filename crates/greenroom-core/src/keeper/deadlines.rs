@@ -1,13 +1,11 @@
 //! Ends sessions whose deadline has passed, without an observation of LiveKit.
 
-use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
-use futures_util::FutureExt;
 use greenroom_store::overdue::{Deadline, end_overdue};
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::is_first_failure;
+use super::failures::{FailureLog, caught};
 use crate::{Error, Greenroom};
 
 /// Interval between two searches for overdue sessions.
@@ -19,21 +17,10 @@ impl Greenroom {
     pub(super) async fn enforce_deadlines(&self) {
         let mut ticks = interval(INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut is_failing = false;
+        let mut failures = FailureLog::new("failed to end overdue sessions");
         loop {
             ticks.tick().await;
-            let ended = AssertUnwindSafe(self.end_overdue()).catch_unwind().await;
-            let Ok(ended) = ended else {
-                tracing::error!("panicked while ending overdue sessions");
-                continue;
-            };
-            let is_first = is_first_failure(&ended, &mut is_failing);
-            if let (Err(error), true) = (&ended, is_first) {
-                tracing::warn!(
-                    error = error as &dyn std::error::Error,
-                    "failed to end overdue sessions"
-                );
-            }
+            failures.record(caught(self.end_overdue()).await);
         }
     }
 

@@ -39,6 +39,7 @@ impl Greenroom {
         };
         match timeout_at(deadline, list).await.unwrap_or(Err(LiveKitError::Timeout)) {
             Ok(listed) => {
+                self.shared.breaker.record_list();
                 for Check { claim, .. } in batch {
                     if let Some(Err(error)) = listed.get(&claim.room_name) {
                         warn_unobserved(claim, error);

@@ -7,7 +7,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use greenroom_store::{HeldBuckets, SessionKey};
+use greenroom_store::{HeldBuckets, ScheduledSession, SessionKey};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
@@ -27,8 +27,10 @@ pub(crate) struct Schedule {
 #[derive(Default)]
 struct State {
     waiting: HashMap<SessionKey, Waiting>,
-    /// The waiting sessions, in the order of their checks.
-    queue: BTreeSet<(Instant, SessionKey)>,
+    /// The waiting sessions whose checks only reconcile them, in the order of these checks.
+    idle: BTreeSet<(Instant, SessionKey)>,
+    /// The other waiting sessions. Their checks come first.
+    urgent: BTreeSet<(Instant, SessionKey)>,
     in_progress: HashSet<SessionKey>,
     /// The number of waiting sessions whose latest check had no result.
     failed: usize,
@@ -103,12 +105,17 @@ impl Schedule {
         free.into_iter().map(|key| self.begin_turn(&mut state, key)).collect()
     }
 
-    /// Begins the turns of up to `limit` sessions whose time has come.
-    pub(super) fn begin_due(self: &Arc<Self>, limit: usize) -> Vec<Turn> {
+    /// Begins the turns of up to `limit` sessions of these buckets whose time has come.
+    pub(super) fn begin_due(self: &Arc<Self>, limit: usize, held: &HeldBuckets) -> Vec<Turn> {
         let (mut state, now) = (self.state.lock(), Instant::now());
-        let due = state.queue.iter().take_while(|(at, _)| *at <= now).take(limit);
-        let keys: Vec<_> = due.map(|(_, key)| *key).collect();
+        let is_held = |key: &SessionKey| held.contains_key(&key.id.bucket());
+        let keys: Vec<_> = state.due(now).filter(is_held).take(limit).collect();
         keys.into_iter().map(|key| self.begin_turn(&mut state, key)).collect()
+    }
+
+    /// Returns whether the time of a waiting session has come.
+    pub(super) fn has_due(&self) -> bool {
+        self.state.lock().due(Instant::now()).next().is_some()
     }
 
     fn begin_turn(self: &Arc<Self>, state: &mut State, key: SessionKey) -> Turn {
@@ -120,23 +127,27 @@ impl Schedule {
     /// Puts off the idle sessions whose time has come.
     pub(super) fn put_off_idle(&self, delay: Duration) {
         let (mut state, now) = (self.state.lock(), Instant::now());
-        let due = state.queue.iter().take_while(|(at, _)| *at <= now).map(|(_, key)| *key);
-        let idle = due.filter(|key| state.reason(key) == Some(Reason::Reconciliation));
-        for key in idle.collect::<Vec<_>>() {
+        let due: Vec<_> = due(&state.idle, now).collect();
+        for key in due {
             state.insert(key, Waiting { at: now + delay, reason: Reason::Reconciliation });
         }
     }
 
-    /// Adds the sessions that this process does not know yet. Their checks are spread evenly over
-    /// `period`, in this order.
-    pub(super) fn track(&self, keys: Vec<SessionKey>, period: Duration) {
+    /// Adds the sessions that this process does not know yet. Urgent ones are checked at once, and
+    /// the checks of the others are spread evenly over `period`, in the given order.
+    pub(super) fn add_unknown(&self, scheduled: &[ScheduledSession], period: Duration) {
         let (mut state, now) = (self.state.lock(), Instant::now());
-        let unknown = keys.into_iter().filter(|key| !state.knows(key));
-        let unknown: Vec<_> =
-            unknown.take(MAX_WAITING.saturating_sub(state.waiting.len())).collect();
-        let step = period / u32::try_from(unknown.len()).unwrap_or(u32::MAX).max(1);
-        for (key, position) in unknown.into_iter().zip(0_u32..) {
-            state.insert(key, Waiting { at: now + step * position, reason: Reason::Change });
+        let free = MAX_WAITING.saturating_sub(state.waiting.len());
+        let unknown = scheduled.iter().filter(|session| !state.knows(&session.key)).take(free);
+        let (calm, urgent): (Vec<&ScheduledSession>, Vec<_>) =
+            unknown.partition(|session| session.is_calm);
+        for session in urgent {
+            state.insert(session.key, Waiting { at: now, reason: Reason::Change });
+        }
+        let step = period / u32::try_from(calm.len()).unwrap_or(u32::MAX).max(1);
+        for (session, position) in calm.into_iter().zip(0_u32..) {
+            let at = now + step * position;
+            state.insert(session.key, Waiting { at, reason: Reason::Reconciliation });
         }
     }
 
@@ -167,8 +178,16 @@ impl State {
         self.waiting.contains_key(key) || self.in_progress.contains(key)
     }
 
-    fn reason(&self, key: &SessionKey) -> Option<Reason> {
-        self.waiting.get(key).map(|waiting| waiting.reason)
+    /// The sessions whose time has come: first the urgent ones.
+    fn due(&self, now: Instant) -> impl Iterator<Item = SessionKey> {
+        due(&self.urgent, now).chain(due(&self.idle, now))
+    }
+
+    fn queue(&mut self, reason: Reason) -> &mut BTreeSet<(Instant, SessionKey)> {
+        match reason {
+            Reason::Reconciliation => &mut self.idle,
+            Reason::Change | Reason::Retry => &mut self.urgent,
+        }
     }
 
     fn may_begin(&self, key: &SessionKey, now: Instant) -> bool {
@@ -183,20 +202,24 @@ impl State {
         self.remove(key);
         self.failed += usize::from(waiting.reason == Reason::Retry);
         self.waiting.insert(key, waiting);
-        self.queue.insert((waiting.at, key));
+        self.queue(waiting.reason).insert((waiting.at, key));
     }
 
     fn remove(&mut self, key: SessionKey) {
         if let Some(waiting) = self.waiting.remove(&key) {
             self.failed -= usize::from(waiting.reason == Reason::Retry);
-            self.queue.remove(&(waiting.at, key));
+            self.queue(waiting.reason).remove(&(waiting.at, key));
         }
     }
 }
 
+fn due(queue: &BTreeSet<(Instant, SessionKey)>, now: Instant) -> impl Iterator<Item = SessionKey> {
+    queue.iter().take_while(move |(at, _)| *at <= now).map(|(_, key)| *key)
+}
+
 #[cfg(test)]
 mod tests {
-    use greenroom_domain::{OrganizationId, SessionId};
+    use greenroom_domain::{Bucket, OrganizationId, SessionId};
     use tokio::time::advance;
     use uuid::Uuid;
 
@@ -209,6 +232,14 @@ mod tests {
 
     fn waiting(seconds: u64, reason: Reason) -> Waiting {
         Waiting { at: Instant::now() + Duration::from_secs(seconds), reason }
+    }
+
+    fn all() -> HeldBuckets {
+        (0..1_024).filter_map(Bucket::new).map(|bucket| (bucket, 1)).collect()
+    }
+
+    fn scheduled(number: u128, is_calm: bool) -> ScheduledSession {
+        ScheduledSession { key: key(number), is_calm }
     }
 
     fn keys(turns: &[Turn]) -> Vec<u128> {
@@ -224,13 +255,17 @@ mod tests {
         turns.remove(0).end(Some(waiting(30, Reason::Reconciliation)));
         turns.remove(0).end(None);
         advance(Duration::from_secs(29)).await;
-        assert!(schedule.begin_due(8).is_empty());
+        assert!(schedule.begin_due(8, &all()).is_empty());
         advance(Duration::from_secs(1)).await;
-        drop(schedule.begin_due(8));
+        drop(schedule.begin_due(8, &all()));
         assert!(schedule.begin(vec![key(1)], 8).is_empty(), "its check failed a moment ago");
         assert_eq!(schedule.skipped(), 1);
         advance(RETRY_DELAY).await;
-        assert_eq!(keys(&schedule.begin_due(8)), [1], "a turn that was dropped is repeated");
+        assert_eq!(
+            keys(&schedule.begin_due(8, &all())),
+            [1],
+            "a turn that was dropped is repeated"
+        );
         assert_eq!(schedule.skipped(), 1, "it is being checked");
     }
 
@@ -243,25 +278,42 @@ mod tests {
         }
         advance(Duration::from_secs(1)).await;
         schedule.put_off_idle(Duration::from_secs(10));
-        assert_eq!(keys(&schedule.begin_due(8)), [2]);
+        assert_eq!(keys(&schedule.begin_due(8, &all())), [2]);
         advance(Duration::from_secs(10)).await;
-        assert!(keys(&schedule.begin_due(8)).contains(&1));
+        assert!(keys(&schedule.begin_due(8, &all())).contains(&1));
     }
 
     #[tokio::test(start_paused = true)]
     async fn unknown_sessions_are_spread_and_known_ones_stay() {
         let schedule = Arc::new(Schedule::default());
         schedule.begin(vec![key(1)], 8).remove(0).end(Some(waiting(100, Reason::Reconciliation)));
-        schedule.track((1..=5).map(key).collect(), Duration::from_secs(8));
+        let found: Vec<_> = (1..=5).map(|number| scheduled(number, true)).collect();
+        schedule.add_unknown(&found, Duration::from_secs(8));
         for number in 2..=5 {
-            let mut turns = schedule.begin_due(8);
+            let mut turns = schedule.begin_due(8, &all());
             assert_eq!(keys(&turns), [number]);
             turns.remove(0).end(Some(waiting(100, Reason::Reconciliation)));
             advance(Duration::from_secs(2)).await;
         }
+        schedule.add_unknown(&[scheduled(6, false)], Duration::from_secs(8));
+        assert_eq!(keys(&schedule.begin_due(8, &all())), [6], "an urgent check is made at once");
         let held = [(key(3).id.bucket(), 1)].into();
         schedule.retain(&held);
         advance(Duration::from_mins(10)).await;
-        assert_eq!(keys(&schedule.begin_due(8)), [3]);
+        assert_eq!(keys(&schedule.begin_due(8, &all())), [3]);
+    }
+    #[tokio::test(start_paused = true)]
+    async fn urgent_checks_come_first_and_other_buckets_wait() {
+        let schedule = Arc::new(Schedule::default());
+        let reasons = [Reason::Reconciliation, Reason::Change];
+        for (turn, reason) in schedule.begin(vec![key(1), key(2)], 8).into_iter().zip(reasons) {
+            turn.end(Some(waiting(1, reason)));
+        }
+        assert!(!schedule.has_due());
+        advance(Duration::from_secs(5)).await;
+        assert!(schedule.has_due());
+        let only_first = [(key(1).id.bucket(), 1)].into();
+        assert_eq!(keys(&schedule.begin_due(1, &all())), [2]);
+        assert_eq!(keys(&schedule.begin_due(8, &only_first)), [1]);
     }
 }

@@ -30,8 +30,9 @@ const DELETE_DISPATCH: &str = "AgentDispatchService/DeleteDispatch";
 /// A name that no session's room has, so that listing it returns an empty list.
 const NO_ROOM: &str = "greenroom.check";
 
-/// Time after which a list that is too large or too slow is no longer halved. The first call and the
-/// last may take two seconds each, and the keeper has eight for the whole batch.
+/// Time after which a list that is too large or too slow is no longer halved. The last call may take
+/// two more seconds, and the keeper has eight for the whole batch. LiveKit is asked once whether it
+/// responds at all.
 const HALVING_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// The [`Rooms`] of a LiveKit server.
@@ -77,6 +78,7 @@ impl Rooms for LiveKitRooms {
         let mut pending = if names.is_empty() { Vec::new() } else { vec![names] };
         let mut list = RoomList::new();
         let mut latest_error = LiveKitError::TooLarge;
+        let mut responds = false;
         while let Some(names) = pending.pop() {
             if Instant::now() >= give_up_at {
                 list.extend(unlisted(names, &latest_error));
@@ -85,9 +87,10 @@ impl Rooms for LiveKitRooms {
             match self.list_part(names).await {
                 Ok(existing) => list.extend(existing),
                 Err(error) => {
-                    if !self.is_caused_by_rooms(&error).await {
+                    if !self.is_caused_by_rooms(&error, responds).await {
                         return Err(error);
                     }
+                    responds = true;
                     if let [_] = names {
                         list.extend(unlisted(names, &error));
                     } else {
@@ -180,11 +183,11 @@ impl LiveKitRooms {
     }
 
     /// Returns whether a list failed because its rooms are large. A list that takes too long is no
-    /// outage if LiveKit responds to a small call.
-    async fn is_caused_by_rooms(&self, error: &LiveKitError) -> bool {
+    /// outage if LiveKit responds to a small call; `responds` means that it has done so.
+    async fn is_caused_by_rooms(&self, error: &LiveKitError, responds: bool) -> bool {
         match error {
             LiveKitError::TooLarge => true,
-            LiveKitError::Timeout => self.check().await.is_ok(),
+            LiveKitError::Timeout => responds || self.check().await.is_ok(),
             _ => false,
         }
     }

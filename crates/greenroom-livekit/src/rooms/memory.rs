@@ -66,10 +66,10 @@ impl Rooms for MemoryRooms {
     }
 
     async fn list(&self, names: &[RoomName]) -> Result<RoomList, LiveKitError> {
-        self.check().await?;
         for name in names {
             *self.lists.lock().entry(name.clone()).or_default() += 1;
         }
+        self.check().await?;
         let rooms = self.rooms.lock();
         let existing = names.iter().filter(|name| rooms.contains_key(*name));
         Ok(existing.map(|name| (name.clone(), Ok(sid(name)))).collect())

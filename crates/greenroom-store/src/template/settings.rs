@@ -102,6 +102,9 @@ pub(crate) const IS_KNOWN: &str = "room_creation in ('on_start', 'on_join')
       'audio', 'camera', 'audio+camera', 'screen', 'audio+screen', 'camera+screen',
       'audio+camera+screen', 'text', 'audio+text', 'camera+text', 'audio+camera+text',
       'screen+text', 'audio+screen+text', 'camera+screen+text', 'audio+camera+screen+text'))
+    and (agent_name is null or char_length(agent_name) between 1 and 64
+      and not starts_with(agent_name, 'greenroom.') and agent_name !~ '[[:cntrl:]]')
+    and jsonb_typeof(agent_metadata) = 'object'
     and (agent_deadline_seconds is null or agent_deadline_seconds between 5 and 300)
     and join_window_seconds between 30 and 86400
     and reconnect_window_seconds between 5 and 3600
@@ -143,7 +146,11 @@ mod tests {
             between("max_duration_seconds", MaxDuration::MIN, MaxDuration::MAX),
             between("token_ttl_seconds", TokenTtl::MIN, TokenTtl::MAX),
         );
-        let expected = format!("{enumerations} and {times}");
+        // The rules of `AgentName`, and that the metadata is an object.
+        let agent = "(agent_name is null or char_length(agent_name) between 1 and 64 \
+            and not starts_with(agent_name, 'greenroom.') and agent_name !~ '[[:cntrl:]]') \
+            and jsonb_typeof(agent_metadata) = 'object'";
+        let expected = format!("{enumerations} and {agent} and {times}");
         assert_eq!(IS_KNOWN.split_whitespace().collect::<Vec<_>>().join(" "), expected);
     }
 }

@@ -15,7 +15,8 @@ const FIRST: ReplicaId = ReplicaId(Uuid::from_u128(1));
 const SECOND: ReplicaId = ReplicaId(Uuid::from_u128(2));
 
 async fn join(db: &mut AsyncPgConnection, replica: ReplicaId, limit: usize) -> HeldBuckets {
-    assert!(bucket::renew(db, replica).await.unwrap().is_empty());
+    assert_eq!(bucket::renew(db, replica).await.unwrap(), None);
+    bucket::register(db, replica).await.unwrap();
     bucket::acquire(db, replica, limit).await.unwrap()
 }
 
@@ -31,9 +32,11 @@ async fn bucket_moves_only_after_a_release_or_an_expired_lease() {
     let mut db = connect(database.url()).await.unwrap();
     let first = join(&mut db, FIRST, ALL).await;
     assert_eq!(first.len(), ALL);
-    assert_eq!(bucket::renew(&mut db, FIRST).await.unwrap(), first);
+    let renewal = bucket::renew(&mut db, FIRST).await.unwrap().unwrap();
+    assert_eq!((&renewal.held, renewal.replicas, renewal.rank), (&first, 1, 0));
     assert!(join(&mut db, SECOND, ALL).await.is_empty(), "all buckets are held");
-    assert_eq!(bucket::count_replicas(&mut db).await.unwrap(), 2);
+    let renewal = bucket::renew(&mut db, SECOND).await.unwrap().unwrap();
+    assert_eq!((renewal.held.len(), renewal.replicas, renewal.rank), (0, 2, 1));
 
     let released: Vec<_> = first.keys().take(10).copied().collect();
     bucket::release(&mut db, SECOND, &released).await.unwrap();
@@ -45,9 +48,8 @@ async fn bucket_moves_only_after_a_release_or_an_expired_lease() {
 
     expire(&mut db, FIRST).await;
     assert_eq!(bucket::acquire(&mut db, SECOND, ALL).await.unwrap().len(), ALL - 4);
-    assert!(bucket::renew(&mut db, FIRST).await.unwrap().is_empty(), "the lease has expired");
-    bucket::retire(&mut db, SECOND).await.unwrap();
-    assert_eq!(bucket::acquire(&mut db, FIRST, ALL).await.unwrap().len(), ALL);
+    bucket::unregister(&mut db, SECOND).await.unwrap();
+    assert_eq!(join(&mut db, FIRST, ALL).await.len(), ALL, "the lease had expired");
 }
 
 #[tokio::test]
@@ -71,7 +73,7 @@ async fn lease_that_ends_too_late_is_not_valid() {
         .await
         .unwrap();
     assert_eq!(join(&mut db, SECOND, ALL).await.len(), ALL);
-    assert_eq!(bucket::count_replicas(&mut db).await.unwrap(), 1);
+    assert_eq!(bucket::renew(&mut db, SECOND).await.unwrap().unwrap().replicas, 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -99,12 +101,15 @@ async fn bucket_edited_by_hand_is_restored() {
     )
     .await
     .unwrap();
-    let held = bucket::renew(&mut db, FIRST).await.unwrap();
+    let held = bucket::renew(&mut db, FIRST).await.unwrap().unwrap().held;
     assert_eq!(held.len(), ALL - 5);
     assert_eq!(held[&Bucket::new(5).unwrap()], 4711);
-    assert_eq!(bucket::restore_missing(&mut db).await.unwrap(), 3);
-    assert_eq!(bucket::restore_missing(&mut db).await.unwrap(), 0);
-    assert_eq!(bucket::acquire(&mut db, FIRST, ALL).await.unwrap().len(), 5);
+    assert_eq!(bucket::repair(&mut db).await.unwrap(), 3);
+    assert_eq!(bucket::repair(&mut db).await.unwrap(), 0);
+    let acquired = bucket::acquire(&mut db, FIRST, ALL).await.unwrap();
+    assert_eq!(acquired.len(), 5);
+    let restored = acquired[&Bucket::new(0).unwrap()];
+    assert!(restored > 1_000_000, "an epoch of the deleted row is not valid: {restored}");
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use greenroom_domain::lifecycle::{Action, Decision, Event, Fact, TimelineEvent};
 use greenroom_domain::template::AgentDeadline;
 use greenroom_domain::{Bucket, ReconcileInterval, SessionId};
-use greenroom_store::claim::{due_sessions, tracked_sessions};
+use greenroom_store::claim::{due_sessions, scheduled_sessions};
 use greenroom_store::{
     Claim, ClaimBatch, ClaimOrder, HeldBuckets, NewSession, PolicyDefaults, ReplicaId, Subject,
     bucket, connect, record,
@@ -25,7 +25,7 @@ const DEFAULTS: PolicyDefaults = PolicyDefaults {
 /// Takes all buckets, for the replica with the nil id.
 pub async fn hold_all(db: &mut AsyncPgConnection) -> HeldBuckets {
     let replica = ReplicaId(Uuid::nil());
-    bucket::renew(db, replica).await.unwrap();
+    bucket::register(db, replica).await.unwrap();
     let held = bucket::acquire(db, replica, Bucket::COUNT.into()).await.unwrap();
     assert_eq!(held.len(), usize::from(Bucket::COUNT));
     held
@@ -81,14 +81,15 @@ async fn due_sessions_of_held_buckets_are_read() {
     let only = [(id.bucket(), held[&id.bucket()])].into();
     let keys = due_sessions(&mut db, &only, 10, ClaimOrder::OldestFirst).await.unwrap();
     assert_eq!(keys.iter().map(|key| key.id).collect::<Vec<_>>(), [id]);
-    assert_eq!(tracked_sessions(&mut db, &only, 10).await.unwrap(), keys);
+    let scheduled = scheduled_sessions(&mut db, &only, 10).await.unwrap();
+    assert_eq!(scheduled.iter().map(|session| session.key).collect::<Vec<_>>(), keys);
 
     sql_query("update sessions set next_check_at = now() + interval '1 hour'")
         .execute(&mut db)
         .await
         .unwrap();
     assert!(due_sessions(&mut db, &held, 10, ClaimOrder::OldestFirst).await.unwrap().is_empty());
-    assert_eq!(tracked_sessions(&mut db, &held, 10).await.unwrap().len(), 4);
+    assert_eq!(scheduled_sessions(&mut db, &held, 10).await.unwrap().len(), 4);
     let read = Claim::read(&mut db, &keys, &held, DEFAULTS).await.unwrap();
     assert_eq!(read.sessions.len(), 1, "a session can be checked before it is due");
     let read = Claim::read(&mut db, &keys, &HeldBuckets::new(), DEFAULTS).await.unwrap();
@@ -129,21 +130,73 @@ async fn writes_of_a_process_that_lost_its_bucket_are_refused() {
     let failed = Event { event: TimelineEvent::Failed, sid: None };
     let stale = decision(&claim, &[failed], &[Action::DeleteRoom]);
     let expire = "update keeper_replicas set lease_until = now() - interval '1 second'";
-    let (renew, other) = (ReplicaId(Uuid::nil()), ReplicaId(Uuid::max()));
+    let (late, other) = (ReplicaId(Uuid::nil()), ReplicaId(Uuid::max()));
     for (case, lost) in [("expired", false), ("taken by another process", true)] {
         sql_query(expire).execute(&mut db).await.unwrap();
         if lost {
-            bucket::renew(&mut db, other).await.unwrap();
+            bucket::register(&mut db, other).await.unwrap();
             bucket::acquire(&mut db, other, Bucket::COUNT.into()).await.unwrap();
         }
         assert!(!claim.commit(&mut db, &stale).await.unwrap(), "{case}");
         let rescheduled = Claim::reschedule(&mut db, &[(&claim, None)]).await.unwrap();
         assert!(rescheduled.is_empty(), "{case}");
         // The process renews its lease too late.
-        assert!(bucket::renew(&mut db, renew).await.unwrap().is_empty(), "{case}");
+        assert_eq!(bucket::renew(&mut db, late).await.unwrap(), None, "{case}");
+        bucket::register(&mut db, late).await.unwrap();
         assert!(!claim.commit(&mut db, &stale).await.unwrap(), "{case}");
     }
     assert!(timeline(&mut db, claim.id).await.is_empty());
+}
+
+/// The holder of a bucket does not check a session in time, for example because it cannot reach
+/// LiveKit.
+#[tokio::test]
+async fn neglected_session_may_be_checked_without_its_bucket() {
+    let database = Database::fresh().await.unwrap();
+    let mut db = connect(database.url()).await.unwrap();
+    insert_due_sessions(&mut db, 2).await;
+    let none = HeldBuckets::new();
+    assert!(claims(&mut db, &none).await.is_empty(), "the holder has some time");
+    let neglect = "update sessions set next_check_at = now() - interval '21 seconds'
+         where id = '00000000-0000-0000-0000-000000000001'";
+    sql_query(neglect).execute(&mut db).await.unwrap();
+    let mut neglected = claims(&mut db, &none).await;
+    assert_eq!(neglected.len(), 1);
+    let claim = neglected.remove(0);
+    assert_eq!(claim.epoch, None);
+    assert!(claim.commit(&mut db, &decision(&claim, &[], &[])).await.unwrap());
+    assert!(!claim.commit(&mut db, &decision(&claim, &[], &[])).await.unwrap(), "the revision");
+
+    sql_query(neglect).execute(&mut db).await.unwrap();
+    let claim = claims(&mut db, &none).await.remove(0);
+    let rescheduled = Claim::reschedule(&mut db, &[(&claim, None)]).await.unwrap();
+    assert!(rescheduled.contains(&claim.id));
+}
+
+/// The claim of the version before buckets.
+const PREVIOUS_CLAIM: &str =
+    "update sessions set lease_until = now() + interval '15 seconds', revision = revision + 1
+     where next_check_at <= now() and (lease_until is null or lease_until <= now())";
+
+#[tokio::test]
+async fn decisions_beside_the_previous_version_are_committed_once() {
+    let database = Database::fresh().await.unwrap();
+    let mut db = connect(database.url()).await.unwrap();
+    let held = insert_due_sessions(&mut db, 1).await;
+    // The previous version compares the revision of its claim in the same way.
+    let previous_commit = "update sessions set next_check_at = now(), lease_until = null,
+         revision = revision + 1 where revision = ";
+
+    let before = claims(&mut db, &held).await.remove(0);
+    assert_eq!(sql_query(PREVIOUS_CLAIM).execute(&mut db).await.unwrap(), 1);
+    let stale = decision(&before, &[], &[]);
+    assert!(!before.commit(&mut db, &stale).await.unwrap(), "the claim changed the revision");
+
+    let after = claims(&mut db, &held).await.remove(0);
+    let claimed = after.revision;
+    assert!(after.commit(&mut db, &decision(&after, &[], &[])).await.unwrap());
+    let refused = sql_query(format!("{previous_commit}{claimed}")).execute(&mut db).await.unwrap();
+    assert_eq!(refused, 0, "the previous version finds another revision");
 }
 
 #[tokio::test]

@@ -65,7 +65,7 @@ async fn concurrent_batches_do_not_deadlock() {
     }
     let replica = ReplicaId(Uuid::nil());
     for round in 0..ROUNDS {
-        bucket::renew(&mut one, replica).await.unwrap();
+        bucket::renew(&mut one, replica).await.unwrap().unwrap();
         sql_query(reset).execute(&mut one).await.unwrap();
         let unreadable = &unreadable;
         let next_checks: Vec<_> = rescheduled.iter().map(|(claim, next)| (claim, *next)).collect();

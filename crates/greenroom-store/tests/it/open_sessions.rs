@@ -12,14 +12,14 @@ use greenroom_domain::{
 use greenroom_store::overdue::{Deadline, end_overdue};
 use greenroom_store::retention::delete_old_sessions;
 use greenroom_store::{
-    Claim, ClaimOrder, NewSession, SessionLimit, Subject, Urgency, connect, open_sessions,
-    organization, record_own,
+    HeldBuckets, NewSession, SessionLimit, Subject, connect, open_sessions, organization,
+    record_own,
 };
 use greenroom_testkit::pg::Database;
 use greenroom_testkit::wait_until;
 use uuid::Uuid;
 
-use crate::claims::DEFAULTS;
+use crate::claims::read_due;
 use crate::session::{ORGANIZATION, now, room, session, template};
 use crate::session_limits::start_under_lock;
 
@@ -217,14 +217,16 @@ impl Writer {
     }
 
     async fn commit_decision(&mut self) {
-        self.execute(&format!("update sessions set next_check_at = now() where {SOME}")).await;
+        let neglect = "update sessions set next_check_at = now() - interval '1 minute'";
+        self.execute(&format!("{neglect} where {SOME}")).await;
         let at = now(&mut self.db).await;
-        let due = Claim::due(&mut self.db, 2, Urgency::Any, ClaimOrder::OldestFirst, DEFAULTS);
-        for mut claim in due.await.unwrap().sessions {
+        let due = read_due(&mut self.db, &HeldBuckets::new()).await.sessions;
+        for claim in due.into_iter().take(2) {
             let mut state = claim.session.state.clone();
             (state.status, state.end_reason) = (SessionStatus::Ended, Some(EndReason::RoomClosed));
             state.ended_at = Some(at);
-            let decision = Decision { state, events: Vec::new(), actions: Vec::new() };
+            let decision =
+                Decision { state, events: Vec::new(), actions: Vec::new(), check_at: None };
             claim.commit(&mut self.db, &decision).await.unwrap();
         }
     }
