@@ -1,4 +1,4 @@
-//! The keeper: the loop that checks sessions: it observes them in LiveKit and applies decisions.
+//! The keeper: a loop that checks sessions. It observes them in LiveKit and applies decisions.
 //!
 //! The order of the steps makes the keeper safe: read, observe, decide, commit the decision, act. If
 //! a process dies at any point, an observation or an action is repeated, but never skipped. Each
@@ -11,25 +11,27 @@ mod act;
 mod batch;
 mod breaker;
 mod buckets;
+mod check;
 mod deadlines;
 mod failures;
 mod observe;
 mod resync;
 mod room_nodes;
 mod schedule;
+mod step;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use greenroom_store::claim::due_sessions;
-use greenroom_store::{ClaimOrder, HeldBuckets, ReplicaId};
+use greenroom_store::due::due_sessions;
+use greenroom_store::{DueOrder, HeldBuckets, ReplicaId};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{sleep, timeout};
 use tracing::Instrument;
 
 use self::failures::{FailureLog, caught};
-use self::schedule::Turn;
+use self::schedule::CheckGuard;
 use crate::clock::replica_id;
 use crate::{Error, Greenroom};
 
@@ -38,10 +40,10 @@ pub(crate) use self::buckets::Buckets;
 pub(crate) use self::room_nodes::RoomNodes;
 pub(crate) use self::schedule::Schedule;
 
-/// Interval between two searches for sessions to check: the time until this process learns of a fact
-/// that another one recorded. A full batch is followed by another one at once, and a session that
-/// becomes due in this process ends the interval early.
-const SEARCH_INTERVAL: Duration = Duration::from_millis(250);
+/// Interval between two searches for due sessions. A fact that another process records waits at most
+/// this long. A full batch, or a session that becomes due in this process, starts the next search at
+/// once.
+const POLL_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Maximum number of sessions per batch. One call to LiveKit lists the rooms of a whole batch.
 const MAX_BATCH: u32 = 256;
@@ -77,28 +79,31 @@ impl Greenroom {
         let mut background = self.spawn_background_work(replica);
         let semaphore = Arc::new(Semaphore::new(MAX_IN_PROGRESS));
         let mut batches = JoinSet::new();
-        let mut order = ClaimOrder::OldestFirst;
+        let mut order = DueOrder::OldestFirst;
         let mut failures = FailureLog::new("failed to find due sessions");
         loop {
             while batches.try_join_next().is_some() {}
             let permits = tokio::select! {
                 () = &mut stop => None,
-                permits = self.permits_for_batch(&semaphore) => permits,
+                permits = async {
+                    self.wait_until_rooms_are_listed().await;
+                    acquire_permits(&semaphore).await
+                } => permits,
             };
             let Some(mut permits) = permits else { break };
             let limit = permits.num_permits();
             let held = self.shared.buckets.held();
-            let begun = caught(self.begin_turns(&held, limit, order)).await;
-            let Begun { turns, is_full } = failures.value(begun).unwrap_or_default();
+            let begun = caught(self.begin_checks(&held, limit, order)).await;
+            let Begun { guards, is_full } = failures.value(begun).unwrap_or_default();
             // After a full batch, more sessions are probably due. Every second batch then starts
             // with the sessions that became due last, so that a backlog, as after an outage, does
             // not delay users who are in a call.
-            order = if is_full { order.toggled() } else { ClaimOrder::OldestFirst };
+            order = if is_full { order.toggled() } else { DueOrder::OldestFirst };
             // Keep one permit per session and release the rest now, so that a few slow sessions
             // cannot block further batches.
-            if let Some(permits) = permits.split(turns.len()).filter(|_| !turns.is_empty()) {
+            if let Some(permits) = permits.split(guards.len()).filter(|_| !guards.is_empty()) {
                 let greenroom = self.clone();
-                let check = async move { greenroom.check_batch(turns, &held, permits).await };
+                let check = async move { greenroom.check_batch(guards, &held, permits).await };
                 batches.spawn(check.in_current_span());
             }
             drop(permits);
@@ -130,71 +135,51 @@ impl Greenroom {
         background
     }
 
-    /// Waits until LiveKit lists rooms, and then for the permits of a batch.
-    async fn permits_for_batch(&self, semaphore: &Arc<Semaphore>) -> Option<OwnedSemaphorePermit> {
-        let breaker = &self.shared.breaker;
-        while let Some(retry_at) = breaker.retry_at() {
-            sleep_until(retry_at).await;
-            let permits = self.shared.livekit.limiter.acquire_for_keeper().await;
-            let began = Instant::now();
-            let checked = self.shared.livekit.rooms.check().await;
-            drop(permits);
-            match checked {
-                Ok(()) => {
-                    if let Some(outage) = breaker.record_recovery() {
-                        tracing::info!(seconds = outage.as_secs(), "recovered from LiveKit outage");
-                    }
-                }
-                Err(_) => drop(breaker.record_failure(began)),
-            }
-        }
-        acquire_permits(semaphore).await
-    }
-
-    /// Waits for the next batch. After a full batch, the next one follows at once, except within one
-    /// reconciliation interval after an outage: all sessions are due then, and checking them at once
-    /// would be a burst. The burst of all processes together is limited.
+    /// Waits before the next batch. A full batch is followed by the next one at once, because more
+    /// sessions are probably due. In the first reconciliation interval after an outage, all sessions
+    /// are due: the pause then grows with the number of replicas, so that all of them together check
+    /// at most [`MAX_BATCH`] sessions per interval.
     async fn pause_between_batches(&self, is_full: bool) {
         let is_recent = self.shared.breaker.recovered_within(self.shared.reconcile_interval());
         let replicas = u32::try_from(self.shared.buckets.replicas()).unwrap_or(u32::MAX);
         match (is_full, is_recent) {
-            (true, true) => sleep(SEARCH_INTERVAL.saturating_mul(replicas)).await,
+            (true, true) => sleep(POLL_INTERVAL.saturating_mul(replicas)).await,
             (true, false) => {}
-            (false, _) => drop(timeout(SEARCH_INTERVAL, self.shared.due.notified()).await),
+            (false, _) => drop(timeout(POLL_INTERVAL, self.shared.due.notified()).await),
         }
     }
 
     /// Begins the checks of due sessions: first those that are due in PostgreSQL, because of a
     /// deadline or a new fact, then those whose check waits in memory. A quarter of a batch is kept
     /// for the latter while some are due.
-    async fn begin_turns(
+    async fn begin_checks(
         &self,
         held: &HeldBuckets,
         limit: usize,
-        order: ClaimOrder,
+        order: DueOrder,
     ) -> Result<Begun, Error> {
         if held.is_empty() {
             return Ok(Begun::default());
         }
         let schedule = &self.shared.schedule;
         if self.shared.are_calls_scarce() {
-            schedule.put_off_idle(self.shared.reconcile_interval());
+            schedule.postpone_idle(self.shared.reconcile_interval());
         }
-        let with_skipped = limit + schedule.skipped();
+        let with_skipped = limit + schedule.max_skipped();
         let search = async |db: &mut _| due_sessions(db, held, with_skipped, order).await;
         let due = self.shared.database.run_for_keeper(search).await?;
         let limit_of_due = if schedule.has_due() { limit - limit / 4 } else { limit };
-        let mut turns = schedule.begin(due, limit_of_due);
-        let is_full = turns.len() == limit_of_due;
-        turns.extend(schedule.begin_due(limit - turns.len(), held));
-        Ok(Begun { is_full: is_full || turns.len() == limit, turns })
+        let mut guards = schedule.begin_found(due, limit_of_due);
+        let is_full = guards.len() == limit_of_due;
+        guards.extend(schedule.begin_waiting(limit - guards.len(), held));
+        Ok(Begun { is_full: is_full || guards.len() == limit, guards })
     }
 }
 
 /// The checks that were begun together.
 #[derive(Default)]
 struct Begun {
-    turns: Vec<Turn>,
+    guards: Vec<CheckGuard>,
     /// Whether more sessions are probably due.
     is_full: bool,
 }

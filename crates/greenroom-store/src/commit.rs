@@ -19,7 +19,7 @@ use greenroom_domain::{OrganizationId, SessionId};
 use crate::bucket::{Epoch, held_bucket};
 use crate::schema::{session_events, sessions};
 use crate::sql::push_locked;
-use crate::{Claim, StoreError, detail};
+use crate::{SessionSnapshot, StoreError, detail};
 
 macro_rules! state {
     ($($column:ident)+) => {
@@ -32,15 +32,15 @@ macro_rules! state {
         /// replica has acquired the bucket. Returns whether it was written.
         async fn write_state(
             connection: &mut AsyncPgConnection,
-            claim: &Claim,
+            snapshot: &SessionSnapshot,
             state: &State,
         ) -> QueryResult<bool> {
             let unchanged = sessions::table
-                .find((claim.organization_id, claim.id))
-                .filter(sessions::revision.eq(claim.revision))
+                .find((snapshot.organization_id, snapshot.id))
+                .filter(sessions::revision.eq(snapshot.revision))
                 .filter(
-                    exists(held_bucket(claim.id.bucket(), claim.epoch.unwrap_or_default()))
-                        .or(claim.epoch.is_none().into_sql::<Bool>()),
+                    exists(held_bucket(snapshot.id.bucket(), snapshot.epoch.unwrap_or_default()))
+                        .or(snapshot.epoch.is_none().into_sql::<Bool>()),
                 );
             let written = diesel::update(unchanged)
                 .set((
@@ -63,7 +63,7 @@ state! {
     ending_notified_at next_check_at
 }
 
-impl Claim {
+impl SessionSnapshot {
     /// Writes a decision, before any of its actions is performed.
     ///
     /// Returns false and writes nothing if the revision has changed since the session was read,
@@ -180,7 +180,7 @@ impl Claim {
     /// Sets the next check of many sessions in one statement: the commit of decisions that change
     /// nothing else.
     ///
-    /// Each claim comes with its `next_check_at`; `None` means that nothing is left to check. Skips
+    /// Each snapshot comes with its `next_check_at`; `None` means that nothing is left to check. Skips
     /// a session under the conditions of [`commit`](Self::commit). Returns the ids of the
     /// rescheduled sessions.
     ///
@@ -188,15 +188,15 @@ impl Claim {
     /// Returns a [`StoreError`] if the query fails.
     pub async fn reschedule(
         connection: &mut AsyncPgConnection,
-        claims: &[(&Self, Option<DateTime<Utc>>)],
+        snapshots: &[(&Self, Option<DateTime<Utc>>)],
     ) -> Result<HashSet<SessionId>, StoreError> {
         let reschedule = RescheduleSessions {
-            organizations: claims.iter().map(|(claim, _)| claim.organization_id).collect(),
-            ids: claims.iter().map(|(claim, _)| claim.id).collect(),
-            revisions: claims.iter().map(|(claim, _)| claim.revision).collect(),
-            buckets: claims.iter().map(|(claim, _)| claim.id.bucket().number()).collect(),
-            epochs: claims.iter().map(|(claim, _)| claim.epoch).collect(),
-            next_check_at: claims.iter().map(|(_, next)| *next).collect(),
+            organizations: snapshots.iter().map(|(snapshot, _)| snapshot.organization_id).collect(),
+            ids: snapshots.iter().map(|(snapshot, _)| snapshot.id).collect(),
+            revisions: snapshots.iter().map(|(snapshot, _)| snapshot.revision).collect(),
+            buckets: snapshots.iter().map(|(snapshot, _)| snapshot.id.bucket().number()).collect(),
+            epochs: snapshots.iter().map(|(snapshot, _)| snapshot.epoch).collect(),
+            next_check_at: snapshots.iter().map(|(_, next)| *next).collect(),
         };
         let ids: Vec<SessionId> = reschedule.load(connection).await?;
         Ok(ids.into_iter().collect())

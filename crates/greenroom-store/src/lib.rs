@@ -6,10 +6,10 @@
 #![deny(missing_docs)]
 
 pub mod bucket;
-pub mod claim;
 pub mod commit;
 pub mod connection;
 mod detail;
+pub mod due;
 pub mod error;
 pub mod event;
 pub mod fact;
@@ -31,19 +31,18 @@ mod schema;
 pub mod session;
 pub mod session_setup;
 pub mod session_state;
+pub mod snapshot;
 mod sql;
 mod start;
 pub mod template;
-mod unreadable;
+pub mod unreadable;
 
 pub use diesel::{ConnectionError, ConnectionResult};
 pub use diesel_async::AsyncPgConnection;
 
 pub use self::bucket::{HeldBuckets, ReplicaId};
-pub use self::claim::{
-    Claim, ClaimBatch, ClaimOrder, PolicyDefaults, ScheduledSession, SessionKey,
-};
 pub use self::connection::{DatabaseUrl, connect};
+pub use self::due::{DueOrder, ScheduledSession, SessionKey};
 pub use self::error::{Constraint, StoreError};
 pub use self::event::SessionEvent;
 pub use self::fact::{Subject, record, record_own};
@@ -58,6 +57,7 @@ pub use self::revert::{DataLoss, Reversal, RevertConsent, RevertPermission, Reve
 pub use self::session::{Session, SessionFilter};
 pub use self::session_setup::{SessionSetup, StartedRow};
 pub use self::session_state::SessionState;
+pub use self::snapshot::{PolicyDefaults, SessionSnapshot, SnapshotBatch};
 pub use self::template::{
     FoldedName, SessionTemplate, TemplateAvailability, TemplateFilter, TemplateSettings,
 };

@@ -11,7 +11,7 @@ use greenroom_domain::{OrganizationId, SessionId};
 
 use crate::listed_row::decode_columns;
 use crate::sql::{push_interval, push_locked};
-use crate::{Claim, SessionKey, StoreError};
+use crate::{SessionKey, StoreError};
 
 /// Time until a session that cannot be decoded is read again.
 const POSTPONEMENT: TimeDelta = TimeDelta::minutes(1);
@@ -45,22 +45,20 @@ impl UnreadableSession {
     }
 }
 
-impl Claim {
-    /// Postpones the next check of sessions that cannot be decoded by a minute. They would otherwise
-    /// fill every batch. A minute is short enough for a rolling update, in which
-    /// another process can decode them.
-    ///
-    /// # Errors
-    /// Returns a [`StoreError`] if the query fails.
-    pub async fn postpone_unreadable(
-        connection: &mut AsyncPgConnection,
-        unreadable: &[UnreadableSession],
-    ) -> Result<(), StoreError> {
-        let (organizations, ids) =
-            unreadable.iter().map(|session| (session.organization_id, session.id)).unzip();
-        PostponeSessions { organizations, ids }.execute(connection).await?;
-        Ok(())
-    }
+/// Postpones the next check of sessions that cannot be decoded by a minute. They would otherwise
+/// fill every batch. A minute is short enough for a rolling update, in which
+/// another process can decode them.
+///
+/// # Errors
+/// Returns a [`StoreError`] if the query fails.
+pub async fn postpone_unreadable(
+    connection: &mut AsyncPgConnection,
+    unreadable: &[UnreadableSession],
+) -> Result<(), StoreError> {
+    let (organizations, ids) =
+        unreadable.iter().map(|session| (session.organization_id, session.id)).unzip();
+    PostponeSessions { organizations, ids }.execute(connection).await?;
+    Ok(())
 }
 
 #[derive(QueryId)]

@@ -6,7 +6,7 @@ use chrono::SecondsFormat;
 use greenroom_domain::RoomName;
 use greenroom_domain::lifecycle::{Action, Fact, JOB_ASSIGNMENT_TIMEOUT, State};
 use greenroom_livekit::{AgentDispatch, LiveKitError, RoomSettings};
-use greenroom_store::{Claim, SessionSetup, Subject, record_own};
+use greenroom_store::{SessionSetup, SessionSnapshot, Subject, record_own};
 use tokio::time::{Instant, timeout_at};
 
 use super::room_nodes::Node;
@@ -29,38 +29,38 @@ impl Greenroom {
     /// observation does not show its effect, so the action is decided again.
     pub(super) async fn act(
         &self,
-        claim: &Claim,
+        snapshot: &SessionSnapshot,
         actions: &[Action],
         state: &State,
         deadline: Instant,
     ) {
         let execute_all = async {
             for action in actions {
-                if let Err(error) = self.execute(claim, action, state, deadline).await {
+                if let Err(error) = self.execute(snapshot, action, state, deadline).await {
                     // The next check must list the dispatches to decide the action again.
-                    self.shared.room_nodes.forget(&claim.room_name);
-                    tracing::warn!(session_id = %claim.id, ?action,
+                    self.shared.room_nodes.forget(&snapshot.room_name);
+                    tracing::warn!(session_id = %snapshot.id, ?action,
                         error = &error as &dyn std::error::Error, "failed to execute action");
                 }
             }
         };
         if timeout_at(deadline, execute_all).await.is_err() {
-            self.shared.room_nodes.forget(&claim.room_name);
-            tracing::warn!(session_id = %claim.id, count = actions.len(),
+            self.shared.room_nodes.forget(&snapshot.room_name);
+            tracing::warn!(session_id = %snapshot.id, count = actions.len(),
                 "failed to finish actions in time");
         }
     }
 
     async fn execute(
         &self,
-        claim: &Claim,
+        snapshot: &SessionSnapshot,
         action: &Action,
         state: &State,
         deadline: Instant,
     ) -> Result<(), Error> {
-        let (rooms, name) = (&self.shared.livekit.rooms, &claim.room_name);
+        let (rooms, name) = (&self.shared.livekit.rooms, &snapshot.room_name);
         let setup = match action {
-            Action::OpenRoom { .. } | Action::Dispatch => self.find_setup(claim).await?,
+            Action::OpenRoom { .. } | Action::Dispatch => self.find_setup(snapshot).await?,
             _ => None,
         };
         let permits = self.shared.livekit.limiter.acquire_for_keeper().await;
@@ -84,15 +84,15 @@ impl Greenroom {
             // The session has been deleted meanwhile.
             (Action::OpenRoom { .. } | Action::Dispatch, None) => Ok(()),
             (Action::DeleteRoom, _) => {
-                self.delete_room(name, self.known_node(claim) == Node::Gone).await
+                self.delete_room(name, self.known_node(snapshot) == Node::Gone).await
             }
             (Action::DeleteDispatch(id), _) => rooms.delete_dispatch(name, id).await,
-            (Action::AnnounceEnd, _) => self.announce_end(claim, state).await,
+            (Action::AnnounceEnd, _) => self.announce_end(snapshot, state).await,
         };
         drop(permits);
         result.map_err(Error::LiveKit)?;
         match action {
-            Action::AnnounceEnd => self.record_announcement(claim).await,
+            Action::AnnounceEnd => self.record_announcement(snapshot).await,
             _ => Ok(()),
         }
     }
@@ -111,28 +111,39 @@ impl Greenroom {
         rooms.delete(name).await
     }
 
-    async fn find_setup(&self, claim: &Claim) -> Result<Option<SessionSetup>, Error> {
-        let (organization, id) = (claim.organization_id, claim.id);
+    async fn find_setup(&self, snapshot: &SessionSnapshot) -> Result<Option<SessionSetup>, Error> {
+        let (organization, id) = (snapshot.organization_id, snapshot.id);
         self.shared
             .database
             .run_for_keeper(async |db: &mut _| SessionSetup::find(db, organization, id).await)
             .await
     }
 
-    async fn announce_end(&self, claim: &Claim, state: &State) -> Result<(), LiveKitError> {
+    async fn announce_end(
+        &self,
+        snapshot: &SessionSnapshot,
+        state: &State,
+    ) -> Result<(), LiveKitError> {
         let Some(end_by) = state.end_by else { return Ok(()) };
         let ends_at = end_by.to_rfc3339_opts(SecondsFormat::Secs, true);
         let payload = format!(
-            r#"{{"session_id":"{}","ends_at":"{ends_at}","reason":"max_duration"}}"#,
-            claim.id
+            r#"{{"session_id":"{}","ends_at":"{ends_at}","kind":"max_duration"}}"#,
+            snapshot.id
         );
-        self.shared.livekit.rooms.send(&claim.room_name, ENDING_TOPIC, payload.into_bytes()).await
+        self.shared
+            .livekit
+            .rooms
+            .send(&snapshot.room_name, ENDING_TOPIC, payload.into_bytes())
+            .await
     }
 
     /// Records that the end was announced. Without it, the next check announces the end again.
-    async fn record_announcement(&self, claim: &Claim) -> Result<(), Error> {
-        let subject =
-            Subject::Session { organization: claim.organization_id, id: claim.id, end_user: None };
+    async fn record_announcement(&self, snapshot: &SessionSnapshot) -> Result<(), Error> {
+        let subject = Subject::Session {
+            organization: snapshot.organization_id,
+            id: snapshot.id,
+            end_user: None,
+        };
         let record = async |db: &mut _| record_own(db, subject, &Fact::EndAnnounced).await;
         self.shared.database.run_for_keeper(record).await.map(drop)
     }

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
+
+use crate::Greenroom;
 
 /// Time until LiveKit is called again after the first failure. It doubles with each further failure.
 const MIN_RETRY_DELAY: Duration = Duration::from_secs(2);
@@ -82,6 +84,28 @@ impl Breaker {
     /// Returns whether an outage ended less than `period` ago.
     pub(super) fn recovered_within(&self, period: Duration) -> bool {
         self.state.lock().recovered_at.is_some_and(|at| at.elapsed() < period)
+    }
+}
+
+impl Greenroom {
+    /// Waits until LiveKit lists rooms, if it did not at the latest attempt.
+    pub(super) async fn wait_until_rooms_are_listed(&self) {
+        let breaker = &self.shared.breaker;
+        while let Some(retry_at) = breaker.retry_at() {
+            sleep_until(retry_at).await;
+            let permits = self.shared.livekit.limiter.acquire_for_keeper().await;
+            let began = Instant::now();
+            let checked = self.shared.livekit.rooms.check().await;
+            drop(permits);
+            match checked {
+                Ok(()) => {
+                    if let Some(outage) = breaker.record_recovery() {
+                        tracing::info!(seconds = outage.as_secs(), "recovered from LiveKit outage");
+                    }
+                }
+                Err(_) => drop(breaker.record_failure(began)),
+            }
+        }
     }
 }
 

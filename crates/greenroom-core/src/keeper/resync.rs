@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use greenroom_store::bucket;
-use greenroom_store::claim::scheduled_sessions;
+use greenroom_store::due::scheduled_sessions;
 use tokio::time::{sleep, timeout};
 
 use super::failures::{FailureLog, caught};

@@ -1,4 +1,4 @@
-//! The checks that this process will make, in memory: an uneventful check writes nothing.
+//! The next check of each session, in memory, so that an uneventful check writes nothing.
 //!
 //! Each session waits for its next check, or is being checked. PostgreSQL stores only the deadline
 //! of each session. If the process dies, the next holder of its buckets finds its sessions there.
@@ -11,11 +11,11 @@ use greenroom_store::{HeldBuckets, ScheduledSession, SessionKey};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-/// Maximum number of sessions that wait in memory, about 40 MB. The checks of further sessions are
-/// stored, as a write.
+/// Maximum number of sessions that wait in memory, about 40 MB. The next checks of further sessions
+/// are stored in PostgreSQL, which costs a write per check.
 pub(super) const MAX_WAITING: usize = 262_144;
 
-/// Time until a session is checked again whose check had no result: it failed, or found no time.
+/// Delay after which a check without a result is repeated: it failed, or its time ran out.
 const RETRY_DELAY: Duration = Duration::from_secs(2);
 
 /// The sessions that wait for their next check in this process.
@@ -26,91 +26,106 @@ pub(crate) struct Schedule {
 
 #[derive(Default)]
 struct State {
-    waiting: HashMap<SessionKey, Waiting>,
-    /// The waiting sessions whose checks only reconcile them, in the order of these checks.
+    waiting: HashMap<SessionKey, NextCheck>,
+    /// The waiting sessions that are idle, in the order of their checks.
     idle: BTreeSet<(Instant, SessionKey)>,
     /// The other waiting sessions. Their checks come first.
     urgent: BTreeSet<(Instant, SessionKey)>,
     in_progress: HashSet<SessionKey>,
-    /// The number of waiting sessions whose latest check had no result.
-    failed: usize,
+    /// The number of waiting sessions whose check is repeated.
+    retrying: usize,
 }
 
-/// When a session is checked next, and why.
+/// When a session is checked next, and how urgently.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Waiting {
+pub(super) struct NextCheck {
     pub(super) at: Instant,
-    pub(super) reason: Reason,
+    pub(super) kind: CheckKind,
 }
 
-/// Why a session is checked.
+/// How urgent a check is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Reason {
-    /// The check only reconciles the session with LiveKit, and can wait while calls are scarce.
-    Reconciliation,
-    /// The session waits for a change.
-    Change,
+pub(super) enum CheckKind {
+    /// The session is idle. The check may be postponed while calls are scarce.
+    Idle,
+    /// The check is not postponed.
+    Urgent,
     /// The latest check had no result. The session is not checked earlier, even if PostgreSQL shows
     /// that it is due.
     Retry,
 }
 
-/// The turn of a session that is being checked. No other check of the session begins before it is
-/// dropped.
-pub(super) struct Turn {
+/// Guards the check of one session: while it exists, this process begins no other check of the
+/// session. Dropping it without [`finish`](Self::finish) schedules a retry.
+pub(super) struct CheckGuard {
     schedule: Arc<Schedule>,
     key: SessionKey,
-    next: Next,
+    outcome: Outcome,
 }
 
-enum Next {
-    /// The turn was dropped before its end.
+enum Outcome {
+    /// The guard was dropped without a result.
     Retry,
-    Wait(Waiting),
+    CheckAgain(NextCheck),
     /// This process makes no further check.
-    None,
+    Forget,
 }
 
-impl Turn {
+impl NextCheck {
+    /// A check as soon as possible.
+    pub(super) fn now() -> Self {
+        Self { at: Instant::now(), kind: CheckKind::Urgent }
+    }
+}
+
+impl CheckGuard {
     pub(super) fn key(&self) -> SessionKey {
         self.key
     }
 
-    /// Ends the turn. `None` means that the session needs no further check in this process.
-    pub(super) fn end(mut self, next: Option<Waiting>) {
-        self.next = next.map_or(Next::None, Next::Wait);
+    /// Ends the check. `None` means that the session needs no further check in this process.
+    pub(super) fn finish(mut self, next: Option<NextCheck>) {
+        self.outcome = next.map_or(Outcome::Forget, Outcome::CheckAgain);
     }
 }
 
-impl Drop for Turn {
+impl Drop for CheckGuard {
     fn drop(&mut self) {
         let mut state = self.schedule.state.lock();
         state.in_progress.remove(&self.key);
         let at = Instant::now() + RETRY_DELAY;
-        match self.next {
-            Next::Retry => state.insert(self.key, Waiting { at, reason: Reason::Retry }),
-            Next::Wait(waiting) => state.insert(self.key, waiting),
-            Next::None => {}
+        match self.outcome {
+            Outcome::Retry => state.insert(self.key, NextCheck { at, kind: CheckKind::Retry }),
+            Outcome::CheckAgain(next) => state.insert(self.key, next),
+            Outcome::Forget => {}
         }
     }
 }
 
 impl Schedule {
-    /// Begins the turns of up to `limit` of these sessions. Skips those that are being checked, and
-    /// those whose latest check had no result a moment ago.
-    pub(super) fn begin(self: &Arc<Self>, keys: Vec<SessionKey>, limit: usize) -> Vec<Turn> {
+    /// Begins the checks of up to `limit` of these sessions. Skips sessions that are being checked or
+    /// wait for a retry.
+    pub(super) fn begin_found(
+        self: &Arc<Self>,
+        keys: Vec<SessionKey>,
+        limit: usize,
+    ) -> Vec<CheckGuard> {
         let (mut state, now) = (self.state.lock(), Instant::now());
         let free = keys.into_iter().filter(|key| state.may_begin(key, now));
         let free: Vec<_> = free.take(limit).collect();
-        free.into_iter().map(|key| self.begin_turn(&mut state, key)).collect()
+        free.into_iter().map(|key| self.begin_check(&mut state, key)).collect()
     }
 
-    /// Begins the turns of up to `limit` sessions of these buckets whose time has come.
-    pub(super) fn begin_due(self: &Arc<Self>, limit: usize, held: &HeldBuckets) -> Vec<Turn> {
+    /// Begins the checks of up to `limit` waiting sessions of these buckets whose time has come.
+    pub(super) fn begin_waiting(
+        self: &Arc<Self>,
+        limit: usize,
+        held: &HeldBuckets,
+    ) -> Vec<CheckGuard> {
         let (mut state, now) = (self.state.lock(), Instant::now());
         let is_held = |key: &SessionKey| held.contains_key(&key.id.bucket());
         let keys: Vec<_> = state.due(now).filter(is_held).take(limit).collect();
-        keys.into_iter().map(|key| self.begin_turn(&mut state, key)).collect()
+        keys.into_iter().map(|key| self.begin_check(&mut state, key)).collect()
     }
 
     /// Returns whether the time of a waiting session has come.
@@ -118,23 +133,23 @@ impl Schedule {
         self.state.lock().due(Instant::now()).next().is_some()
     }
 
-    fn begin_turn(self: &Arc<Self>, state: &mut State, key: SessionKey) -> Turn {
+    fn begin_check(self: &Arc<Self>, state: &mut State, key: SessionKey) -> CheckGuard {
         state.remove(key);
         state.in_progress.insert(key);
-        Turn { schedule: self.clone(), key, next: Next::Retry }
+        CheckGuard { schedule: self.clone(), key, outcome: Outcome::Retry }
     }
 
-    /// Puts off the idle sessions whose time has come.
-    pub(super) fn put_off_idle(&self, delay: Duration) {
+    /// Postpones the checks of idle sessions whose time has come.
+    pub(super) fn postpone_idle(&self, delay: Duration) {
         let (mut state, now) = (self.state.lock(), Instant::now());
         let due: Vec<_> = due(&state.idle, now).collect();
         for key in due {
-            state.insert(key, Waiting { at: now + delay, reason: Reason::Reconciliation });
+            state.insert(key, NextCheck { at: now + delay, kind: CheckKind::Idle });
         }
     }
 
     /// Adds the sessions that this process does not know yet. Urgent ones are checked at once, and
-    /// the checks of the others are spread evenly over `period`, in the given order.
+    /// the checks of the others are spread evenly over `period`, in the order of `scheduled`.
     pub(super) fn add_unknown(&self, scheduled: &[ScheduledSession], period: Duration) {
         let (mut state, now) = (self.state.lock(), Instant::now());
         let free = MAX_WAITING.saturating_sub(state.waiting.len());
@@ -142,12 +157,12 @@ impl Schedule {
         let (calm, urgent): (Vec<&ScheduledSession>, Vec<_>) =
             unknown.partition(|session| session.is_calm);
         for session in urgent {
-            state.insert(session.key, Waiting { at: now, reason: Reason::Change });
+            state.insert(session.key, NextCheck { at: now, kind: CheckKind::Urgent });
         }
         let step = period / u32::try_from(calm.len()).unwrap_or(u32::MAX).max(1);
         for (session, position) in calm.into_iter().zip(0_u32..) {
             let at = now + step * position;
-            state.insert(session.key, Waiting { at, reason: Reason::Reconciliation });
+            state.insert(session.key, NextCheck { at, kind: CheckKind::Idle });
         }
     }
 
@@ -166,10 +181,10 @@ impl Schedule {
         self.state.lock().waiting.len() >= MAX_WAITING
     }
 
-    /// Returns the number of sessions that [`begin`](Self::begin) may skip.
-    pub(super) fn skipped(&self) -> usize {
+    /// Returns the number of sessions that [`begin_found`](Self::begin_found) may skip.
+    pub(super) fn max_skipped(&self) -> usize {
         let state = self.state.lock();
-        state.in_progress.len() + state.failed
+        state.in_progress.len() + state.retrying
     }
 }
 
@@ -183,10 +198,10 @@ impl State {
         due(&self.urgent, now).chain(due(&self.idle, now))
     }
 
-    fn queue(&mut self, reason: Reason) -> &mut BTreeSet<(Instant, SessionKey)> {
-        match reason {
-            Reason::Reconciliation => &mut self.idle,
-            Reason::Change | Reason::Retry => &mut self.urgent,
+    fn queue(&mut self, kind: CheckKind) -> &mut BTreeSet<(Instant, SessionKey)> {
+        match kind {
+            CheckKind::Idle => &mut self.idle,
+            CheckKind::Urgent | CheckKind::Retry => &mut self.urgent,
         }
     }
 
@@ -194,21 +209,21 @@ impl State {
         let waits_for_retry = self
             .waiting
             .get(key)
-            .is_some_and(|waiting| waiting.reason == Reason::Retry && now < waiting.at);
+            .is_some_and(|waiting| waiting.kind == CheckKind::Retry && now < waiting.at);
         !waits_for_retry && !self.in_progress.contains(key)
     }
 
-    fn insert(&mut self, key: SessionKey, waiting: Waiting) {
+    fn insert(&mut self, key: SessionKey, next: NextCheck) {
         self.remove(key);
-        self.failed += usize::from(waiting.reason == Reason::Retry);
-        self.waiting.insert(key, waiting);
-        self.queue(waiting.reason).insert((waiting.at, key));
+        self.retrying += usize::from(next.kind == CheckKind::Retry);
+        self.waiting.insert(key, next);
+        self.queue(next.kind).insert((next.at, key));
     }
 
     fn remove(&mut self, key: SessionKey) {
-        if let Some(waiting) = self.waiting.remove(&key) {
-            self.failed -= usize::from(waiting.reason == Reason::Retry);
-            self.queue(waiting.reason).remove(&(waiting.at, key));
+        if let Some(next) = self.waiting.remove(&key) {
+            self.retrying -= usize::from(next.kind == CheckKind::Retry);
+            self.queue(next.kind).remove(&(next.at, key));
         }
     }
 }
@@ -230,8 +245,8 @@ mod tests {
         SessionKey { organization_id, id: SessionId(Uuid::from_u128(number)) }
     }
 
-    fn waiting(seconds: u64, reason: Reason) -> Waiting {
-        Waiting { at: Instant::now() + Duration::from_secs(seconds), reason }
+    fn waiting(seconds: u64, kind: CheckKind) -> NextCheck {
+        NextCheck { at: Instant::now() + Duration::from_secs(seconds), kind }
     }
 
     fn all() -> HeldBuckets {
@@ -242,78 +257,84 @@ mod tests {
         ScheduledSession { key: key(number), is_calm }
     }
 
-    fn keys(turns: &[Turn]) -> Vec<u128> {
-        turns.iter().map(|turn| turn.key.id.0.as_u128()).collect()
+    fn keys(guards: &[CheckGuard]) -> Vec<u128> {
+        guards.iter().map(|guard| guard.key.id.0.as_u128()).collect()
     }
 
     #[tokio::test(start_paused = true)]
-    async fn session_has_one_turn_at_a_time_and_then_waits() {
+    async fn session_has_one_check_at_a_time_and_then_waits() {
         let schedule = Arc::new(Schedule::default());
-        let mut turns = schedule.begin(vec![key(1), key(2)], 8);
-        assert_eq!((keys(&turns), schedule.skipped()), (vec![1, 2], 2));
-        assert!(schedule.begin(vec![key(1)], 8).is_empty(), "it is being checked");
-        turns.remove(0).end(Some(waiting(30, Reason::Reconciliation)));
-        turns.remove(0).end(None);
+        let mut guards = schedule.begin_found(vec![key(1), key(2)], 8);
+        assert_eq!((keys(&guards), schedule.max_skipped()), (vec![1, 2], 2));
+        assert!(schedule.begin_found(vec![key(1)], 8).is_empty(), "it is being checked");
+        guards.remove(0).finish(Some(waiting(30, CheckKind::Idle)));
+        guards.remove(0).finish(None);
         advance(Duration::from_secs(29)).await;
-        assert!(schedule.begin_due(8, &all()).is_empty());
+        assert!(schedule.begin_waiting(8, &all()).is_empty());
         advance(Duration::from_secs(1)).await;
-        drop(schedule.begin_due(8, &all()));
-        assert!(schedule.begin(vec![key(1)], 8).is_empty(), "its check failed a moment ago");
-        assert_eq!(schedule.skipped(), 1);
+        drop(schedule.begin_waiting(8, &all()));
+        assert!(schedule.begin_found(vec![key(1)], 8).is_empty(), "its check failed a moment ago");
+        assert_eq!(schedule.max_skipped(), 1);
         advance(RETRY_DELAY).await;
         assert_eq!(
-            keys(&schedule.begin_due(8, &all())),
+            keys(&schedule.begin_waiting(8, &all())),
             [1],
-            "a turn that was dropped is repeated"
+            "a guard that was dropped is repeated"
         );
-        assert_eq!(schedule.skipped(), 1, "it is being checked");
+        assert_eq!(schedule.max_skipped(), 1, "it is being checked");
     }
 
     #[tokio::test(start_paused = true)]
     async fn idle_sessions_are_put_off() {
         let schedule = Arc::new(Schedule::default());
-        let reasons = [Reason::Reconciliation, Reason::Change];
-        for (turn, reason) in schedule.begin(vec![key(1), key(2)], 8).into_iter().zip(reasons) {
-            turn.end(Some(waiting(1, reason)));
+        let reasons = [CheckKind::Idle, CheckKind::Urgent];
+        for (guard, kind) in schedule.begin_found(vec![key(1), key(2)], 8).into_iter().zip(reasons)
+        {
+            guard.finish(Some(waiting(1, kind)));
         }
         advance(Duration::from_secs(1)).await;
-        schedule.put_off_idle(Duration::from_secs(10));
-        assert_eq!(keys(&schedule.begin_due(8, &all())), [2]);
+        schedule.postpone_idle(Duration::from_secs(10));
+        assert_eq!(keys(&schedule.begin_waiting(8, &all())), [2]);
         advance(Duration::from_secs(10)).await;
-        assert!(keys(&schedule.begin_due(8, &all())).contains(&1));
+        assert!(keys(&schedule.begin_waiting(8, &all())).contains(&1));
     }
 
     #[tokio::test(start_paused = true)]
     async fn unknown_sessions_are_spread_and_known_ones_stay() {
         let schedule = Arc::new(Schedule::default());
-        schedule.begin(vec![key(1)], 8).remove(0).end(Some(waiting(100, Reason::Reconciliation)));
+        schedule.begin_found(vec![key(1)], 8).remove(0).finish(Some(waiting(100, CheckKind::Idle)));
         let found: Vec<_> = (1..=5).map(|number| scheduled(number, true)).collect();
         schedule.add_unknown(&found, Duration::from_secs(8));
         for number in 2..=5 {
-            let mut turns = schedule.begin_due(8, &all());
-            assert_eq!(keys(&turns), [number]);
-            turns.remove(0).end(Some(waiting(100, Reason::Reconciliation)));
+            let mut guards = schedule.begin_waiting(8, &all());
+            assert_eq!(keys(&guards), [number]);
+            guards.remove(0).finish(Some(waiting(100, CheckKind::Idle)));
             advance(Duration::from_secs(2)).await;
         }
         schedule.add_unknown(&[scheduled(6, false)], Duration::from_secs(8));
-        assert_eq!(keys(&schedule.begin_due(8, &all())), [6], "an urgent check is made at once");
+        assert_eq!(
+            keys(&schedule.begin_waiting(8, &all())),
+            [6],
+            "an urgent check is made at once"
+        );
         let held = [(key(3).id.bucket(), 1)].into();
         schedule.retain(&held);
         advance(Duration::from_mins(10)).await;
-        assert_eq!(keys(&schedule.begin_due(8, &all())), [3]);
+        assert_eq!(keys(&schedule.begin_waiting(8, &all())), [3]);
     }
     #[tokio::test(start_paused = true)]
     async fn urgent_checks_come_first_and_other_buckets_wait() {
         let schedule = Arc::new(Schedule::default());
-        let reasons = [Reason::Reconciliation, Reason::Change];
-        for (turn, reason) in schedule.begin(vec![key(1), key(2)], 8).into_iter().zip(reasons) {
-            turn.end(Some(waiting(1, reason)));
+        let reasons = [CheckKind::Idle, CheckKind::Urgent];
+        for (guard, kind) in schedule.begin_found(vec![key(1), key(2)], 8).into_iter().zip(reasons)
+        {
+            guard.finish(Some(waiting(1, kind)));
         }
         assert!(!schedule.has_due());
         advance(Duration::from_secs(5)).await;
         assert!(schedule.has_due());
         let only_first = [(key(1).id.bucket(), 1)].into();
-        assert_eq!(keys(&schedule.begin_due(1, &all())), [2]);
-        assert_eq!(keys(&schedule.begin_due(8, &only_first)), [1]);
+        assert_eq!(keys(&schedule.begin_waiting(1, &all())), [2]);
+        assert_eq!(keys(&schedule.begin_waiting(8, &only_first)), [1]);
     }
 }

@@ -3,13 +3,14 @@
 use diesel::sql_query;
 use diesel_async::{AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
 use greenroom_store::idempotency::purge_expired_keys;
-use greenroom_store::{Claim, HeldBuckets, NewSession, ReplicaId, bucket, connect};
+use greenroom_store::unreadable::postpone_unreadable;
+use greenroom_store::{HeldBuckets, NewSession, ReplicaId, SessionSnapshot, bucket, connect};
 use greenroom_testkit::pg::Database;
 use uuid::Uuid;
 
-use crate::claims::{hold_all, read_due};
 use crate::idempotency_keys::keyed;
 use crate::session::template;
+use crate::snapshots::{hold_all, read_due};
 
 const SESSIONS: u32 = 200;
 const ROUNDS: usize = 40;
@@ -23,7 +24,7 @@ async fn open(database: &Database) -> AsyncPgConnection {
     db
 }
 
-async fn claim(db: &mut AsyncPgConnection, held: &HeldBuckets) -> greenroom_store::ClaimBatch {
+async fn claim(db: &mut AsyncPgConnection, held: &HeldBuckets) -> greenroom_store::SnapshotBatch {
     sql_query("update sessions set next_check_at = now()").execute(db).await.unwrap();
     read_due(db, held).await
 }
@@ -69,8 +70,8 @@ async fn concurrent_batches_do_not_deadlock() {
         sql_query(reset).execute(&mut one).await.unwrap();
         let unreadable = &unreadable;
         let next_checks: Vec<_> = rescheduled.iter().map(|(claim, next)| (claim, *next)).collect();
-        let forward = async { Claim::reschedule(&mut one, &next_checks).await };
-        let backward = async { Claim::postpone_unreadable(&mut other, unreadable).await };
+        let forward = async { SessionSnapshot::reschedule(&mut one, &next_checks).await };
+        let backward = async { postpone_unreadable(&mut other, unreadable).await };
         let keys = async { purge_expired_keys(&mut third, None).await.map(drop) };
         let (forward, backward, keys) = tokio::join!(forward, backward, keys);
         forward.unwrap_or_else(|error| panic!("reschedule, round {round}: {error:?}"));

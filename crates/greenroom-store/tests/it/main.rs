@@ -3,7 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests may panic, like the tests")]
 
 mod buckets;
-mod claims;
+
 mod connection;
 mod facts;
 mod idempotency_keys;
@@ -16,3 +16,4 @@ mod resume;
 mod retention;
 mod session;
 mod session_limits;
+mod snapshots;

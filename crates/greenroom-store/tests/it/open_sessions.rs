@@ -19,9 +19,9 @@ use greenroom_testkit::pg::Database;
 use greenroom_testkit::wait_until;
 use uuid::Uuid;
 
-use crate::claims::read_due;
 use crate::session::{ORGANIZATION, now, room, session, template};
 use crate::session_limits::start_under_lock;
+use crate::snapshots::read_due;
 
 /// A second organization, with its own template.
 const OTHER: OrganizationId = OrganizationId(Uuid::from_u128(11));

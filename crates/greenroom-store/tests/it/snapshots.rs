@@ -7,10 +7,10 @@ use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use greenroom_domain::lifecycle::{Action, Decision, Event, Fact, TimelineEvent};
 use greenroom_domain::template::AgentDeadline;
 use greenroom_domain::{Bucket, ReconcileInterval, SessionId};
-use greenroom_store::claim::{due_sessions, scheduled_sessions};
+use greenroom_store::due::{due_sessions, scheduled_sessions};
 use greenroom_store::{
-    Claim, ClaimBatch, ClaimOrder, HeldBuckets, NewSession, PolicyDefaults, ReplicaId, Subject,
-    bucket, connect, record,
+    DueOrder, HeldBuckets, NewSession, PolicyDefaults, ReplicaId, SessionSnapshot, SnapshotBatch,
+    Subject, bucket, connect, record,
 };
 use greenroom_testkit::pg::Database;
 use uuid::Uuid;
@@ -32,9 +32,9 @@ pub async fn hold_all(db: &mut AsyncPgConnection) -> HeldBuckets {
 }
 
 /// Reads the due sessions.
-pub async fn read_due(db: &mut AsyncPgConnection, held: &HeldBuckets) -> ClaimBatch {
-    let keys = due_sessions(db, held, 1_000, ClaimOrder::OldestFirst).await.unwrap();
-    Claim::read(db, &keys, held, DEFAULTS).await.unwrap()
+pub async fn read_due(db: &mut AsyncPgConnection, held: &HeldBuckets) -> SnapshotBatch {
+    let keys = due_sessions(db, held, 1_000, DueOrder::OldestFirst).await.unwrap();
+    SessionSnapshot::read(db, &keys, held, DEFAULTS).await.unwrap()
 }
 
 async fn insert_due_sessions(db: &mut AsyncPgConnection, count: u32) -> HeldBuckets {
@@ -56,12 +56,12 @@ async fn make_due(db: &mut AsyncPgConnection, id: SessionId) {
         .unwrap();
 }
 
-async fn claims(db: &mut AsyncPgConnection, held: &HeldBuckets) -> Vec<Claim> {
+async fn read_snapshots(db: &mut AsyncPgConnection, held: &HeldBuckets) -> Vec<SessionSnapshot> {
     read_due(db, held).await.sessions
 }
 
 /// A decision with these events and actions, and the next check in an hour.
-fn decision(claim: &Claim, events: &[Event], actions: &[Action]) -> Decision {
+fn decision(claim: &SessionSnapshot, events: &[Event], actions: &[Action]) -> Decision {
     let mut state = claim.session.state.clone();
     state.next_check_at = state.next_check_at.map(|at| at + TimeDelta::hours(1));
     let check_at = state.next_check_at;
@@ -79,7 +79,7 @@ async fn due_sessions_of_held_buckets_are_read() {
 
     let id = SessionId(Uuid::from_u128(3));
     let only = [(id.bucket(), held[&id.bucket()])].into();
-    let keys = due_sessions(&mut db, &only, 10, ClaimOrder::OldestFirst).await.unwrap();
+    let keys = due_sessions(&mut db, &only, 10, DueOrder::OldestFirst).await.unwrap();
     assert_eq!(keys.iter().map(|key| key.id).collect::<Vec<_>>(), [id]);
     let scheduled = scheduled_sessions(&mut db, &only, 10).await.unwrap();
     assert_eq!(scheduled.iter().map(|session| session.key).collect::<Vec<_>>(), keys);
@@ -88,11 +88,11 @@ async fn due_sessions_of_held_buckets_are_read() {
         .execute(&mut db)
         .await
         .unwrap();
-    assert!(due_sessions(&mut db, &held, 10, ClaimOrder::OldestFirst).await.unwrap().is_empty());
+    assert!(due_sessions(&mut db, &held, 10, DueOrder::OldestFirst).await.unwrap().is_empty());
     assert_eq!(scheduled_sessions(&mut db, &held, 10).await.unwrap().len(), 4);
-    let read = Claim::read(&mut db, &keys, &held, DEFAULTS).await.unwrap();
+    let read = SessionSnapshot::read(&mut db, &keys, &held, DEFAULTS).await.unwrap();
     assert_eq!(read.sessions.len(), 1, "a session can be checked before it is due");
-    let read = Claim::read(&mut db, &keys, &HeldBuckets::new(), DEFAULTS).await.unwrap();
+    let read = SessionSnapshot::read(&mut db, &keys, &HeldBuckets::new(), DEFAULTS).await.unwrap();
     assert!(read.sessions.is_empty(), "its bucket is not held");
 }
 
@@ -101,7 +101,7 @@ async fn commit_with_outdated_revision_is_refused() {
     let database = Database::fresh().await.unwrap();
     let mut db = connect(database.url()).await.unwrap();
     let held = insert_due_sessions(&mut db, 1).await;
-    let claim = claims(&mut db, &held).await.remove(0);
+    let claim = read_snapshots(&mut db, &held).await.remove(0);
     let id = claim.id;
     let joined = Event { event: TimelineEvent::UserJoined, sid: Some("PA_1".to_owned()) };
     let left = Event { event: TimelineEvent::UserLeft, sid: None };
@@ -110,10 +110,10 @@ async fn commit_with_outdated_revision_is_refused() {
     let events = timeline(&mut db, id).await;
     assert_eq!(events.len(), 2, "{events:?}");
     assert!(!claim.commit(&mut db, &first).await.unwrap(), "the first commit changed the revision");
-    assert!(claims(&mut db, &held).await.is_empty());
+    assert!(read_snapshots(&mut db, &held).await.is_empty());
 
     make_due(&mut db, id).await;
-    let second = claims(&mut db, &held).await.remove(0);
+    let second = read_snapshots(&mut db, &held).await.remove(0);
     // A concurrent write between the observation and the commit.
     make_due(&mut db, id).await;
     let stale = decision(&second, &[Event { event: TimelineEvent::Failed, sid: None }], &[]);
@@ -126,7 +126,7 @@ async fn writes_of_a_process_that_lost_its_bucket_are_refused() {
     let database = Database::fresh().await.unwrap();
     let mut db = connect(database.url()).await.unwrap();
     let held = insert_due_sessions(&mut db, 1).await;
-    let claim = claims(&mut db, &held).await.remove(0);
+    let claim = read_snapshots(&mut db, &held).await.remove(0);
     let failed = Event { event: TimelineEvent::Failed, sid: None };
     let stale = decision(&claim, &[failed], &[Action::DeleteRoom]);
     let expire = "update keeper_replicas set lease_until = now() - interval '1 second'";
@@ -138,7 +138,7 @@ async fn writes_of_a_process_that_lost_its_bucket_are_refused() {
             bucket::acquire(&mut db, other, Bucket::COUNT.into()).await.unwrap();
         }
         assert!(!claim.commit(&mut db, &stale).await.unwrap(), "{case}");
-        let rescheduled = Claim::reschedule(&mut db, &[(&claim, None)]).await.unwrap();
+        let rescheduled = SessionSnapshot::reschedule(&mut db, &[(&claim, None)]).await.unwrap();
         assert!(rescheduled.is_empty(), "{case}");
         // The process renews its lease too late.
         assert_eq!(bucket::renew(&mut db, late).await.unwrap(), None, "{case}");
@@ -156,11 +156,11 @@ async fn neglected_session_may_be_checked_without_its_bucket() {
     let mut db = connect(database.url()).await.unwrap();
     insert_due_sessions(&mut db, 2).await;
     let none = HeldBuckets::new();
-    assert!(claims(&mut db, &none).await.is_empty(), "the holder has some time");
+    assert!(read_snapshots(&mut db, &none).await.is_empty(), "the holder has some time");
     let neglect = "update sessions set next_check_at = now() - interval '21 seconds'
          where id = '00000000-0000-0000-0000-000000000001'";
     sql_query(neglect).execute(&mut db).await.unwrap();
-    let mut neglected = claims(&mut db, &none).await;
+    let mut neglected = read_snapshots(&mut db, &none).await;
     assert_eq!(neglected.len(), 1);
     let claim = neglected.remove(0);
     assert_eq!(claim.epoch, None);
@@ -168,8 +168,8 @@ async fn neglected_session_may_be_checked_without_its_bucket() {
     assert!(!claim.commit(&mut db, &decision(&claim, &[], &[])).await.unwrap(), "the revision");
 
     sql_query(neglect).execute(&mut db).await.unwrap();
-    let claim = claims(&mut db, &none).await.remove(0);
-    let rescheduled = Claim::reschedule(&mut db, &[(&claim, None)]).await.unwrap();
+    let claim = read_snapshots(&mut db, &none).await.remove(0);
+    let rescheduled = SessionSnapshot::reschedule(&mut db, &[(&claim, None)]).await.unwrap();
     assert!(rescheduled.contains(&claim.id));
 }
 
@@ -187,12 +187,12 @@ async fn decisions_beside_the_previous_version_are_committed_once() {
     let previous_commit = "update sessions set next_check_at = now(), lease_until = null,
          revision = revision + 1 where revision = ";
 
-    let before = claims(&mut db, &held).await.remove(0);
+    let before = read_snapshots(&mut db, &held).await.remove(0);
     assert_eq!(sql_query(PREVIOUS_CLAIM).execute(&mut db).await.unwrap(), 1);
     let stale = decision(&before, &[], &[]);
     assert!(!before.commit(&mut db, &stale).await.unwrap(), "the claim changed the revision");
 
-    let after = claims(&mut db, &held).await.remove(0);
+    let after = read_snapshots(&mut db, &held).await.remove(0);
     let claimed = after.revision;
     assert!(after.commit(&mut db, &decision(&after, &[], &[])).await.unwrap());
     let refused = sql_query(format!("{previous_commit}{claimed}")).execute(&mut db).await.unwrap();
@@ -205,13 +205,13 @@ async fn dispatch_time_is_that_of_the_commit() {
     let mut db = connect(database.url()).await.unwrap();
     let held = insert_due_sessions(&mut db, 1).await;
     for (action, is_dispatched) in [(Action::Dispatch, true), (Action::AnnounceEnd, false)] {
-        let claim = claims(&mut db, &held).await.remove(0);
+        let claim = read_snapshots(&mut db, &held).await.remove(0);
         let observed_at = now(&mut db).await - TimeDelta::seconds(8);
         let mut late = decision(&claim, &[], &[action]);
         late.state.last_dispatch_at = Some(observed_at);
         assert!(claim.commit(&mut db, &late).await.unwrap());
         make_due(&mut db, claim.id).await;
-        let next = claims(&mut db, &held).await.remove(0);
+        let next = read_snapshots(&mut db, &held).await.remove(0);
         let dispatched_at = next.session.state.last_dispatch_at.unwrap();
         let is_commit_time = dispatched_at >= observed_at + TimeDelta::seconds(7);
         assert_eq!(is_commit_time, is_dispatched, "{dispatched_at}");
@@ -223,7 +223,7 @@ async fn observed_and_reported_departure_is_one_event() {
     let database = Database::fresh().await.unwrap();
     let mut db = connect(database.url()).await.unwrap();
     let held = insert_due_sessions(&mut db, 1).await;
-    let claim = claims(&mut db, &held).await.remove(0);
+    let claim = read_snapshots(&mut db, &held).await.remove(0);
     let joined = Event { event: TimelineEvent::AgentJoined, sid: Some("PA_7".to_owned()) };
     let left = Event { event: TimelineEvent::AgentLeft, sid: None };
     let observed = decision(&claim, &[joined, left], &[]);
@@ -242,13 +242,13 @@ async fn observed_departure_has_the_sid_of_that_agent() {
     let database = Database::fresh().await.unwrap();
     let mut db = connect(database.url()).await.unwrap();
     let held = insert_due_sessions(&mut db, 1).await;
-    let claim = claims(&mut db, &held).await.remove(0);
+    let claim = read_snapshots(&mut db, &held).await.remove(0);
     for (identity, sid) in [("agent-AJ_1", "PA_1"), ("agent-AJ_2", "PA_2")] {
         let joined = Fact::AgentJoined { identity: identity.to_owned(), sid: sid.to_owned() };
         let at = now(&mut db).await;
         assert!(record(&mut db, Subject::Room(&claim.room_name), &joined, at).await.unwrap());
     }
-    let claim = claims(&mut db, &held).await.remove(0);
+    let claim = read_snapshots(&mut db, &held).await.remove(0);
     let left = Event { event: TimelineEvent::AgentLeft, sid: None };
     let mut observed = decision(&claim, &[left], &[]);
     observed.state.agent_left_identity = Some("agent-AJ_1".to_owned());
@@ -271,14 +271,14 @@ async fn reschedule_skips_sessions_with_outdated_revision() {
     let database = Database::fresh().await.unwrap();
     let mut db = connect(database.url()).await.unwrap();
     let held = insert_due_sessions(&mut db, 3).await;
-    let read = claims(&mut db, &held).await;
+    let read = read_snapshots(&mut db, &held).await;
     make_due(&mut db, read[1].id).await;
     let later = Some(now(&mut db).await + TimeDelta::seconds(30));
     let reschedule: Vec<_> = read.iter().map(|claim| (claim, later)).collect();
-    let done = Claim::reschedule(&mut db, &reschedule).await.unwrap();
+    let done = SessionSnapshot::reschedule(&mut db, &reschedule).await.unwrap();
     assert_eq!(done.len(), 2);
     assert!(!done.contains(&read[1].id));
-    assert_eq!(claims(&mut db, &held).await.len(), 1);
+    assert_eq!(read_snapshots(&mut db, &held).await.len(), 1);
 }
 
 #[tokio::test]
@@ -290,7 +290,7 @@ async fn search_starts_with_oldest_or_newest_due_session() {
         .execute(&mut db)
         .await
         .unwrap();
-    for (order, numbers) in [(ClaimOrder::NewestFirst, [3, 2]), (ClaimOrder::OldestFirst, [1, 2])] {
+    for (order, numbers) in [(DueOrder::NewestFirst, [3, 2]), (DueOrder::OldestFirst, [1, 2])] {
         let keys = due_sessions(&mut db, &held, 2, order).await.unwrap();
         let found: Vec<_> = keys.iter().map(|key| key.id.0.as_u128()).collect();
         assert_eq!(found, numbers, "{order:?}");

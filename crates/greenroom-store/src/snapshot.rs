@@ -1,14 +1,13 @@
-//! The sessions that a keeper checks: those of the buckets that its process holds.
+//! Reads sessions for a check, without a lock.
 
 use chrono::{DateTime, TimeDelta, Utc};
-use diesel::declare_sql_function;
 use diesel::deserialize::FromSqlRow;
-use diesel::dsl::{SqlTypeOf, now, sql};
+use diesel::dsl::SqlTypeOf;
 use diesel::pg::Pg;
 use diesel::prelude::*;
 use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
-use diesel::sql_types::{Array, Bool, Timestamptz, Uuid};
-use diesel_async::{AsyncConnectionCore, AsyncPgConnection, RunQueryDsl};
+use diesel::sql_types::{Array, Timestamptz, Uuid};
+use diesel_async::{AsyncConnectionCore, AsyncPgConnection};
 use futures_util::TryStreamExt;
 use greenroom_domain::lifecycle::{AgentPolicy, SessionPolicy, State, TrackedSession};
 use greenroom_domain::template::{AgentDeadline, MaxDuration, ReconnectWindow};
@@ -19,26 +18,14 @@ use greenroom_domain::{
 
 use crate::bucket::{Epoch, HeldBuckets};
 use crate::commit::{STATE_COLUMNS, StateColumns};
+use crate::due::NEGLECTED_AFTER;
 use crate::schema::{session_templates, sessions};
-use crate::{StoreError, UnreadableSession};
-
-/// Time after which a due session may be checked by a process that does not hold its bucket: the
-/// holder has lost LiveKit, is overloaded, or cannot decode the session.
-pub const NEGLECTED_AFTER: TimeDelta = TimeDelta::seconds(20);
-
-/// Identifies a session.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Queryable)]
-pub struct SessionKey {
-    /// The organization to which the session belongs.
-    pub organization_id: OrganizationId,
-    /// Unique within the organization.
-    pub id: SessionId,
-}
+use crate::{SessionKey, StoreError, UnreadableSession};
 
 /// A session that this process checks, because it holds the session's bucket.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
-pub struct Claim {
+pub struct SessionSnapshot {
     /// The organization to which the session belongs.
     pub organization_id: OrganizationId,
     /// Unique within the organization.
@@ -67,9 +54,9 @@ pub struct PolicyDefaults {
     pub reconcile_every: ReconcileInterval,
 }
 
-/// The columns of a claim.
+/// The columns of a snapshot.
 #[derive(Queryable)]
-struct ClaimRow {
+struct SnapshotRow {
     organization_id: OrganizationId,
     id: SessionId,
     room_name: RoomName,
@@ -87,12 +74,12 @@ struct ClaimRow {
     state: State,
 }
 
-impl ClaimRow {
+impl SnapshotRow {
     fn is_neglected(&self, at: DateTime<Utc>) -> bool {
         self.state.next_check_at.is_some_and(|due| due <= at - NEGLECTED_AFTER)
     }
 
-    fn into_claim(self, epoch: Option<Epoch>, defaults: PolicyDefaults) -> Claim {
+    fn into_snapshot(self, epoch: Option<Epoch>, defaults: PolicyDefaults) -> SessionSnapshot {
         let seconds = |seconds: i32| TimeDelta::seconds(seconds.into());
         let deadline = self.agent_deadline.unwrap_or(defaults.agent_deadline);
         let agent = self.agent_name.as_ref().map(|_| AgentPolicy {
@@ -106,7 +93,7 @@ impl ClaimRow {
             max_duration: seconds(self.max_duration.get()),
             reconcile_every: seconds(defaults.reconcile_every.get()),
         };
-        Claim {
+        SessionSnapshot {
             organization_id: self.organization_id,
             id: self.id,
             room_name: self.room_name,
@@ -126,115 +113,19 @@ impl ClaimRow {
     }
 }
 
-/// The order in which due sessions are found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ClaimOrder {
-    /// Start with the sessions that have been due for longest.
-    OldestFirst,
-    /// Start with the sessions that became due last.
-    NewestFirst,
-}
-
-impl ClaimOrder {
-    /// The opposite order.
-    #[must_use]
-    pub fn toggled(self) -> Self {
-        match self {
-            Self::OldestFirst => Self::NewestFirst,
-            Self::NewestFirst => Self::OldestFirst,
-        }
-    }
-}
-
 /// Sessions that were read together.
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
-pub struct ClaimBatch {
+pub struct SnapshotBatch {
     /// When the sessions were read, by PostgreSQL's clock. The Unix epoch if the batch is empty.
     pub at: DateTime<Utc>,
     /// The sessions that can be decoded, in no particular order.
-    pub sessions: Vec<Claim>,
+    pub sessions: Vec<SessionSnapshot>,
     /// Sessions with a value that this version does not know or that breaks a rule.
     pub unreadable: Vec<UnreadableSession>,
 }
 
-/// Finds up to `limit` due sessions: those of the buckets that this process holds, and
-/// [neglected](NEGLECTED_AFTER) ones.
-///
-/// # Errors
-/// Returns a [`StoreError`] if the query fails.
-pub async fn due_sessions(
-    connection: &mut AsyncPgConnection,
-    held: &HeldBuckets,
-    limit: usize,
-    order: ClaimOrder,
-) -> Result<Vec<SessionKey>, StoreError> {
-    let neglected_since = (now.into_sql::<Timestamptz>() - NEGLECTED_AFTER).nullable();
-    let is_held = session_bucket(sessions::id).eq_any(numbers(held));
-    let due = sessions::table
-        .filter(sessions::next_check_at.le(now.into_sql::<Timestamptz>().nullable()))
-        .filter(is_held.nullable().or(sessions::next_check_at.le(neglected_since)))
-        .select((sessions::organization_id, sessions::id))
-        .limit(i64::try_from(limit).unwrap_or(i64::MAX));
-    let keys = match order {
-        ClaimOrder::OldestFirst => due.order(sessions::next_check_at.asc()).load(connection).await,
-        ClaimOrder::NewestFirst => due.order(sessions::next_check_at.desc()).load(connection).await,
-    };
-    Ok(keys?)
-}
-
-/// A session that needs a further check, whether now or later.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Queryable)]
-pub struct ScheduledSession {
-    /// The session.
-    pub key: SessionKey,
-    /// Whether the session seems to wait for no change, so that its next check is not urgent.
-    pub is_calm: bool,
-}
-
-/// Finds up to `limit` sessions that need a further check, in the buckets that this process holds, in
-/// the order of their deadlines. Leaves out sessions whose room is gone: they need only the check at
-/// their deadline.
-///
-/// # Errors
-/// Returns a [`StoreError`] if the query fails.
-pub async fn scheduled_sessions(
-    connection: &mut AsyncPgConnection,
-    held: &HeldBuckets,
-    limit: usize,
-) -> Result<Vec<ScheduledSession>, StoreError> {
-    // An estimate is enough: `TrackedSession::is_idle` decides at the check.
-    let is_calm = sql::<Bool>(
-        "status in ('pending', 'active') and agent_status in ('none', 'ready', 'unavailable')
-         and room_missing_since is null and agent_left_at is null",
-    );
-    // An agent may re-open a room in the first seconds after it was deleted.
-    let long_gone = now.into_sql::<Timestamptz>() - NEGLECTED_AFTER;
-    let scheduled = sessions::table
-        .filter(sessions::next_check_at.is_not_null())
-        .filter(
-            sessions::room_gone_at.is_null().or(sessions::room_gone_at.gt(long_gone.nullable())),
-        )
-        .filter(session_bucket(sessions::id).eq_any(numbers(held)))
-        .order(sessions::next_check_at)
-        .select(((sessions::organization_id, sessions::id), is_calm))
-        .limit(i64::try_from(limit).unwrap_or(i64::MAX))
-        .load(connection)
-        .await?;
-    Ok(scheduled)
-}
-
-fn numbers(held: &HeldBuckets) -> Vec<i16> {
-    held.keys().map(|bucket| bucket.number()).collect()
-}
-
-#[declare_sql_function]
-extern "SQL" {
-    /// The SQL form of [`SessionId::bucket`].
-    fn session_bucket(id: Uuid) -> SmallInt;
-}
-
-impl Claim {
+impl SessionSnapshot {
     /// Returns the ids of the session.
     #[must_use]
     pub fn key(&self) -> SessionKey {
@@ -251,19 +142,21 @@ impl Claim {
         keys: &[SessionKey],
         held: &HeldBuckets,
         defaults: PolicyDefaults,
-    ) -> Result<ClaimBatch, StoreError> {
+    ) -> Result<SnapshotBatch, StoreError> {
         let (organizations, ids) = keys.iter().map(|key| (key.organization_id, key.id)).unzip();
         let read = ReadSessions { organizations, ids };
         let mut rows = AsyncConnectionCore::load(connection, read).await?;
-        let mut batch = ClaimBatch::default();
+        let mut batch = SnapshotBatch::default();
         // One row at a time, so that one that cannot be decoded does not hide the others.
         while let Some(row) = rows.try_next().await? {
-            match <(DateTime<Utc>, ClaimRow) as FromSqlRow<ClaimedSql, Pg>>::build_from_row(&row) {
+            match <(DateTime<Utc>, SnapshotRow) as FromSqlRow<SnapshotSql, Pg>>::build_from_row(
+                &row,
+            ) {
                 Ok((at, row)) => {
                     batch.at = at;
                     let epoch = held.get(&row.id.bucket()).copied();
                     if epoch.is_some() || row.is_neglected(at) {
-                        batch.sessions.push(row.into_claim(epoch, defaults));
+                        batch.sessions.push(row.into_snapshot(epoch, defaults));
                     }
                 }
                 Err(error) => batch.unreadable.push(UnreadableSession::new(&row, &*error)?),
@@ -273,16 +166,16 @@ impl Claim {
     }
 }
 
-/// Defines the columns of a [`ClaimRow`], in the order of its fields, as a type and as a value.
-macro_rules! claim {
+/// Defines the columns of a [`SnapshotRow`], in the order of its fields, as a type and as a value.
+macro_rules! snapshot_columns {
     ($($table:ident.$column:ident)+) => {
-        type ClaimColumns = ($($table::$column,)+ StateColumns);
+        type SnapshotColumns = ($($table::$column,)+ StateColumns);
 
-        static CLAIM_COLUMNS: ClaimColumns = ($($table::$column,)+ STATE_COLUMNS);
+        static SNAPSHOT_COLUMNS: SnapshotColumns = ($($table::$column,)+ STATE_COLUMNS);
     };
 }
 
-claim! {
+snapshot_columns! {
     sessions.organization_id
     sessions.id
     sessions.room_name
@@ -300,7 +193,7 @@ claim! {
 }
 
 /// The SQL types of a row: when it was read, and its columns, of which the ids come first.
-type ClaimedSql = (Timestamptz, SqlTypeOf<ClaimColumns>);
+type SnapshotSql = (Timestamptz, SqlTypeOf<SnapshotColumns>);
 
 #[derive(QueryId)]
 struct ReadSessions {
@@ -309,13 +202,13 @@ struct ReadSessions {
 }
 
 impl Query for ReadSessions {
-    type SqlType = ClaimedSql;
+    type SqlType = SnapshotSql;
 }
 
 impl QueryFragment<Pg> for ReadSessions {
     fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
         out.push_sql("select now(), ");
-        CLAIM_COLUMNS.walk_ast(out.reborrow())?;
+        SNAPSHOT_COLUMNS.walk_ast(out.reborrow())?;
         out.push_sql(" from unnest(");
         out.push_bind_param::<Array<Uuid>, _>(&self.organizations)?;
         out.push_sql(", ");

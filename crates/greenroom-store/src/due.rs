@@ -1,0 +1,122 @@
+//! Finds the sessions to check in the buckets of this process.
+
+use chrono::TimeDelta;
+use diesel::declare_sql_function;
+use diesel::dsl::{now, sql};
+use diesel::prelude::*;
+use diesel::sql_types::{Bool, Timestamptz, Uuid};
+use diesel_async::{AsyncPgConnection, RunQueryDsl};
+use greenroom_domain::{OrganizationId, SessionId};
+
+use crate::StoreError;
+use crate::bucket::HeldBuckets;
+use crate::schema::sessions;
+
+/// Time after which a due session may be checked by a process that does not hold its bucket: the
+/// holder has lost LiveKit, is overloaded, or cannot decode the session.
+pub const NEGLECTED_AFTER: TimeDelta = TimeDelta::seconds(20);
+
+/// Identifies a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Queryable)]
+pub struct SessionKey {
+    /// The organization to which the session belongs.
+    pub organization_id: OrganizationId,
+    /// Unique within the organization.
+    pub id: SessionId,
+}
+
+/// The order in which due sessions are found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DueOrder {
+    /// Start with the sessions that have been due for longest.
+    OldestFirst,
+    /// Start with the sessions that became due last.
+    NewestFirst,
+}
+
+impl DueOrder {
+    /// The opposite order.
+    #[must_use]
+    pub fn toggled(self) -> Self {
+        match self {
+            Self::OldestFirst => Self::NewestFirst,
+            Self::NewestFirst => Self::OldestFirst,
+        }
+    }
+}
+
+/// Finds up to `limit` due sessions: those of the buckets that this process holds, and
+/// [neglected](NEGLECTED_AFTER) ones.
+///
+/// # Errors
+/// Returns a [`StoreError`] if the query fails.
+pub async fn due_sessions(
+    connection: &mut AsyncPgConnection,
+    held: &HeldBuckets,
+    limit: usize,
+    order: DueOrder,
+) -> Result<Vec<SessionKey>, StoreError> {
+    let neglected_since = (now.into_sql::<Timestamptz>() - NEGLECTED_AFTER).nullable();
+    let is_held = session_bucket(sessions::id).eq_any(numbers(held));
+    let due = sessions::table
+        .filter(sessions::next_check_at.le(now.into_sql::<Timestamptz>().nullable()))
+        .filter(is_held.nullable().or(sessions::next_check_at.le(neglected_since)))
+        .select((sessions::organization_id, sessions::id))
+        .limit(i64::try_from(limit).unwrap_or(i64::MAX));
+    let keys = match order {
+        DueOrder::OldestFirst => due.order(sessions::next_check_at.asc()).load(connection).await,
+        DueOrder::NewestFirst => due.order(sessions::next_check_at.desc()).load(connection).await,
+    };
+    Ok(keys?)
+}
+
+/// A session that needs a further check, whether now or later.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Queryable)]
+pub struct ScheduledSession {
+    /// The session.
+    pub key: SessionKey,
+    /// Whether the session seems to wait for no change, so that its next check is not urgent.
+    pub is_calm: bool,
+}
+
+/// Finds up to `limit` sessions that need a further check, in the buckets that this process holds, in
+/// the order of their deadlines. Leaves out sessions whose room is gone: they need only the check at
+/// their deadline.
+///
+/// # Errors
+/// Returns a [`StoreError`] if the query fails.
+pub async fn scheduled_sessions(
+    connection: &mut AsyncPgConnection,
+    held: &HeldBuckets,
+    limit: usize,
+) -> Result<Vec<ScheduledSession>, StoreError> {
+    // An estimate is enough: `TrackedSession::is_idle` decides at the check.
+    let is_calm = sql::<Bool>(
+        "status in ('pending', 'active') and agent_status in ('none', 'ready', 'unavailable')
+         and room_missing_since is null and agent_left_at is null",
+    );
+    // An agent may re-open a room in the first seconds after it was deleted.
+    let long_gone = now.into_sql::<Timestamptz>() - NEGLECTED_AFTER;
+    let scheduled = sessions::table
+        .filter(sessions::next_check_at.is_not_null())
+        .filter(
+            sessions::room_gone_at.is_null().or(sessions::room_gone_at.gt(long_gone.nullable())),
+        )
+        .filter(session_bucket(sessions::id).eq_any(numbers(held)))
+        .order(sessions::next_check_at)
+        .select(((sessions::organization_id, sessions::id), is_calm))
+        .limit(i64::try_from(limit).unwrap_or(i64::MAX))
+        .load(connection)
+        .await?;
+    Ok(scheduled)
+}
+
+fn numbers(held: &HeldBuckets) -> Vec<i16> {
+    held.keys().map(|bucket| bucket.number()).collect()
+}
+
+#[declare_sql_function]
+extern "SQL" {
+    /// The SQL form of [`SessionId::bucket`].
+    fn session_bucket(id: Uuid) -> SmallInt;
+}
