@@ -3,7 +3,6 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests may panic, like the tests")]
 
 mod buckets;
-
 mod connection;
 mod facts;
 mod idempotency_keys;

@@ -169,7 +169,8 @@ async fn neglected_session_may_be_checked_without_its_bucket() {
 
     sql_query(neglect).execute(&mut db).await.unwrap();
     let claim = read_snapshots(&mut db, &none).await.remove(0);
-    let rescheduled = SessionSnapshot::reschedule(&mut db, &[(&claim, None)]).await.unwrap();
+    let later = Some(now(&mut db).await + TimeDelta::seconds(30));
+    let rescheduled = SessionSnapshot::reschedule(&mut db, &[(&claim, later)]).await.unwrap();
     assert!(rescheduled.contains(&claim.id));
 }
 
