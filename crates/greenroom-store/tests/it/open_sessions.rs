@@ -12,14 +12,14 @@ use greenroom_domain::{
 use greenroom_store::overdue::{Deadline, end_overdue};
 use greenroom_store::retention::delete_old_sessions;
 use greenroom_store::{
-    Claim, ClaimOrder, NewSession, SessionLimit, Subject, Urgency, connect, open_sessions,
-    organization, record_own,
+    HeldBuckets, NewSession, SessionLimit, Subject, connect, open_sessions, organization,
+    record_own,
 };
 use greenroom_testkit::pg::Database;
 use greenroom_testkit::wait_until;
 use uuid::Uuid;
 
-use crate::claims::DEFAULTS;
+use crate::claims::{hold_all, read_due};
 use crate::session::{ORGANIZATION, now, room, session, template};
 use crate::session_limits::start_under_lock;
 
@@ -137,6 +137,8 @@ async fn end(db: &mut AsyncPgConnection, organization: OrganizationId, id: Sessi
 struct Writer {
     db: AsyncPgConnection,
     url: String,
+    /// The buckets of the sessions about which the writer decides.
+    held: HeldBuckets,
     /// State of a linear congruential generator.
     random: u64,
     next_number: u32,
@@ -146,7 +148,7 @@ impl Writer {
     async fn new(database: &Database, index: u32) -> Self {
         let db = connect(database.url()).await.unwrap();
         let (url, random) = (database.url().to_owned(), u64::from(index) + 1);
-        Self { db, url, random, next_number: 1_000_000 * (index + 1) }
+        Self { db, url, held: HeldBuckets::new(), random, next_number: 1_000_000 * (index + 1) }
     }
 
     fn random(&mut self, bound: u64) -> u64 {
@@ -219,13 +221,15 @@ impl Writer {
     async fn commit_decision(&mut self) {
         self.execute(&format!("update sessions set next_check_at = now() where {SOME}")).await;
         let at = now(&mut self.db).await;
-        let due = Claim::due(&mut self.db, 2, Urgency::Any, ClaimOrder::OldestFirst, DEFAULTS);
-        for mut claim in due.await.unwrap().sessions {
-            let mut state = claim.session.state.clone();
+        self.execute("update keeper_replicas set lease_until = now() + interval '6 seconds'").await;
+        let due = read_due(&mut self.db, &self.held).await.sessions;
+        for read in due.into_iter().take(2) {
+            let mut state = read.session.state.clone();
             (state.status, state.end_reason) = (SessionStatus::Ended, Some(EndReason::RoomClosed));
             state.ended_at = Some(at);
-            let decision = Decision { state, events: Vec::new(), actions: Vec::new() };
-            claim.commit(&mut self.db, &decision).await.unwrap();
+            let (events, actions) = (Vec::new(), Vec::new());
+            let decision = Decision { state, check_at: None, events, actions };
+            read.commit(&mut self.db, &decision).await.unwrap();
         }
     }
 
@@ -264,8 +268,10 @@ async fn count_is_exact_for_every_writer() {
     }
     organization::set_limit(&mut db, ORGANIZATION, SessionLimit::AtMost(MANY)).await.unwrap();
     count(&mut db, ORGANIZATION).await;
+    let held = hold_all(&mut db).await;
     let writers = (0..6).map(async |index| {
         let mut writer = Writer::new(&database, index).await;
+        writer.held.clone_from(&held);
         for _ in 0..120 {
             writer.write().await;
         }
