@@ -23,7 +23,7 @@ pub enum Error {
     /// The template has a setting with a value that this version does not know or that exceeds its
     /// limits, because a newer version or an edit by hand wrote it.
     #[error("session template {0} has a setting that this version does not know or allow")]
-    TemplateUnknown(SessionTemplateId),
+    TemplateUnusable(SessionTemplateId),
     /// Another template of the organization, which is not archived, has this name. Names are
     /// compared without regard to case.
     #[error("a session template named {:?} already exists", .0.as_str())]

@@ -114,11 +114,11 @@ pub(crate) struct Shared {
     pub(crate) waiters: Waiters,
     /// Pauses the keeper's checks while LiveKit fails.
     pub(crate) breaker: Breaker,
-    /// The rooms whose node is known to be present or gone.
+    /// The rooms with a node that is known to be present or gone.
     pub(crate) room_nodes: RoomNodes,
-    /// The buckets whose sessions this process checks.
+    /// The buckets that this process holds.
     pub(crate) buckets: Buckets,
-    /// The next checks of their sessions.
+    /// The next checks of the sessions in these buckets.
     pub(crate) schedule: Arc<Schedule>,
     /// When the latest webhook arrived.
     pub(crate) latest_webhook: Mutex<Option<Instant>>,
@@ -137,7 +137,7 @@ impl Shared {
         self.latest_webhook.lock().is_some_and(|at| at.elapsed() < period)
     }
 
-    /// Returns whether idle sessions are put off, because the calls to LiveKit run low. The
+    /// Returns whether idle sessions are postponed, because calls to LiveKit are scarce. The
     /// processes share the calls per minute.
     pub(crate) fn are_calls_scarce(&self) -> bool {
         self.livekit.limiter.are_calls_scarce(self.buckets.replicas())

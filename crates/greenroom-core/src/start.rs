@@ -46,7 +46,7 @@ impl Greenroom {
     ///
     /// - [`Error::TemplateNotFound`] if the template does not exist or is archived.
     /// - [`Error::TemplateForbidden`] if the template belongs to another organization.
-    /// - [`Error::TemplateUnknown`] if the template has a setting that this version does not know.
+    /// - [`Error::TemplateUnusable`] if the template has a setting that this version does not know.
     /// - [`Error::AgentMismatch`] if the request names an agent that is not the template's agent.
     /// - [`Error::TokenTooLong`] if the join token would be longer than 6 KiB.
     /// - [`Error::UserMismatch`] if an end user names another user.

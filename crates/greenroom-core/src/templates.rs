@@ -170,8 +170,8 @@ impl Greenroom {
 }
 
 fn check(settings: &TemplateSettings) -> Result<(), Error> {
-    let contradictions = settings.contradictions();
-    if contradictions.is_empty() { Ok(()) } else { Err(Error::TemplateContradicts(contradictions)) }
+    let violations = settings.violations();
+    if violations.is_empty() { Ok(()) } else { Err(Error::TemplateContradicts(violations)) }
 }
 
 /// Converts a conflict of template names to [`Error::TemplateNameTaken`].

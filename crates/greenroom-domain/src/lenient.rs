@@ -10,7 +10,7 @@ pub const UNKNOWN: &str = "unknown";
 
 /// A value of an enumeration, as a row contains it. During a rolling update, the next version may
 /// write values that this version does not know. Code that decides must handle [`Lenient::Unknown`]
-/// explicitly; claims decode strictly instead.
+/// explicitly; the keeper decodes strictly instead.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[cfg_attr(
     feature = "diesel",
@@ -39,10 +39,12 @@ impl<T: FromStr<Err = Invalid>> Lenient<T> {
     /// Returns the value.
     ///
     /// # Errors
-    /// Returns the values that this version knows if it does not know this one.
+    /// Returns an [`Invalid`] that lists the known values, if this version does not know the value.
     pub fn checked(self) -> Result<T, Invalid> {
         match self {
             Self::Known(value) => Ok(value),
+            // "unknown" is no value of any enumeration, so parsing always fails and lists the known
+            // values.
             Self::Unknown => UNKNOWN.parse(),
         }
     }
@@ -69,8 +71,8 @@ impl<T: fmt::Display> fmt::Display for Lenient<T> {
     }
 }
 
-/// A text as a row contains it, even if it breaks the rules of `T`. For responses, which show the
-/// text. Code that uses the value must have a [`Stored::Valid`].
+/// A text as a row contains it, even if it breaks the rules of `T`. Responses show the text as it is.
+/// Code that uses the value calls [`Stored::checked`] or matches [`Stored::Valid`].
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[cfg_attr(
     feature = "diesel",

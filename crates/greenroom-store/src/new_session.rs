@@ -16,7 +16,7 @@ use crate::idempotency::{KeyClaim, StartKey};
 use crate::open_sessions::{DECLARE_UNCOUNTED, push_open_sessions};
 use crate::organization::push_max_sessions;
 use crate::sql::push_interval;
-use crate::template::IS_KNOWN;
+use crate::template::IS_USABLE;
 
 /// The values of a session that the start provides. The template and PostgreSQL's clock provide the
 /// remaining columns.
@@ -109,7 +109,7 @@ impl NewSession {
         out.push_sql(" and session_templates.id = ");
         out.push_bind_param::<Uuid, _>(&self.session_template_id)?;
         out.push_sql(" and ");
-        out.push_sql(IS_KNOWN);
+        out.push_sql(IS_USABLE);
         out.push_sql(" and agent_name is not distinct from coalesce(");
         out.push_bind_param::<Nullable<Text>, _>(&self.agent_name)?;
         out.push_sql(", agent_name) and (session_limit.max_sessions is null");

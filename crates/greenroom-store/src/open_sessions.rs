@@ -4,6 +4,7 @@
 //! caller waits for the [`session_writers`](crate::organization::session_writers), which may not
 //! have seen the row; [`finish`] counts the sessions. Until then, a start counts them itself.
 
+use diesel::dsl::sql;
 use diesel::pg::Pg;
 use diesel::prelude::*;
 use diesel::query_builder::AstPass;
@@ -94,6 +95,22 @@ pub(crate) async fn end(
     Ok(())
 }
 
+/// SQL expression: the number of open sessions by the row of `open_session_counts`. Null until the
+/// count is finished.
+const OPEN_SESSIONS: &str = "open + coalesce((
+    select sum(change) from open_session_changes
+    where open_session_changes.organization_id = open_session_counts.organization_id), 0)";
+
+/// Returns the number of open sessions, or `None` if the organization has no finished count.
+pub(crate) async fn read(
+    connection: &mut AsyncPgConnection,
+    organization: OrganizationId,
+) -> QueryResult<Option<i64>> {
+    let row = open_session_counts::table.find(organization);
+    let open = row.select(sql::<Nullable<BigInt>>(OPEN_SESSIONS)).first(connection).await;
+    Ok(open.optional()?.flatten())
+}
+
 /// SQL condition: the open sessions of the row of `organizations` are counted.
 pub(crate) const IS_COUNTED: &str = "exists (select from open_session_counts
     where organization_id = organizations.id and open is not null)";
@@ -107,11 +124,10 @@ pub(crate) fn push_open_sessions<'b>(
 ) -> QueryResult<()> {
     out.push_sql("coalesce(");
     out.push_bind_param::<Nullable<BigInt>, _>(counted)?;
+    out.push_sql(", (select ");
+    out.push_sql(OPEN_SESSIONS);
     out.push_sql(
-        ", (select open + coalesce((
-             select sum(change) from open_session_changes
-             where open_session_changes.organization_id = open_session_counts.organization_id), 0)
-           from open_session_counts where open_session_counts.organization_id = organizations.id))",
+        " from open_session_counts where open_session_counts.organization_id = organizations.id))",
     );
     Ok(())
 }

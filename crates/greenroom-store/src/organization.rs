@@ -114,6 +114,8 @@ pub async fn lock_sessions(
 /// Returns the maximum number of open sessions of an organization, and their current number. A
 /// maximum of `None` means no limit. `default` is the server's default limit.
 ///
+/// Reads the finished [count](open_sessions) of the organization. Without one, counts the sessions.
+///
 /// # Errors
 /// Returns a [`StoreError`] if the query fails.
 pub async fn usage(
@@ -123,7 +125,11 @@ pub async fn usage(
 ) -> Result<(Option<SessionCount>, i64), StoreError> {
     let (maximum, _) =
         SelectMaxSessions::<false> { organization, default }.read(connection).await?;
-    Ok((maximum, count(connection, organization).await?))
+    let open = match open_sessions::read(connection, organization).await? {
+        Some(open) => open,
+        None => count(connection, organization).await?,
+    };
+    Ok((maximum, open))
 }
 
 /// Counts the open sessions of an organization.

@@ -83,7 +83,7 @@ impl QueryFragment<Pg> for ReissueToken<'_> {
         //
         // Unlike other writes, this one leaves `revision` unchanged. The keeper decides nothing
         // about an open session by `token_expiry`, and a client that refreshes constantly must not
-        // invalidate the keeper's claims.
+        // cause the keeper's commits to be refused.
         out.push_sql(
             "with sessions as (update sessions set token_expiry = greatest(token_expiry, ",
         );

@@ -26,8 +26,8 @@ const MAX_CLOCK_DIFFERENCE: TimeDelta = TimeDelta::days(2);
 const EARLIEST: DateTime<Utc> = DateTime::UNIX_EPOCH;
 
 /// The columns of a session that the API shows. Values that this version does not know, and texts
-/// that break a rule, are decoded for display; [`SessionSetup`](crate::SessionSetup) and
-/// [`Claim`](crate::Claim) are decoded strictly.
+/// that break a rule, are decoded for display. [`SessionSetup`](crate::SessionSetup) and
+/// the rows that the keeper reads are decoded strictly.
 #[derive(Debug, Clone, PartialEq, Queryable, Selectable)]
 #[diesel(table_name = sessions, check_for_backend(Pg))]
 #[non_exhaustive]

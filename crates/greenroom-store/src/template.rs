@@ -15,7 +15,7 @@ use crate::listed_row::load_listed;
 use crate::schema::session_templates;
 use crate::{ListedRow, PageStart, StoreError};
 
-pub(crate) use self::settings::IS_KNOWN;
+pub(crate) use self::settings::IS_USABLE;
 
 pub use self::current::{FoldedName, current};
 pub use self::settings::TemplateSettings;
@@ -65,8 +65,9 @@ impl TemplateFilter {
 pub enum TemplateAvailability {
     /// The organization has the template, and it is not archived.
     Startable,
-    /// The organization has the template, but it has a setting that this version does not know.
-    Unknown,
+    /// The organization has the template, but it has a setting that this version does not know or
+    /// allow.
+    Unusable,
     /// The organization has the template, but it is archived.
     Archived,
     /// The template belongs to another organization.
@@ -242,7 +243,7 @@ pub async fn availability(
         .select((
             session_templates::organization_id,
             session_templates::archived_at.is_not_null(),
-            sql::<Bool>(IS_KNOWN),
+            sql::<Bool>(IS_USABLE),
         ))
         .first(connection)
         .await
@@ -251,7 +252,7 @@ pub async fn availability(
         None => TemplateAvailability::Absent,
         Some((owner, ..)) if owner != organization => TemplateAvailability::Foreign,
         Some((_, true, _)) => TemplateAvailability::Archived,
-        Some((_, false, false)) => TemplateAvailability::Unknown,
+        Some((_, false, false)) => TemplateAvailability::Unusable,
         Some((_, false, true)) => TemplateAvailability::Startable,
     })
 }

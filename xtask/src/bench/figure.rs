@@ -1,4 +1,4 @@
-//! Figures: what is measured, in which unit, and the threshold it must pass.
+//! Figures: measurements with their units and thresholds.
 
 use std::fmt;
 use std::pin::Pin;
@@ -25,7 +25,7 @@ pub struct Measurement {
     pub measured: f64,
     pub threshold: Threshold,
     pub unit: Unit,
-    /// What was measured, and the numbers behind it.
+    /// The quantity, and the numbers from which it was calculated.
     pub description: String,
 }
 

@@ -57,7 +57,7 @@ const SLOW_COMMITS: &str = "
 const OPEN_SESSIONS: &str = "select count(*) from sessions join session_templates template
     on template.id = session_template_id where template.name = 'Plain' and status = 'pending'";
 
-/// How late the keeper ended a session whose join window is over, in milliseconds.
+/// Longest delay of the end of a join window, in milliseconds.
 const MAX_LATENESS: &str =
     "select (max(extract(epoch from coalesce(ended_at, now()) - join_by)) * 1000)::bigint
     from sessions join session_templates template on template.id = session_template_id

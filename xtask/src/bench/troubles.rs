@@ -22,7 +22,7 @@ use crate::service::Service;
 /// Maximum time until the rooms of a dead node are observed after it is back. The keeper does not ask
 /// a dead node again for 30 s, its report takes three seconds, and the interval until the next check
 /// of a missing room is half of the time that the room has been missing.
-const MAX_OBSERVED_AGAIN: Duration = Duration::from_secs(100);
+const MAX_REOBSERVATION: Duration = Duration::from_secs(100);
 
 /// Number of processes of the service, each with a keeper, until the outages.
 const REPLICAS: usize = 2;
@@ -34,12 +34,12 @@ const MAKE_ACTIVE: &str = "
       agent_identity = 'agent', agent_wanted_since = now(), last_dispatch_at = now(),
       next_check_at = now() + random() * interval '1 second' * $1::integer";
 
-/// How late a session ended whose deadline was within the latest seconds, in milliseconds.
+/// Longest delay, in milliseconds, of the deadlines in the last `$1` seconds.
 const MAX_LATENESS: &str = "
     select coalesce(max(extract(epoch from coalesce(ended_at, now()) - end_by)) * 1000, 0)::bigint
     from sessions where end_by between now() - interval '1 second' * $1::integer and now()";
 
-/// Sessions in progress whose room is missing.
+/// Number of active sessions without their room.
 const MISSING_ROOMS: &str =
     "select count(*) from sessions where status = 'active' and room_missing_since is not null";
 
@@ -49,39 +49,43 @@ const REVISIONS: &str = "select sum(revision)::bigint from sessions";
 struct Situation {
     /// Row writes of all replicas per second.
     writes: f64,
-    /// How late the latest deadline was, in seconds.
-    late: f64,
+    /// Longest delay of a deadline, in seconds.
+    lateness: f64,
     agents: AgentTimes,
 }
 
 pub async fn measure(env: &BenchEnv) -> Result<Vec<Measurement>> {
     let mut bench = Bench::start(env, if env.is_quick { &QUICK } else { &FULL }).await?;
     let scale = bench.scale;
-    // Sessions that were changed together are checked at different times afterwards.
+    // Wait until the checks of the sessions are spread over the interval.
     sleep_for(scale.settling).await?;
-    let calm_since = Instant::now();
-    let calm = bench.situation(scale.situation, scale.agents).await?;
-    let calm_checks = bench.checks_per_second(calm_since, scale.situation);
-    ensure!(calm_checks > 50.0, "only {calm_checks:.0} checks per second");
+    let baseline_since = Instant::now();
+    let baseline = bench.situation(scale.situation, scale.agents).await?;
+    let baseline_checks = bench.checks_per_second(baseline_since, scale.situation);
+    ensure!(baseline_checks > 50.0, "only {baseline_checks:.0} checks per second");
 
-    let mut measurements = vec![writes("calm", &calm, calm_checks)];
-    measurements.extend(dead_node(&bench, &calm, calm_checks).await?);
+    let mut measurements = vec![writes_figure("without trouble", &baseline, baseline_checks)];
+    measurements.extend(dead_node(&bench, &baseline, baseline_checks).await?);
     if !env.is_quick {
         // Takes up to one and a half minutes.
         measurements.push(bench.rooms_observed_again().await?);
     }
-    // After an outage, each process limits the rate of its own checks.
+    // One replica during the outages, so that the rate of one process is compared.
     bench.replicas.clear();
     for (trouble, name) in
         [(Trouble::Hangs, "LiveKit hangs"), (Trouble::Refuses, "LiveKit refuses")]
     {
-        measurements.extend(outage(&bench, (trouble, name), calm_checks).await?);
+        measurements.extend(outage(&bench, (trouble, name), baseline_checks).await?);
     }
     Ok(measurements)
 }
 
 /// Measures the situation in which a node with some of the rooms is dead.
-async fn dead_node(bench: &Bench, calm: &Situation, calm_checks: f64) -> Result<Vec<Measurement>> {
+async fn dead_node(
+    bench: &Bench,
+    baseline: &Situation,
+    baseline_checks: f64,
+) -> Result<Vec<Measurement>> {
     let scale = bench.scale;
     bench.livekit.set_dead_rooms(bench.some_rooms().await?);
     let dead = bench.situation(scale.situation, scale.agents).await?;
@@ -91,8 +95,11 @@ async fn dead_node(bench: &Bench, calm: &Situation, calm_checks: f64) -> Result<
     let Scale { dead_rooms, sessions, .. } = scale;
     let mut measurements = dead
         .agents
-        .compare(&calm.agents, &format!("dead node with {dead_rooms} of {sessions} rooms"));
-    measurements.extend([late("dead node", &dead), writes("dead node", &dead, calm_checks)]);
+        .compare(&baseline.agents, &format!("dead node with {dead_rooms} of {sessions} rooms"));
+    measurements.extend([
+        lateness_figure("dead node", &dead),
+        writes_figure("dead node", &dead, baseline_checks),
+    ]);
     Ok(measurements)
 }
 
@@ -100,7 +107,7 @@ async fn dead_node(bench: &Bench, calm: &Situation, calm_checks: f64) -> Result<
 async fn outage(
     bench: &Bench,
     (trouble, name): (Trouble, &str),
-    calm_checks: f64,
+    baseline_checks: f64,
 ) -> Result<[Measurement; 3]> {
     bench.livekit.set_trouble(trouble);
     // Without starts, because LiveKit opens no rooms.
@@ -108,14 +115,14 @@ async fn outage(
     bench.livekit.set_trouble(Trouble::None);
     let most = bench.most_checks_after_recovery().await?;
     let burst = Measurement {
-        measured: most / calm_checks,
+        measured: most / baseline_checks,
         threshold: Threshold::AtMost(bench.scale.max_burst),
         unit: Unit::Times,
         description: format!(
-            "{name}: most checks in one second after recovery, divided by the rate in calm"
+            "{name}: most checks in one second after recovery, divided by the rate without trouble"
         ),
     };
-    Ok([late(name, &situation), writes(name, &situation, calm_checks), burst])
+    Ok([lateness_figure(name, &situation), writes_figure(name, &situation, baseline_checks), burst])
 }
 
 struct Bench {
@@ -124,7 +131,7 @@ struct Bench {
     /// The replicas beside that of the deployment. Stopped before its database.
     replicas: Vec<Service>,
     deployment: Deployment,
-    /// The template of the sessions whose agent is on its way.
+    /// The template of the sessions that wait for their agent.
     with_agent: String,
 }
 
@@ -169,7 +176,7 @@ impl Bench {
         let writes = self.deployment.number(REVISIONS).await? - before;
         Ok(Situation {
             writes: f64::from(i32::try_from(writes)?) / elapsed.as_secs_f64(),
-            late: self.lateness(elapsed).await?,
+            lateness: self.lateness(elapsed).await?,
             agents: AgentTimes::of(&self.deployment, &started).await?,
         })
     }
@@ -185,7 +192,7 @@ impl Bench {
         Ok(self.deployment.sql.batch_execute(&update).await?)
     }
 
-    /// How late a session ended whose deadline was within this time until now, in seconds.
+    /// Returns the longest delay, in seconds, of the deadlines within this time until now.
     async fn lateness(&self, within: Duration) -> Result<f64> {
         let within = i32::try_from(within.as_secs())?;
         let milliseconds: i64 =
@@ -196,14 +203,14 @@ impl Bench {
     /// Waits until the rooms of the node that is back are observed.
     async fn rooms_observed_again(&self) -> Result<Measurement> {
         let back_at = Instant::now();
-        wait_until("the rooms to be observed again", MAX_OBSERVED_AGAIN * 2, async || {
+        wait_until("the rooms to be observed again", MAX_REOBSERVATION * 2, async || {
             let missing = self.deployment.number(MISSING_ROOMS).await?;
             Ok((missing == 0).then_some(()))
         })
         .await?;
         Ok(Measurement {
             measured: back_at.elapsed().as_secs_f64(),
-            threshold: Threshold::AtMost(MAX_OBSERVED_AGAIN.as_secs_f64()),
+            threshold: Threshold::AtMost(MAX_REOBSERVATION.as_secs_f64()),
             unit: Unit::Seconds,
             description: "dead node: all rooms are observed again after it is back".to_owned(),
         })
@@ -236,24 +243,26 @@ impl Bench {
     }
 }
 
-fn late(name: &str, situation: &Situation) -> Measurement {
+fn lateness_figure(name: &str, situation: &Situation) -> Measurement {
     Measurement {
-        measured: situation.late,
+        measured: situation.lateness,
         threshold: Threshold::AtMost(2.0),
         unit: Unit::Seconds,
         description: format!("{name}: longest delay of a maximum duration"),
     }
 }
 
-/// The row writes, compared with the checks in calm: a check without a consequence writes nothing.
-fn writes(name: &str, situation: &Situation, calm_checks: f64) -> Measurement {
+/// Divides the row writes by the checks without trouble. A check without a consequence writes
+/// nothing.
+fn writes_figure(name: &str, situation: &Situation, baseline_checks: f64) -> Measurement {
     let writes = situation.writes;
     Measurement {
-        measured: writes / calm_checks,
+        measured: writes / baseline_checks,
         threshold: Threshold::AtMost(0.2),
         unit: Unit::Times,
         description: format!(
-            "{name}: row writes per check in calm; {writes:.0} writes, {calm_checks:.0} checks per second"
+            "{name}: row writes per second, divided by the checks per second without trouble; \
+             {writes:.0} writes, {baseline_checks:.0} checks without trouble"
         ),
     }
 }

@@ -17,7 +17,7 @@ pub fn address(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| "must be an IP address and a port, such as 0.0.0.0:8080".to_owned())
 }
 
-/// Parses a value whose type states what is valid.
+/// Parses a value. Its type defines the valid values.
 pub fn checked<T: FromStr<Err: Into<Invalid>>>(text: &str) -> Result<T, String> {
     text.parse().map_err(|refused: T::Err| refused.into().to_string())
 }

@@ -16,7 +16,7 @@ impl From<Error> for Problem {
         match error {
             Error::TemplateNotFound(id) => Self::template_not_found(id),
             Error::TemplateForbidden(id) => Self::template_forbidden(id),
-            Error::TemplateUnknown(id) => Self::template_unknown(id),
+            Error::TemplateUnusable(id) => Self::template_unusable(id),
             Error::TemplateNameTaken(name) => Self::template_name_taken(&name),
             Error::TemplateContradicts(contradictions) => {
                 let field = |(field, invalid): &Contradiction| FieldError::of(field, invalid);
@@ -34,7 +34,7 @@ impl From<Error> for Problem {
             Error::LiveKit(error) => Self::livekit(&error),
             Error::Store(error) => Self::store(&error),
             Error::Overloaded | Error::ShuttingDown => Self::refused(&error),
-            error => match constant(&error) {
+            error => match fixed_detail(&error) {
                 Some((code, detail)) => Self::new(code, detail),
                 // `Error` is non-exhaustive.
                 None => Self::internal(&ErrorChain(&error)),
@@ -43,8 +43,8 @@ impl From<Error> for Problem {
     }
 }
 
-/// The code and the detail of an error without data.
-fn constant(error: &Error) -> Option<(Code, &'static str)> {
+/// Returns the code and the detail of an error whose detail does not depend on data.
+fn fixed_detail(error: &Error) -> Option<(Code, &'static str)> {
     Some(match error {
         Error::AgentMismatch => (
             Code::NotConfigurable,
@@ -92,8 +92,8 @@ impl Problem {
         )
     }
 
-    /// Retryable: in a rolling update, a process of the newer version may get the next attempt.
-    fn template_unknown(id: SessionTemplateId) -> Self {
+    /// Retryable: in a rolling update, a process of the newer version may receive the next attempt.
+    fn template_unusable(id: SessionTemplateId) -> Self {
         Self::new(
             Code::NotReady,
             format!(
@@ -122,8 +122,8 @@ impl Problem {
         let field = |field| {
             FieldError::new(
                 field,
-                "must be shorter, or another listed field must be: the token would be longer than \
-                 6 KiB",
+                "must be shorter, because the token would be longer than 6 KiB; shortening another \
+                 listed field also helps",
             )
         };
         Self::invalid(["user_id", "participant_name", "participant_attributes"].map(field).to_vec())
@@ -216,8 +216,8 @@ impl Problem {
                 tracing::error!(error = %ErrorChain(error), "failed to decode row");
                 Self::new(
                     Code::NotReady,
-                    "A stored value of the requested session or template cannot be used, because a newer \
-                     version of Greenroom or an edit by hand wrote it. Greenroom's log names the value under \
+                    "A stored value of the requested session or template cannot be used: a newer \
+                     version of Greenroom or a manual edit wrote it. Greenroom's log names the value under \
                      this request_id. Try again after the update, or have the operator correct the row.",
                 )
             }

@@ -11,10 +11,10 @@ use serde_json::{Value, json};
 
 use crate::app::{App, join_for};
 
-/// A program with a session whose user is in the room.
+/// A program with an active session.
 struct Call {
     app: App,
-    /// A template whose sessions need no room yet.
+    /// A template with `room_creation: on_join`.
     on_join: String,
     session: String,
     before: Value,
@@ -44,7 +44,7 @@ impl Call {
         let is_cause = |line: &str| causes.iter().any(|cause| line.contains(cause));
         let mut warnings =
             log.lines().filter(|line| line.contains(request) && line.contains(" WARN "));
-        assert!(warnings.any(is_cause), "none of {causes:?} is in:\n{log}");
+        assert!(warnings.any(is_cause), "the log has no warning with one of {causes:?}:\n{log}");
     }
 
     /// Asserts that a start fails while PostgreSQL fails the insert of its session, and that starts

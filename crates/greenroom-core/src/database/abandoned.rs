@@ -26,7 +26,7 @@ const CLEANUP_TIMEOUT: Duration = Duration::from_secs(10);
 /// statement, and some seconds to clean up.
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What is done after work was abandoned. Returns whether there was something to clean up.
+/// Cleans up after abandoned work. Returns whether there was something to clean up.
 pub(crate) type Cleanup = Arc<
     dyn for<'a> Fn(&'a mut AsyncPgConnection) -> BoxFuture<'a, Result<bool, StoreError>>
         + Send

@@ -45,7 +45,7 @@ impl Greenroom {
             TemplateAvailability::Archived | TemplateAvailability::Absent => {
                 Err(Error::TemplateNotFound(id))
             }
-            TemplateAvailability::Unknown => Err(Error::TemplateUnknown(id)),
+            TemplateAvailability::Unusable => Err(Error::TemplateUnusable(id)),
             TemplateAvailability::Startable
                 if !self.template_has_requested_agent(new, deadline).await? =>
             {

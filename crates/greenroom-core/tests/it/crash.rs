@@ -19,7 +19,7 @@ use tokio::sync::Notify;
 
 use crate::{organization, template};
 
-/// Time limit for each wait: longer than `CLAIM_LEASE`, and than the time after which a lost
+/// Time limit for each wait: longer than `BUCKET_LEASE`, and than the time after which a lost
 /// dispatch is repeated.
 const TIMEOUT: Duration = Duration::from_mins(1);
 
@@ -152,7 +152,7 @@ fn livekit(server: &Server) -> LiveKitConfig {
 }
 
 /// The start dispatches the agent while no worker is running, so the keeper has to dispatch the
-/// agent again. The keeper dies after the claim, the observation, the commit or the action.
+/// agent again. The keeper dies after the read, the observation, the commit or the action.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn agent_joins_once_wherever_first_keeper_dies() {
     let server = Server::shared().await.unwrap();

@@ -29,7 +29,7 @@ fn ann(caller: &Caller) -> Caller {
     Caller::end_user(caller.organization_id, UserId::try_from("ann".to_owned()).unwrap())
 }
 
-/// A service with a template whose sessions need no room.
+/// A service with an `on_join` template.
 struct OnJoin {
     database: Database,
     greenroom: Greenroom,
@@ -50,7 +50,7 @@ impl OnJoin {
     }
 }
 
-/// LiveKit is down, so the keeper cannot expire a session whose time is over.
+/// LiveKit is down, so the keeper cannot expire a session after its deadline.
 #[tokio::test]
 async fn session_out_of_time_issues_no_token() {
     let OnJoin { database: _database, greenroom, caller, template, mut db } = OnJoin::new().await;

@@ -1,4 +1,4 @@
-//! A database that the next version has migrated and written: this version shows what it knows.
+//! A database that the next version has migrated and written: this version shows the values that it knows.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -91,7 +91,7 @@ async fn template_of_next_version_is_shown_and_starts_no_session() {
         assert_eq!(listed.items[0], shown);
 
         let refused = greenroom.start(&caller, StartRequest::new(id)).await.unwrap_err();
-        assert!(matches!(refused, Error::TemplateUnknown(template) if template == id));
+        assert!(matches!(refused, Error::TemplateUnusable(template) if template == id));
         assert_eq!(ids(&greenroom, &caller, PageLimit::constant::<9>()).await, []);
         let copy = greenroom.create_template(&caller, settings.clone()).await.unwrap_err();
         let Error::TemplateContradicts(fields) = copy else { panic!("{copy:?}") };
@@ -124,7 +124,7 @@ async fn template_with_wider_limits_of_next_version_starts_no_session() {
         let refused = greenroom.start(&caller, StartRequest::new(id)).await;
         let sessions = ids(&greenroom, &caller, PageLimit::constant::<9>()).await;
         assert!(
-            matches!(refused, Err(Error::TemplateUnknown(_))) && sessions.is_empty(),
+            matches!(refused, Err(Error::TemplateUnusable(_))) && sessions.is_empty(),
             "{column}: {refused:?} {sessions:?}"
         );
     }

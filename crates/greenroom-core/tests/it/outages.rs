@@ -20,7 +20,7 @@ use crate::{STALLED_INSERTS, config, on_join_template, organization};
 
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A service with rooms in memory and one template, whose sessions need no room yet.
+/// A service with rooms in memory and one `on_join` template.
 struct Service {
     greenroom: Greenroom,
     caller: Caller,
@@ -161,7 +161,7 @@ async fn write_on_read_only_server_was_not_executed() {
     assert!(!error.is_outcome_unknown());
 }
 
-/// More rows than one claim takes have a status that only the next version knows.
+/// More rows than one batch contains have a status that only the next version knows.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn unreadable_rows_do_not_starve_other_sessions() {
     let database = Database::fresh().await.unwrap();

@@ -104,8 +104,8 @@ pub struct State {
     /// Time at which the participants were notified of the end of the session.
     pub ending_notified_at: Option<DateTime<Utc>>,
 
-    /// Time by which the session must be checked: its next deadline, or the time of a fact that was
-    /// not checked yet. `None` means that the session needs no further check.
+    /// Time by which the session must be checked: its next deadline, or the time of a fact that no
+    /// check has seen yet. `None` means that the session needs no further check.
     pub next_check_at: Option<DateTime<Utc>>,
 }
 
@@ -138,8 +138,6 @@ impl TrackedSession {
 
     /// Returns whether the session waits for no change, so that its webhooks suffice while calls to
     /// LiveKit are scarce: no deadline is due, no agent is on its way, and nothing is missing.
-    ///
-    /// The store has the same rule in SQL (`claim::idle`); a test compares the two.
     #[must_use]
     pub fn is_idle(&self, now: DateTime<Utc>) -> bool {
         let state = &self.state;

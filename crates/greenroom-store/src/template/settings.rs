@@ -1,4 +1,4 @@
-//! The settings of a template, and the SQL condition that this version knows them.
+//! The settings of a template, and the SQL condition that this version can use them.
 
 use diesel::pg::Pg;
 use diesel::prelude::*;
@@ -72,10 +72,10 @@ impl TemplateSettings {
         }
     }
 
-    /// The combinations of settings that contradict each other, and the settings with a value that
-    /// this version does not know.
+    /// Returns the settings that contradict each other or have a value that this version does not
+    /// know, each with its field.
     #[must_use]
-    pub fn contradictions(&self) -> Vec<Contradiction> {
+    pub fn violations(&self) -> Vec<Contradiction> {
         let mut found = contradictions(
             self.agent_name.as_ref(),
             self.agent_required,
@@ -83,20 +83,20 @@ impl TemplateSettings {
             self.room_creation,
         );
         let profile = self.modality_profile.map(Lenient::checked).transpose();
-        found.extend(unknown("modality_profile", profile));
-        found.extend(unknown("on_agent_hangup", self.on_agent_hangup.checked()));
-        found.extend(unknown("room_creation", self.room_creation.checked()));
+        found.extend(unknown_value("modality_profile", profile));
+        found.extend(unknown_value("on_agent_hangup", self.on_agent_hangup.checked()));
+        found.extend(unknown_value("room_creation", self.room_creation.checked()));
         found
     }
 }
 
-fn unknown<T>(field: &'static str, value: Result<T, Invalid>) -> Option<Contradiction> {
+fn unknown_value<T>(field: &'static str, value: Result<T, Invalid>) -> Option<Contradiction> {
     value.err().map(|invalid| (field, invalid))
 }
 
 /// SQL condition on a template: this version knows the values of its enumerations, and its times are
 /// within the limits of this version. Literals, because a start checks them.
-pub(crate) const IS_KNOWN: &str = "room_creation in ('on_start', 'on_join')
+pub(crate) const IS_USABLE: &str = "room_creation in ('on_start', 'on_join')
     and on_agent_hangup in ('keep', 'end')
     and (modality_profile is null or modality_profile in (
       'audio', 'camera', 'audio+camera', 'screen', 'audio+screen', 'camera+screen',
@@ -151,6 +151,6 @@ mod tests {
             and not starts_with(agent_name, 'greenroom.') and agent_name !~ '[[:cntrl:]]') \
             and jsonb_typeof(agent_metadata) = 'object'";
         let expected = format!("{enumerations} and {agent} and {times}");
-        assert_eq!(IS_KNOWN.split_whitespace().collect::<Vec<_>>().join(" "), expected);
+        assert_eq!(IS_USABLE.split_whitespace().collect::<Vec<_>>().join(" "), expected);
     }
 }

@@ -1,10 +1,10 @@
 //! Limits of active sessions: their maximum, and the lock that a start needs.
 
-use diesel::sql_types::BigInt;
+use diesel::sql_types::{BigInt, Uuid as SqlUuid};
 use diesel::{QueryableByName, sql_query};
 use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl};
 use greenroom_domain::{OrganizationId, SessionCount};
-use greenroom_store::{NewSession, SessionLimit, StoreError, connect, organization};
+use greenroom_store::{NewSession, SessionLimit, StoreError, connect, open_sessions, organization};
 use greenroom_testkit::pg::Database;
 use uuid::Uuid;
 
@@ -101,5 +101,25 @@ async fn start_in_limited_organization_does_not_count_sessions() {
     let before = counting_scans(&mut db).await;
     assert!(start_under_lock(&mut db, &start(2), ORGANIZATION).await);
     assert!(!start_under_lock(&mut db, &start(3), ORGANIZATION).await);
+    assert_eq!(counting_scans(&mut db).await - before, 0);
+}
+
+#[tokio::test]
+async fn usage_reads_finished_count_instead_of_sessions() {
+    let database = Database::fresh().await.unwrap();
+    let mut db = connect(database.url()).await.unwrap();
+    template(&mut db, None).await;
+    organization::set_limit(&mut db, ORGANIZATION, SessionLimit::AtMost(TWO)).await.unwrap();
+    assert!(start_under_lock(&mut db, &start(1), ORGANIZATION).await);
+    let usage = async |db: &mut AsyncPgConnection| {
+        organization::usage(db, ORGANIZATION, None).await.unwrap()
+    };
+    open_sessions::begin(&mut db, ORGANIZATION).await.unwrap().unwrap();
+    assert_eq!(usage(&mut db).await, (Some(TWO), 1), "the count is not finished");
+    count(&mut db, ORGANIZATION).await;
+    let pending = "insert into open_session_changes (organization_id, change) values ($1, 2)";
+    sql_query(pending).bind::<SqlUuid, _>(ORGANIZATION).execute(&mut db).await.unwrap();
+    let before = counting_scans(&mut db).await;
+    assert_eq!(usage(&mut db).await, (Some(TWO), 3), "with the changes of concurrent writers");
     assert_eq!(counting_scans(&mut db).await - before, 0);
 }

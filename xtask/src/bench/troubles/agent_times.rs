@@ -5,11 +5,11 @@ use anyhow::Result;
 use crate::bench::deployment::Deployment;
 use crate::bench::figure::{Measurement, Threshold, Unit};
 
-/// How much slower agents may be seen than in calm, beside [`KEEPER_TICK`].
+/// Maximum of a time, divided by that without trouble, in addition to [`KEEPER_TICK`].
 const MAX_RATIO: f64 = 1.2;
 
-/// The interval in which the keeper claims due sessions, in seconds: by chance, a session waits up to
-/// this long.
+/// Interval between two searches for due sessions, in seconds. By chance, a session waits up to this
+/// long.
 const KEEPER_TICK: f64 = 0.25;
 
 /// The seconds from each start until its agent was seen, ascending, with nulls last.
@@ -38,29 +38,31 @@ impl AgentTimes {
         Ok(Self { seen, missing })
     }
 
-    /// Compares the median, the 95th percentile and the maximum with those in calm.
-    pub fn compare(&self, calm: &Self, situation: &str) -> Vec<Measurement> {
+    /// Compares the median, the 95th percentile and the maximum with those without trouble.
+    pub fn compare(&self, baseline: &Self, situation: &str) -> Vec<Measurement> {
         let percentiles = [(50, "median"), (95, "95th percentile"), (100, "maximum")];
         let mut measurements: Vec<_> = percentiles
             .into_iter()
             .map(|(percent, name)| {
-                let in_calm = calm.percentile(percent);
+                let expected = baseline.percentile(percent);
                 Measurement {
                     measured: self.percentile(percent),
-                    threshold: Threshold::AtMost(MAX_RATIO * in_calm + KEEPER_TICK),
+                    threshold: Threshold::AtMost(MAX_RATIO * expected + KEEPER_TICK),
                     unit: Unit::Seconds,
                     description: format!(
-                        "{situation}: {name} until one of {} agents elsewhere is seen; in calm {in_calm:.2} s",
+                        "{situation}: {name} until one of {} agents elsewhere is seen; without trouble {expected:.2} s",
                         self.seen.len()
                     ),
                 }
             })
             .collect();
         measurements.push(Measurement {
-            measured: f64::from(u32::try_from(self.missing + calm.missing).unwrap_or(u32::MAX)),
+            measured: f64::from(u32::try_from(self.missing + baseline.missing).unwrap_or(u32::MAX)),
             threshold: Threshold::AtMost(0.0),
             unit: Unit::Count,
-            description: format!("{situation}: agents that were not seen, there and in calm"),
+            description: format!(
+                "{situation}: agents that were not seen, there and without trouble"
+            ),
         });
         measurements
     }
@@ -80,19 +82,19 @@ mod tests {
         AgentTimes { seen: seen.to_vec(), missing: 0 }
     }
 
-    fn passes(dead: &AgentTimes, calm: &AgentTimes) -> Vec<bool> {
-        dead.compare(calm, "dead node").iter().map(Measurement::passes).collect()
+    fn passes(dead: &AgentTimes, baseline: &AgentTimes) -> Vec<bool> {
+        dead.compare(baseline, "dead node").iter().map(Measurement::passes).collect()
     }
 
     #[test]
-    fn each_percentile_is_compared_with_that_in_calm() {
-        let calm = times(&[6.0; 40]);
+    fn each_percentile_is_compared_with_that_without_trouble() {
+        let baseline = times(&[6.0; 40]);
         let late_by = |late: usize| times(&[vec![6.0; 40 - late], vec![7.5; late]].concat());
-        assert_eq!(passes(&late_by(0), &calm), [true, true, true, true]);
-        assert_eq!(passes(&late_by(1), &calm), [true, true, false, true]);
-        assert_eq!(passes(&late_by(3), &calm), [true, false, false, true]);
-        assert_eq!(passes(&late_by(21), &calm), [false, false, false, true]);
-        assert_eq!(passes(&times(&[7.44; 40]), &calm), [true; 4], "within the keeper's tick");
+        assert_eq!(passes(&late_by(0), &baseline), [true, true, true, true]);
+        assert_eq!(passes(&late_by(1), &baseline), [true, true, false, true]);
+        assert_eq!(passes(&late_by(3), &baseline), [true, false, false, true]);
+        assert_eq!(passes(&late_by(21), &baseline), [false, false, false, true]);
+        assert_eq!(passes(&times(&[7.44; 40]), &baseline), [true; 4], "within the keeper's tick");
     }
 
     #[test]

@@ -8,9 +8,9 @@ pub struct Scale {
     pub sessions: usize,
     /// Number of rooms on the dead node.
     pub dead_rooms: usize,
-    /// Number of sessions whose maximum duration is over in each situation.
+    /// Number of maximum durations that end in each situation.
     pub deadlines: usize,
-    /// Number of sessions whose agent is on its way in a situation with starts.
+    /// Number of starts with an agent in each situation with starts.
     pub agents: u32,
     /// `GREENROOM_RECONCILE_SECONDS`.
     pub reconcile_seconds: u32,
@@ -23,10 +23,10 @@ pub struct Scale {
     pub outage: Duration,
     /// Time in which the deadlines and the starts of a situation are spread.
     pub spread: Duration,
-    /// Time after the recovery in which a burst is looked for.
+    /// Time after the recovery in which the checks per second are counted.
     pub after_recovery: Duration,
-    /// Maximum number of checks in one second after the recovery, in those of calm. A keeper
-    /// then makes at most 1,024 checks per second.
+    /// Maximum number of checks in one second after the recovery, divided by the rate without
+    /// trouble. All keepers together then make at most 1,024 checks per second.
     pub max_burst: f64,
 }
 

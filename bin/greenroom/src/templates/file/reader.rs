@@ -84,7 +84,7 @@ impl<'a> FileReader<'a> {
                 return None;
             }
         };
-        for (field, invalid) in settings.contradictions() {
+        for (field, invalid) in settings.violations() {
             self.field(&table, &FieldError::of(field, &invalid));
         }
         Some((self.line(table.span().start), settings))
