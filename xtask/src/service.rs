@@ -155,6 +155,11 @@ impl Service {
         tokio::task::spawn_blocking(move || process.kill()).await?
     }
 
+    /// Sends a signal by its name without `SIG`, such as `STOP` and `CONT`.
+    pub fn signal(&self, signal: &str) -> Result<()> {
+        self.with_process(|process| process.signal(signal))
+    }
+
     /// Returns the `host:port` on which the service listens.
     pub fn address(&self) -> &str {
         &self.address

@@ -137,6 +137,12 @@ impl Deployment {
         replica.context("this replica is not running")?.kill().await
     }
 
+    /// Sends a signal to the replica with this index, by its name without `SIG`.
+    pub fn signal_replica(&self, index: usize, signal: &str) -> Result<()> {
+        let replica = self.replicas.get(index).and_then(Option::as_ref);
+        replica.context("this replica is not running")?.signal(signal)
+    }
+
     /// Starts a worker, waits until it has registered with LiveKit, and returns its index.
     pub async fn start_worker(&mut self, agent: &ScriptedAgent) -> Result<usize> {
         self.workers.push(Some(agent.start(self.livekit.node()).await?));

@@ -88,6 +88,12 @@ pub fn all() -> Vec<Scenario> {
             two_replicas(),
             |deployment| Box::pin(replicas::killed(deployment)),
         ),
+        scenario(
+            "replica-stopped",
+            "one of two replicas is stopped, and continues later",
+            two_replicas(),
+            |deployment| Box::pin(replicas::stopped(deployment)),
+        ),
         scenario("replays", "16 replays race on two replicas", two_replicas(), |deployment| {
             Box::pin(replicas::replays(deployment))
         }),
