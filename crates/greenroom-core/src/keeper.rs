@@ -45,6 +45,10 @@ pub(crate) use self::schedule::Schedule;
 /// once.
 const POLL_INTERVAL: Duration = Duration::from_millis(250);
 
+/// Minimum time between two searches, unless a batch was full. Facts that this process records in
+/// quick succession are then found together.
+const MIN_POLL_INTERVAL: Duration = Duration::from_millis(25);
+
 /// Maximum number of sessions per batch. One call to LiveKit lists the rooms of a whole batch.
 const MAX_BATCH: u32 = 256;
 
@@ -145,7 +149,10 @@ impl Greenroom {
         match (is_full, is_recent) {
             (true, true) => sleep(POLL_INTERVAL.saturating_mul(replicas)).await,
             (true, false) => {}
-            (false, _) => drop(timeout(POLL_INTERVAL, self.shared.due.notified()).await),
+            (false, _) => {
+                sleep(MIN_POLL_INTERVAL).await;
+                drop(timeout(POLL_INTERVAL - MIN_POLL_INTERVAL, self.shared.due.notified()).await);
+            }
         }
     }
 

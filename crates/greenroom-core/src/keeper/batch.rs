@@ -13,8 +13,8 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 use tracing::Instrument;
 
-use super::check::{Check, ReadTime, Rescheduling};
-use super::schedule::{CheckGuard, CheckKind, NextCheck};
+use super::check::{CONFLICT_DELAY, Check, ReadTime, Rescheduling};
+use super::schedule::{CheckGuard, NextCheck};
 use super::step::{Step, next_step_isolated};
 use crate::Greenroom;
 
@@ -138,8 +138,7 @@ impl Greenroom {
         for session in &unreadable {
             if let Some(guard) = guards.remove(&session.key()) {
                 // Until then, a process of another version may check the session.
-                let at = instant + UNREADABLE_DELAY;
-                guard.finish(Some(NextCheck { at, kind: CheckKind::Retry }));
+                guard.finish(Some(NextCheck::retry_after(UNREADABLE_DELAY)));
             }
         }
         let check = |snapshot: SessionSnapshot| {
@@ -211,7 +210,7 @@ impl Greenroom {
                     check.guard.finish(if is_written {
                         next.in_memory
                     } else {
-                        Some(self.check_now())
+                        Some(NextCheck::retry_after(CONFLICT_DELAY))
                     });
                 }
             }

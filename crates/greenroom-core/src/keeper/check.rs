@@ -18,6 +18,10 @@ use crate::{Error, Greenroom};
 /// LiveKit counts as sending webhooks for this long after the latest one.
 const WEBHOOK_WINDOW: Duration = Duration::from_mins(1);
 
+/// Delay of the next check of a session that was changed during its check. Without it, a session that
+/// changes all the time would be checked all the time.
+pub(super) const CONFLICT_DELAY: Duration = Duration::from_millis(250);
+
 /// Factor of the interval of idle sessions while webhooks arrive, because a webhook makes its session
 /// due. With the ± 20 % of the interval, the result is at most twice the configured interval.
 const WEBHOOK_INTERVAL_FACTOR: (u32, u32) = (5, 3);
@@ -194,7 +198,7 @@ impl Greenroom {
         if !committed {
             // Another writer changed the session, or another replica acquired the bucket. Discard the
             // observation and check again.
-            guard.finish(Some(self.check_now()));
+            guard.finish(Some(NextCheck::retry_after(CONFLICT_DELAY)));
             return Ok(());
         }
         self.shared.waiters.wake();
@@ -208,11 +212,5 @@ impl Greenroom {
         }
         guard.finish(next.in_memory);
         Ok(())
-    }
-
-    /// The next check of a session that was changed during its check. Wakes the keeper.
-    pub(super) fn check_now(&self) -> NextCheck {
-        self.shared.due.notify_one();
-        NextCheck::now()
     }
 }

@@ -76,6 +76,11 @@ impl NextCheck {
     pub(super) fn now() -> Self {
         Self { at: Instant::now(), kind: CheckKind::Urgent }
     }
+
+    /// The repetition of a check that had no result.
+    pub(super) fn retry_after(delay: Duration) -> Self {
+        Self { at: Instant::now() + delay, kind: CheckKind::Retry }
+    }
 }
 
 impl CheckGuard {
@@ -93,9 +98,8 @@ impl Drop for CheckGuard {
     fn drop(&mut self) {
         let mut state = self.schedule.state.lock();
         state.in_progress.remove(&self.key);
-        let at = Instant::now() + RETRY_DELAY;
         match self.outcome {
-            Outcome::Retry => state.insert(self.key, NextCheck { at, kind: CheckKind::Retry }),
+            Outcome::Retry => state.insert(self.key, NextCheck::retry_after(RETRY_DELAY)),
             Outcome::CheckAgain(next) => state.insert(self.key, next),
             Outcome::Forget => {}
         }
