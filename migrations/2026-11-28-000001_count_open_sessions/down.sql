@@ -1,8 +1,4 @@
 -- loses: nothing, because a start counts the sessions again
-drop trigger sessions_count_truncate on sessions;
-drop trigger sessions_count_delete on sessions;
-drop trigger sessions_count_update on sessions;
-drop trigger sessions_count_insert on sessions;
 drop function reset_open_session_counts();
 drop function count_open_sessions();
 drop function change_open_session_count(uuid, integer);

@@ -23,7 +23,7 @@ mod step;
 use std::sync::Arc;
 use std::time::Duration;
 
-use greenroom_store::due::due_sessions;
+use greenroom_store::due::{due_sessions, neglected_sessions};
 use greenroom_store::{DueOrder, HeldBuckets, ReplicaId};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
@@ -40,14 +40,17 @@ pub(crate) use self::buckets::Buckets;
 pub(crate) use self::room_nodes::RoomNodes;
 pub(crate) use self::schedule::Schedule;
 
-/// Interval between two searches for due sessions. A fact that another process records waits at most
-/// this long. A full batch, or a session that becomes due in this process, starts the next search at
+/// Interval between two searches for due sessions, after [`MIN_POLL_INTERVAL`]. A fact that another
+/// process records waits at most this long. A full batch, or a session that becomes due in this process, starts the next search at
 /// once.
-const POLL_INTERVAL: Duration = Duration::from_millis(250);
+const POLL_INTERVAL: Duration = Duration::from_millis(225);
 
 /// Minimum time between two searches, unless a batch was full. Facts that this process records in
 /// quick succession are then found together.
 const MIN_POLL_INTERVAL: Duration = Duration::from_millis(25);
+
+/// Maximum number of neglected sessions per batch. All processes find the same ones.
+const MAX_NEGLECTED: usize = 32;
 
 /// Maximum number of sessions per batch. One call to LiveKit lists the rooms of a whole batch.
 const MAX_BATCH: u32 = 256;
@@ -151,14 +154,14 @@ impl Greenroom {
             (true, false) => {}
             (false, _) => {
                 sleep(MIN_POLL_INTERVAL).await;
-                drop(timeout(POLL_INTERVAL - MIN_POLL_INTERVAL, self.shared.due.notified()).await);
+                drop(timeout(POLL_INTERVAL, self.shared.due.notified()).await);
             }
         }
     }
 
     /// Begins the checks of due sessions: first those that are due in PostgreSQL, because of a
     /// deadline or a new fact, then those whose check waits in memory. A quarter of a batch is kept
-    /// for the latter while some are due.
+    /// for the latter while some are due. Neglected sessions of other processes come last.
     async fn begin_checks(
         &self,
         held: &HeldBuckets,
@@ -179,6 +182,12 @@ impl Greenroom {
         let mut guards = schedule.begin_found(due, limit_of_due);
         let is_full = guards.len() == limit_of_due;
         guards.extend(schedule.begin_waiting(limit - guards.len(), held));
+        if !is_full && self.shared.buckets.replicas() > 1 {
+            let limit = (limit - guards.len()).min(MAX_NEGLECTED);
+            let search = async |db: &mut _| neglected_sessions(db, held, limit).await;
+            let neglected = self.shared.database.run_for_keeper(search).await?;
+            guards.extend(schedule.begin_found(neglected, limit));
+        }
         Ok(Begun { is_full: is_full || guards.len() == limit, guards })
     }
 }

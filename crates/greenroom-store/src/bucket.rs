@@ -51,7 +51,7 @@ fn valid_lease() -> String {
 }
 
 /// The bucket, if it has this epoch and the lease of its holder has not expired. The upper bound of
-/// [`valid_lease`] is not needed: whoever acquires the bucket changes its epoch.
+/// [`valid_lease`] is not needed: the replica that acquires the bucket changes its epoch.
 #[diesel::dsl::auto_type(no_type_alias)]
 pub(crate) fn held_bucket(bucket: Bucket, epoch: Epoch) -> _ {
     let number: i16 = bucket.number();
@@ -92,7 +92,7 @@ struct RenewalRow {
 /// Renews the lease of a process, in one statement. Returns `None` if it has no valid lease.
 ///
 /// A process whose lease has expired holds no bucket any more, even if no other process has acquired
-/// them, because its observations may be old. It must [register](register) again.
+/// them, because its observations may be old. It must [`register`] again.
 ///
 /// # Errors
 /// Returns a [`StoreError`] if the query fails.

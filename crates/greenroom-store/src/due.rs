@@ -45,8 +45,7 @@ impl DueOrder {
     }
 }
 
-/// Finds up to `limit` due sessions: those of the buckets that this process holds, and
-/// [neglected](NEGLECTED_AFTER) ones.
+/// Finds up to `limit` due sessions in the buckets that this process holds.
 ///
 /// # Errors
 /// Returns a [`StoreError`] if the query fails.
@@ -56,11 +55,9 @@ pub async fn due_sessions(
     limit: usize,
     order: DueOrder,
 ) -> Result<Vec<SessionKey>, StoreError> {
-    let neglected_since = (now.into_sql::<Timestamptz>() - NEGLECTED_AFTER).nullable();
-    let is_held = session_bucket(sessions::id).eq_any(numbers(held));
     let due = sessions::table
         .filter(sessions::next_check_at.le(now.into_sql::<Timestamptz>().nullable()))
-        .filter(is_held.nullable().or(sessions::next_check_at.le(neglected_since)))
+        .filter(session_bucket(sessions::id).eq_any(numbers(held)))
         .select((sessions::organization_id, sessions::id))
         .limit(i64::try_from(limit).unwrap_or(i64::MAX));
     let keys = match order {
@@ -68,6 +65,28 @@ pub async fn due_sessions(
         DueOrder::NewestFirst => due.order(sessions::next_check_at.desc()).load(connection).await,
     };
     Ok(keys?)
+}
+
+/// Finds up to `limit` [neglected](NEGLECTED_AFTER) sessions of other buckets, those first that are
+/// due for longest.
+///
+/// # Errors
+/// Returns a [`StoreError`] if the query fails.
+pub async fn neglected_sessions(
+    connection: &mut AsyncPgConnection,
+    held: &HeldBuckets,
+    limit: usize,
+) -> Result<Vec<SessionKey>, StoreError> {
+    let since = now.into_sql::<Timestamptz>() - NEGLECTED_AFTER;
+    let keys = sessions::table
+        .filter(sessions::next_check_at.le(since.nullable()))
+        .filter(session_bucket(sessions::id).ne_all(numbers(held)))
+        .order(sessions::next_check_at)
+        .select((sessions::organization_id, sessions::id))
+        .limit(i64::try_from(limit).unwrap_or(i64::MAX))
+        .load(connection)
+        .await?;
+    Ok(keys)
 }
 
 /// A session that needs a further check, whether now or later.
@@ -92,8 +111,9 @@ pub async fn scheduled_sessions(
 ) -> Result<Vec<ScheduledSession>, StoreError> {
     // An estimate is enough: `TrackedSession::is_idle` decides at the check.
     let is_calm = sql::<Bool>(
-        "status in ('pending', 'active') and agent_status in ('none', 'ready', 'unavailable')
-         and room_missing_since is null and agent_left_at is null",
+        "status in ('pending', 'active') and room_missing_since is null and agent_left_at is null
+         and (agent_status in ('none', 'ready', 'unavailable')
+           or agent_status = 'waiting' and room_creation = 'on_join')",
     );
     // An agent may re-open a room in the first seconds after it was deleted.
     let long_gone = now.into_sql::<Timestamptz>() - NEGLECTED_AFTER;

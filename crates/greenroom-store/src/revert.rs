@@ -31,7 +31,8 @@ down_sql! {
     "2026-11-22-000004_create_session_events"
     "2026-11-27-000001_bound_revisions"
     "2026-11-28-000001_count_open_sessions"
-    "2026-11-28-000002_create_keeper_buckets"
+    "2026-11-28-000002_create_count_triggers"
+    "2026-11-28-000003_create_keeper_buckets"
 }
 
 /// A migration to revert, and the data that is lost with it.

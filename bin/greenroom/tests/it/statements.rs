@@ -22,6 +22,7 @@ fn count_for_requests(log: &str, steps_of: &[&str]) -> usize {
     let not_for_requests = [
         "session_bucket(",
         "keeper_",
+        ": with renewed as",
         ": select now(), ",
         ": with overdue as",
         ": with batch as",

@@ -1,4 +1,5 @@
-//! Checks a batch of sessions: read, list their rooms, check each, write what is left.
+//! Checks a batch of sessions: reads them, lists their rooms, checks each, and reschedules the
+//! unchanged ones.
 
 use std::collections::HashMap;
 use std::time::Duration;

@@ -76,6 +76,11 @@ impl Breaker {
         self.retry_at().is_some()
     }
 
+    /// Returns whether an outage has lasted for at least `period`.
+    pub(super) fn is_open_for(&self, period: Duration) -> bool {
+        self.state.lock().outage.is_some_and(|outage| outage.since.elapsed() >= period)
+    }
+
     /// Returns the time of the next attempt during an outage.
     pub(super) fn retry_at(&self) -> Option<Instant> {
         self.state.lock().outage.map(|outage| outage.retry_at)

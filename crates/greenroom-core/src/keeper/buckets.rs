@@ -25,6 +25,9 @@ const USABLE_LEASE: Duration = Duration::from_secs(5);
 
 const _: () = assert!(USABLE_LEASE.as_secs() < BUCKET_LEASE.num_seconds().unsigned_abs());
 
+/// Duration of an outage of LiveKit after which a replica releases its buckets to the others.
+const CUT_OFF_AFTER: Duration = Duration::from_secs(20);
+
 /// The buckets that this process holds.
 pub(crate) struct Buckets {
     state: Mutex<State>,
@@ -110,6 +113,13 @@ impl Greenroom {
     }
 
     async fn balance_buckets(&self, replica: ReplicaId) -> Result<(), Error> {
+        if self.is_cut_off() {
+            if !self.shared.buckets.held().is_empty() {
+                tracing::warn!("released buckets, because LiveKit does not list rooms");
+                self.unregister(replica).await;
+            }
+            return Ok(());
+        }
         let renewed_at = Instant::now();
         let Some(mut renewal) = self.renew_or_register(replica).await? else { return Ok(()) };
         let share = share(renewal.replicas.max(1), renewal.rank);
@@ -133,6 +143,12 @@ impl Greenroom {
             self.shared.buckets.set(&renewal, renewed_at);
         }
         Ok(())
+    }
+
+    /// Returns whether other replicas should check the sessions, because only this one may have lost
+    /// LiveKit. If all have lost it, nothing is lost, because none can check a session.
+    fn is_cut_off(&self) -> bool {
+        self.shared.buckets.replicas() > 1 && self.shared.breaker.is_open_for(CUT_OFF_AFTER)
     }
 
     /// Renews the lease, or takes a new one. `None` means that the lease is lost again.

@@ -40,6 +40,10 @@ impl Greenroom {
         if restored > 0 {
             tracing::warn!(count = restored, "restored missing buckets");
         }
+        if !held.is_empty() {
+            // Sessions of other buckets may wait here after a check without a result.
+            self.shared.schedule.retain(&held);
+        }
         self.shared.schedule.add_unknown(&scheduled, self.shared.reconcile_interval());
         Ok(())
     }

@@ -128,7 +128,12 @@ impl Schedule {
     ) -> Vec<CheckGuard> {
         let (mut state, now) = (self.state.lock(), Instant::now());
         let is_held = |key: &SessionKey| held.contains_key(&key.id.bucket());
-        let keys: Vec<_> = state.due(now).filter(is_held).take(limit).collect();
+        let urgent = due(&state.urgent, now).filter(is_held);
+        let idle = due(&state.idle, now).filter(is_held);
+        // A quarter of a batch, so that idle sessions are reconciled even if many are urgent.
+        let idle: Vec<_> = idle.take(limit).collect();
+        let urgent = urgent.take(limit - idle.len().min(limit / 4));
+        let keys: Vec<_> = urgent.chain(idle).take(limit).collect();
         keys.into_iter().map(|key| self.begin_check(&mut state, key)).collect()
     }
 
@@ -197,7 +202,7 @@ impl State {
         self.waiting.contains_key(key) || self.in_progress.contains(key)
     }
 
-    /// The sessions whose time has come: first the urgent ones.
+    /// The sessions whose time has come.
     fn due(&self, now: Instant) -> impl Iterator<Item = SessionKey> {
         due(&self.urgent, now).chain(due(&self.idle, now))
     }

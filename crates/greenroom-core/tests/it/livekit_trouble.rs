@@ -217,10 +217,10 @@ async fn heavy_rooms_delay_only_themselves() {
         .await;
     assert!(took < Duration::from_secs(6), "{took:?}");
     let sizes: Vec<_> = scene.livekit.lists().into_iter().map(|(_, rooms)| rooms).collect();
-    let heavy = sizes.iter().position(|rooms| *rooms > 100).unwrap();
-    let rooms = sizes[heavy];
-    let expected = [rooms, 1, rooms / 2, rooms - rooms / 2];
-    assert_eq!(sizes[heavy..heavy + 4], expected, "the list, a small call, and the halves");
+    let rooms = sizes.iter().copied().find(|rooms| *rooms > 100).unwrap();
+    assert!(sizes.contains(&1), "a small call shows that LiveKit responds: {sizes:?}");
+    let halves = sizes.iter().filter(|size| [rooms / 2, rooms - rooms / 2].contains(size));
+    assert!(halves.count() >= 2, "the list is halved: {sizes:?}");
 }
 
 /// LiveKit gives a room that is opened again the same name and the same sid.

@@ -12,8 +12,7 @@ use greenroom_domain::{
 use greenroom_store::overdue::{Deadline, end_overdue};
 use greenroom_store::retention::delete_old_sessions;
 use greenroom_store::{
-    HeldBuckets, NewSession, SessionLimit, Subject, connect, open_sessions, organization,
-    record_own,
+    NewSession, SessionLimit, Subject, connect, open_sessions, organization, record_own,
 };
 use greenroom_testkit::pg::Database;
 use greenroom_testkit::wait_until;
@@ -21,7 +20,7 @@ use uuid::Uuid;
 
 use crate::session::{ORGANIZATION, now, room, session, template};
 use crate::session_limits::start_under_lock;
-use crate::snapshots::read_due;
+use crate::snapshots::read_neglected;
 
 /// A second organization, with its own template.
 const OTHER: OrganizationId = OrganizationId(Uuid::from_u128(11));
@@ -220,7 +219,7 @@ impl Writer {
         let neglect = "update sessions set next_check_at = now() - interval '1 minute'";
         self.execute(&format!("{neglect} where {SOME}")).await;
         let at = now(&mut self.db).await;
-        let due = read_due(&mut self.db, &HeldBuckets::new()).await.sessions;
+        let due = read_neglected(&mut self.db).await;
         for claim in due.into_iter().take(2) {
             let mut state = claim.session.state.clone();
             (state.status, state.end_reason) = (SessionStatus::Ended, Some(EndReason::RoomClosed));
