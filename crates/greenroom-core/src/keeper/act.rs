@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use chrono::SecondsFormat;
-use greenroom_domain::RoomName;
+use chrono::{DateTime, SecondsFormat, Utc};
 use greenroom_domain::lifecycle::{Action, Fact, JOB_ASSIGNMENT_TIMEOUT, State};
+use greenroom_domain::{RoomName, SessionId};
 use greenroom_livekit::{AgentDispatch, LiveKitError, RoomSettings};
 use greenroom_store::{SessionSetup, SessionSnapshot, Subject, record_own};
 use tokio::time::{Instant, timeout_at};
@@ -125,16 +125,8 @@ impl Greenroom {
         state: &State,
     ) -> Result<(), LiveKitError> {
         let Some(end_by) = state.end_by else { return Ok(()) };
-        let ends_at = end_by.to_rfc3339_opts(SecondsFormat::Secs, true);
-        let payload = format!(
-            r#"{{"session_id":"{}","ends_at":"{ends_at}","kind":"max_duration"}}"#,
-            snapshot.id
-        );
-        self.shared
-            .livekit
-            .rooms
-            .send(&snapshot.room_name, ENDING_TOPIC, payload.into_bytes())
-            .await
+        let message = ending_message(snapshot.id, end_by).into_bytes();
+        self.shared.livekit.rooms.send(&snapshot.room_name, ENDING_TOPIC, message).await
     }
 
     /// Records that the end was announced. Without it, the next check announces the end again.
@@ -146,5 +138,25 @@ impl Greenroom {
         };
         let record = async |db: &mut _| record_own(db, subject, &Fact::EndAnnounced).await;
         self.shared.database.run_for_keeper(record).await.map(drop)
+    }
+}
+
+/// The message to the participants, which is part of the API.
+fn ending_message(id: SessionId, end_by: DateTime<Utc>) -> String {
+    let ends_at = end_by.to_rfc3339_opts(SecondsFormat::Secs, true);
+    format!(r#"{{"session_id":"{id}","ends_at":"{ends_at}","reason":"max_duration"}}"#)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ending_message_has_the_documented_fields() {
+        let id = "0193b8a0-0000-7000-8000-000000000001".parse().unwrap();
+        assert_eq!(
+            ending_message(id, DateTime::UNIX_EPOCH),
+            r#"{"session_id":"0193b8a0-0000-7000-8000-000000000001","ends_at":"1970-01-01T00:00:00Z","reason":"max_duration"}"#
+        );
     }
 }

@@ -288,7 +288,7 @@ mod tests {
         assert_eq!(
             keys(&schedule.begin_waiting(8, &all())),
             [1],
-            "a guard that was dropped is repeated"
+            "a check without a result is repeated"
         );
         assert_eq!(schedule.max_skipped(), 1, "it is being checked");
     }

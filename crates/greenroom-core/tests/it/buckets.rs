@@ -194,6 +194,26 @@ async fn processes_share_the_sessions_and_take_over_from_each_other() {
     third.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn process_that_alone_loses_livekit_releases_its_buckets() {
+    let mut scene = Scene::with_sessions(10).await;
+    let unreachable = Arc::new(MemoryRooms::default());
+    unreachable.set_down(true);
+    let cut_off = Greenroom::builder(scene.config()).rooms(unreachable.clone()).build().unwrap();
+    let cut_off = Keeper::of(cut_off);
+    scene.wait_for("one process to hold all", HELD, 1024).await;
+    let healthy = Keeper::of(scene.process());
+    scene.wait_for("two processes to share", HOLDERS, 2).await;
+    let registered = "select count(*) from keeper_replicas";
+    scene.wait_for("the process without LiveKit to give up", registered, 1).await;
+    scene.wait_for("the other process to hold all", HELD, 1024).await;
+    scene.wait_for_checks(1).await;
+    unreachable.set_down(false);
+    scene.wait_for("both processes to share again", HOLDERS, 2).await;
+    cut_off.stop().await;
+    healthy.stop().await;
+}
+
 /// Rooms whose next list blocks the whole thread after LiveKit has responded, as SIGSTOP does to a
 /// process.
 struct FreezingRooms {
