@@ -63,7 +63,7 @@ impl Work {
             sustained: Duration::from_millis(sustained),
         };
         match self {
-            Self::Start => Some(milliseconds(2_000, 150)),
+            Self::Start => Some(milliseconds(2_000, 175)),
             Self::Webhook | Self::Request => Some(milliseconds(2_000, 500)),
             Self::StartStep | Self::Keeper => None,
         }
