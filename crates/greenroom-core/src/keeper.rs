@@ -176,18 +176,22 @@ impl Greenroom {
             schedule.postpone_idle(self.shared.reconcile_interval());
         }
         let with_skipped = limit + schedule.max_skipped();
-        let search = async |db: &mut _| due_sessions(db, held, with_skipped, order).await;
-        let due = self.shared.database.run_for_keeper(search).await?;
+        let has_others = self.shared.buckets.replicas() > 1;
+        let search = async |db: &mut _| {
+            let due = due_sessions(db, held, with_skipped, order).await?;
+            let neglected = if has_others && due.len() < limit {
+                neglected_sessions(db, held, MAX_NEGLECTED).await?
+            } else {
+                Vec::new()
+            };
+            Ok((due, neglected))
+        };
+        let (due, neglected) = self.shared.database.run_for_keeper(search).await?;
         let limit_of_due = if schedule.has_due() { limit - limit / 4 } else { limit };
         let mut guards = schedule.begin_found(due, limit_of_due);
         let is_full = guards.len() == limit_of_due;
         guards.extend(schedule.begin_waiting(limit - guards.len(), held));
-        if !is_full && self.shared.buckets.replicas() > 1 {
-            let limit = (limit - guards.len()).min(MAX_NEGLECTED);
-            let search = async |db: &mut _| neglected_sessions(db, held, limit).await;
-            let neglected = self.shared.database.run_for_keeper(search).await?;
-            guards.extend(schedule.begin_found(neglected, limit));
-        }
+        guards.extend(schedule.begin_found(neglected, limit - guards.len()));
         Ok(Begun { is_full: is_full || guards.len() == limit, guards })
     }
 }
