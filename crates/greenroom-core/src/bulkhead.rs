@@ -63,7 +63,7 @@ impl Work {
             sustained: Duration::from_millis(sustained),
         };
         match self {
-            Self::Start => Some(milliseconds(2_000, 175)),
+            Self::Start => Some(milliseconds(2_000, 150)),
             Self::Webhook | Self::Request => Some(milliseconds(2_000, 500)),
             Self::StartStep | Self::Keeper => None,
         }
@@ -95,7 +95,14 @@ struct Load {
     queued_since: Option<Instant>,
     /// Moving average of the time for which work keeps its connection.
     work_time: Duration,
+    /// The connections that this share can use: the highest recent value of `running`, in
+    /// [`CONNECTION`]s. `running` itself is too low when work ends at the same moment, as with a
+    /// common commit, until the work that was waiting has begun.
+    usable: u32,
 }
+
+/// One connection in [`Load::usable`], and the number of pieces of work over which it is averaged.
+const CONNECTION: u32 = 32;
 
 /// The right to use one connection. Dropping it ends the work.
 pub(crate) struct Permit {
@@ -189,16 +196,21 @@ impl Bulkheads {
 
 impl Share {
     fn new(reserved: usize) -> Arc<Self> {
-        let load =
-            Load { running: 0, waiting: 0, queued_since: None, work_time: INITIAL_WORK_TIME };
+        let load = Load {
+            running: 0,
+            waiting: 0,
+            queued_since: None,
+            work_time: INITIAL_WORK_TIME,
+            usable: 0,
+        };
         Arc::new(Self { reserved: Arc::new(Semaphore::new(reserved)), load: Mutex::new(load) })
     }
 
     /// Whether work that is queued now would probably wait too long. Its wait is the work before it,
-    /// divided by the connections that this share is using.
+    /// divided by the connections that this share can use.
     fn would_exceed(&self, max_wait: &MaxWait) -> bool {
         let load = self.load.lock();
-        let wait = load.work_time * (load.waiting + 1) / load.running.max(1);
+        let wait = load.work_time * (load.waiting + 1) * CONNECTION / load.usable.max(CONNECTION);
         let is_burst = load.queued_since.is_none_or(|since| since.elapsed() < BURST_DURATION);
         wait > if is_burst { max_wait.burst } else { max_wait.sustained }
     }
@@ -215,7 +227,10 @@ impl Share {
         connection: OwnedSemaphorePermit,
         keeper: Option<OwnedSemaphorePermit>,
     ) -> Permit {
-        self.load.lock().running += 1;
+        let mut load = self.load.lock();
+        load.running += 1;
+        load.usable = load.usable.max(load.running * CONNECTION);
+        drop(load);
         Permit {
             _connection: connection,
             _keeper: keeper,
@@ -267,7 +282,9 @@ impl Drop for Waiting<'_> {
 impl Drop for Permit {
     fn drop(&mut self) {
         self.count_finished();
-        self.share.load.lock().running -= 1;
+        let mut load = self.share.load.lock();
+        load.usable = load.usable - load.usable / CONNECTION + load.running;
+        load.running -= 1;
     }
 }
 
@@ -364,6 +381,22 @@ mod tests {
         let _permits = acquire_all(&bulkheads, Work::StartStep).await;
         let max_wait = Work::Start.max_wait().unwrap();
         assert!(!bulkheads.starts.would_exceed(&max_wait), "{} clients wait", queue.len());
+    }
+
+    /// As when PostgreSQL commits several transactions together: 16 clients never wait long.
+    #[tokio::test(start_paused = true)]
+    async fn work_that_ends_at_the_same_moment_refuses_no_client() {
+        let bulkheads = Bulkheads::new(PoolSize::constant::<10>());
+        let max_wait = Work::Start.max_wait().unwrap();
+        for _ in 0..100 {
+            let permits = acquire_all(&bulkheads, Work::Start).await;
+            let queue: Vec<_> = (permits.len()..16).map(|_| bulkheads.starts.enqueue()).collect();
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            drop(permits);
+            // The clients that waited have a connection each, but have not begun.
+            bulkheads.starts.load.lock().queued_since = Some(Instant::now() - BURST_DURATION);
+            assert!(!bulkheads.starts.would_exceed(&max_wait), "{} clients wait", queue.len());
+        }
     }
 
     #[tokio::test(start_paused = true)]
