@@ -9,7 +9,7 @@ use chrono::{DateTime, Utc};
 use diesel::dsl::{exists, now};
 use diesel::pg::Pg;
 use diesel::prelude::*;
-use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
+use diesel::query_builder::{AstPass, Query, QueryFragment};
 use diesel::result::Error as DieselError;
 use diesel::sql_types::{Array, BigInt, Bool, Nullable, SmallInt, Timestamptz, Uuid};
 use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl};
@@ -18,7 +18,7 @@ use greenroom_domain::{OrganizationId, SessionId};
 
 use crate::bucket::{Epoch, held_bucket};
 use crate::schema::{session_events, sessions};
-use crate::sql::push_locked;
+use crate::sql::{PlannedEachTime, push_locked};
 use crate::{SessionSnapshot, StoreError, detail};
 
 macro_rules! state {
@@ -198,12 +198,11 @@ impl SessionSnapshot {
             epochs: snapshots.iter().map(|(snapshot, _)| snapshot.epoch).collect(),
             next_check_at: snapshots.iter().map(|(_, next)| *next).collect(),
         };
-        let ids: Vec<SessionId> = reschedule.load(connection).await?;
+        let ids: Vec<SessionId> = PlannedEachTime(reschedule).load(connection).await?;
         Ok(ids.into_iter().collect())
     }
 }
 
-#[derive(QueryId)]
 struct RescheduleSessions {
     organizations: Vec<OrganizationId>,
     ids: Vec<SessionId>,

@@ -11,6 +11,7 @@ use greenroom_domain::{OrganizationId, SessionId};
 use crate::StoreError;
 use crate::bucket::HeldBuckets;
 use crate::schema::sessions;
+use crate::sql::PlannedEachTime;
 
 /// Time after which a due session may be checked by a process that does not hold its bucket: the
 /// holder has lost LiveKit, is overloaded, or cannot decode the session.
@@ -61,8 +62,12 @@ pub async fn due_sessions(
         .select((sessions::organization_id, sessions::id))
         .limit(i64::try_from(limit).unwrap_or(i64::MAX));
     let keys = match order {
-        DueOrder::OldestFirst => due.order(sessions::next_check_at.asc()).load(connection).await,
-        DueOrder::NewestFirst => due.order(sessions::next_check_at.desc()).load(connection).await,
+        DueOrder::OldestFirst => {
+            PlannedEachTime(due.order(sessions::next_check_at.asc())).load(connection).await
+        }
+        DueOrder::NewestFirst => {
+            PlannedEachTime(due.order(sessions::next_check_at.desc())).load(connection).await
+        }
     };
     Ok(keys?)
 }
@@ -78,15 +83,13 @@ pub async fn neglected_sessions(
     limit: usize,
 ) -> Result<Vec<SessionKey>, StoreError> {
     let since = now.into_sql::<Timestamptz>() - NEGLECTED_AFTER;
-    let keys = sessions::table
+    let neglected = sessions::table
         .filter(sessions::next_check_at.le(since.nullable()))
         .filter(session_bucket(sessions::id).ne_all(numbers(held)))
         .order(sessions::next_check_at)
         .select((sessions::organization_id, sessions::id))
-        .limit(i64::try_from(limit).unwrap_or(i64::MAX))
-        .load(connection)
-        .await?;
-    Ok(keys)
+        .limit(i64::try_from(limit).unwrap_or(i64::MAX));
+    Ok(PlannedEachTime(neglected).load(connection).await?)
 }
 
 /// A session that needs a further check, whether now or later.
@@ -125,10 +128,8 @@ pub async fn scheduled_sessions(
         .filter(session_bucket(sessions::id).eq_any(numbers(held)))
         .order(sessions::next_check_at)
         .select(((sessions::organization_id, sessions::id), is_calm))
-        .limit(i64::try_from(limit).unwrap_or(i64::MAX))
-        .load(connection)
-        .await?;
-    Ok(scheduled)
+        .limit(i64::try_from(limit).unwrap_or(i64::MAX));
+    Ok(PlannedEachTime(scheduled).load(connection).await?)
 }
 
 fn numbers(held: &HeldBuckets) -> Vec<i16> {

@@ -5,7 +5,7 @@ use diesel::deserialize::FromSqlRow;
 use diesel::dsl::SqlTypeOf;
 use diesel::pg::Pg;
 use diesel::prelude::*;
-use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
+use diesel::query_builder::{AstPass, Query, QueryFragment};
 use diesel::sql_types::{Array, Timestamptz, Uuid};
 use diesel_async::{AsyncConnectionCore, AsyncPgConnection};
 use futures_util::TryStreamExt;
@@ -20,6 +20,7 @@ use crate::bucket::{Epoch, HeldBuckets};
 use crate::commit::{STATE_COLUMNS, StateColumns};
 use crate::due::NEGLECTED_AFTER;
 use crate::schema::{session_templates, sessions};
+use crate::sql::PlannedEachTime;
 use crate::{SessionKey, StoreError, UnreadableSession};
 
 /// A session that this process checks, because it holds the session's bucket.
@@ -144,7 +145,7 @@ impl SessionSnapshot {
         defaults: PolicyDefaults,
     ) -> Result<SnapshotBatch, StoreError> {
         let (organizations, ids) = keys.iter().map(|key| (key.organization_id, key.id)).unzip();
-        let read = ReadSessions { organizations, ids };
+        let read = PlannedEachTime(ReadSessions { organizations, ids });
         let mut rows = AsyncConnectionCore::load(connection, read).await?;
         let mut batch = SnapshotBatch::default();
         // One row at a time, so that one that cannot be decoded does not hide the others.
@@ -195,7 +196,6 @@ snapshot_columns! {
 /// The SQL types of a row: when it was read, and its columns, of which the ids come first.
 type SnapshotSql = (Timestamptz, SqlTypeOf<SnapshotColumns>);
 
-#[derive(QueryId)]
 struct ReadSessions {
     organizations: Vec<OrganizationId>,
     ids: Vec<SessionId>,

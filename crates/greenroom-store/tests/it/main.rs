@@ -11,6 +11,7 @@ mod lock_order;
 mod migrations;
 mod mirror;
 mod open_sessions;
+mod plans;
 mod resume;
 mod retention;
 mod session;

@@ -17,7 +17,7 @@ use uuid::Uuid;
 
 use crate::session::{now, room, session, template, timeline};
 
-const DEFAULTS: PolicyDefaults = PolicyDefaults {
+pub const DEFAULTS: PolicyDefaults = PolicyDefaults {
     agent_deadline: AgentDeadline::constant::<30>(),
     reconcile_every: ReconcileInterval::constant::<30>(),
 };

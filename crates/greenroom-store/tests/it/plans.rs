@@ -1,0 +1,99 @@
+//! Plans that PostgreSQL made while a table was small, and used after it had grown.
+
+use chrono::TimeDelta;
+use diesel::sql_types::{BigInt, Text};
+use diesel::{QueryableByName, sql_query};
+use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl};
+use greenroom_store::due::due_sessions;
+use greenroom_store::{DueOrder, HeldBuckets, SessionSnapshot, connect};
+use greenroom_testkit::pg::Database;
+
+use crate::session::{now, session, template};
+use crate::snapshots::{DEFAULTS, hold_all};
+
+/// Executions after which PostgreSQL prefers a generic plan, and some more.
+const EXECUTIONS: usize = 8;
+
+/// Sessions that are added after the plans were made.
+const LATER_SESSIONS: i64 = 20_000;
+
+#[derive(QueryableByName)]
+struct RowsRead {
+    #[diesel(sql_type = BigInt)]
+    rows: i64,
+}
+
+async fn rows_read(db: &mut AsyncPgConnection) -> i64 {
+    sql_query("select pg_stat_force_next_flush()").execute(db).await.unwrap();
+    sql_query("select pg_stat_clear_snapshot()").execute(db).await.unwrap();
+    let rows = "select seq_tup_read + (select sum(idx_tup_read) from pg_stat_user_indexes
+           where relname = 'sessions')::bigint as rows
+         from pg_stat_user_tables where relname = 'sessions'";
+    let read: RowsRead = sql_query(rows).get_result(db).await.unwrap();
+    read.rows
+}
+
+/// One uneventful check of the session that is due.
+async fn check(db: &mut AsyncPgConnection, held: &HeldBuckets) {
+    let keys = due_sessions(db, held, 10, DueOrder::OldestFirst).await.unwrap();
+    let batch = SessionSnapshot::read(db, &keys, held, DEFAULTS).await.unwrap();
+    let due_again = Some(now(db).await - TimeDelta::seconds(1));
+    let next_checks: Vec<_> = batch.sessions.iter().map(|snapshot| (snapshot, due_again)).collect();
+    assert_eq!(SessionSnapshot::reschedule(db, &next_checks).await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn check_reads_few_rows_after_the_table_has_grown() {
+    let database = Database::fresh().await.unwrap();
+    let mut db = connect(database.url()).await.unwrap();
+    template(&mut db, None).await;
+    session(1).insert(&mut db, None).await.unwrap().unwrap();
+    for prepare in [
+        "update sessions set next_check_at = now() - interval '1 second'",
+        // Only an analysis makes a new plan.
+        "alter table sessions set (autovacuum_enabled = false)",
+        "analyze sessions",
+    ] {
+        sql_query(prepare).execute(&mut db).await.unwrap();
+    }
+    let held = hold_all(&mut db).await;
+    for _ in 0..EXECUTIONS {
+        check(&mut db, &held).await;
+    }
+    add_waiting_sessions(&database).await;
+
+    let before = rows_read(&mut db).await;
+    check(&mut db, &held).await;
+    let rows = rows_read(&mut db).await - before;
+    assert!(rows < 100, "a check of one session read {rows} rows");
+}
+
+/// Adds copies of the session whose checks are not due. Triggers are not fired, and foreign keys are
+/// not checked.
+async fn add_waiting_sessions(database: &Database) {
+    let mut db = AsyncPgConnection::establish(database.url()).await.unwrap();
+    sql_query("set session_replication_role = replica").execute(&mut db).await.unwrap();
+    let columns: Columns = sql_query(
+        "select string_agg(column_name, ', ') as columns from information_schema.columns
+         where table_name = 'sessions' and column_name not in ('id', 'room_name', 'next_check_at')",
+    )
+    .get_result(&mut db)
+    .await
+    .unwrap();
+    let columns = columns.columns;
+    sql_query(format!(
+        "insert into sessions (id, room_name, next_check_at, {columns})
+         select gen_random_uuid(), 'room_' || n, now() + interval '1 hour', {columns}
+         from sessions, generate_series(1, $1) n"
+    ))
+    .bind::<BigInt, _>(LATER_SESSIONS)
+    .execute(&mut db)
+    .await
+    .unwrap();
+}
+
+#[derive(QueryableByName)]
+struct Columns {
+    #[diesel(sql_type = Text)]
+    columns: String,
+}
