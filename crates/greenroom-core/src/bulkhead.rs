@@ -95,14 +95,26 @@ struct Load {
     queued_since: Option<Instant>,
     /// Moving average of the time for which work keeps its connection.
     work_time: Duration,
-    /// The connections that this share can use: the highest recent value of `running`, in
-    /// [`CONNECTION`]s. `running` itself is too low when work ends at the same moment, as with a
-    /// common commit, until the work that was waiting has begun.
-    usable: u32,
+    /// The connections that this share has recently used, times [`USAGE_SCALE`]. Rises at once with
+    /// `running`, and falls slowly as work ends. `running` itself is too low for an estimate: after a
+    /// group commit, many permits are free until the waiting work begins.
+    recent_use: u32,
 }
 
-/// One connection in [`Load::usable`], and the number of pieces of work over which it is averaged.
-const CONNECTION: u32 = 32;
+/// Fixed-point scale of [`Load::recent_use`], and the number of pieces of work over which it falls.
+const USAGE_SCALE: u32 = 32;
+
+impl Load {
+    fn begin(&mut self) {
+        self.running += 1;
+        self.recent_use = self.recent_use.max(self.running * USAGE_SCALE);
+    }
+
+    fn finish(&mut self) {
+        self.recent_use = self.recent_use - self.recent_use / USAGE_SCALE + self.running;
+        self.running -= 1;
+    }
+}
 
 /// The right to use one connection. Dropping it ends the work.
 pub(crate) struct Permit {
@@ -201,16 +213,17 @@ impl Share {
             waiting: 0,
             queued_since: None,
             work_time: INITIAL_WORK_TIME,
-            usable: 0,
+            recent_use: 0,
         };
         Arc::new(Self { reserved: Arc::new(Semaphore::new(reserved)), load: Mutex::new(load) })
     }
 
     /// Whether work that is queued now would probably wait too long. Its wait is the work before it,
-    /// divided by the connections that this share can use.
+    /// divided by the connections that this share has recently used.
     fn would_exceed(&self, max_wait: &MaxWait) -> bool {
         let load = self.load.lock();
-        let wait = load.work_time * (load.waiting + 1) * CONNECTION / load.usable.max(CONNECTION);
+        let wait =
+            load.work_time * (load.waiting + 1) * USAGE_SCALE / load.recent_use.max(USAGE_SCALE);
         let is_burst = load.queued_since.is_none_or(|since| since.elapsed() < BURST_DURATION);
         wait > if is_burst { max_wait.burst } else { max_wait.sustained }
     }
@@ -227,10 +240,7 @@ impl Share {
         connection: OwnedSemaphorePermit,
         keeper: Option<OwnedSemaphorePermit>,
     ) -> Permit {
-        let mut load = self.load.lock();
-        load.running += 1;
-        load.usable = load.usable.max(load.running * CONNECTION);
-        drop(load);
+        self.load.lock().begin();
         Permit {
             _connection: connection,
             _keeper: keeper,
@@ -282,9 +292,7 @@ impl Drop for Waiting<'_> {
 impl Drop for Permit {
     fn drop(&mut self) {
         self.count_finished();
-        let mut load = self.share.load.lock();
-        load.usable = load.usable - load.usable / CONNECTION + load.running;
-        load.running -= 1;
+        self.share.load.lock().finish();
     }
 }
 

@@ -56,6 +56,6 @@ impl Greenroom {
             tracing::warn!(session_id = %ended.id, error = &error as &dyn std::error::Error,
                 "failed to delete room of ended session");
         }
-        self.shared.due.notify_one();
+        self.shared.search_requested.notify_one();
     }
 }

@@ -122,8 +122,8 @@ pub(crate) struct Shared {
     pub(crate) schedule: Arc<Schedule>,
     /// When the latest webhook arrived.
     pub(crate) latest_webhook: Mutex<Option<Instant>>,
-    /// Wakes the keeper when this process makes a session due.
-    pub(crate) due: Notify,
+    /// Wakes the keeper when this process makes a session due in PostgreSQL.
+    pub(crate) search_requested: Notify,
 }
 
 impl Shared {
@@ -249,7 +249,7 @@ impl Builder {
             buckets: Buckets::default(),
             schedule: Arc::default(),
             latest_webhook: Mutex::default(),
-            due: Notify::new(),
+            search_requested: Notify::new(),
         };
         Ok(Greenroom { shared: Arc::new(shared) })
     }

@@ -15,23 +15,26 @@ mod check;
 mod deadlines;
 mod failures;
 mod observe;
+mod remembered;
 mod resync;
 mod room_nodes;
 mod schedule;
+mod search_range;
 mod step;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use greenroom_store::due::{due_sessions, neglected_sessions};
-use greenroom_store::{DueOrder, HeldBuckets, ReplicaId};
+use greenroom_store::{DueOrder, DueSearch, HeldBuckets, ReplicaId};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::Instrument;
 
 use self::failures::{FailureLog, caught};
 use self::schedule::CheckGuard;
+use self::search_range::RangeSelector;
 use crate::clock::replica_id;
 use crate::{Error, Greenroom};
 
@@ -40,14 +43,14 @@ pub(crate) use self::buckets::Buckets;
 pub(crate) use self::room_nodes::RoomNodes;
 pub(crate) use self::schedule::Schedule;
 
-/// Interval between two searches for due sessions, after [`MIN_POLL_INTERVAL`]. A fact that another
-/// process records waits at most this long. A full batch, or a session that becomes due in this process, starts the next search at
-/// once.
-const POLL_INTERVAL: Duration = Duration::from_millis(225);
+/// Interval between two searches for due sessions. A fact that another process records waits at most
+/// this long. A full batch, or a session that becomes due in this process, starts the next search
+/// earlier.
+const SEARCH_INTERVAL: Duration = Duration::from_millis(250);
 
-/// Minimum time between two searches, unless a batch was full. Facts that this process records in
-/// quick succession are then found together.
-const MIN_POLL_INTERVAL: Duration = Duration::from_millis(25);
+/// Minimum time between two batches, unless one was full. Facts that this process records in quick
+/// succession are then checked together.
+const MIN_BATCH_INTERVAL: Duration = Duration::from_millis(25);
 
 /// Maximum number of neglected sessions per batch. All processes find the same ones.
 const MAX_NEGLECTED: usize = 32;
@@ -87,6 +90,8 @@ impl Greenroom {
         let semaphore = Arc::new(Semaphore::new(MAX_IN_PROGRESS));
         let mut batches = JoinSet::new();
         let mut order = DueOrder::OldestFirst;
+        let mut next_search = Instant::now();
+        let mut ranges = RangeSelector::default();
         let mut failures = FailureLog::new("failed to find due sessions");
         loop {
             while batches.try_join_next().is_some() {}
@@ -100,12 +105,22 @@ impl Greenroom {
             let Some(mut permits) = permits else { break };
             let limit = permits.num_permits();
             let held = self.shared.buckets.held();
-            let begun = caught(self.begin_checks(&held, limit, order)).await;
+            let search = if next_search <= Instant::now() {
+                next_search = Instant::now() + SEARCH_INTERVAL;
+                Some(DueSearch { range: ranges.next_range(), order })
+            } else {
+                None
+            };
+            let begun = caught(self.begin_checks(&held, limit, search)).await;
             let Begun { guards, is_full } = failures.value(begun).unwrap_or_default();
             // After a full batch, more sessions are probably due. Every second batch then starts
             // with the sessions that became due last, so that a backlog, as after an outage, does
             // not delay users who are in a call.
             order = if is_full { order.toggled() } else { DueOrder::OldestFirst };
+            if is_full {
+                // A backlog may be older than the recent sessions.
+                ranges.search_all_next();
+            }
             // Keep one permit per session and release the rest now, so that a few slow sessions
             // cannot block further batches.
             if let Some(permits) = permits.split(guards.len()).filter(|_| !guards.is_empty()) {
@@ -116,7 +131,11 @@ impl Greenroom {
             drop(permits);
             tokio::select! {
                 () = &mut stop => break,
-                () = self.pause_between_batches(is_full) => {}
+                needs_search = self.pause_between_batches(is_full, next_search) => {
+                    if needs_search {
+                        next_search = Instant::now();
+                    }
+                }
             }
         }
         background.shutdown().await;
@@ -145,28 +164,34 @@ impl Greenroom {
     /// Waits before the next batch. A full batch is followed by the next one at once, because more
     /// sessions are probably due. In the first reconciliation interval after an outage, all sessions
     /// are due: the pause then grows with the number of replicas, so that all of them together check
-    /// at most [`MAX_BATCH`] sessions per interval.
-    async fn pause_between_batches(&self, is_full: bool) {
+    /// at most [`MAX_BATCH`] sessions per interval. Returns whether the next batch needs a search.
+    async fn pause_between_batches(&self, is_full: bool, next_search: Instant) -> bool {
         let is_recent = self.shared.breaker.recovered_within(self.shared.reconcile_interval());
         let replicas = u32::try_from(self.shared.buckets.replicas()).unwrap_or(u32::MAX);
         match (is_full, is_recent) {
-            (true, true) => sleep(POLL_INTERVAL.saturating_mul(replicas)).await,
+            (true, true) => sleep(SEARCH_INTERVAL.saturating_mul(replicas)).await,
             (true, false) => {}
             (false, _) => {
-                sleep(MIN_POLL_INTERVAL).await;
-                drop(timeout(POLL_INTERVAL, self.shared.due.notified()).await);
+                sleep(MIN_BATCH_INTERVAL).await;
+                tokio::select! {
+                    () = self.shared.search_requested.notified() => {}
+                    () = self.shared.schedule.is_due.notified() => return false,
+                    () = sleep_until(next_search) => {}
+                }
             }
         }
+        true
     }
 
-    /// Begins the checks of due sessions: first those that are due in PostgreSQL, because of a
-    /// deadline or a new fact, then those whose check waits in memory. A quarter of a batch is kept
-    /// for the latter while some are due. Neglected sessions of other processes come last.
+    /// Begins the checks of due sessions. With a `search`: first those that are due in PostgreSQL,
+    /// because of a deadline or a fact of another process, then those that are due in memory, which
+    /// keep a quarter of the batch, and last the neglected sessions of other processes. Without one,
+    /// only those that are due in memory.
     async fn begin_checks(
         &self,
         held: &HeldBuckets,
         limit: usize,
-        order: DueOrder,
+        search: Option<DueSearch>,
     ) -> Result<Begun, Error> {
         if held.is_empty() {
             return Ok(Begun::default());
@@ -175,18 +200,22 @@ impl Greenroom {
         if self.shared.are_calls_scarce() {
             schedule.postpone_idle(self.shared.reconcile_interval());
         }
+        let Some(search) = search else {
+            let guards = schedule.begin_waiting(limit, held);
+            return Ok(Begun { is_full: guards.len() == limit, guards });
+        };
         let with_skipped = limit + schedule.max_skipped();
         let has_others = self.shared.buckets.replicas() > 1;
-        let search = async |db: &mut _| {
-            let due = due_sessions(db, held, with_skipped, order).await?;
+        let find = async |db: &mut _| {
+            let due = due_sessions(db, held, with_skipped, search).await?;
             let neglected = if has_others && due.len() < limit {
-                neglected_sessions(db, held, MAX_NEGLECTED).await?
+                neglected_sessions(db, held, MAX_NEGLECTED, search.range).await?
             } else {
                 Vec::new()
             };
             Ok((due, neglected))
         };
-        let (due, neglected) = self.shared.database.run_for_keeper(search).await?;
+        let (due, neglected) = self.shared.database.run_for_keeper(find).await?;
         let limit_of_due = if schedule.has_due() { limit - limit / 4 } else { limit };
         let mut guards = schedule.begin_found(due, limit_of_due);
         let is_full = guards.len() == limit_of_due;

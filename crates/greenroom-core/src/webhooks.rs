@@ -30,10 +30,10 @@ impl Greenroom {
         *self.shared.latest_webhook.lock() = Some(Instant::now());
         let Webhook { room: Some(room), at: Some(at), event } = webhook else { return Ok(()) };
         let Some(fact) = fact(event) else { return Ok(()) };
-        let record = async |db: &mut _| record(db, Subject::Room(&room), &fact, at).await;
-        if self.shared.database.run_for_webhook(record).await? {
-            self.shared.due.notify_one();
-        }
+        let holder = self.shared.remembering_replica();
+        let record = async |db: &mut _| record(db, Subject::Room(&room), &fact, at, holder).await;
+        let recorded = self.shared.database.run_for_webhook(record).await?;
+        self.schedule_after_facts(&recorded).await;
         Ok(())
     }
 }

@@ -42,6 +42,10 @@ const RECHECK_INTERVAL: TimeDelta = TimeDelta::seconds(2);
 /// until the stored check of a session that has no deadline.
 const MAX_RECHECK_INTERVAL: TimeDelta = TimeDelta::minutes(1);
 
+/// Margin of the stored last check. It is stored when the session ends, before the time at which the
+/// room is gone is known. With the margin, it need not be stored again.
+const LAST_CHECK_TOLERANCE: TimeDelta = TimeDelta::minutes(1);
+
 /// Time before the maximum duration at which the participants are notified of the end.
 pub const END_NOTICE: TimeDelta = TimeDelta::seconds(30);
 
@@ -225,13 +229,14 @@ impl<'a> DecisionBuilder<'a> {
         }
     }
 
-    /// Sets the times of the next check: the stored one is the next deadline, and the other one is
-    /// the next deadline or the next interval, whichever is earlier.
+    /// Sets the times of the next check: the stored one is the next fixed deadline, and the other one
+    /// is the next deadline or the next interval, whichever is earlier.
     fn schedule(&mut self, is_observed: bool) {
         let state = &self.state;
         if state.is_over() {
-            // The next check observes whether the room is gone.
-            self.check_by(self.now + RECHECK_INTERVAL, self.now + MAX_RECHECK_INTERVAL);
+            // The next check observes whether the room is gone. The stored time is that of the last.
+            self.state.next_check_at = Some(self.last_check(self.now) + LAST_CHECK_TOLERANCE);
+            self.check_at = Some(self.now + RECHECK_INTERVAL);
             return;
         }
         let needs_recheck = !is_observed
@@ -247,24 +252,40 @@ impl<'a> DecisionBuilder<'a> {
         } else {
             self.session.reconcile_interval()
         };
-        let deadline = self.next_deadline().unwrap_or(self.now + MAX_RECHECK_INTERVAL);
-        self.check_by(self.now + next_interval, deadline);
+        let next_check = self.earliest([Some(self.now + next_interval), self.computed_deadline()]);
+        let deadline = self.fixed_deadline().unwrap_or(self.now + MAX_RECHECK_INTERVAL);
+        self.check_by(next_check.unwrap_or(deadline), deadline);
     }
 
-    /// Returns the next deadline of an open session. A deadline that has passed is ignored: its rule
-    /// runs at the next successful observation.
-    fn next_deadline(&self) -> Option<DateTime<Utc>> {
+    /// Returns the next deadline of an open session that is not stored: those of the agent, of its
+    /// dispatch and of a missing room. The next holder of the bucket computes it again.
+    fn computed_deadline(&self) -> Option<DateTime<Utc>> {
+        self.earliest([
+            self.agent_deadline(),
+            self.next_dispatch_at(),
+            self.missing_room_deadline(),
+        ])
+    }
+
+    /// Returns the next fixed deadline of an open session: one that follows from the start or from the
+    /// maximum duration. Only these are stored, so that few writes change an indexed column.
+    fn fixed_deadline(&self) -> Option<DateTime<Utc>> {
         let state = &self.state;
         let is_pending = state.status == SessionStatus::Pending;
-        let deadlines = [
+        self.earliest([
             is_pending.then_some(self.session.join_by),
             state.start_deadline(self.session.created_at),
             state.end_by.filter(|_| state.ending_notified_at.is_none()).map(|end| end - END_NOTICE),
             state.end_by,
-            self.agent_deadline(),
-            self.next_dispatch_at(),
-            self.missing_room_deadline(),
-        ];
+        ])
+    }
+
+    /// Returns the earliest of these deadlines. A deadline that has passed is ignored: its rule runs at the
+    /// next successful observation.
+    fn earliest<const N: usize>(
+        &self,
+        deadlines: [Option<DateTime<Utc>>; N],
+    ) -> Option<DateTime<Utc>> {
         deadlines.into_iter().flatten().filter(|deadline| *deadline > self.now).min()
     }
 

@@ -11,11 +11,14 @@ use greenroom_domain::{OrganizationId, SessionId};
 use crate::StoreError;
 use crate::bucket::HeldBuckets;
 use crate::schema::sessions;
-use crate::sql::PlannedEachTime;
+use crate::sql::{PlannedEachTime, interval};
 
 /// Time after which a due session may be checked by a process that does not hold its bucket: the
 /// holder has lost LiveKit, is overloaded, or cannot decode the session.
 pub const NEGLECTED_AFTER: TimeDelta = TimeDelta::seconds(20);
+
+/// Age of the due sessions that a search of [`DueRange::Recent`] finds.
+const RECENT: TimeDelta = TimeDelta::minutes(1);
 
 /// Identifies a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Queryable)]
@@ -46,6 +49,42 @@ impl DueOrder {
     }
 }
 
+/// Which due sessions a search finds. While a long transaction holds a snapshot, PostgreSQL keeps the
+/// index entries of all earlier times, and a search reads those in its range.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DueRange {
+    /// Sessions that became due within the last minute. The search stays fast while a long
+    /// transaction holds a snapshot.
+    Recent,
+    /// All due sessions.
+    All,
+}
+
+/// A search for due sessions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DueSearch {
+    /// Which sessions are found.
+    pub range: DueRange,
+    /// In which order.
+    pub order: DueOrder,
+}
+
+impl DueSearch {
+    /// Finds all due sessions, and those first that have been due for longest.
+    pub const ALL: Self = Self { range: DueRange::All, order: DueOrder::OldestFirst };
+}
+
+impl DueRange {
+    /// The SQL condition on `next_check_at`.
+    pub(crate) fn condition(self) -> String {
+        let is_due = "next_check_at <= now()";
+        match self {
+            Self::Recent => format!("{is_due} and next_check_at > now() - {}", interval(RECENT)),
+            Self::All => is_due.to_owned(),
+        }
+    }
+}
+
 /// Finds up to `limit` due sessions in the buckets that this process holds.
 ///
 /// # Errors
@@ -54,14 +93,14 @@ pub async fn due_sessions(
     connection: &mut AsyncPgConnection,
     held: &HeldBuckets,
     limit: usize,
-    order: DueOrder,
+    search: DueSearch,
 ) -> Result<Vec<SessionKey>, StoreError> {
     let due = sessions::table
-        .filter(sessions::next_check_at.le(now.into_sql::<Timestamptz>().nullable()))
+        .filter(sql::<Bool>(&search.range.condition()))
         .filter(session_bucket(sessions::id).eq_any(numbers(held)))
         .select((sessions::organization_id, sessions::id))
         .limit(i64::try_from(limit).unwrap_or(i64::MAX));
-    let keys = match order {
+    let keys = match search.order {
         DueOrder::OldestFirst => {
             PlannedEachTime(due.order(sessions::next_check_at.asc())).load(connection).await
         }
@@ -81,15 +120,41 @@ pub async fn neglected_sessions(
     connection: &mut AsyncPgConnection,
     held: &HeldBuckets,
     limit: usize,
+    range: DueRange,
 ) -> Result<Vec<SessionKey>, StoreError> {
     let since = now.into_sql::<Timestamptz>() - NEGLECTED_AFTER;
     let neglected = sessions::table
         .filter(sessions::next_check_at.le(since.nullable()))
+        .filter(sql::<Bool>(&range.condition()))
         .filter(session_bucket(sessions::id).ne_all(numbers(held)))
         .order(sessions::next_check_at)
         .select((sessions::organization_id, sessions::id))
         .limit(i64::try_from(limit).unwrap_or(i64::MAX));
     Ok(PlannedEachTime(neglected).load(connection).await?)
+}
+
+/// Makes sessions due, so that the holders of their buckets check them.
+///
+/// # Errors
+/// Returns a [`StoreError`] if the query fails.
+pub async fn make_due(
+    connection: &mut AsyncPgConnection,
+    keys: &[SessionKey],
+) -> Result<(), StoreError> {
+    let ids = keys.iter().map(|key| key.id);
+    let organizations = keys.iter().map(|key| key.organization_id);
+    let due = sessions::table
+        .filter(sessions::organization_id.eq_any(organizations))
+        .filter(sessions::id.eq_any(ids))
+        .filter(sessions::next_check_at.is_not_null());
+    diesel::update(due)
+        .set((
+            sessions::next_check_at.eq(now.into_sql::<Timestamptz>().nullable()),
+            sessions::revision.eq(sessions::revision + 1),
+        ))
+        .execute(connection)
+        .await?;
+    Ok(())
 }
 
 /// A session that needs a further check, whether now or later.
@@ -114,7 +179,10 @@ pub async fn scheduled_sessions(
 ) -> Result<Vec<ScheduledSession>, StoreError> {
     // An estimate is enough: `TrackedSession::is_idle` decides at the check.
     let is_calm = sql::<Bool>(
-        "status in ('pending', 'active') and room_missing_since is null and agent_left_at is null
+        "status in ('pending', 'active') and room_missing_since is null and room_finished_at is null
+         and agent_left_at is null and (status = 'active' or user_joined_at is null)
+         and (user_left_at is null or user_left_at <= user_joined_at)
+         and (room_creation = 'on_join' or room_created_at is not null)
          and (agent_status in ('none', 'ready', 'unavailable')
            or agent_status = 'waiting' and room_creation = 'on_join')",
     );

@@ -7,14 +7,15 @@ use diesel::dsl::{AsSelect, SqlTypeOf};
 use diesel::pg::Pg;
 use diesel::prelude::*;
 use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
-use diesel::sql_types::BigInt;
+use diesel::sql_types::{Bool, Uuid};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use greenroom_domain::lifecycle::Fact;
 use greenroom_domain::{OrganizationId, RoomName, SessionId, UserId};
 
 use self::sql::RecordFact;
+use crate::bucket::ReplicaId;
 use crate::overdue::Deadline;
-use crate::{Session, StoreError};
+use crate::{DueRange, Session, SessionKey, StoreError};
 
 /// The time of a fact that Greenroom itself reports, which is not used.
 const NO_TIME: DateTime<Utc> = DateTime::UNIX_EPOCH;
@@ -36,15 +37,26 @@ pub enum Subject<'a> {
         end_user: Option<&'a UserId>,
     },
     /// At most [`MAX_OVERDUE`](crate::overdue::MAX_OVERDUE) sessions whose deadline has passed.
-    Overdue(Deadline),
+    Overdue(Deadline, DueRange),
+}
+
+/// A session that learned a fact.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Queryable)]
+pub struct Recorded {
+    /// The session.
+    pub key: SessionKey,
+    /// Whether `holder` holds the session's bucket. It must then schedule the check in memory, because
+    /// `next_check_at` was not set to now. Always false after a fact that ends the session.
+    pub is_held: bool,
 }
 
 /// Merges a fact into its session, appends the timeline events and schedules the next check, in one
-/// statement. The rules are those of `State::learn`.
+/// statement. The rules are those of `State::learn`, except that the next check is not stored if
+/// `holder` holds the session's bucket.
 ///
 /// `at` is LiveKit's time of the event, in whole seconds. A fact that Greenroom itself reports has
-/// none: see [`record_own`]. Returns false if no session learned the fact: there is no such session, the fact
-/// is about another participant, or `State::learn` refuses it.
+/// none: see [`record_own`]. Returns the sessions that learned the fact: an empty list if the fact is
+/// about another participant, or if `State::learn` refuses it.
 ///
 /// # Errors
 /// Returns a [`StoreError`] if the query fails.
@@ -53,14 +65,13 @@ pub async fn record(
     subject: Subject<'_>,
     fact: &Fact,
     at: DateTime<Utc>,
-) -> Result<bool, StoreError> {
-    let sessions: i64 =
-        CountRecorded(RecordFact::new(subject, fact, at)).get_result(connection).await?;
-    Ok(sessions > 0)
+    holder: Option<ReplicaId>,
+) -> Result<Vec<Recorded>, StoreError> {
+    Ok(SelectKeys(RecordFact::new(subject, fact, at, holder)).load(connection).await?)
 }
 
 /// Merges a fact that Greenroom itself reports, as [`record`] does. Such a fact has no time of
-/// LiveKit: it happens at PostgreSQL's `now()`.
+/// LiveKit: it happens at PostgreSQL's `now()`. Returns whether a session learned the fact.
 ///
 /// # Errors
 /// Returns a [`StoreError`] if the query fails.
@@ -69,7 +80,22 @@ pub async fn record_own(
     subject: Subject<'_>,
     fact: &Fact,
 ) -> Result<bool, StoreError> {
-    record(connection, subject, fact, NO_TIME).await
+    Ok(!record(connection, subject, fact, NO_TIME, None).await?.is_empty())
+}
+
+/// Records that a call of this process opened the room of a session, as [`record`] does. Returns
+/// whether the session is still open.
+///
+/// # Errors
+/// Returns a [`StoreError`] if the query fails.
+pub async fn record_room_opened(
+    connection: &mut AsyncPgConnection,
+    subject: Subject<'_>,
+    sid: String,
+    holder: Option<ReplicaId>,
+) -> Result<bool, StoreError> {
+    let opened = Fact::RoomOpened { sid };
+    Ok(!record(connection, subject, &opened, NO_TIME, holder).await?.is_empty())
 }
 
 /// Ends an open session at a caller's request and returns it. `end_user` is that of
@@ -86,49 +112,50 @@ pub async fn end_session(
     end_user: Option<&UserId>,
 ) -> Result<Option<Session>, StoreError> {
     let subject = Subject::Session { organization, id, end_user };
-    let record = RecordFact::new(subject, &Fact::EndRequested, NO_TIME);
-    let ended = SelectRecorded { record, columns: Session::as_select() };
+    let record = RecordFact::new(subject, &Fact::EndRequested, NO_TIME, None);
+    let ended = SelectSession { record, columns: Session::as_select() };
     Ok(ended.get_result(connection).await.optional()?)
 }
 
-/// The statement, selecting the number of sessions that learned the fact.
-struct CountRecorded<'a>(RecordFact<'a>);
+/// [`RecordFact`], selecting the keys of the sessions that learned the fact, and whether `holder` holds
+/// their buckets.
+struct SelectKeys<'a>(RecordFact<'a>);
 
-impl QueryId for CountRecorded<'_> {
+impl QueryId for SelectKeys<'_> {
     type QueryId = ();
     // diesel finds the prepared statement by its text, which depends on the fact.
     const HAS_STATIC_QUERY_ID: bool = false;
 }
 
-impl Query for CountRecorded<'_> {
-    type SqlType = BigInt;
+impl Query for SelectKeys<'_> {
+    type SqlType = ((Uuid, Uuid), Bool);
 }
 
-impl QueryFragment<Pg> for CountRecorded<'_> {
+impl QueryFragment<Pg> for SelectKeys<'_> {
     fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
         self.0.push_tables("sessions.organization_id, sessions.id", &mut out)?;
-        out.push_sql(" select count(*) from sessions");
+        out.push_sql(" select organization_id, id, is_held from sessions");
         Ok(())
     }
 }
 
-/// The statement, selecting the session that learned the fact.
-struct SelectRecorded<'a> {
+/// [`RecordFact`], selecting the whole session that learned the fact.
+struct SelectSession<'a> {
     record: RecordFact<'a>,
     columns: AsSelect<Session, Pg>,
 }
 
-impl QueryId for SelectRecorded<'_> {
+impl QueryId for SelectSession<'_> {
     type QueryId = ();
     // diesel finds the prepared statement by its text, which depends on the fact.
     const HAS_STATIC_QUERY_ID: bool = false;
 }
 
-impl Query for SelectRecorded<'_> {
+impl Query for SelectSession<'_> {
     type SqlType = SqlTypeOf<AsSelect<Session, Pg>>;
 }
 
-impl QueryFragment<Pg> for SelectRecorded<'_> {
+impl QueryFragment<Pg> for SelectSession<'_> {
     fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
         self.record.push_tables("sessions.*", &mut out)?;
         out.push_sql(" select ");

@@ -3,7 +3,7 @@
 use diesel::pg::Pg;
 use diesel::prelude::*;
 use diesel::query_builder::AstPass;
-use diesel::sql_types::{Integer, Jsonb, Nullable, Text, Uuid};
+use diesel::sql_types::{Bool, Integer, Jsonb, Nullable, Text, Uuid};
 use greenroom_domain::lifecycle::JOB_ASSIGNMENT_TIMEOUT;
 use greenroom_domain::template::TokenTtl;
 use greenroom_domain::{
@@ -49,6 +49,9 @@ pub struct NewSession {
     /// Interval between two checks of an idle session against LiveKit: 1 to 3,600 seconds. An
     /// `on_join` session is first checked within this time.
     pub first_check_within: ReconcileInterval,
+    /// Whether this process holds the session's bucket and remembers the first check of an `on_join`
+    /// session. The stored time is then the end of its join window.
+    pub is_first_check_remembered: bool,
     /// Decides whether the start is idempotent, and which session a repeated start returns.
     pub key: StartKey,
     /// The server's default limit of open sessions (`pending` or `active`), used if the
@@ -137,10 +140,12 @@ impl NewSession {
                  modality_profile, enabled_panels, room_creation, 'pending',
                  case when agent_name is null then 'none' else 'waiting' end,
                  now() + make_interval(secs => join_window_seconds),
-                 case room_creation
-                   when 'on_start' then now() + ",
+                 case when room_creation = 'on_start' then now() + ",
         );
         push_interval(JOB_ASSIGNMENT_TIMEOUT, &mut out);
+        out.push_sql(" when ");
+        out.push_bind_param::<Bool, _>(&self.is_first_check_remembered)?;
+        out.push_sql(" then now() + make_interval(secs => join_window_seconds)");
         out.push_sql(" else now() + make_interval(secs => least(join_window_seconds, ");
         out.push_bind_param::<Integer, _>(&self.first_check_within)?;
         out.push_sql(")) end, ");

@@ -5,9 +5,9 @@ use diesel::query_builder::AstPass;
 use diesel_async::AsyncPgConnection;
 use greenroom_domain::lifecycle::{Fact, ROOM_OPEN_DEADLINE};
 
-use crate::StoreError;
 use crate::fact::{Subject, record_own};
 use crate::sql::interval;
+use crate::{DueRange, StoreError};
 
 /// Maximum number of sessions that one statement ends because of their deadline.
 pub const MAX_OVERDUE: u32 = 256;
@@ -47,8 +47,9 @@ impl Deadline {
 pub async fn end_overdue(
     connection: &mut AsyncPgConnection,
     deadline: Deadline,
+    range: DueRange,
 ) -> Result<bool, StoreError> {
-    record_own(connection, Subject::Overdue(deadline), &deadline.fact()).await
+    record_own(connection, Subject::Overdue(deadline, range), &deadline.fact()).await
 }
 
 /// SQL condition: neither the start nor a replay opened the room in time. The same rule as
@@ -67,11 +68,13 @@ pub fn unopened_start() -> String {
 ///
 /// Ignores leases: an observation that takes long must not delay a deadline. Its commit then finds
 /// another revision. `next_check_at` is never later than a deadline, and has an index.
-pub(crate) fn push_overdue(deadline: Deadline, out: &mut AstPass<'_, '_, Pg>) {
+pub(crate) fn push_overdue(deadline: Deadline, range: DueRange, out: &mut AstPass<'_, '_, Pg>) {
     out.push_sql(
         "overdue as materialized (
-           select organization_id, id from sessions where next_check_at <= now() and ",
+           select organization_id, id from sessions where ",
     );
+    out.push_sql(&range.condition());
+    out.push_sql(" and ");
     out.push_sql(&deadline.condition());
     out.push_sql(" order by next_check_at limit ");
     out.push_sql(&MAX_OVERDUE.to_string());

@@ -36,6 +36,8 @@ pub(crate) struct Buckets {
 }
 
 struct State {
+    /// The replica id of this process. `None` while its keeper does not run.
+    replica: Option<ReplicaId>,
     held: Arc<HeldBuckets>,
     usable_until: Instant,
     /// The number of processes that run a keeper, at least one.
@@ -46,8 +48,13 @@ struct State {
 
 impl Default for Buckets {
     fn default() -> Self {
-        let state =
-            State { held: Arc::default(), usable_until: Instant::now(), replicas: 1, share: 0 };
+        let state = State {
+            replica: None,
+            held: Arc::default(),
+            usable_until: Instant::now(),
+            replicas: 1,
+            share: 0,
+        };
         Self { state: Mutex::new(state), acquired: Notify::new() }
     }
 }
@@ -57,6 +64,12 @@ impl Buckets {
     pub(super) fn held(&self) -> Arc<HeldBuckets> {
         let state = self.state.lock();
         if Instant::now() < state.usable_until { state.held.clone() } else { Arc::default() }
+    }
+
+    /// Returns the replica id of this process, if it holds buckets.
+    pub(crate) fn replica(&self) -> Option<ReplicaId> {
+        let state = self.state.lock();
+        state.replica.filter(|_| !state.held.is_empty() && Instant::now() < state.usable_until)
     }
 
     /// Returns the number of processes that run a keeper, at least one.
@@ -71,8 +84,9 @@ impl Buckets {
 
     /// Stores the held buckets after a renewal. Returns whether they have changed, and wakes the
     /// search if there are new ones.
-    fn set(&self, renewal: &Renewal, renewed_at: Instant) -> bool {
+    fn set(&self, replica: ReplicaId, renewal: &Renewal, renewed_at: Instant) -> bool {
         let mut state = self.state.lock();
+        state.replica = Some(replica);
         state.usable_until = renewed_at + USABLE_LEASE;
         state.replicas = renewal.replicas.max(1);
         state.share = share(state.replicas, renewal.rank);
@@ -89,7 +103,8 @@ impl Buckets {
 
     /// Forgets the buckets, because this process checks no more sessions.
     pub(super) fn clear(&self) {
-        self.state.lock().held = Arc::default();
+        let mut state = self.state.lock();
+        (state.replica, state.held) = (None, Arc::default());
     }
 }
 
@@ -128,7 +143,7 @@ impl Greenroom {
             renewal.held.remove(bucket);
         }
         // Stop checking the sessions of surplus buckets before they are released.
-        if self.shared.buckets.set(&renewal, renewed_at) {
+        if self.shared.buckets.set(replica, &renewal, renewed_at) {
             self.shared.schedule.retain(&renewal.held);
         }
         let database = &self.shared.database;
@@ -140,7 +155,7 @@ impl Greenroom {
         if missing > 0 {
             let acquire = async |db: &mut _| bucket::acquire(db, replica, missing).await;
             renewal.held.extend(database.run_for_keeper(acquire).await?);
-            self.shared.buckets.set(&renewal, renewed_at);
+            self.shared.buckets.set(replica, &renewal, renewed_at);
         }
         Ok(())
     }

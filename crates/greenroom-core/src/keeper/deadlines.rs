@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use greenroom_store::DueRange;
 use greenroom_store::overdue::{Deadline, end_overdue};
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::failures::{FailureLog, caught};
+use super::search_range::RangeSelector;
 use crate::{Error, Greenroom};
 
 /// Interval between two searches for overdue sessions.
@@ -18,13 +20,14 @@ impl Greenroom {
         let mut ticks = interval(INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut failures = FailureLog::new("failed to end overdue sessions");
+        let mut ranges = RangeSelector::default();
         loop {
             ticks.tick().await;
-            failures.record(caught(self.end_overdue()).await);
+            failures.record(caught(self.end_overdue(ranges.next_range())).await);
         }
     }
 
-    async fn end_overdue(&self) -> Result<(), Error> {
+    async fn end_overdue(&self, range: DueRange) -> Result<(), Error> {
         // A check that finds the room open saves the session, so the room's deadline is left to the
         // checks while LiveKit lists rooms.
         let is_paused = self.shared.breaker.is_open();
@@ -34,11 +37,11 @@ impl Greenroom {
             &[Deadline::MaxDuration]
         };
         for &deadline in deadlines {
-            let end = async |db: &mut _| end_overdue(db, deadline).await;
+            let end = async |db: &mut _| end_overdue(db, deadline, range).await;
             // One statement ends at most `MAX_OVERDUE` sessions.
             while self.shared.database.run_for_keeper(end).await? {
                 self.shared.waiters.wake();
-                self.shared.due.notify_one();
+                self.shared.search_requested.notify_one();
             }
         }
         Ok(())

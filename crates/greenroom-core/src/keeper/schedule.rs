@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use greenroom_store::{HeldBuckets, ScheduledSession, SessionKey};
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 /// Maximum number of sessions that wait in memory, about 40 MB. The next checks of further sessions
@@ -22,6 +23,8 @@ const RETRY_DELAY: Duration = Duration::from_secs(2);
 #[derive(Default)]
 pub(crate) struct Schedule {
     state: Mutex<State>,
+    /// Wakes the keeper when a session becomes due here.
+    pub(super) is_due: Notify,
 }
 
 #[derive(Default)]
@@ -32,6 +35,8 @@ struct State {
     /// The other waiting sessions. Their checks come first.
     urgent: BTreeSet<(Instant, SessionKey)>,
     in_progress: HashSet<SessionKey>,
+    /// Sessions that are being checked and must be checked again by this time.
+    checked_again: HashMap<SessionKey, Instant>,
     /// The number of waiting sessions whose check is repeated.
     retrying: usize,
 }
@@ -98,10 +103,15 @@ impl Drop for CheckGuard {
     fn drop(&mut self) {
         let mut state = self.schedule.state.lock();
         state.in_progress.remove(&self.key);
+        let again = state.checked_again.remove(&self.key);
         match self.outcome {
             Outcome::Retry => state.insert(self.key, NextCheck::retry_after(RETRY_DELAY)),
             Outcome::CheckAgain(next) => state.insert(self.key, next),
             Outcome::Forget => {}
+        }
+        if let Some(at) = again {
+            state.check_by(self.key, at);
+            self.schedule.is_due.notify_one();
         }
     }
 }
@@ -135,6 +145,15 @@ impl Schedule {
         let urgent = urgent.take(limit - idle.len().min(limit / 4));
         let keys: Vec<_> = urgent.chain(idle).take(limit).collect();
         keys.into_iter().map(|key| self.begin_check(&mut state, key)).collect()
+    }
+
+    /// Checks a session at this time, or earlier if it waits for an earlier check. A session whose check
+    /// had no result is not checked before its retry.
+    pub(super) fn check_by(&self, key: SessionKey, at: Instant) {
+        self.state.lock().check_by(key, at);
+        if at <= Instant::now() {
+            self.is_due.notify_one();
+        }
     }
 
     /// Returns whether the time of a waiting session has come.
@@ -222,6 +241,18 @@ impl State {
         !waits_for_retry && !self.in_progress.contains(key)
     }
 
+    fn check_by(&mut self, key: SessionKey, at: Instant) {
+        if self.in_progress.contains(&key) {
+            let again = self.checked_again.entry(key).or_insert(at);
+            *again = at.min(*again);
+            return;
+        }
+        let waiting = self.waiting.get(&key);
+        if waiting.is_none_or(|waiting| waiting.kind != CheckKind::Retry && at < waiting.at) {
+            self.insert(key, NextCheck { at, kind: CheckKind::Urgent });
+        }
+    }
+
     fn insert(&mut self, key: SessionKey, next: NextCheck) {
         self.remove(key);
         self.retrying += usize::from(next.kind == CheckKind::Retry);
@@ -247,6 +278,7 @@ mod tests {
     use tokio::time::advance;
     use uuid::Uuid;
 
+    use super::super::check::CONFLICT_DELAY;
     use super::*;
 
     fn key(number: u128) -> SessionKey {
@@ -294,7 +326,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn idle_sessions_are_put_off() {
+    async fn idle_sessions_are_postponed() {
         let schedule = Arc::new(Schedule::default());
         let reasons = [CheckKind::Idle, CheckKind::Urgent];
         for (guard, kind) in schedule.begin_found(vec![key(1), key(2)], 8).into_iter().zip(reasons)
@@ -331,6 +363,32 @@ mod tests {
         advance(Duration::from_mins(10)).await;
         assert_eq!(keys(&schedule.begin_waiting(8, &all())), [3]);
     }
+
+    #[tokio::test(start_paused = true)]
+    async fn remembered_check_is_made_once_and_not_before_a_retry() {
+        let schedule = Arc::new(Schedule::default());
+        let in_seconds = |seconds| Instant::now() + Duration::from_secs(seconds);
+        schedule.check_by(key(1), in_seconds(6));
+        schedule.check_by(key(1), in_seconds(9));
+        advance(Duration::from_secs(6)).await;
+        let mut guards = schedule.begin_waiting(8, &all());
+        assert_eq!(keys(&guards), [1], "the earlier time");
+        // A fact that arrives during the check, which may not have seen it.
+        schedule.check_by(key(1), in_seconds(0));
+        assert!(schedule.begin_waiting(8, &all()).is_empty(), "it is being checked");
+        guards.remove(0).finish(Some(waiting(30, CheckKind::Idle)));
+        let mut guards = schedule.begin_waiting(8, &all());
+        assert_eq!(keys(&guards), [1], "checked again");
+        guards.remove(0).finish(Some(NextCheck::retry_after(CONFLICT_DELAY)));
+        schedule.check_by(key(1), in_seconds(0));
+        assert!(schedule.begin_waiting(8, &all()).is_empty());
+        advance(CONFLICT_DELAY).await;
+        let mut guards = schedule.begin_waiting(8, &all());
+        assert_eq!(keys(&guards), [1]);
+        guards.remove(0).finish(None);
+        assert!(schedule.state.lock().checked_again.is_empty());
+    }
+
     #[tokio::test(start_paused = true)]
     async fn urgent_checks_come_first_and_other_buckets_wait() {
         let schedule = Arc::new(Schedule::default());

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use greenroom_domain::RoomCreation;
-use greenroom_domain::lifecycle::Fact;
+use greenroom_domain::lifecycle::{Fact, JOB_ASSIGNMENT_TIMEOUT};
 use greenroom_livekit::LiveKitError;
-use greenroom_store::{Session, StartedRow, Subject, record_own};
+use greenroom_store::{Session, StartedRow, Subject, record_own, record_room_opened};
 use tokio::time::{Instant, timeout_at};
 
 use super::write::is_token_too_long;
@@ -105,11 +105,17 @@ impl Greenroom {
         deadline: Instant,
     ) -> Result<(), Error> {
         let (subject, id) = (subject_of(session), session.id);
-        let (opened, late) = (Fact::RoomOpened { sid: sid.clone() }, Fact::RoomOpenedLate { sid });
+        // First, because the caller may give up before the write returns. LiveKit may assign the
+        // dispatch to a worker within this time.
+        let holder = self.shared.replica_that_remembers(id);
+        if holder.is_some() {
+            let delay = JOB_ASSIGNMENT_TIMEOUT.to_std().unwrap_or_default();
+            self.schedule_within(delay, session).await;
+        }
         let recorded = self.shared.database.run_until(Work::StartStep, deadline, async |db| {
-            let is_open = record_own(db, subject, &opened).await?;
+            let is_open = record_room_opened(db, subject, sid.clone(), holder).await?;
             if !is_open {
-                record_own(db, subject, &late).await?;
+                record_own(db, subject, &Fact::RoomOpenedLate { sid: sid.clone() }).await?;
             }
             Ok(is_open)
         });
@@ -117,7 +123,7 @@ impl Greenroom {
             Ok(true) => {}
             // The session ended while LiveKit opened its room. The keeper deletes the room.
             Ok(false) => {
-                self.shared.due.notify_one();
+                self.shared.search_requested.notify_one();
                 return Err(Error::SessionOver(id));
             }
             Err(error) => {
@@ -133,9 +139,13 @@ impl Greenroom {
         let recorded = self.shared.database.run_until(Work::StartStep, deadline, async |db| {
             record_own(db, subject, &Fact::RoomNotOpened).await
         });
-        if let Err(error) = recorded.await {
-            tracing::warn!(session_id = %id, error = &error as &dyn std::error::Error,
-                "failed to record unopened room");
+        match recorded.await {
+            Ok(true) => self.shared.search_requested.notify_one(),
+            Ok(false) => {}
+            Err(error) => {
+                tracing::warn!(session_id = %id, error = &error as &dyn std::error::Error,
+                    "failed to record unopened room");
+            }
         }
     }
 }

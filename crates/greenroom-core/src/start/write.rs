@@ -64,6 +64,10 @@ impl Greenroom {
             match self.insert(&new, key_to_release, deadline).await {
                 Ok(InsertResult { written: Some((started, access_token)), .. }) => {
                     let is_replay = started.setup.session.id != new.id;
+                    if new.is_first_check_remembered && !is_replay {
+                        let delay = self.shared.reconcile_interval();
+                        self.schedule_within(delay, &started.setup.session).await;
+                    }
                     return Ok(WrittenSession { started, access_token, is_replay });
                 }
                 // The session that holds the key may be over, may have its user in its room, or may
@@ -141,9 +145,10 @@ impl Greenroom {
         key: StartKey,
     ) -> NewSession {
         let now = self.shared.clock.now();
+        let id = clock::session_id(now);
         NewSession {
             organization_id: organization,
-            id: clock::session_id(now),
+            id,
             session_template_id: request.session_template_id,
             participant_identity: match &request.user_id {
                 Some(user) => ParticipantIdentity::from(user),
@@ -157,6 +162,7 @@ impl Greenroom {
             room_name: self.shared.room_names.next_name(now),
             default_token_ttl: self.shared.settings.token_ttl,
             first_check_within: self.shared.settings.policy.reconcile_every,
+            is_first_check_remembered: self.shared.replica_that_remembers(id).is_some(),
             key,
             max_active_sessions: self.shared.limits.max_active_sessions,
         }

@@ -2,7 +2,10 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-use super::{Action, DecisionBuilder, MAX_RECHECK_INTERVAL, Observation, recheck_interval};
+use super::{
+    Action, DecisionBuilder, LAST_CHECK_TOLERANCE, MAX_RECHECK_INTERVAL, Observation,
+    recheck_interval,
+};
 
 /// Lifetime of the tokens with which LiveKit refreshes those of connected participants.
 const REFRESHED_TOKEN_TTL: TimeDelta = TimeDelta::minutes(10);
@@ -21,27 +24,32 @@ impl DecisionBuilder<'_> {
         // A room that a token opened again is new.
         let since = self.state.ended_at.filter(|_| self.state.room_gone_at.is_none());
         let next_attempt = self.now + recheck_interval(since, self.now);
+        let stored = self.session.state.next_check_at.unwrap_or(self.now);
+        let deadline = stored.max(self.now + MAX_RECHECK_INTERVAL);
         let Some(observation) = observation else {
-            self.check_by(next_attempt, self.now + MAX_RECHECK_INTERVAL);
+            self.check_by(next_attempt, deadline);
             return;
         };
         if observation.room.is_some() {
             self.state.room_gone_at = None;
             self.actions.push(Action::DeleteRoom);
-            self.check_by(next_attempt, self.now + MAX_RECHECK_INTERVAL);
+            self.check_by(next_attempt, deadline);
             return;
         }
         let gone_at = *self.state.room_gone_at.get_or_insert(self.now);
-        let last_check = self.last_token_expiry(gone_at) + TOKEN_LEEWAY;
-        let checks = [gone_at + LATE_JOB_WINDOW, last_check];
-        match checks.into_iter().filter(|check| self.now < *check).min() {
+        let last_check = self.last_check(gone_at);
+        let is_last = last_check <= stored && stored <= last_check + LAST_CHECK_TOLERANCE;
+        // Keep the stored time if it is late enough, so that no write is needed.
+        let last_check = if is_last { stored } else { last_check };
+        match self.earliest([Some(gone_at + LATE_JOB_WINDOW), Some(last_check)]) {
             Some(next) => self.check_by(next, last_check),
             None => self.state.next_check_at = None,
         }
     }
 
-    /// Returns the expiry of the last token that could re-create the room.
-    fn last_token_expiry(&self, gone_at: DateTime<Utc>) -> DateTime<Utc> {
-        self.session.token_expiry.max(gone_at + REFRESHED_TOKEN_TTL)
+    /// Returns the time of the last check of a room that was gone at this time: the expiry of the
+    /// last token that could re-create it.
+    pub(super) fn last_check(&self, gone_at: DateTime<Utc>) -> DateTime<Utc> {
+        self.session.token_expiry.max(gone_at + REFRESHED_TOKEN_TTL) + TOKEN_LEEWAY
     }
 }

@@ -104,8 +104,9 @@ pub struct State {
     /// Time at which the participants were notified of the end of the session.
     pub ending_notified_at: Option<DateTime<Utc>>,
 
-    /// Time by which the session must be checked: its next deadline, or the time of a fact that no
-    /// check has seen yet. `None` means that the session needs no further check.
+    /// Time by which the session must be checked even if no process remembers it: its next fixed
+    /// deadline, or the time of a fact that another process recorded. `None` means that the session
+    /// needs no further check.
     pub next_check_at: Option<DateTime<Utc>>,
 }
 

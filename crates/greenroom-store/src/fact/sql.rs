@@ -9,17 +9,20 @@ use diesel::sql_types::{self, Jsonb, Nullable, Text, Timestamptz};
 use greenroom_domain::RoomCreation;
 use greenroom_domain::lifecycle::{Event, Fact, JOB_ASSIGNMENT_TIMEOUT, TimelineEvent};
 use serde_json::Value;
+use uuid::Uuid;
 
 use super::Subject;
+use crate::bucket::ReplicaId;
 use crate::detail;
 use crate::overdue::{PAST_MAX_DURATION, push_overdue};
-use crate::sql::{OPEN, push_interval, push_may_see};
+use crate::sql::{OPEN, interval, push_may_see};
 
 /// The CTEs of the statement. The CTE `sessions` returns the updated rows.
 pub(super) struct RecordFact<'a> {
     subject: Subject<'a>,
     fact: &'a Fact,
     at: DateTime<Utc>,
+    holder: Option<Uuid>,
     events: Vec<NewEvent>,
 }
 
@@ -30,7 +33,12 @@ struct NewEvent {
 }
 
 impl<'a> RecordFact<'a> {
-    pub(super) fn new(subject: Subject<'a>, fact: &'a Fact, at: DateTime<Utc>) -> Self {
+    pub(super) fn new(
+        subject: Subject<'a>,
+        fact: &'a Fact,
+        at: DateTime<Utc>,
+        holder: Option<ReplicaId>,
+    ) -> Self {
         let mut events = fact.events();
         if let Fact::RoomOpened { .. } = fact {
             events.push(Event { event: TimelineEvent::AgentDispatched, sid: None });
@@ -40,7 +48,13 @@ impl<'a> RecordFact<'a> {
             detail: detail::of_fact(event.event, fact, at),
             event: event.event,
         };
-        Self { subject, fact, at, events: events.into_iter().map(new_event).collect() }
+        Self {
+            subject,
+            fact,
+            at,
+            holder: holder.map(|replica| replica.0),
+            events: events.into_iter().map(new_event).collect(),
+        }
     }
 }
 
@@ -148,24 +162,57 @@ impl RecordFact<'_> {
         Ok(())
     }
 
-    fn push_next_check(&self, out: &mut AstPass<'_, '_, Pg>) {
-        match self.fact {
+    /// Sets the stored time. The holder of the bucket remembers the check, so the time changes only if
+    /// there was none, or after the room was opened. For any other process, the session becomes due.
+    fn push_next_check<'b>(&'b self, out: &mut AstPass<'_, 'b, Pg>) -> QueryResult<()> {
+        let due = match self.fact {
+            Fact::RoomDeferred | Fact::EndAnnounced => "next_check_at".to_owned(),
             Fact::RoomOpened { .. } => {
-                out.push_sql("least(next_check_at, now() + ");
-                push_interval(JOB_ASSIGNMENT_TIMEOUT, out);
-                out.push_sql(")");
+                format!("least(next_check_at, now() + {})", interval(JOB_ASSIGNMENT_TIMEOUT))
             }
-            Fact::RoomNotOpened | Fact::EndRequested | Fact::MaxDurationReached => {
-                out.push_sql("now()");
-            }
-            Fact::RoomDeferred | Fact::EndAnnounced => out.push_sql("next_check_at"),
-            fact if fact.reopens_room() => out.push_sql("now()"),
-            _ => {
-                out.push_sql("case when ");
-                out.push_sql(OPEN);
-                out.push_sql(" then now() else next_check_at end");
-            }
+            fact if fact.end().is_some() || fact.reopens_room() => "now()".to_owned(),
+            _ => format!("case when {OPEN} then now() else next_check_at end"),
+        };
+        if !self.may_be_held() {
+            out.push_sql(&due);
+            return Ok(());
         }
+        let kept = match self.fact {
+            // The room is open, so the next fixed deadline is the end of the join window.
+            Fact::RoomOpened { .. } => "greatest(next_check_at, join_by)".to_owned(),
+            _ => format!("coalesce(next_check_at, {due})"),
+        };
+        out.push_sql("case when ");
+        self.push_is_held(out)?;
+        out.push_sql(" then ");
+        out.push_sql(&kept);
+        out.push_sql(" else ");
+        out.push_sql(&due);
+        out.push_sql(" end");
+        Ok(())
+    }
+
+    /// A fact that ends its session always makes it due: its caller may be gone before it can schedule
+    /// a check.
+    fn may_be_held(&self) -> bool {
+        self.fact.end().is_none()
+    }
+
+    /// Whether the `holder` holds the bucket of the session.
+    fn push_is_held<'b>(&'b self, out: &mut AstPass<'_, 'b, Pg>) -> QueryResult<()> {
+        if !self.may_be_held() {
+            out.push_sql("false");
+            return Ok(());
+        }
+        out.push_sql(
+            "exists (select from keeper_buckets
+               join keeper_replicas on keeper_replicas.id = keeper_buckets.replica
+               where keeper_buckets.bucket = session_bucket(sessions.id)
+                 and keeper_replicas.lease_until > now() and keeper_replicas.id = ",
+        );
+        out.push_bind_param::<Nullable<sql_types::Uuid>, _>(&self.holder)?;
+        out.push_sql(")");
+        Ok(())
     }
 
     fn push_condition<'b>(&'b self, out: &mut AstPass<'_, 'b, Pg>) -> QueryResult<()> {
@@ -181,7 +228,7 @@ impl RecordFact<'_> {
                 out.push_bind_param::<sql_types::Uuid, _>(id)?;
                 push_may_see(*end_user, out)?;
             }
-            Subject::Overdue(_) => out.push_sql(
+            Subject::Overdue(..) => out.push_sql(
                 "(sessions.organization_id, sessions.id) in
                    (select organization_id, id from overdue)",
             ),
@@ -243,8 +290,8 @@ impl RecordFact<'_> {
     ) -> QueryResult<()> {
         let needs_before = matches!(self.fact, Fact::RoomOpened { .. });
         out.push_sql("with ");
-        if let Subject::Overdue(deadline) = self.subject {
-            push_overdue(deadline, out);
+        if let Subject::Overdue(deadline, range) = self.subject {
+            push_overdue(deadline, range, out);
         }
         if needs_before {
             // The update must know the agent status that it replaces.
@@ -255,11 +302,14 @@ impl RecordFact<'_> {
         out.push_sql("sessions as (update sessions set ");
         self.push_assignments(out)?;
         out.push_sql("revision = revision + 1, next_check_at = ");
-        self.push_next_check(out);
+        self.push_next_check(out)?;
         out.push_sql(if needs_before { " from before where " } else { " where " });
         self.push_condition(out)?;
         out.push_sql(" returning ");
         out.push_sql(columns);
+        out.push_sql(", ");
+        self.push_is_held(out)?;
+        out.push_sql(" as is_held");
         if needs_before {
             out.push_sql(", before.agent_status = 'waiting' as agent_was_waiting");
         }

@@ -6,10 +6,12 @@ use diesel::{QueryableByName, sql_query};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use greenroom_domain::lifecycle::Fact;
 use greenroom_domain::{RoomCreation, RoomName};
-use greenroom_store::{Subject, connect, fact, record, session};
+use greenroom_store::{ReplicaId, Subject, connect, fact, session};
 use greenroom_testkit::pg::Database;
+use uuid::Uuid;
 
-use crate::session::{ORGANIZATION, now, session, template, timeline};
+use crate::session::{ORGANIZATION, now, record, session, template, timeline};
+use crate::snapshots::hold_all;
 
 #[derive(Debug, PartialEq, QueryableByName)]
 struct Facts {
@@ -102,6 +104,44 @@ async fn latest_fact_of_each_kind_is_kept_in_any_order() {
         ["user_joined", "user_left", "user_joined"],
         "each join and departure appears once"
     );
+}
+
+/// The holder of the bucket remembers the check, so the indexed time stays as it is.
+#[tokio::test]
+async fn holder_of_the_bucket_need_not_be_shown_that_the_session_is_due() {
+    let (_database, mut db, room) = database_with_session().await;
+    hold_all(&mut db).await;
+    let (holder, other) = (ReplicaId(Uuid::nil()), ReplicaId(Uuid::max()));
+    let is_held = async |db: &mut AsyncPgConnection, fact: &Fact, holder| {
+        let recorded = greenroom_store::record(db, Subject::Room(&room), fact, at(1), holder).await;
+        recorded.unwrap()[0].is_held
+    };
+    assert!(is_held(&mut db, &joined(1), Some(holder)).await);
+    assert_eq!(facts(&mut db).await.due, 0);
+    let opened = Fact::RoomOpened { sid: "RM_1".to_owned() };
+    assert!(is_held(&mut db, &opened, Some(holder)).await);
+    let until_join = "select *, (next_check_at = join_by)::int::bigint as due from sessions";
+    let after: Facts = sql_query(until_join).get_result(&mut db).await.unwrap();
+    assert_eq!(after.due, 1, "the next deadline is that of the join");
+
+    assert!(!is_held(&mut db, &joined(2), Some(other)).await);
+    assert_eq!(facts(&mut db).await.due, 1);
+
+    set(&mut db, "next_check_at = now() + interval '1 hour'").await;
+    let expired = "update keeper_replicas set lease_until = now() - interval '1 second'";
+    sql_query(expired).execute(&mut db).await.unwrap();
+    assert!(!is_held(&mut db, &joined(3), Some(holder)).await, "its lease has expired");
+    assert_eq!(facts(&mut db).await.due, 1);
+
+    set(
+        &mut db,
+        "status = 'ended', end_reason = 'requested', ended_at = now(), next_check_at = null",
+    )
+    .await;
+    hold_all(&mut db).await;
+    let reopened = Fact::RoomStarted { sid: "RM_2".to_owned() };
+    assert!(is_held(&mut db, &reopened, Some(holder)).await);
+    assert_eq!(facts(&mut db).await.due, 1, "the session needed no check before");
 }
 
 #[tokio::test]

@@ -12,7 +12,7 @@ use diesel::{QueryableByName, sql_query};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use greenroom_domain::SessionId;
 use greenroom_domain::lifecycle::{Event, Fact, State, TimelineEvent, TrackedSession};
-use greenroom_store::{Subject, record};
+use greenroom_store::Subject;
 use proptest::prelude::*;
 use proptest::sample::select;
 use proptest::strategy::ValueTree;
@@ -23,7 +23,7 @@ use self::random_session::{
     BASES, REPORTED, RandomSession, SessionRow, USER, database_with_session, key, random_session,
     read, recorded, reported_at, session_near_base, write,
 };
-use crate::session::{ORGANIZATION, now};
+use crate::session::{ORGANIZATION, now, record};
 
 /// Number of random sessions that learn a fact.
 const FACTS: usize = 5_000;

@@ -12,7 +12,7 @@ use greenroom_domain::{
 use greenroom_store::overdue::{Deadline, end_overdue};
 use greenroom_store::retention::delete_old_sessions;
 use greenroom_store::{
-    NewSession, SessionLimit, Subject, connect, open_sessions, organization, record_own,
+    DueRange, NewSession, SessionLimit, Subject, connect, open_sessions, organization, record_own,
 };
 use greenroom_testkit::pg::Database;
 use greenroom_testkit::wait_until;
@@ -212,7 +212,7 @@ impl Writer {
         let overdue =
             "update sessions set status = 'active', end_by = now(), next_check_at = now()";
         self.execute(&format!("{overdue} where status = 'pending' and {SOME}")).await;
-        end_overdue(&mut self.db, Deadline::MaxDuration).await.unwrap();
+        end_overdue(&mut self.db, Deadline::MaxDuration, DueRange::All).await.unwrap();
     }
 
     async fn commit_decision(&mut self) {

@@ -1,17 +1,17 @@
-//! Plans that PostgreSQL made while a table was small, and used after it had grown.
+//! Query plans after a table has grown.
 
 use chrono::TimeDelta;
 use diesel::sql_types::{BigInt, Text};
 use diesel::{QueryableByName, sql_query};
 use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl};
 use greenroom_store::due::due_sessions;
-use greenroom_store::{DueOrder, HeldBuckets, SessionSnapshot, connect};
+use greenroom_store::{DueSearch, HeldBuckets, SessionSnapshot, connect};
 use greenroom_testkit::pg::Database;
 
 use crate::session::{now, session, template};
 use crate::snapshots::{DEFAULTS, hold_all};
 
-/// Executions after which PostgreSQL prefers a generic plan, and some more.
+/// Number of executions before the table grows. PostgreSQL may use a generic plan from the sixth.
 const EXECUTIONS: usize = 8;
 
 /// Sessions that are added after the plans were made.
@@ -35,7 +35,7 @@ async fn rows_read(db: &mut AsyncPgConnection) -> i64 {
 
 /// One uneventful check of the session that is due.
 async fn check(db: &mut AsyncPgConnection, held: &HeldBuckets) {
-    let keys = due_sessions(db, held, 10, DueOrder::OldestFirst).await.unwrap();
+    let keys = due_sessions(db, held, 10, DueSearch::ALL).await.unwrap();
     let batch = SessionSnapshot::read(db, &keys, held, DEFAULTS).await.unwrap();
     let due_again = Some(now(db).await - TimeDelta::seconds(1));
     let next_checks: Vec<_> = batch.sessions.iter().map(|snapshot| (snapshot, due_again)).collect();
@@ -50,7 +50,7 @@ async fn check_reads_few_rows_after_the_table_has_grown() {
     session(1).insert(&mut db, None).await.unwrap().unwrap();
     for prepare in [
         "update sessions set next_check_at = now() - interval '1 second'",
-        // Only an analysis makes a new plan.
+        // An automatic analysis would replace the plan and hide the fault.
         "alter table sessions set (autovacuum_enabled = false)",
         "analyze sessions",
     ] {
@@ -68,8 +68,8 @@ async fn check_reads_few_rows_after_the_table_has_grown() {
     assert!(rows < 100, "a check of one session read {rows} rows");
 }
 
-/// Adds copies of the session whose checks are not due. Triggers are not fired, and foreign keys are
-/// not checked.
+/// Adds copies of the session. Their checks are due in an hour. Triggers are not fired, and foreign
+/// keys are not checked.
 async fn add_waiting_sessions(database: &Database) {
     let mut db = AsyncPgConnection::establish(database.url()).await.unwrap();
     sql_query("set session_replication_role = replica").execute(&mut db).await.unwrap();

@@ -12,7 +12,7 @@ use greenroom_domain::{
 };
 use greenroom_store::{
     Constraint, NewSession, SessionEvent, StartKey, StoreError, Subject, TemplateAvailability,
-    TemplateSettings, connect, organization, record, session, template,
+    TemplateSettings, connect, organization, session, template,
 };
 use greenroom_testkit::pg::Database;
 use uuid::Uuid;
@@ -33,6 +33,18 @@ pub async fn template(db: &mut AsyncPgConnection, panels: Option<&[&str]>) {
 /// PostgreSQL's current time.
 pub async fn now(db: &mut AsyncPgConnection) -> DateTime<Utc> {
     diesel::select(diesel::dsl::now.into_sql::<Timestamptz>()).get_result(db).await.unwrap()
+}
+
+/// Records a fact by a process that holds no buckets. Returns whether a session learned it.
+pub async fn record(
+    db: &mut AsyncPgConnection,
+    subject: Subject<'_>,
+    fact: &Fact,
+    at: DateTime<Utc>,
+) -> Result<bool, StoreError> {
+    let recorded = greenroom_store::record(db, subject, fact, at, None).await?;
+    assert!(recorded.iter().all(|recorded| !recorded.is_held));
+    Ok(!recorded.is_empty())
 }
 
 /// The recorded events of a session.
@@ -60,6 +72,7 @@ pub fn session(number: u128) -> NewSession {
         agent_name: None,
         default_token_ttl: TokenTtl::constant::<3600>(),
         first_check_within: ReconcileInterval::constant::<30>(),
+        is_first_check_remembered: false,
         key: StartKey::None,
         max_active_sessions: None,
     }

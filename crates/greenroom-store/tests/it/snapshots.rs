@@ -9,13 +9,13 @@ use greenroom_domain::template::AgentDeadline;
 use greenroom_domain::{Bucket, ReconcileInterval, SessionId};
 use greenroom_store::due::{due_sessions, neglected_sessions, scheduled_sessions};
 use greenroom_store::{
-    DueOrder, HeldBuckets, NewSession, PolicyDefaults, ReplicaId, SessionSnapshot, SnapshotBatch,
-    Subject, bucket, connect, record,
+    DueOrder, DueRange, DueSearch, HeldBuckets, NewSession, PolicyDefaults, ReplicaId,
+    SessionSnapshot, SnapshotBatch, Subject, bucket, connect,
 };
 use greenroom_testkit::pg::Database;
 use uuid::Uuid;
 
-use crate::session::{now, room, session, template, timeline};
+use crate::session::{now, record, room, session, template, timeline};
 
 pub const DEFAULTS: PolicyDefaults = PolicyDefaults {
     agent_deadline: AgentDeadline::constant::<30>(),
@@ -33,14 +33,14 @@ pub async fn hold_all(db: &mut AsyncPgConnection) -> HeldBuckets {
 
 /// Reads the due sessions.
 pub async fn read_due(db: &mut AsyncPgConnection, held: &HeldBuckets) -> SnapshotBatch {
-    let keys = due_sessions(db, held, 1_000, DueOrder::OldestFirst).await.unwrap();
+    let keys = due_sessions(db, held, 1_000, DueSearch::ALL).await.unwrap();
     SessionSnapshot::read(db, &keys, held, DEFAULTS).await.unwrap()
 }
 
 /// Reads the neglected sessions, for a process that holds no bucket.
 pub async fn read_neglected(db: &mut AsyncPgConnection) -> Vec<SessionSnapshot> {
     let none = HeldBuckets::new();
-    let keys = neglected_sessions(db, &none, 1_000).await.unwrap();
+    let keys = neglected_sessions(db, &none, 1_000, DueRange::All).await.unwrap();
     SessionSnapshot::read(db, &keys, &none, DEFAULTS).await.unwrap().sessions
 }
 
@@ -86,7 +86,7 @@ async fn due_sessions_of_held_buckets_are_read() {
 
     let id = SessionId(Uuid::from_u128(3));
     let only = [(id.bucket(), held[&id.bucket()])].into();
-    let keys = due_sessions(&mut db, &only, 10, DueOrder::OldestFirst).await.unwrap();
+    let keys = due_sessions(&mut db, &only, 10, DueSearch::ALL).await.unwrap();
     assert_eq!(keys.iter().map(|key| key.id).collect::<Vec<_>>(), [id]);
     let scheduled = scheduled_sessions(&mut db, &only, 10).await.unwrap();
     assert_eq!(scheduled.iter().map(|session| session.key).collect::<Vec<_>>(), keys);
@@ -95,12 +95,31 @@ async fn due_sessions_of_held_buckets_are_read() {
         .execute(&mut db)
         .await
         .unwrap();
-    assert!(due_sessions(&mut db, &held, 10, DueOrder::OldestFirst).await.unwrap().is_empty());
+    assert!(due_sessions(&mut db, &held, 10, DueSearch::ALL).await.unwrap().is_empty());
     assert_eq!(scheduled_sessions(&mut db, &held, 10).await.unwrap().len(), 4);
     let read = SessionSnapshot::read(&mut db, &keys, &held, DEFAULTS).await.unwrap();
     assert_eq!(read.sessions.len(), 1, "a session can be checked before it is due");
     let read = SessionSnapshot::read(&mut db, &keys, &HeldBuckets::new(), DEFAULTS).await.unwrap();
     assert!(read.sessions.is_empty(), "its bucket is not held");
+}
+
+#[tokio::test]
+async fn recent_search_leaves_out_sessions_that_have_been_due_for_long() {
+    let database = Database::fresh().await.unwrap();
+    let mut db = connect(database.url()).await.unwrap();
+    let held = insert_due_sessions(&mut db, 1).await;
+    let recent = DueSearch { range: DueRange::Recent, ..DueSearch::ALL };
+    assert_eq!(due_sessions(&mut db, &held, 10, recent).await.unwrap().len(), 1);
+    sql_query("update sessions set next_check_at = now() - interval '61 seconds'")
+        .execute(&mut db)
+        .await
+        .unwrap();
+    assert!(due_sessions(&mut db, &held, 10, recent).await.unwrap().is_empty());
+    assert_eq!(due_sessions(&mut db, &held, 10, DueSearch::ALL).await.unwrap().len(), 1);
+    for (range, count) in [(DueRange::Recent, 0), (DueRange::All, 1)] {
+        let neglected = neglected_sessions(&mut db, &HeldBuckets::new(), 10, range).await.unwrap();
+        assert_eq!(neglected.len(), count, "{range:?}");
+    }
 }
 
 #[tokio::test]
@@ -298,7 +317,8 @@ async fn search_starts_with_oldest_or_newest_due_session() {
         .await
         .unwrap();
     for (order, numbers) in [(DueOrder::NewestFirst, [3, 2]), (DueOrder::OldestFirst, [1, 2])] {
-        let keys = due_sessions(&mut db, &held, 2, order).await.unwrap();
+        let keys =
+            due_sessions(&mut db, &held, 2, DueSearch { order, ..DueSearch::ALL }).await.unwrap();
         let found: Vec<_> = keys.iter().map(|key| key.id.0.as_u128()).collect();
         assert_eq!(found, numbers, "{order:?}");
     }

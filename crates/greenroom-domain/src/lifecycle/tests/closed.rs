@@ -24,6 +24,20 @@ fn room_is_deleted_until_observed_as_gone() {
 }
 
 #[test]
+fn time_of_the_last_check_is_stored_when_the_session_ends() {
+    let mut session = active();
+    session.state.end_by = Some(at(300));
+    let over = decide(&session, Some(&room(&[USER])), at(300));
+    let stored = over.state.next_check_at.unwrap();
+    session.state = over.state;
+    let gone = decide(&session, Some(&no_room()), at(303));
+    assert_eq!(gone.state.next_check_at, Some(stored));
+    session.state = gone.state;
+    assert!(decide(&session, Some(&no_room()), stored - seconds(1)).check_at == Some(stored));
+    assert_eq!(decide(&session, Some(&no_room()), stored).check_at, None);
+}
+
+#[test]
 fn deleted_room_is_checked_until_last_token_expires() {
     for (token_expiry, last) in [(at(3600), at(3660)), (at(200), at(110 + 660))] {
         let session = TrackedSession { token_expiry, ..ended() };

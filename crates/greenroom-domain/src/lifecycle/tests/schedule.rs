@@ -36,6 +36,21 @@ fn check_without_consequence_changes_nothing_until_the_next_deadline() {
 }
 
 #[test]
+fn only_fixed_deadlines_are_stored() {
+    let mut session = started();
+    session.state.next_check_at = Some(session.join_by);
+    let dispatched = decide(&session, Some(&room(&[]).with_dispatches(vec![])), at(3));
+    assert_eq!(dispatched.check_at, Some(at(5)), "an agent is on its way");
+    assert_eq!(dispatched.state.next_check_at, Some(session.join_by));
+    let mut session = active();
+    session.state.next_check_at = Some(at(90));
+    let missing = decide(&session, Some(&no_room()), at(100));
+    assert!(missing.check_at.unwrap() < at(110), "{:?}", missing.check_at);
+    let notice = session.state.end_by.unwrap() - END_NOTICE;
+    assert_eq!(missing.state.next_check_at, Some(notice));
+}
+
+#[test]
 fn unobserved_session_without_deadline_is_stored_once_a_minute() {
     let mut session = active();
     session.state.end_by = None;
