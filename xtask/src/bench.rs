@@ -8,6 +8,7 @@ mod deployment;
 mod figure;
 mod figures;
 mod limits;
+mod live;
 mod memory;
 mod names;
 mod overload;

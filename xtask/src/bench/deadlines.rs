@@ -91,7 +91,7 @@ pub async fn measure(env: &BenchEnv) -> Result<Vec<Measurement>> {
         Measurement {
             measured: cpu_percent,
             threshold: Threshold::AtMost(MAX_CPU_PERCENT),
-            unit: Unit::PercentOfACore,
+            unit: Unit::Percent,
             description: format!(
                 "of a core: {SESSIONS} sessions, {checks} checks in {seconds} s{failures}"
             ),

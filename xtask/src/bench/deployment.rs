@@ -52,8 +52,7 @@ impl Deployment {
         )?;
         let (program, home) = (env.program.clone(), env.home.join(name));
         let service = Service::launch(program, port, database.url(), &livekit, &home, more).await?;
-        let (sql, connection) = tokio_postgres::connect(database.url(), NoTls).await?;
-        tokio::spawn(connection);
+        let sql = connect(database.url()).await?;
         let api = Api::of(&service, &env.client);
         Ok(Self { api, service, livekit, sql, database })
     }
@@ -70,8 +69,19 @@ impl Deployment {
         Service::launch(program, port, self.database.url(), &self.livekit, &home, more).await
     }
 
+    /// Opens a further connection to the database.
+    pub async fn connect(&self) -> Result<Postgres> {
+        connect(self.database.url()).await
+    }
+
     /// Returns the single number that a query selects.
     pub async fn number(&self, query: &str) -> Result<i64> {
         Ok(self.sql.query_one(query, &[]).await?.try_get(0)?)
     }
+}
+
+async fn connect(url: &str) -> Result<Postgres> {
+    let (sql, connection) = tokio_postgres::connect(url, NoTls).await?;
+    tokio::spawn(connection);
+    Ok(sql)
 }

@@ -2,8 +2,8 @@
 
 use super::figure::{Figure, Measure};
 use super::{
-    agent, callers, comparison, deadlines, limits, memory, names, overload, pages, troubles, waits,
-    webhooks,
+    agent, callers, comparison, deadlines, limits, live, memory, names, overload, pages, troubles,
+    waits, webhooks,
 };
 
 /// The figures of `cargo xtask bench keeper`.
@@ -13,6 +13,9 @@ pub fn keeper() -> Vec<Figure> {
             Box::pin(agent::measure(env))
         }),
         figure("deadlines", "reconciling 10,000 sessions", |env| Box::pin(deadlines::measure(env))),
+        figure("live", "reconciling 100,000 sessions, 13 minutes", |env| {
+            Box::pin(live::measure(env))
+        }),
         figure("webhooks", "sending webhooks", |env| Box::pin(webhooks::measure(env))),
         troubles(),
         figure("waits", "holding 1,000 requests", |env| Box::pin(waits::measure(env))),

@@ -15,6 +15,25 @@ pub fn processor_time(pid: u32) -> Result<Duration> {
     Ok(TICK * ticks)
 }
 
+/// Returns the CPU time of a PostgreSQL server so far, of which this is one backend: the time of all
+/// its processes, including those that have ended.
+pub fn server_time(backend: u32) -> Result<Duration> {
+    let format = || format!("/proc/{backend}/stat has an unknown format");
+    let server = parent(&read(backend, "stat")?).with_context(format)?;
+    let mut total = TICK * ended_children_ticks(&read(server, "stat")?).with_context(format)?;
+    for entry in std::fs::read_dir("/proc")? {
+        let Some(pid) = entry?.file_name().to_str().and_then(|name| name.parse().ok()) else {
+            continue;
+        };
+        // The process may have ended meanwhile.
+        let Ok(stat) = read(pid, "stat") else { continue };
+        if pid == server || parent(&stat) == Some(server) {
+            total += TICK * ticks(&stat).with_context(format)?;
+        }
+    }
+    Ok(total)
+}
+
 /// Returns the anonymous resident memory of a process, which excludes its code, in megabytes.
 pub fn resident(pid: u32) -> Result<f64> {
     let status = read(pid, "status")?;
@@ -29,12 +48,31 @@ fn read(pid: u32, file: &str) -> Result<String> {
         .with_context(|| format!("failed to read {file}, which only Linux has"))
 }
 
-/// Returns the sum of the fields 14 (`utime`) and 15 (`stime`). Field 2 is the program's name in
-/// parentheses, which may contain spaces and parentheses, so fields are counted after it.
+/// Returns the sum of the fields 14 (`utime`) and 15 (`stime`).
 fn ticks(stat: &str) -> Option<u32> {
-    let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
+    sum_of_fields(stat, 14)
+}
+
+/// Returns the sum of the fields 16 (`cutime`) and 17 (`cstime`).
+fn ended_children_ticks(stat: &str) -> Option<u32> {
+    sum_of_fields(stat, 16)
+}
+
+/// Returns field 4 (`ppid`).
+fn parent(stat: &str) -> Option<u32> {
+    fields_from(stat, 4)?.next()?.parse().ok()
+}
+
+fn sum_of_fields(stat: &str, first: usize) -> Option<u32> {
+    let mut fields = fields_from(stat, first)?;
     let (user, system) = (fields.next()?.parse::<u32>().ok()?, fields.next()?.parse::<u32>().ok()?);
     Some(user + system)
+}
+
+/// Returns the fields of `/proc/PID/stat` from this number on, which is at least 3. Field 2 is the
+/// program's name in parentheses, which may contain spaces and parentheses.
+fn fields_from(stat: &str, first: usize) -> Option<impl Iterator<Item = &str>> {
+    Some(stat.rsplit_once(')')?.1.split_whitespace().skip(first - 3))
 }
 
 fn kilobytes(status: &str) -> Option<u32> {
@@ -50,6 +88,11 @@ mod tests {
     fn program_name_with_parentheses_does_not_shift_fields() {
         let stat = "7 (a ) 9 (b) S 1 7 7 0 -1 4194560 1083 0 0 0 250 50 0 0 20 0 5 0 12345";
         assert_eq!(ticks(stat), Some(300));
+        assert_eq!(parent(stat), Some(1));
+        assert_eq!(
+            ended_children_ticks("7 (a) S 1 7 7 0 -1 4194560 1083 0 0 0 250 50 3 4"),
+            Some(7)
+        );
         assert_eq!(ticks("7 (a) S 1"), None);
         assert_eq!(kilobytes("VmRSS:\t  9000 kB\nRssAnon:\t    2048 kB\n"), Some(2048));
     }

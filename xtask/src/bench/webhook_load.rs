@@ -52,6 +52,24 @@ pub fn event(kind: &str, room: &str, join: usize, number: usize, at: u64) -> Val
     event
 }
 
+/// Returns an event of a room without a participant, such as `room_finished`.
+pub fn room_event(kind: &str, room: &str, number: usize, at: u64) -> Value {
+    let mut event = event(kind, room, 0, number, at);
+    if let Some(fields) = event.as_object_mut() {
+        fields.remove("participant");
+    }
+    event
+}
+
+/// Returns an event of the agent of a room.
+pub fn agent_event(kind: &str, room: &str, agent: &str, number: usize, at: u64) -> Value {
+    let mut event = event(kind, room, number, number, at);
+    event["participant"]["identity"] = json!(agent);
+    event["participant"]["kind"] = json!("AGENT");
+    event["participant"]["attributes"] = json!({ "lk.agent.state": "listening" });
+    event
+}
+
 /// Returns the request for an event, signed as by LiveKit.
 pub fn request(livekit: &Server, event: &Value) -> Vec<u8> {
     let body = event.to_string();

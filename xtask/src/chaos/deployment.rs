@@ -15,6 +15,7 @@ use greenroom_testkit::user::{LiveParticipant, User};
 use greenroom_testkit::{ports, wait_until};
 use reqwest::Client;
 use serde_json::{Value, json};
+use tokio_postgres::NoTls;
 
 use super::watch::Watch;
 use crate::api::{Api, text};
@@ -28,6 +29,9 @@ pub const AGENT: &str = "scripted-agent";
 /// Maximum time until an agent is ready: the default agent deadline (30 s) and a check by the
 /// keeper.
 pub const AGENT_TIMEOUT: Duration = Duration::from_secs(35);
+
+/// Maximum time until the room of a session that is over is observed as gone.
+const GONE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What all deployments share.
 pub struct ChaosEnv {
@@ -64,7 +68,7 @@ pub struct Deployment {
     /// `None` for a killed worker.
     workers: Vec<Option<Worker>>,
     pub livekit: LiveKit,
-    _database: Database,
+    database: Database,
     home: PathBuf,
     client: Client,
     pub large_bursts: bool,
@@ -109,7 +113,7 @@ impl Deployment {
             replicas,
             workers: Vec::new(),
             livekit,
-            _database: database,
+            database,
             home,
             client: env.client.clone(),
             large_bursts: env.large_bursts,
@@ -117,6 +121,19 @@ impl Deployment {
             sessions: RefCell::default(),
             agent_times: RefCell::default(),
         })
+    }
+
+    /// Returns how often the row of a session was updated, as soon as its room is gone.
+    pub async fn row_updates(&self, session: &Session) -> Result<i64> {
+        let (sql, connection) = tokio_postgres::connect(self.database.url(), NoTls).await?;
+        tokio::spawn(connection);
+        let select =
+            "select revision from sessions where id::text = $1 and room_gone_at is not null";
+        wait_until("the room to be gone", GONE_TIMEOUT, async || {
+            let row = sql.query_opt(select, &[&session.id]).await?;
+            Ok(row.map(|row| row.try_get(0)).transpose()?)
+        })
+        .await
     }
 
     /// Returns the API of the replica with this index.

@@ -16,12 +16,23 @@ const REACTION_TIMEOUT: Duration = Duration::from_secs(5);
 /// Maximum time from the end of a session until its room is closed.
 const ROOM_CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Maximum number of updates of the row of a session without a fault, before its last check.
+const MAX_ROW_UPDATES: i64 = 11;
+
 pub async fn early(deployment: &mut Deployment) -> Result<()> {
     deployment.start_worker(&ScriptedAgent::named(AGENT)).await?;
-    let template = deployment.create_template(json!({})).await?;
+    let template = deployment.create_template(json!({ "reconnect_window_seconds": 5 })).await?;
     let session = deployment.start_session(&template).await?;
     deployment.wait_for_agent(&session, AGENT_TIMEOUT).await?;
-    check_one_job(deployment, &session).await
+    check_one_job(deployment, &session).await?;
+    let user = session.join_user().await?;
+    deployment.wait_for_fields(&session, &[("status", "active")], ROOM_CLOSE_TIMEOUT).await?;
+    user.leave().await?;
+    let ended = [("status", "ended"), ("end_reason", "user_left")];
+    deployment.wait_for_fields(&session, &ended, ROOM_CLOSE_TIMEOUT * 3).await?;
+    let updates = deployment.row_updates(&session).await?;
+    ensure!(updates <= MAX_ROW_UPDATES, "the session cost {updates} row updates");
+    Ok(())
 }
 
 pub async fn late(deployment: &mut Deployment) -> Result<()> {

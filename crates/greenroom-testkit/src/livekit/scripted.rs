@@ -15,9 +15,9 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use livekit_protocol::participant_info::{Kind, State as ParticipantState};
 use livekit_protocol::{
-    AgentDispatch, CreateAgentDispatchRequest, CreateRoomRequest, ListAgentDispatchRequest,
-    ListAgentDispatchResponse, ListParticipantsResponse, ListRoomsRequest, ListRoomsResponse,
-    ParticipantInfo, Room,
+    AgentDispatch, CreateAgentDispatchRequest, CreateRoomRequest, DeleteRoomRequest,
+    ListAgentDispatchRequest, ListAgentDispatchResponse, ListParticipantsResponse,
+    ListRoomsRequest, ListRoomsResponse, ParticipantInfo, Room,
 };
 use parking_lot::Mutex;
 use prost::Message;
@@ -34,7 +34,7 @@ const HANG: Duration = Duration::from_mins(1);
 /// The fault of the API.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Trouble {
-    /// Every room exists, with its user and its agent.
+    /// Every room exists until it is deleted, with its user and its agent.
     #[default]
     None,
     /// No call is answered.
@@ -59,6 +59,9 @@ struct Script {
     agent: String,
     trouble: Mutex<Trouble>,
     dead_rooms: Mutex<HashSet<String>>,
+    deleted_rooms: Mutex<HashSet<String>>,
+    /// Deleted since the last [`ScriptedApi::take_deleted`].
+    recently_deleted: Mutex<Vec<String>>,
     max_list: Mutex<Option<usize>>,
     refuses_messages: Mutex<bool>,
     lists: Mutex<Vec<(Instant, usize)>>,
@@ -98,6 +101,12 @@ impl ScriptedApi {
     /// Sets the rooms whose node is gone.
     pub fn set_dead_rooms(&self, rooms: impl IntoIterator<Item = String>) {
         *self.script.dead_rooms.lock() = rooms.into_iter().collect();
+    }
+
+    /// Returns the rooms that were deleted since the last call.
+    #[must_use]
+    pub fn take_deleted(&self) -> Vec<String> {
+        std::mem::take(&mut self.script.recently_deleted.lock())
     }
 
     /// Sets the number of rooms above which a list is not answered, as if the rooms were heavy.
@@ -162,7 +171,16 @@ impl Script {
                 if max_list.is_some_and(|max| names.len() > max) {
                     sleep(HANG).await;
                 }
-                ListRoomsResponse { rooms: names.into_iter().map(room).collect() }.encode_to_vec()
+                let deleted = self.deleted_rooms.lock();
+                let existing = names.into_iter().filter(|name| !deleted.contains(name));
+                ListRoomsResponse { rooms: existing.map(room).collect() }.encode_to_vec()
+            }
+            "DeleteRoom" => {
+                let room = DeleteRoomRequest::decode(body).map_err(malformed)?.room;
+                if self.deleted_rooms.lock().insert(room.clone()) {
+                    self.recently_deleted.lock().push(room);
+                }
+                Vec::new()
             }
             "ListParticipants" => self.participants().encode_to_vec(),
             "ListDispatch" => {
@@ -175,7 +193,9 @@ impl Script {
                 ListAgentDispatchResponse::default().encode_to_vec()
             }
             "CreateRoom" => {
-                room(CreateRoomRequest::decode(body).map_err(malformed)?.name).encode_to_vec()
+                let name = CreateRoomRequest::decode(body).map_err(malformed)?.name;
+                self.deleted_rooms.lock().remove(&name);
+                room(name).encode_to_vec()
             }
             "CreateDispatch" => {
                 let request = CreateAgentDispatchRequest::decode(body).map_err(malformed)?;
