@@ -44,8 +44,8 @@ pub(crate) use self::room_nodes::RoomNodes;
 pub(crate) use self::schedule::Schedule;
 
 /// Interval between two searches for due sessions. A fact that another process records waits at most
-/// this long. A full batch, or a session that becomes due in this process, starts the next search
-/// earlier.
+/// this long. A full search, or a session that this process makes due in PostgreSQL, starts the next
+/// search earlier.
 const SEARCH_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Minimum time between two batches, unless one was full. Facts that this process records in quick
@@ -91,7 +91,7 @@ impl Greenroom {
         let mut batches = JoinSet::new();
         let mut order = DueOrder::OldestFirst;
         let mut next_search = Instant::now();
-        let mut ranges = RangeSelector::default();
+        let (mut ranges, mut searched) = (RangeSelector::default(), Arc::default());
         let mut failures = FailureLog::new("failed to find due sessions");
         loop {
             while batches.try_join_next().is_some() {}
@@ -105,6 +105,11 @@ impl Greenroom {
             let Some(mut permits) = permits else { break };
             let limit = permits.num_permits();
             let held = self.shared.buckets.held();
+            if !Arc::ptr_eq(&held, &searched) {
+                // The sessions of new buckets may have been due for long.
+                ranges.search_all_next();
+                searched = held.clone();
+            }
             let search = if next_search <= Instant::now() {
                 next_search = Instant::now() + SEARCH_INTERVAL;
                 Some(DueSearch { range: ranges.next_range(), order })
@@ -112,14 +117,16 @@ impl Greenroom {
                 None
             };
             let begun = caught(self.begin_checks(&held, limit, search)).await;
-            let Begun { guards, is_full } = failures.value(begun).unwrap_or_default();
-            // After a full batch, more sessions are probably due. Every second batch then starts
+            let Begun { guards, is_full, is_search_full } =
+                failures.value(begun).unwrap_or_default();
+            // After a full search, more sessions are probably due. Every second search then starts
             // with the sessions that became due last, so that a backlog, as after an outage, does
             // not delay users who are in a call.
-            order = if is_full { order.toggled() } else { DueOrder::OldestFirst };
-            if is_full {
+            order = if is_search_full { order.toggled() } else { DueOrder::OldestFirst };
+            if is_search_full {
                 // A backlog may be older than the recent sessions.
                 ranges.search_all_next();
+                next_search = Instant::now();
             }
             // Keep one permit per session and release the rest now, so that a few slow sessions
             // cannot block further batches.
@@ -139,6 +146,7 @@ impl Greenroom {
             }
         }
         background.shutdown().await;
+        self.shared.buckets.stop_remembering();
         // The other processes take over soon, even if LiveKit or PostgreSQL is slow: then what is
         // still in progress is not committed any more.
         let finished = async { while batches.join_next().await.is_some() {} };
@@ -169,8 +177,11 @@ impl Greenroom {
         let is_recent = self.shared.breaker.recovered_within(self.shared.reconcile_interval());
         let replicas = u32::try_from(self.shared.buckets.replicas()).unwrap_or(u32::MAX);
         match (is_full, is_recent) {
-            (true, true) => sleep(SEARCH_INTERVAL.saturating_mul(replicas)).await,
-            (true, false) => {}
+            (true, true) => {
+                sleep(SEARCH_INTERVAL.saturating_mul(replicas)).await;
+                return false;
+            }
+            (true, false) => return false,
             (false, _) => {
                 sleep(MIN_BATCH_INTERVAL).await;
                 tokio::select! {
@@ -202,7 +213,7 @@ impl Greenroom {
         }
         let Some(search) = search else {
             let guards = schedule.begin_waiting(limit, held);
-            return Ok(Begun { is_full: guards.len() == limit, guards });
+            return Ok(Begun { is_full: guards.len() == limit, is_search_full: false, guards });
         };
         let with_skipped = limit + schedule.max_skipped();
         let has_others = self.shared.buckets.replicas() > 1;
@@ -218,10 +229,11 @@ impl Greenroom {
         let (due, neglected) = self.shared.database.run_for_keeper(find).await?;
         let limit_of_due = if schedule.has_due() { limit - limit / 4 } else { limit };
         let mut guards = schedule.begin_found(due, limit_of_due);
-        let is_full = guards.len() == limit_of_due;
+        let is_search_full = guards.len() == limit_of_due || neglected.len() == MAX_NEGLECTED;
         guards.extend(schedule.begin_waiting(limit - guards.len(), held));
         guards.extend(schedule.begin_found(neglected, limit - guards.len()));
-        Ok(Begun { is_full: is_full || guards.len() == limit, guards })
+        let is_full = is_search_full || guards.len() == limit;
+        Ok(Begun { guards, is_full, is_search_full })
     }
 }
 
@@ -229,8 +241,10 @@ impl Greenroom {
 #[derive(Default)]
 struct Begun {
     guards: Vec<CheckGuard>,
-    /// Whether more sessions are probably due.
+    /// Whether more sessions are probably due, in PostgreSQL or in memory.
     is_full: bool,
+    /// Whether more sessions are probably due in PostgreSQL.
+    is_search_full: bool,
 }
 
 /// Waits for the permits of a batch: at least [`MIN_BATCH`], at most [`MAX_BATCH`]. `None` means

@@ -85,6 +85,7 @@ mod readiness;
 mod retention;
 mod room_setup;
 mod start;
+mod task;
 mod templates;
 mod timeline;
 mod wait;

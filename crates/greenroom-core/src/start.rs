@@ -11,11 +11,11 @@ use std::time::Duration;
 use greenroom_domain::{Caller, RoomCreation};
 use greenroom_store::StartKey;
 use tokio::time::Instant;
-use tracing::Instrument;
 
 use self::key::start_key;
 use self::room::deferred;
 use self::write::WrittenSession;
+use crate::task::complete;
 use crate::{Error, Greenroom, StartedSession};
 
 pub use self::request::StartRequest;
@@ -80,17 +80,8 @@ impl Greenroom {
         }
         let key = start_key(caller, &request);
         let (greenroom, caller) = (self.clone(), caller.clone());
-        // The start runs in its own task, because the caller may be dropped at any point, as an
-        // HTTP handler is when its client resets the connection. A room that was opened must be
-        // recorded.
-        let start = async move { greenroom.start_session(&caller, request, key).await };
-        match tokio::spawn(start.in_current_span()).await {
-            Ok(result) => result,
-            Err(error) => match error.try_into_panic() {
-                Ok(panic) => std::panic::resume_unwind(panic),
-                Err(_) => Err(Error::ShuttingDown),
-            },
-        }
+        // A room that was opened must be recorded.
+        complete(async move { greenroom.start_session(&caller, request, key).await }).await
     }
 
     /// Runs a start after the caller's rights have been checked.

@@ -6,6 +6,7 @@ use greenroom_store::{Subject, record};
 
 use tokio::time::Instant;
 
+use crate::task::complete;
 use crate::{Error, Greenroom};
 
 /// The disconnect reason of a participant that was replaced by another with the same identity, such
@@ -30,11 +31,16 @@ impl Greenroom {
         *self.shared.latest_webhook.lock() = Some(Instant::now());
         let Webhook { room: Some(room), at: Some(at), event } = webhook else { return Ok(()) };
         let Some(fact) = fact(event) else { return Ok(()) };
-        let holder = self.shared.remembering_replica();
-        let record = async |db: &mut _| record(db, Subject::Room(&room), &fact, at, holder).await;
-        let recorded = self.shared.database.run_for_webhook(record).await?;
-        self.schedule_after_facts(&recorded).await;
-        Ok(())
+        let greenroom = self.clone();
+        // A recorded fact must be followed by its check.
+        complete(async move {
+            let holder = greenroom.shared.remembering_replica();
+            let record =
+                async |db: &mut _| record(db, Subject::Room(&room), &fact, at, holder).await;
+            let recorded = greenroom.shared.database.run_for_webhook(record).await?;
+            greenroom.schedule_after_facts(&recorded).await
+        })
+        .await
     }
 }
 

@@ -252,9 +252,10 @@ impl<'a> DecisionBuilder<'a> {
         } else {
             self.session.reconcile_interval()
         };
-        let next_check = self.earliest([Some(self.now + next_interval), self.computed_deadline()]);
+        let next_check = self.now + next_interval;
+        let next_check = self.computed_deadline().map_or(next_check, |at| at.min(next_check));
         let deadline = self.fixed_deadline().unwrap_or(self.now + MAX_RECHECK_INTERVAL);
-        self.check_by(next_check.unwrap_or(deadline), deadline);
+        self.check_by(next_check, deadline);
     }
 
     /// Returns the next deadline of an open session that is not stored: those of the agent, of its

@@ -101,6 +101,11 @@ impl Buckets {
         true
     }
 
+    /// Stores the times of facts from now on, because this process begins no more checks.
+    pub(super) fn stop_remembering(&self) {
+        self.state.lock().replica = None;
+    }
+
     /// Forgets the buckets, because this process checks no more sessions.
     pub(super) fn clear(&self) {
         let mut state = self.state.lock();
@@ -182,6 +187,8 @@ impl Greenroom {
     /// Ends the lease, so that other processes may acquire the buckets at once.
     pub(super) async fn unregister(&self, replica: ReplicaId) {
         self.shared.buckets.clear();
+        // What this process remembers is outdated when it acquires a bucket again.
+        self.shared.schedule.retain(&HeldBuckets::new());
         let unregister = async |db: &mut _| bucket::unregister(db, replica).await;
         if let Err(error) = self.shared.database.run_for_keeper(unregister).await {
             let error = &error as &dyn std::error::Error;

@@ -1,15 +1,15 @@
 //! Checks that this process schedules in memory, because it holds the session's bucket. The stored
 //! time, `next_check_at`, does not change: it is indexed, so each change adds index entries.
 
-use std::time::Duration;
-
 use greenroom_domain::SessionId;
+use greenroom_domain::lifecycle::JOB_ASSIGNMENT_TIMEOUT;
 use greenroom_store::due::make_due;
 use greenroom_store::{Recorded, ReplicaId, Session, SessionKey};
 use tokio::time::Instant;
 
-use crate::Greenroom;
+use super::schedule::{CheckKind, NextCheck};
 use crate::greenroom::Shared;
+use crate::{Error, Greenroom};
 
 impl Shared {
     /// Returns the replica id of this process, if it holds buckets and has space to remember checks.
@@ -28,40 +28,61 @@ impl Shared {
 impl Greenroom {
     /// Schedules the checks that facts require: in memory if this process holds the buckets. For the
     /// others, requests a search, because PostgreSQL shows that they are due.
-    pub(crate) async fn schedule_after_facts(&self, recorded: &[Recorded]) {
+    ///
+    /// # Errors
+    /// Returns the errors of a write. LiveKit then sends the webhook again.
+    pub(crate) async fn schedule_after_facts(&self, recorded: &[Recorded]) -> Result<(), Error> {
         let held = recorded.iter().filter(|recorded| recorded.is_held);
-        self.schedule_in_memory(held.map(|recorded| recorded.key).collect(), Instant::now()).await;
-        if recorded.iter().any(|recorded| !recorded.is_held) {
+        let keys = held.map(|recorded| recorded.key).collect();
+        self.schedule_in_memory(keys, NextCheck::now()).await?;
+        let buckets = self.shared.buckets.held();
+        let is_due = |recorded: &Recorded| {
+            !recorded.is_held && buckets.contains_key(&recorded.key.id.bucket())
+        };
+        if recorded.iter().any(is_due) {
             self.shared.search_requested.notify_one();
         }
+        Ok(())
     }
 
-    /// Schedules the check of a session that this process has just started, after `delay`.
-    pub(crate) async fn schedule_within(&self, delay: Duration, session: &Session) {
+    /// Schedules the first check of an `on_join` session.
+    pub(crate) async fn schedule_first_check(&self, session: &Session) {
+        let at = Instant::now() + self.shared.reconcile_interval();
+        self.schedule_check(session, NextCheck { at, kind: CheckKind::Idle }).await;
+    }
+
+    /// Schedules the check whether LiveKit has assigned the dispatch of a new room to a worker.
+    pub(crate) async fn schedule_dispatch_check(&self, session: &Session) {
+        let at = Instant::now() + JOB_ASSIGNMENT_TIMEOUT.to_std().unwrap_or_default();
+        self.schedule_check(session, NextCheck { at, kind: CheckKind::Urgent }).await;
+    }
+
+    async fn schedule_check(&self, session: &Session, check: NextCheck) {
         let key = SessionKey { organization_id: session.organization_id, id: session.id };
-        self.schedule_in_memory(vec![key], Instant::now() + delay).await;
+        if let Err(error) = self.schedule_in_memory(vec![key], check).await {
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(session_id = %key.id, error, "failed to make session due");
+        }
     }
 
     /// Schedules these checks in memory. If a bucket has moved to another process since the write,
     /// makes its sessions due in PostgreSQL instead: the new holder may have read them before the
     /// write.
-    async fn schedule_in_memory(&self, keys: Vec<SessionKey>, at: Instant) {
+    async fn schedule_in_memory(
+        &self,
+        keys: Vec<SessionKey>,
+        check: NextCheck,
+    ) -> Result<(), Error> {
         let held = self.shared.buckets.held();
         let (held, moved): (Vec<_>, Vec<_>) =
             keys.into_iter().partition(|key| held.contains_key(&key.id.bucket()));
         for key in held {
-            self.shared.schedule.check_by(key, at);
+            self.shared.schedule.check_by(key, check);
         }
-        if !moved.is_empty() {
-            self.make_due(&moved).await;
+        if moved.is_empty() {
+            return Ok(());
         }
-    }
-
-    async fn make_due(&self, keys: &[SessionKey]) {
-        let write = async |db: &mut _| make_due(db, keys).await;
-        if let Err(error) = self.shared.database.run_for_keeper(write).await {
-            let error = &error as &dyn std::error::Error;
-            tracing::warn!(count = keys.len(), error, "failed to make sessions due");
-        }
+        let write = async |db: &mut _| make_due(db, &moved).await;
+        self.shared.database.run_for_keeper(write).await
     }
 }

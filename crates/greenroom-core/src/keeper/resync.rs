@@ -44,7 +44,7 @@ impl Greenroom {
             // Sessions of other buckets may wait here after a check without a result.
             self.shared.schedule.retain(&held);
         }
-        self.shared.schedule.add_unknown(&scheduled, self.shared.reconcile_interval());
+        self.shared.schedule.add_scheduled(&scheduled, self.shared.reconcile_interval());
         Ok(())
     }
 }

@@ -36,7 +36,7 @@ struct State {
     urgent: BTreeSet<(Instant, SessionKey)>,
     in_progress: HashSet<SessionKey>,
     /// Sessions that are being checked and must be checked again by this time.
-    checked_again: HashMap<SessionKey, Instant>,
+    checked_again: HashMap<SessionKey, NextCheck>,
     /// The number of waiting sessions whose check is repeated.
     retrying: usize,
 }
@@ -82,6 +82,16 @@ impl NextCheck {
         Self { at: Instant::now(), kind: CheckKind::Urgent }
     }
 
+    /// The check that replaces this one and `other`: the earlier time, and idle only if both are. A
+    /// retry is not replaced.
+    fn merged(self, other: Self) -> Self {
+        if self.kind == CheckKind::Retry {
+            return self;
+        }
+        let kind = if self.kind == CheckKind::Idle { other.kind } else { self.kind };
+        Self { at: self.at.min(other.at), kind }
+    }
+
     /// The repetition of a check that had no result.
     pub(super) fn retry_after(delay: Duration) -> Self {
         Self { at: Instant::now() + delay, kind: CheckKind::Retry }
@@ -109,9 +119,9 @@ impl Drop for CheckGuard {
             Outcome::CheckAgain(next) => state.insert(self.key, next),
             Outcome::Forget => {}
         }
-        if let Some(at) = again {
-            state.check_by(self.key, at);
-            self.schedule.is_due.notify_one();
+        if let Some(again) = again {
+            state.check_by(self.key, again);
+            self.schedule.notify_if_due(again);
         }
     }
 }
@@ -149,9 +159,13 @@ impl Schedule {
 
     /// Checks a session at this time, or earlier if it waits for an earlier check. A session whose check
     /// had no result is not checked before its retry.
-    pub(super) fn check_by(&self, key: SessionKey, at: Instant) {
-        self.state.lock().check_by(key, at);
-        if at <= Instant::now() {
+    pub(super) fn check_by(&self, key: SessionKey, check: NextCheck) {
+        self.state.lock().check_by(key, check);
+        self.notify_if_due(check);
+    }
+
+    fn notify_if_due(&self, check: NextCheck) {
+        if check.at <= Instant::now() {
             self.is_due.notify_one();
         }
     }
@@ -176,10 +190,16 @@ impl Schedule {
         }
     }
 
-    /// Adds the sessions that this process does not know yet. Urgent ones are checked at once, and
-    /// the checks of the others are spread evenly over `period`, in the order of `scheduled`.
-    pub(super) fn add_unknown(&self, scheduled: &[ScheduledSession], period: Duration) {
+    /// Adds the sessions that this process does not know yet. Sessions that are not calm are checked at
+    /// once, even if they are known as idle; the checks of the others are spread evenly over `period`, in the order of `scheduled`.
+    pub(super) fn add_scheduled(&self, scheduled: &[ScheduledSession], period: Duration) {
         let (mut state, now) = (self.state.lock(), Instant::now());
+        // A check that this process remembers from an earlier time may be too late.
+        for session in scheduled.iter().filter(|session| !session.is_calm) {
+            if state.waiting.get(&session.key).is_some_and(|next| next.kind == CheckKind::Idle) {
+                state.check_by(session.key, NextCheck { at: now, kind: CheckKind::Urgent });
+            }
+        }
         let free = MAX_WAITING.saturating_sub(state.waiting.len());
         let unknown = scheduled.iter().filter(|session| !state.knows(&session.key)).take(free);
         let (calm, urgent): (Vec<&ScheduledSession>, Vec<_>) =
@@ -241,16 +261,14 @@ impl State {
         !waits_for_retry && !self.in_progress.contains(key)
     }
 
-    fn check_by(&mut self, key: SessionKey, at: Instant) {
+    fn check_by(&mut self, key: SessionKey, check: NextCheck) {
         if self.in_progress.contains(&key) {
-            let again = self.checked_again.entry(key).or_insert(at);
-            *again = at.min(*again);
+            let again = self.checked_again.entry(key).or_insert(check);
+            *again = again.merged(check);
             return;
         }
-        let waiting = self.waiting.get(&key);
-        if waiting.is_none_or(|waiting| waiting.kind != CheckKind::Retry && at < waiting.at) {
-            self.insert(key, NextCheck { at, kind: CheckKind::Urgent });
-        }
+        let merged = self.waiting.get(&key).map_or(check, |waiting| waiting.merged(check));
+        self.insert(key, merged);
     }
 
     fn insert(&mut self, key: SessionKey, next: NextCheck) {
@@ -345,14 +363,14 @@ mod tests {
         let schedule = Arc::new(Schedule::default());
         schedule.begin_found(vec![key(1)], 8).remove(0).finish(Some(waiting(100, CheckKind::Idle)));
         let found: Vec<_> = (1..=5).map(|number| scheduled(number, true)).collect();
-        schedule.add_unknown(&found, Duration::from_secs(8));
+        schedule.add_scheduled(&found, Duration::from_secs(8));
         for number in 2..=5 {
             let mut guards = schedule.begin_waiting(8, &all());
             assert_eq!(keys(&guards), [number]);
             guards.remove(0).finish(Some(waiting(100, CheckKind::Idle)));
             advance(Duration::from_secs(2)).await;
         }
-        schedule.add_unknown(&[scheduled(6, false)], Duration::from_secs(8));
+        schedule.add_scheduled(&[scheduled(6, false)], Duration::from_secs(8));
         assert_eq!(
             keys(&schedule.begin_waiting(8, &all())),
             [6],
@@ -367,7 +385,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn remembered_check_is_made_once_and_not_before_a_retry() {
         let schedule = Arc::new(Schedule::default());
-        let in_seconds = |seconds| Instant::now() + Duration::from_secs(seconds);
+        let in_seconds = |seconds| waiting(seconds, CheckKind::Urgent);
         schedule.check_by(key(1), in_seconds(6));
         schedule.check_by(key(1), in_seconds(9));
         advance(Duration::from_secs(6)).await;
@@ -387,6 +405,26 @@ mod tests {
         assert_eq!(keys(&guards), [1]);
         guards.remove(0).finish(None);
         assert!(schedule.state.lock().checked_again.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn idle_session_with_a_new_fact_is_not_postponed() {
+        let schedule = Arc::new(Schedule::default());
+        schedule.begin_found(vec![key(1)], 8).remove(0).finish(Some(waiting(1, CheckKind::Idle)));
+        advance(Duration::from_secs(2)).await;
+        schedule.check_by(key(1), NextCheck::now());
+        schedule.postpone_idle(Duration::from_secs(10));
+        assert_eq!(keys(&schedule.begin_waiting(8, &all())), [1]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn known_idle_session_is_checked_at_once_if_it_is_not_calm_any_more() {
+        let schedule = Arc::new(Schedule::default());
+        schedule.begin_found(vec![key(1)], 8).remove(0).finish(Some(waiting(40, CheckKind::Idle)));
+        schedule.add_scheduled(&[scheduled(1, true)], Duration::from_secs(8));
+        assert!(schedule.begin_waiting(8, &all()).is_empty());
+        schedule.add_scheduled(&[scheduled(1, false)], Duration::from_secs(8));
+        assert_eq!(keys(&schedule.begin_waiting(8, &all())), [1]);
     }
 
     #[tokio::test(start_paused = true)]

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use greenroom_domain::RoomCreation;
-use greenroom_domain::lifecycle::{Fact, JOB_ASSIGNMENT_TIMEOUT};
+use greenroom_domain::lifecycle::Fact;
 use greenroom_livekit::LiveKitError;
 use greenroom_store::{Session, StartedRow, Subject, record_own, record_room_opened};
 use tokio::time::{Instant, timeout_at};
@@ -105,12 +105,10 @@ impl Greenroom {
         deadline: Instant,
     ) -> Result<(), Error> {
         let (subject, id) = (subject_of(session), session.id);
-        // First, because the caller may give up before the write returns. LiveKit may assign the
-        // dispatch to a worker within this time.
+        // Before the write, so that no result of the write can lose the check.
         let holder = self.shared.replica_that_remembers(id);
         if holder.is_some() {
-            let delay = JOB_ASSIGNMENT_TIMEOUT.to_std().unwrap_or_default();
-            self.schedule_within(delay, session).await;
+            self.schedule_dispatch_check(session).await;
         }
         let recorded = self.shared.database.run_until(Work::StartStep, deadline, async |db| {
             let is_open = record_room_opened(db, subject, sid.clone(), holder).await?;

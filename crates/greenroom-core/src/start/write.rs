@@ -5,7 +5,9 @@ use std::sync::Arc;
 use diesel_async::AsyncPgConnection;
 use futures_util::FutureExt;
 use greenroom_domain::lifecycle::Fact;
-use greenroom_domain::{OrganizationId, ParticipantAttributes, ParticipantIdentity, SessionCount};
+use greenroom_domain::{
+    OrganizationId, ParticipantAttributes, ParticipantIdentity, RoomCreation, SessionCount,
+};
 use greenroom_store::{
     Constraint, KeyClaim, NewSession, SessionLock, StartKey, StartedRow, StoreError, Subject,
     organization, record_own,
@@ -64,9 +66,9 @@ impl Greenroom {
             match self.insert(&new, key_to_release, deadline).await {
                 Ok(InsertResult { written: Some((started, access_token)), .. }) => {
                     let is_replay = started.setup.session.id != new.id;
-                    if new.is_first_check_remembered && !is_replay {
-                        let delay = self.shared.reconcile_interval();
-                        self.schedule_within(delay, &started.setup.session).await;
+                    let is_on_join = started.setup.room_creation == RoomCreation::OnJoin;
+                    if new.is_first_check_remembered && is_on_join && !is_replay {
+                        self.schedule_first_check(&started.setup.session).await;
                     }
                     return Ok(WrittenSession { started, access_token, is_replay });
                 }

@@ -179,7 +179,13 @@ impl RecordFact<'_> {
         }
         let kept = match self.fact {
             // The room is open, so the next fixed deadline is the end of the join window.
-            Fact::RoomOpened { .. } => "greatest(next_check_at, join_by)".to_owned(),
+            Fact::RoomOpened { .. } => "case when status = 'pending' and next_check_at > now()
+                   then greatest(next_check_at, join_by) else next_check_at end"
+                .to_owned(),
+            // The next holder does not look for a session whose room has been gone for long.
+            fact if fact.reopens_room() => {
+                format!("case when {OPEN} then coalesce(next_check_at, {due}) else {due} end")
+            }
             _ => format!("coalesce(next_check_at, {due})"),
         };
         out.push_sql("case when ");

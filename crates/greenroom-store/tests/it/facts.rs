@@ -135,13 +135,14 @@ async fn holder_of_the_bucket_need_not_be_shown_that_the_session_is_due() {
 
     set(
         &mut db,
-        "status = 'ended', end_reason = 'requested', ended_at = now(), next_check_at = null",
+        "status = 'ended', end_reason = 'requested', ended_at = now(),
+          next_check_at = now() + interval '1 hour'",
     )
     .await;
     hold_all(&mut db).await;
     let reopened = Fact::RoomStarted { sid: "RM_2".to_owned() };
     assert!(is_held(&mut db, &reopened, Some(holder)).await);
-    assert_eq!(facts(&mut db).await.due, 1, "the session needed no check before");
+    assert_eq!(facts(&mut db).await.due, 1, "the next holder must find the session");
 }
 
 #[tokio::test]
