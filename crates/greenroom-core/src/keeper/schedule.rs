@@ -12,6 +12,8 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::check::CONFLICT_DELAY;
+
 /// Maximum number of sessions that wait in memory, about 40 MB. The next checks of further sessions
 /// are stored in PostgreSQL, which costs a write per check.
 pub(super) const MAX_WAITING: usize = 262_144;
@@ -120,8 +122,9 @@ impl Drop for CheckGuard {
             Outcome::Forget => {}
         }
         if let Some(again) = again {
-            state.check_by(self.key, again);
-            self.schedule.notify_if_due(again);
+            // A session that changes all the time must not be checked all the time.
+            let at = again.at.max(Instant::now() + CONFLICT_DELAY);
+            state.check_by(self.key, NextCheck { at, ..again });
         }
     }
 }
@@ -296,7 +299,6 @@ mod tests {
     use tokio::time::advance;
     use uuid::Uuid;
 
-    use super::super::check::CONFLICT_DELAY;
     use super::*;
 
     fn key(number: u128) -> SessionKey {
@@ -395,6 +397,8 @@ mod tests {
         schedule.check_by(key(1), in_seconds(0));
         assert!(schedule.begin_waiting(8, &all()).is_empty(), "it is being checked");
         guards.remove(0).finish(Some(waiting(30, CheckKind::Idle)));
+        assert!(schedule.begin_waiting(8, &all()).is_empty());
+        advance(CONFLICT_DELAY).await;
         let mut guards = schedule.begin_waiting(8, &all());
         assert_eq!(keys(&guards), [1], "checked again");
         guards.remove(0).finish(Some(NextCheck::retry_after(CONFLICT_DELAY)));
