@@ -37,7 +37,7 @@ pub(crate) enum Work {
 }
 
 /// Maximum expected wait for a connection. Work that would wait longer is refused at once.
-struct MaxWait {
+pub(crate) struct MaxWait {
     /// While the queue has only just begun: many clients at once, who are all served soon.
     burst: Duration,
     /// While more work arrives than is done. A long queue would then delay all work without serving
@@ -45,10 +45,19 @@ struct MaxWait {
     sustained: Duration,
 }
 
+impl MaxWait {
+    /// The maximum for work whose queue was last empty at `queued_since`; `None` means that it is
+    /// empty.
+    pub(crate) fn since(&self, queued_since: Option<Instant>) -> Duration {
+        let is_burst = queued_since.is_none_or(|since| since.elapsed() < BURST_DURATION);
+        if is_burst { self.burst } else { self.sustained }
+    }
+}
+
 impl Work {
     /// Time that must be left for the work itself. Without it, a caller would wait for a connection
     /// and then time out with a statement in progress.
-    fn min_work_time(self) -> Duration {
+    pub(crate) fn min_work_time(self) -> Duration {
         match self {
             // Its deadline leaves little time after a slow response of LiveKit.
             Self::StartStep => Duration::from_millis(200),
@@ -57,7 +66,7 @@ impl Work {
     }
 
     /// `None` means that the work is queued whatever its wait.
-    fn max_wait(self) -> Option<MaxWait> {
+    pub(crate) fn max_wait(self) -> Option<MaxWait> {
         let milliseconds = |burst, sustained| MaxWait {
             burst: Duration::from_millis(burst),
             sustained: Duration::from_millis(sustained),
@@ -224,8 +233,7 @@ impl Share {
         let load = self.load.lock();
         let wait =
             load.work_time * (load.waiting + 1) * USAGE_SCALE / load.recent_use.max(USAGE_SCALE);
-        let is_burst = load.queued_since.is_none_or(|since| since.elapsed() < BURST_DURATION);
-        wait > if is_burst { max_wait.burst } else { max_wait.sustained }
+        wait > max_wait.since(load.queued_since)
     }
 
     fn enqueue(&self) -> Waiting<'_> {

@@ -78,7 +78,6 @@ mod join_token;
 mod keeper;
 mod limits;
 mod livekit_limiter;
-mod organization_locks;
 mod page;
 mod query;
 mod readiness;

@@ -1,6 +1,7 @@
 //! Limits per organization: open sessions, and starts per minute.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use greenroom_domain::{Caller, OrganizationId, SessionCount, StartsPerMinute};
@@ -9,7 +10,7 @@ use parking_lot::Mutex;
 use tokio::time::{Instant, sleep};
 
 use crate::error::require_permission;
-use crate::organization_locks::OrganizationLocks;
+use crate::start::{OrganizationQueues, StartQueue};
 use crate::{Admin, Error, Greenroom};
 
 /// A bucket holds the starts of this time.
@@ -64,14 +65,15 @@ impl Greenroom {
         })
     }
 
-    /// Remembers whether the locked organization has a limit. Begins the count of its open sessions
+    /// Remembers whether the organization's starts need a lock. Begins the count of its open sessions
     /// in the background if the start had to count them.
     pub(crate) fn remember_limit(&self, lock: &SessionLock) {
         let (limited, organization) =
             (&self.shared.limits.limited_organizations, lock.organization());
-        match lock.maximum() {
-            Some(_) => limited.insert(organization),
-            None => limited.remove(organization),
+        if lock.is_required() {
+            limited.insert(organization);
+        } else {
+            limited.remove(organization);
         }
         if lock.needs_count() && self.shared.limits.counting.lock().insert(organization) {
             let counting = Counting { greenroom: self.clone(), organization };
@@ -175,7 +177,9 @@ pub(crate) struct StartLimits {
     pub(crate) limited_organizations: LimitedOrganizations,
     /// Organizations whose count of open sessions this process is beginning.
     counting: Mutex<HashSet<OrganizationId>>,
-    pub(crate) organization_locks: OrganizationLocks,
+    /// The starts of organizations that need no lock.
+    pub(crate) start_queue: Arc<StartQueue>,
+    pub(crate) organization_queues: OrganizationQueues,
 }
 
 impl StartLimits {
@@ -188,13 +192,14 @@ impl StartLimits {
             start_rate: starts_per_minute.map(StartRate::new),
             limited_organizations: LimitedOrganizations::default(),
             counting: Mutex::default(),
-            organization_locks: OrganizationLocks::default(),
+            start_queue: StartQueue::new(None),
+            organization_queues: OrganizationQueues::default(),
         }
     }
 }
 
-/// Organizations that have, or may have, a limit of open sessions; an entry expires after one
-/// minute. A start in such an organization locks it first. Other starts take no lock.
+/// Organizations that have, or may have, a limit of open sessions, or whose sessions are counted; an
+/// entry expires after one minute. A start in such an organization locks it first. Other starts take no lock.
 #[derive(Default)]
 pub(crate) struct LimitedOrganizations(Mutex<ExpiryMap>);
 

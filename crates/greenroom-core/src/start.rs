@@ -1,6 +1,8 @@
 //! Starting a session: commit the session, open its room, issue the join token.
 
+mod batch;
 mod key;
+mod queue;
 mod refusal;
 mod request;
 mod room;
@@ -18,6 +20,7 @@ use self::write::WrittenSession;
 use crate::task::complete;
 use crate::{Error, Greenroom, StartedSession};
 
+pub(crate) use self::queue::{OrganizationQueues, StartQueue};
 pub use self::request::StartRequest;
 
 /// Time from the beginning of a start within which the session is written, including retries with

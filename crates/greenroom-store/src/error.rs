@@ -2,6 +2,7 @@
 
 use diesel::ConnectionError;
 use diesel::result::{DatabaseErrorKind, Error as DieselError};
+use greenroom_domain::ErrorChain;
 
 /// A unique constraint that a write violated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -121,6 +122,18 @@ impl StoreError {
         match self {
             Self::Query(cause) => Self::Unavailable(cause),
             error => error,
+        }
+    }
+
+    /// The error for another caller of the same statement. Its cause is a text.
+    #[must_use]
+    pub fn for_other_caller(&self) -> Self {
+        let text = |cause: &Cause| Cause::from(ErrorChain(&**cause).to_string());
+        match self {
+            Self::Unavailable(cause) => Self::Unavailable(text(cause)),
+            Self::Refused(cause) => Self::Refused(text(cause)),
+            Self::Timeout(cause) => Self::Timeout(text(cause)),
+            error => Self::Query(ErrorChain(error).to_string().into()),
         }
     }
 

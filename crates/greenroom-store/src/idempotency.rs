@@ -6,7 +6,7 @@ use diesel::dsl::{not, sql};
 use diesel::pg::Pg;
 use diesel::prelude::*;
 use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
-use diesel::sql_types::{Binary, Bool, Nullable, Uuid};
+use diesel::sql_types::{Binary, Bool, Uuid};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use greenroom_domain::idempotency::KEY_LIFETIME;
 use greenroom_domain::{OrganizationId, SessionId};
@@ -46,7 +46,7 @@ impl Fingerprint {
 
     /// The value of the column: the version and the digest. Version 1 is stored without its version:
     /// a process of Greenroom 0.1.0 would otherwise refuse a retry during a rolling update.
-    fn stored(&self) -> &[u8] {
+    pub(crate) fn stored(&self) -> &[u8] {
         match &self.0 {
             [1, digest @ ..] => digest,
             versioned => versioned,
@@ -212,7 +212,8 @@ impl KeyClaim {
         Ok(released > 0)
     }
 
-    /// Releases an implicit key if its user can no longer resume the session that holds it.
+    /// Releases an implicit key if its user can no longer resume the session that holds it. Returns
+    /// whether it did.
     ///
     /// # Errors
     /// Returns a [`StoreError`] if the query fails.
@@ -220,13 +221,13 @@ impl KeyClaim {
         &self,
         connection: &mut AsyncPgConnection,
         organization: OrganizationId,
-    ) -> Result<(), StoreError> {
+    ) -> Result<bool, StoreError> {
         let not_resumable = sessions::table
             .filter(sessions::organization_id.eq(organization))
             .filter(sessions::idempotency_key.eq(self.hash.as_slice()))
             // `not` would not match if the user has never left: the condition is then null.
             .filter(sql::<Bool>(&resumable()).sql(" is not true"));
-        diesel::update(not_resumable)
+        let released = diesel::update(not_resumable)
             .set((
                 sessions::idempotency_key.eq(None::<Vec<u8>>),
                 sessions::idempotency_fingerprint.eq(None::<Vec<u8>>),
@@ -234,27 +235,6 @@ impl KeyClaim {
             ))
             .execute(connection)
             .await?;
-        Ok(())
-    }
-
-    /// Pushes the values of `idempotency_key` and `idempotency_fingerprint`, which are null without
-    /// a key.
-    pub(crate) fn push_columns<'b>(
-        key: Option<&'b Self>,
-        mut out: AstPass<'_, 'b, Pg>,
-    ) -> QueryResult<()> {
-        const NONE: &Option<Vec<u8>> = &None;
-        match key {
-            Some(key) => {
-                out.push_bind_param::<Binary, _>(&key.hash)?;
-                out.push_sql(", ");
-                out.push_bind_param::<Binary, _>(key.fingerprint.stored())
-            }
-            None => {
-                out.push_bind_param::<Nullable<Binary>, _>(NONE)?;
-                out.push_sql(", ");
-                out.push_bind_param::<Nullable<Binary>, _>(NONE)
-            }
-        }
+        Ok(released > 0)
     }
 }

@@ -23,7 +23,6 @@ pub mod organization;
 pub mod overdue;
 mod page_start;
 pub mod reissue;
-mod resume;
 pub mod retention;
 pub mod revert;
 #[rustfmt::skip]
@@ -49,7 +48,7 @@ pub use self::fact::{Recorded, Subject, record, record_own, record_room_opened};
 pub use self::idempotency::{Fingerprint, KeyClaim, KeyCursor, KeyHolder, StartKey};
 pub use self::listed_row::ListedRow;
 pub use self::message_language::{TranslatedMessages, translated_messages};
-pub use self::new_session::NewSession;
+pub use self::new_session::{NewSession, StartDefaults};
 pub use self::organization::{SessionLimit, SessionLock};
 pub use self::page_start::PageStart;
 pub use self::reissue::TokenReissue;

@@ -111,14 +111,19 @@ pub(crate) async fn read(
     Ok(open.optional()?.flatten())
 }
 
-/// SQL condition: the open sessions of the row of `organizations` are counted.
-pub(crate) const IS_COUNTED: &str = "exists (select from open_session_counts
+/// SQL condition: the count of the row of `organizations` is finished.
+pub(crate) const HAS_COUNT: &str = "exists (select from open_session_counts
     where organization_id = organizations.id and open is not null)";
 
-/// Pushes the number of open sessions of the row of `organizations`: its count, otherwise `counted`,
-/// the number that the transaction has counted itself.
-#[expect(clippy::ref_option, reason = "the statement borrows its bind parameters")]
+/// Pushes the number of open sessions of an organization: its count, otherwise `counted`, the number
+/// that the transaction has counted itself.
+#[expect(
+    clippy::ref_option,
+    clippy::trivially_copy_pass_by_ref,
+    reason = "the statement borrows its bind parameters"
+)]
 pub(crate) fn push_open_sessions<'b>(
+    organization: &'b OrganizationId,
     counted: &'b Option<i64>,
     out: &mut AstPass<'_, 'b, Pg>,
 ) -> QueryResult<()> {
@@ -126,13 +131,8 @@ pub(crate) fn push_open_sessions<'b>(
     out.push_bind_param::<Nullable<BigInt>, _>(counted)?;
     out.push_sql(", (select ");
     out.push_sql(OPEN_SESSIONS);
-    out.push_sql(
-        " from open_session_counts where open_session_counts.organization_id = organizations.id))",
-    );
+    out.push_sql(" from open_session_counts where organization_id = ");
+    out.push_bind_param::<Uuid, _>(organization)?;
+    out.push_sql("))");
     Ok(())
 }
-
-/// SQL expression: declares to the trigger of the insert whether it need not count the session,
-/// until the transaction ends.
-pub(crate) const DECLARE_UNCOUNTED: &str =
-    "set_config('greenroom.session_is_uncounted', (not organizations.is_counted)::text, true)";

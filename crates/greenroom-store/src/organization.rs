@@ -12,7 +12,7 @@ use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl};
 use greenroom_domain::{OrganizationId, SessionCount};
 
 use crate::StoreError;
-use crate::open_sessions::{self, IS_COUNTED};
+use crate::open_sessions::{self, HAS_COUNT};
 use crate::schema::{organizations, sessions};
 use crate::sql::OPEN;
 
@@ -60,6 +60,8 @@ pub async fn lock_templates(
 pub struct SessionLock {
     organization: OrganizationId,
     maximum: Option<SessionCount>,
+    /// Whether the open sessions are counted, or the count has begun.
+    is_counted: bool,
     /// Open sessions, if the organization has a limit and no finished count.
     counted: Option<i64>,
 }
@@ -75,6 +77,13 @@ impl SessionLock {
     #[must_use]
     pub fn maximum(&self) -> Option<SessionCount> {
         self.maximum
+    }
+
+    /// Whether a start needs the lock, because the organization has a limit or its open sessions are
+    /// counted.
+    #[must_use]
+    pub fn is_required(&self) -> bool {
+        self.maximum.is_some() || self.is_counted
     }
 
     /// Whether the start had to count the open sessions, because the organization has a limit and
@@ -102,13 +111,13 @@ pub async fn lock_sessions(
     organization: OrganizationId,
     default: Option<SessionCount>,
 ) -> Result<SessionLock, StoreError> {
-    let (maximum, is_counted) =
+    let (maximum, is_counted, has_count) =
         SelectMaxSessions::<true> { organization, default }.read(connection).await?;
     let counted = match maximum {
-        Some(_) if !is_counted => Some(count(connection, organization).await?),
+        Some(_) if !has_count => Some(count(connection, organization).await?),
         _ => None,
     };
-    Ok(SessionLock { organization, maximum, counted })
+    Ok(SessionLock { organization, maximum, is_counted, counted })
 }
 
 /// Returns the maximum number of open sessions of an organization, and their current number. A
@@ -123,7 +132,7 @@ pub async fn usage(
     organization: OrganizationId,
     default: Option<SessionCount>,
 ) -> Result<(Option<SessionCount>, i64), StoreError> {
-    let (maximum, _) =
+    let (maximum, ..) =
         SelectMaxSessions::<false> { organization, default }.read(connection).await?;
     let open = match open_sessions::read(connection, organization).await? {
         Some(open) => open,
@@ -164,8 +173,8 @@ pub(crate) fn push_max_sessions<'b>(
     Ok(())
 }
 
-/// Selects the maximum of [`push_max_sessions`] and whether the open sessions are counted, and locks
-/// the organization's row if `LOCK` is true.
+/// Selects the maximum of [`push_max_sessions`], whether the open sessions are counted, and whether
+/// their count is finished. Locks the organization's row if `LOCK` is true.
 struct SelectMaxSessions<const LOCK: bool> {
     organization: OrganizationId,
     default: Option<SessionCount>,
@@ -175,15 +184,15 @@ impl<const LOCK: bool> SelectMaxSessions<LOCK> {
     async fn read(
         self,
         connection: &mut AsyncPgConnection,
-    ) -> Result<(Option<SessionCount>, bool), StoreError> {
+    ) -> Result<(Option<SessionCount>, bool, bool), StoreError> {
         let default = self.default;
-        let found: Option<(Option<i32>, bool)> = self.get_result(connection).await.optional()?;
+        let found: Option<(Option<i32>, bool, bool)> = self.get_result(connection).await.optional()?;
         // An organization without a row has the server's default. The table allows larger numbers
         // than `SessionCount` does, which count as the largest.
         let largest = SessionCount::constant::<{ SessionCount::MAX }>();
-        Ok(found.map_or((default, false), |(maximum, is_counted)| {
+        Ok(found.map_or((default, false, false), |(maximum, is_counted, has_count)| {
             let maximum = maximum.map(i64::from).map(SessionCount::try_from);
-            (maximum.map(|maximum| maximum.unwrap_or(largest)), is_counted)
+            (maximum.map(|maximum| maximum.unwrap_or(largest)), is_counted, has_count)
         }))
     }
 }
@@ -194,15 +203,15 @@ impl<const LOCK: bool> QueryId for SelectMaxSessions<LOCK> {
 }
 
 impl<const LOCK: bool> Query for SelectMaxSessions<LOCK> {
-    type SqlType = (Nullable<Integer>, Bool);
+    type SqlType = (Nullable<Integer>, Bool, Bool);
 }
 
 impl<const LOCK: bool> QueryFragment<Pg> for SelectMaxSessions<LOCK> {
     fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
         out.push_sql("select ");
         push_max_sessions(&self.default, &mut out)?;
-        out.push_sql(", ");
-        out.push_sql(IS_COUNTED);
+        out.push_sql(", is_counted, ");
+        out.push_sql(HAS_COUNT);
         out.push_sql(" from organizations where id = ");
         out.push_bind_param::<Uuid, _>(&self.organization)?;
         if LOCK {

@@ -15,7 +15,6 @@ use greenroom_domain::{
     Stored, UserId,
 };
 
-use crate::new_session::TOKEN_ISSUED_AT;
 use crate::{Session, StoreError};
 
 /// A session with the values that its join token and its room need. A session of which one of these
@@ -148,16 +147,6 @@ impl SessionSetupColumns {
                template.agent_name, template.agent_metadata, template.reconnect_window_seconds,
                greatest(0, ceil(extract(epoch from sessions.join_by - now())))::integer",
         );
-        Ok(())
-    }
-
-    /// Pushes the columns of a [`StartedRow`] for a session that this statement inserted.
-    pub(crate) fn push_started<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
-        out.push_sql(" select ");
-        self.push(out.reborrow())?;
-        out.push_sql(", sessions.token_expiry, ");
-        out.push_sql(TOKEN_ISSUED_AT);
-        out.push_sql(", false from sessions, template");
         Ok(())
     }
 }

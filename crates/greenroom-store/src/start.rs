@@ -1,89 +1,221 @@
-//! The statement of a start, which inserts a session from the current version of its template.
+//! The statement of starts, which inserts sessions from the current versions of their templates.
+
+mod rows;
 
 use diesel::pg::Pg;
 use diesel::prelude::*;
 use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
+use diesel::sql_types::Integer;
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
+use greenroom_domain::OrganizationId;
+use greenroom_domain::lifecycle::JOB_ASSIGNMENT_TIMEOUT;
 
+use self::rows::Rows;
 use crate::StoreError;
-use crate::new_session::NewSession;
-use crate::organization::SessionLock;
-use crate::resume::ResumeOrInsertSession;
+use crate::new_session::{NewSession, StartDefaults, TOKEN_ISSUED_AT, push_token_expiry};
+use crate::open_sessions::push_open_sessions;
+use crate::organization::{SessionLock, push_max_sessions};
 use crate::session_setup::{SessionSetupColumns, StartedRow, StartedRowSql};
+use crate::sql::push_interval;
+use crate::template::IS_USABLE;
 
 impl NewSession {
-    /// Inserts the session. If the key is [implicit](crate::StartKey::Implicit) and its session is
-    /// resumable, extends the `token_expiry` of that session and returns it instead.
-    ///
-    /// `lock` comes from [`lock_sessions`](crate::organization::lock_sessions) in the same
-    /// transaction. Without it, or with the lock of another organization, the insert writes nothing
-    /// for an organization with a limit.
-    ///
-    /// Returns `None` if
-    /// - the organization has no such template, or the template is archived,
-    /// - the template has a setting that this version does not know,
-    /// - the template names another agent,
-    /// - another session holds the key,
-    /// - the organization has reached its limit, or has a limit and was not locked.
+    /// Inserts one session, as [`insert_all`](Self::insert_all) does.
     ///
     /// # Errors
-    /// Returns [`Constraint::RoomName`](crate::Constraint::RoomName) if another session has the
-    /// room name, and another [`StoreError`] if the query fails.
+    /// Returns the errors of [`insert_all`](Self::insert_all).
     pub async fn insert(
         &self,
         connection: &mut AsyncPgConnection,
         lock: Option<&SessionLock>,
     ) -> Result<Option<StartedRow>, StoreError> {
-        let columns = SessionSetupColumns::new();
-        let is_locked = lock.is_some_and(|lock| lock.organization() == self.organization_id);
-        let counted = lock.and_then(SessionLock::counted);
-        let started = match (self.key.implicit(), is_locked) {
-            (Some(key), false) => {
-                ResumeOrInsertSession::<false> { new: self, key, counted, columns }
-                    .get_result(connection)
-                    .await
+        Ok(Self::insert_all(connection, &[self], lock).await?.pop())
+    }
+
+    /// Inserts sessions in one statement, and returns those that were inserted, in any order.
+    ///
+    /// `lock` comes from [`lock_sessions`](crate::organization::lock_sessions) in the same
+    /// transaction. With it, inserts only sessions of its organization. Without it, inserts only
+    /// sessions of organizations that have no limit and whose open sessions are not counted. All
+    /// sessions must have the same defaults.
+    ///
+    /// A session is not inserted if
+    /// - the organization has no such template, or the template is archived,
+    /// - the template has a setting that this version does not know,
+    /// - the template names another agent,
+    /// - another session holds the key, or an earlier one of `sessions` has it,
+    /// - the organization has reached its limit, or must be locked and was not.
+    ///
+    /// # Errors
+    /// Returns [`Constraint::RoomName`](crate::Constraint::RoomName) if another session has the
+    /// room name, and another [`StoreError`] if the query fails. No session is inserted then.
+    pub async fn insert_all(
+        connection: &mut AsyncPgConnection,
+        sessions: &[&Self],
+        lock: Option<&SessionLock>,
+    ) -> Result<Vec<StartedRow>, StoreError> {
+        let Some(first) = sessions.first() else { return Ok(Vec::new()) };
+        let (defaults, columns) = (first.defaults, SessionSetupColumns::new());
+        let locked = lock.map(SessionLock::organization);
+        let rows = Rows::new(sessions.iter().copied().filter(|session| {
+            locked.is_none_or(|organization| session.organization_id == organization)
+        }));
+        Ok(match lock {
+            Some(lock) => {
+                let (organization, counted) = (lock.organization(), lock.counted());
+                let limit = Limit::Locked { organization, counted };
+                InsertSessions::<true> { rows, defaults, limit, columns }.load(connection).await?
             }
-            (Some(key), true) => {
-                ResumeOrInsertSession::<true> { new: self, key, counted, columns }
-                    .get_result(connection)
-                    .await
+            None => {
+                let limit = Limit::Unlocked;
+                InsertSessions::<false> { rows, defaults, limit, columns }.load(connection).await?
             }
-            (None, false) => {
-                InsertSession::<false> { new: self, counted, columns }.get_result(connection).await
-            }
-            (None, true) => {
-                InsertSession::<true> { new: self, counted, columns }.get_result(connection).await
-            }
-        };
-        Ok(started.optional()?)
+        })
     }
 }
 
 /// Handwritten, because diesel's query builder cannot express an `insert … select` that also
 /// returns columns of the selected table, and diesel prepares a `sql_query` anew for each
 /// execution.
-struct InsertSession<'a, const LOCKED: bool> {
-    new: &'a NewSession,
-    /// Open sessions, if the lock had to count them.
-    counted: Option<i64>,
+///
+/// `LOCKED` selects one of two texts instead of being a bind parameter. With a parameter, PostgreSQL
+/// would prefer a custom plan, which can omit the count, and therefore plan every execution.
+struct InsertSessions<'a, const LOCKED: bool> {
+    rows: Rows<'a>,
+    defaults: StartDefaults,
+    limit: Limit,
     columns: SessionSetupColumns,
 }
 
-impl<const LOCKED: bool> QueryId for InsertSession<'_, LOCKED> {
-    type QueryId = InsertSession<'static, LOCKED>;
+/// How the statement respects limits of open sessions.
+enum Limit {
+    /// Inserts nothing for organizations with a limit.
+    Unlocked,
+    /// All sessions belong to this organization, which the transaction has locked.
+    Locked {
+        organization: OrganizationId,
+        /// Open sessions, if the lock had to count them.
+        counted: Option<i64>,
+    },
+}
+
+impl<const LOCKED: bool> QueryId for InsertSessions<'_, LOCKED> {
+    type QueryId = InsertSessions<'static, LOCKED>;
     const HAS_STATIC_QUERY_ID: bool = true;
 }
 
-impl<const LOCKED: bool> Query for InsertSession<'_, LOCKED> {
+impl<const LOCKED: bool> Query for InsertSessions<'_, LOCKED> {
     type SqlType = StartedRowSql;
 }
 
-impl<const LOCKED: bool> QueryFragment<Pg> for InsertSession<'_, LOCKED> {
+impl<const LOCKED: bool> QueryFragment<Pg> for InsertSessions<'_, LOCKED> {
     fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
-        out.push_sql("with template as (");
-        self.new.push_template::<LOCKED>(&self.counted, out.reborrow())?;
+        out.push_sql("with startable as (");
+        self.push_startable(&mut out)?;
         out.push_sql("), ");
-        self.new.push_insert(out.reborrow())?;
-        self.columns.push_started(out)
+        self.push_within_limit(&mut out)?;
+        out.push_sql(", ");
+        self.push_insert(&mut out)?;
+        out.push_sql(" select ");
+        self.columns.push(out.reborrow())?;
+        out.push_sql(", sessions.token_expiry, ");
+        out.push_sql(TOKEN_ISSUED_AT);
+        out.push_sql(
+            ", false from sessions join template on template.session_id = sessions.id
+               and template.organization_id = sessions.organization_id",
+        );
+        Ok(())
+    }
+}
+
+impl<const LOCKED: bool> InsertSessions<'_, LOCKED> {
+    /// Pushes a query for the rows, each with the current version of its template.
+    fn push_startable<'b>(&'b self, out: &mut AstPass<'_, 'b, Pg>) -> QueryResult<()> {
+        out.push_sql(
+            "select new.*, template.version, template.modality_profile, template.enabled_panels,
+               template.agent_name, template.agent_metadata, template.room_creation,
+               template.join_window_seconds, template.reconnect_window_seconds,
+               template.token_ttl_seconds, organizations.is_counted, ",
+        );
+        push_max_sessions(&self.defaults.max_active_sessions, out)?;
+        out.push_sql(" as max_sessions from ");
+        self.rows.push(out)?;
+        out.push_sql(
+            " join organizations on organizations.id = new.organization_id
+              join session_templates template on template.organization_id = new.organization_id
+                and template.id = new.session_template_id
+              where template.superseded_at is null and template.archived_at is null
+                and template.agent_name is not distinct from coalesce(new.requested_agent, template.agent_name)
+                and ",
+        );
+        out.push_sql(IS_USABLE);
+        Ok(())
+    }
+
+    /// Pushes the CTE `template`: the rows of `startable` that the limit admits. Also declares to the
+    /// trigger of the insert, until the transaction ends, whether it need not count the sessions.
+    fn push_within_limit<'b>(&'b self, out: &mut AstPass<'_, 'b, Pg>) -> QueryResult<()> {
+        match &self.limit {
+            Limit::Unlocked => out.push_sql(
+                "template as (select * from startable
+                   where max_sessions is null and not is_counted
+                     and (select set_config('greenroom.session_is_uncounted', 'true', true)) = 'true')",
+            ),
+            // A session whose key is held takes no place. The lock blocks other starts, so no other
+            // session can take the key meanwhile.
+            Limit::Locked { organization, counted } => {
+                out.push_sql(
+                    "placed as (select startable.*, row_number() over (order by number) as place
+                       from startable where idempotency_key is null or not exists (
+                         select from sessions where sessions.organization_id = startable.organization_id
+                           and sessions.idempotency_key = startable.idempotency_key)),
+                     template as (select * from placed where (max_sessions is null or place <= max_sessions - ",
+                );
+                push_open_sessions(organization, counted, out)?;
+                out.push_sql(
+                    ") and set_config('greenroom.session_is_uncounted', (not is_counted)::text, true)
+                       is not null)",
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// Pushes a CTE that inserts the sessions from the CTE `template`. The CTE has the table's name,
+    /// so that the columns of [`Session`](crate::Session) resolve to the inserted row.
+    ///
+    /// The order keeps two statements with the same keys from waiting for each other.
+    fn push_insert<'b>(&'b self, out: &mut AstPass<'_, 'b, Pg>) -> QueryResult<()> {
+        out.push_sql(
+            "sessions as (
+               insert into sessions (
+                 organization_id, id, session_template_id, session_template_version,
+                 modality_profile, enabled_panels, room_creation, status, agent_status,
+                 user_id, metadata, room_name, participant_identity, participant_name, participant_attributes,
+                 idempotency_key, idempotency_fingerprint, join_by, next_check_at, created_at, token_expiry)
+               select
+                 organization_id, session_id, session_template_id, version,
+                 modality_profile, enabled_panels, room_creation, 'pending',
+                 case when agent_name is null then 'none' else 'waiting' end,
+                 user_id, metadata, room_name, participant_identity, participant_name, participant_attributes,
+                 idempotency_key, idempotency_fingerprint,
+                 now() + make_interval(secs => join_window_seconds),
+                 now() + case when room_creation = 'on_start' then ",
+        );
+        push_interval(JOB_ASSIGNMENT_TIMEOUT, out);
+        out.push_sql(
+            " else make_interval(secs => case when is_first_check_remembered then join_window_seconds
+                 else least(join_window_seconds, ",
+        );
+        out.push_bind_param::<Integer, _>(&self.defaults.first_check_within)?;
+        // The API shows milliseconds, so a time that it returned selects the same sessions.
+        out.push_sql(") end) end, date_trunc('milliseconds', now()), ");
+        push_token_expiry(&self.defaults.token_ttl, "template", out.reborrow())?;
+        out.push_sql(
+            " from template order by organization_id, idempotency_key, session_id
+              on conflict (organization_id, idempotency_key) where idempotency_key is not null do nothing
+              returning *)",
+        );
+        Ok(())
     }
 }

@@ -26,14 +26,14 @@ async fn session_holds_key_for_24_hours() {
     let replay = keyed(2, 7);
     let key = *replay.key.claim().unwrap();
     let replayed = TokenReissue::Key(&key)
-        .execute(&mut db, ORGANIZATION, replay.default_token_ttl)
+        .execute(&mut db, ORGANIZATION, replay.defaults.token_ttl)
         .await
         .unwrap();
     assert_eq!(replayed.unwrap().setup.session.id, first.setup.session.id);
     let other = KeyClaim { fingerprint: Fingerprint::new(1, [2; 32]), ..key };
     assert!(
         TokenReissue::Key(&other)
-            .execute(&mut db, ORGANIZATION, replay.default_token_ttl)
+            .execute(&mut db, ORGANIZATION, replay.defaults.token_ttl)
             .await
             .unwrap()
             .is_none()
@@ -45,7 +45,7 @@ async fn session_holds_key_for_24_hours() {
     sql_query(age).execute(&mut db).await.unwrap();
     assert!(
         TokenReissue::Key(&key)
-            .execute(&mut db, ORGANIZATION, replay.default_token_ttl)
+            .execute(&mut db, ORGANIZATION, replay.defaults.token_ttl)
             .await
             .unwrap()
             .is_none()
@@ -86,7 +86,7 @@ async fn only_fingerprints_of_same_version_are_compared() {
         let holder = sent.find_holder(&mut db, ORGANIZATION).await.unwrap().unwrap();
         assert_eq!(holder.is_same_request, is_same, "{number}");
         let reissue = TokenReissue::Key(&sent);
-        let replayed = reissue.execute(&mut db, ORGANIZATION, new.default_token_ttl).await.unwrap();
+        let replayed = reissue.execute(&mut db, ORGANIZATION, new.defaults.token_ttl).await.unwrap();
         assert_eq!(replayed.is_some(), is_same, "{number}");
     }
 }

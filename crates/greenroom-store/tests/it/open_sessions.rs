@@ -12,13 +12,13 @@ use greenroom_domain::{
 use greenroom_store::overdue::{Deadline, end_overdue};
 use greenroom_store::retention::delete_old_sessions;
 use greenroom_store::{
-    DueRange, NewSession, SessionLimit, Subject, connect, open_sessions, organization, record_own,
+    DueRange, NewSession, SessionLimit, StartDefaults, Subject, connect, open_sessions, organization, record_own,
 };
 use greenroom_testkit::pg::Database;
 use greenroom_testkit::wait_until;
 use uuid::Uuid;
 
-use crate::session::{ORGANIZATION, now, room, session, template};
+use crate::session::{DEFAULTS, ORGANIZATION, now, room, session, template};
 use crate::session_limits::start_under_lock;
 use crate::snapshots::read_neglected;
 
@@ -123,6 +123,12 @@ fn start(number: u32) -> NewSession {
     NewSession { room_name: room(number), ..session(number.into()) }
 }
 
+/// Inserts a session of an organization whose sessions may be counted.
+async fn insert(db: &mut AsyncPgConnection, new: &NewSession) {
+    let lock = organization::lock_sessions(db, new.organization_id, None).await.unwrap();
+    new.insert(db, Some(&lock)).await.unwrap().unwrap();
+}
+
 fn start_in_other(number: u32) -> NewSession {
     NewSession { organization_id: OTHER, session_template_id: OTHER_TEMPLATE, ..start(number) }
 }
@@ -170,11 +176,12 @@ impl Writer {
             0 => drop(start_under_lock(&mut self.db, &start(number), ORGANIZATION).await),
             // Replicas with different defaults.
             1 => {
-                let new = NewSession { max_active_sessions: Some(MANY), ..start_in_other(number) };
+                let defaults = StartDefaults { max_active_sessions: Some(MANY), ..DEFAULTS };
+                let new = NewSession { defaults, ..start_in_other(number) };
                 start_under_lock(&mut self.db, &new, OTHER).await;
             }
-            2 => drop(start_in_other(number).insert(&mut self.db, None).await.unwrap()),
-            3 => drop(start(number).insert(&mut self.db, None).await.unwrap()),
+            2 => insert(&mut self.db, &start_in_other(number)).await,
+            3 => insert(&mut self.db, &start(number)).await,
             4 => self.execute(COPY).await,
             5 => self.end_one().await,
             6 => self.end_overdue().await,
@@ -448,7 +455,7 @@ async fn truncated_sessions_do_not_count() {
     let mut db = connect(database.url()).await.unwrap();
     organizations(&mut db).await;
     count(&mut db, ORGANIZATION).await;
-    start(1).insert(&mut db, None).await.unwrap().unwrap();
+    insert(&mut db, &start(1)).await;
     assert_exact(&mut db).await;
     db.batch_execute("truncate sessions cascade").await.unwrap();
     assert_exact(&mut db).await;
@@ -465,8 +472,8 @@ async fn transactions_that_end_sessions_in_opposite_order_do_not_deadlock() {
         count(&mut db, of).await;
     }
     for number in 1..=2 {
-        start(number).insert(&mut db, None).await.unwrap().unwrap();
-        start_in_other(number + 2).insert(&mut db, None).await.unwrap().unwrap();
+        insert(&mut db, &start(number)).await;
+        insert(&mut db, &start_in_other(number + 2)).await;
     }
     for (db, of, number) in [(&mut one, ORGANIZATION, 1), (&mut other, OTHER, 3)] {
         db.batch_execute("begin").await.unwrap();

@@ -11,7 +11,7 @@ use greenroom_domain::{
     SessionStatus, SessionTemplateId, TemplateName,
 };
 use greenroom_store::{
-    Constraint, NewSession, SessionEvent, StartKey, StoreError, Subject, TemplateAvailability,
+    Constraint, NewSession, SessionEvent, StartDefaults, StartKey, StoreError, Subject, TemplateAvailability,
     TemplateSettings, connect, organization, session, template,
 };
 use greenroom_testkit::pg::Database;
@@ -70,13 +70,17 @@ pub fn session(number: u128) -> NewSession {
         participant_name: None,
         participant_attributes: None,
         agent_name: None,
-        default_token_ttl: TokenTtl::constant::<3600>(),
-        first_check_within: ReconcileInterval::constant::<30>(),
         is_first_check_remembered: false,
         key: StartKey::None,
-        max_active_sessions: None,
+        defaults: DEFAULTS,
     }
 }
+
+pub const DEFAULTS: StartDefaults = StartDefaults {
+    token_ttl: TokenTtl::constant::<3600>(),
+    first_check_within: ReconcileInterval::constant::<30>(),
+    max_active_sessions: None,
+};
 
 #[derive(QueryableByName)]
 struct PanelsColumn {

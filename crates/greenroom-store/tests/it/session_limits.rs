@@ -4,12 +4,12 @@ use diesel::sql_types::{BigInt, Uuid as SqlUuid};
 use diesel::{QueryableByName, sql_query};
 use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl};
 use greenroom_domain::{OrganizationId, SessionCount};
-use greenroom_store::{NewSession, SessionLimit, StoreError, connect, open_sessions, organization};
+use greenroom_store::{NewSession, SessionLimit, StartDefaults, StoreError, connect, open_sessions, organization};
 use greenroom_testkit::pg::Database;
 use uuid::Uuid;
 
 use crate::open_sessions::count;
-use crate::session::{ORGANIZATION, room, session, template};
+use crate::session::{DEFAULTS, ORGANIZATION, room, session, template};
 
 const ONE: SessionCount = SessionCount::constant::<1>();
 const TWO: SessionCount = SessionCount::constant::<2>();
@@ -25,7 +25,7 @@ pub async fn start_under_lock(
     of: OrganizationId,
 ) -> bool {
     let started = db.transaction(async |db: &mut AsyncPgConnection| {
-        let lock = organization::lock_sessions(db, of, new.max_active_sessions).await?;
+        let lock = organization::lock_sessions(db, of, new.defaults.max_active_sessions).await?;
         Ok::<_, StoreError>(new.insert(db, Some(&lock)).await?.is_some())
     });
     started.await.unwrap()
@@ -54,7 +54,8 @@ async fn maximum_is_own_limit_or_default() {
         let (usage, _) = organization::usage(&mut db, ORGANIZATION, default).await.unwrap();
         assert_eq!(usage, maximum, "{limit:?} {default:?}");
         number += 1;
-        let new = NewSession { max_active_sessions: default, ..start(number) };
+        let defaults = StartDefaults { max_active_sessions: default, ..DEFAULTS };
+        let new = NewSession { defaults, ..start(number) };
         let is_started = start_under_lock(&mut db, &new, ORGANIZATION).await;
         assert_eq!(is_started, maximum.is_none(), "{limit:?} {default:?}");
     }
@@ -67,7 +68,8 @@ async fn start_in_limited_organization_needs_lock_of_that_organization() {
     template(&mut db, None).await;
     let other = OrganizationId(Uuid::from_u128(9));
     organization::ensure(&mut db, other).await.unwrap();
-    let new = NewSession { max_active_sessions: Some(TWO), ..start(1) };
+    let defaults = StartDefaults { max_active_sessions: Some(TWO), ..DEFAULTS };
+    let new = NewSession { defaults, ..start(1) };
     assert!(new.insert(&mut db, None).await.unwrap().is_none());
     assert!(!start_under_lock(&mut db, &new, other).await);
     assert!(start_under_lock(&mut db, &new, ORGANIZATION).await);

@@ -1,0 +1,199 @@
+//! Inserts the sessions of starts that arrived together, in one statement.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use diesel_async::AsyncPgConnection;
+use futures_util::FutureExt;
+use greenroom_domain::lifecycle::Fact;
+use greenroom_domain::{OrganizationId, SessionCount, SessionId};
+use greenroom_store::{
+    NewSession, SessionLock, StartKey, StartedRow, StoreError, Subject, organization, record_own,
+};
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use super::queue::QueuedStart;
+use super::write::{is_token_too_long, may_make_long_token};
+use crate::bulkhead::Work;
+use crate::database::Cleanup;
+use crate::{Error, Greenroom};
+
+/// The result of one attempt to insert a session.
+#[derive(Default)]
+pub(super) struct InsertResult {
+    /// `None` if the session was not inserted.
+    pub(super) started: Option<StartedRow>,
+    /// The join token, if it was already signed to measure it.
+    pub(super) access_token: Option<String>,
+    /// The limit of open sessions. `None` means that the organization has no limit or was not
+    /// locked.
+    pub(super) limit: Option<SessionCount>,
+}
+
+/// The sessions that a statement inserted.
+struct Inserted {
+    rows: Vec<StartedRow>,
+    access_token: Option<String>,
+    limit: Option<SessionCount>,
+}
+
+impl Greenroom {
+    /// Inserts the session, in one statement with those of other starts that arrive meanwhile.
+    pub(super) async fn insert(
+        &self,
+        new: &Arc<NewSession>,
+        deadline: Instant,
+    ) -> Result<InsertResult, Error> {
+        let limits = &self.shared.limits;
+        let organization = new.organization_id;
+        let (reply, result) = oneshot::channel();
+        let may_be_long = may_make_long_token(new);
+        let start = QueuedStart { new: new.clone(), deadline, may_be_long, reply };
+        let organization_queue = limits
+            .limited_organizations
+            .contains(organization)
+            .then(|| limits.organization_queues.of(organization));
+        let queue = organization_queue.as_ref().unwrap_or(&limits.start_queue);
+        if let Some(mut slot) = queue.push(start, self)? {
+            slot.run_once().await;
+        }
+        // The sender is dropped if the runtime of its task shuts down.
+        result.await.unwrap_or(Err(Error::ShuttingDown))
+    }
+
+    /// Inserts sessions and replies to their starts. Returns whether PostgreSQL did not respond.
+    ///
+    /// If PostgreSQL rejects the statement because of one session, each is inserted alone.
+    pub(super) async fn insert_batch(
+        &self,
+        organization: Option<OrganizationId>,
+        batch: Vec<QueuedStart>,
+    ) -> bool {
+        let error = match self.try_insert(organization, &batch).await {
+            Ok(inserted) => {
+                reply(batch, inserted);
+                return false;
+            }
+            Err(error) => error,
+        };
+        if batch.len() > 1 && may_concern_one_session(&error, organization) {
+            let greenroom = self.clone();
+            let insert = async move { greenroom.insert_each_alone(organization, batch).await };
+            self.shared.database.spawn(insert);
+            return false;
+        }
+        let is_abandoned =
+            matches!(&error, Error::Store(StoreError::Unavailable(_) | StoreError::Timeout(_)));
+        reply_error(batch, error);
+        is_abandoned
+    }
+
+    async fn insert_each_alone(
+        &self,
+        organization: Option<OrganizationId>,
+        batch: Vec<QueuedStart>,
+    ) {
+        for start in batch {
+            match self.try_insert(organization, std::slice::from_ref(&start)).await {
+                Ok(inserted) => reply(vec![start], inserted),
+                Err(error) => reply_error(vec![start], error),
+            }
+        }
+    }
+
+    /// Inserts sessions. An organization with a limit is locked first, so that only one statement at a
+    /// time counts its sessions. A token that may be too long is signed before the commit.
+    async fn try_insert(
+        &self,
+        organization: Option<OrganizationId>,
+        batch: &[QueuedStart],
+    ) -> Result<Inserted, Error> {
+        let database = &self.shared.database;
+        let sessions: Vec<_> = batch.iter().map(|start| &*start.new).collect();
+        let deadline = batch.iter().map(|start| start.deadline).min().ok_or(Error::Overloaded)?;
+        let cleanup = cleanup(&sessions);
+        let may_be_long = batch.iter().any(|start| start.may_be_long);
+        if organization.is_none() && !may_be_long {
+            let insert = async |db: &mut _| NewSession::insert_all(db, &sessions, None).await;
+            let rows = database.run_with_cleanup(Work::Start, deadline, cleanup, insert).await?;
+            return Ok(Inserted { rows, access_token: None, limit: None });
+        }
+        let (mut lock, mut access_token) = (None, None);
+        let insert = async |db: &mut AsyncPgConnection| {
+            if let Some(organization) = organization {
+                let default = self.shared.limits.max_active_sessions;
+                lock = Some(organization::lock_sessions(db, organization, default).await?);
+            }
+            let rows = NewSession::insert_all(db, &sessions, lock.as_ref()).await?;
+            access_token = rows.first().filter(|_| may_be_long).map(|row| self.sign_token(row));
+            let is_too_long = access_token.as_deref().is_some_and(is_token_too_long);
+            Ok((!is_too_long).then_some(rows))
+        };
+        let rows = database.transact_with_cleanup(deadline, cleanup, insert).await?;
+        if let Some(lock) = &lock {
+            self.remember_limit(lock);
+        }
+        let limit = lock.as_ref().and_then(SessionLock::maximum);
+        Ok(Inserted { rows: rows.ok_or(Error::TokenTooLong)?, access_token, limit })
+    }
+}
+
+fn reply(batch: Vec<QueuedStart>, inserted: Inserted) {
+    let Inserted { rows, mut access_token, limit } = inserted;
+    let mut rows: HashMap<SessionId, StartedRow> =
+        rows.into_iter().map(|row| (row.setup.session.id, row)).collect();
+    for start in batch {
+        let started = rows.remove(&start.new.id);
+        let access_token = access_token.take();
+        let _ = start.reply.send(Ok(InsertResult { started, access_token, limit }));
+    }
+}
+
+fn reply_error(mut batch: Vec<QueuedStart>, error: Error) {
+    let last = batch.pop();
+    for start in batch {
+        let error = match &error {
+            Error::Store(error) => error.for_other_caller().into(),
+            _ => Error::Overloaded,
+        };
+        let _ = start.reply.send(Err(error));
+    }
+    if let Some(start) = last {
+        let _ = start.reply.send(Err(error));
+    }
+}
+
+/// Whether a statement may have failed because of one of its sessions. A locked row of a limited
+/// organization concerns all its sessions.
+fn may_concern_one_session(error: &Error, organization: Option<OrganizationId>) -> bool {
+    match error {
+        Error::Store(StoreError::Timeout(_)) => organization.is_none(),
+        Error::Store(error) => {
+            !error.is_outcome_unknown() && !matches!(error, StoreError::Refused(_))
+        }
+        _ => false,
+    }
+}
+
+/// Ends the sessions of starts whose callers got an error because the outcome of the insert was
+/// unknown, except those that a repeated request with the same key may continue.
+fn cleanup(sessions: &[&NewSession]) -> Option<Cleanup> {
+    let without_key = sessions.iter().filter(|new| new.key == StartKey::None);
+    let sessions: Vec<_> = without_key.map(|new| (new.organization_id, new.id)).collect();
+    if sessions.is_empty() {
+        return None;
+    }
+    Some(Arc::new(move |db| {
+        let sessions = sessions.clone();
+        async move {
+            let mut has_ended = false;
+            for (organization, id) in sessions {
+                let subject = Subject::Session { organization, id, end_user: None };
+                has_ended |= record_own(db, subject, &Fact::RoomNotOpened).await?;
+            }
+            Ok(has_ended)
+        }
+        .boxed()
+    }))
+}

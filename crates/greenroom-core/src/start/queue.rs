@@ -1,0 +1,198 @@
+//! The queue of sessions that wait to be inserted: starts that arrive together share a statement.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use greenroom_domain::OrganizationId;
+use greenroom_store::NewSession;
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use super::batch::InsertResult;
+use crate::bulkhead::Work;
+use crate::{Error, Greenroom};
+
+/// Maximum number of sessions that one statement inserts. A larger statement would hardly cost less
+/// per session, and each of its sessions would wait longer.
+const MAX_BATCH: usize = 64;
+
+/// Maximum number of statements in flight for organizations without a limit: one is executed while the
+/// other waits for the disk. With more, each would contain fewer sessions.
+const MAX_IN_FLIGHT: u32 = 2;
+
+/// Duration of a statement that is assumed until the first has finished.
+const INITIAL_BATCH_TIME: Duration = Duration::from_millis(5);
+
+/// Sessions that wait for the next statement.
+pub(crate) struct StartQueue {
+    /// The organization of the sessions. `None` means any organizations that need no lock.
+    organization: Option<OrganizationId>,
+    state: Mutex<State>,
+}
+
+struct State {
+    waiting: VecDeque<QueuedStart>,
+    in_flight: u32,
+    /// When the queue was last empty. `None` while it is.
+    queued_since: Option<Instant>,
+    /// Moving average of the duration of a statement.
+    batch_time: Duration,
+}
+
+/// A start that waits for the insert of its session.
+pub(super) struct QueuedStart {
+    pub(super) new: Arc<NewSession>,
+    pub(super) deadline: Instant,
+    /// Whether the token must be signed before the commit, because it may be too long. Such a session
+    /// is inserted alone.
+    pub(super) may_be_long: bool,
+    pub(super) reply: oneshot::Sender<Result<InsertResult, Error>>,
+}
+
+impl StartQueue {
+    pub(crate) fn new(organization: Option<OrganizationId>) -> Arc<Self> {
+        let state = State {
+            waiting: VecDeque::new(),
+            in_flight: 0,
+            queued_since: None,
+            batch_time: INITIAL_BATCH_TIME,
+        };
+        Arc::new(Self { organization, state: Mutex::new(state) })
+    }
+
+    /// Queues a start. Returns a slot if one is free; the caller must then run it.
+    ///
+    /// # Errors
+    /// Returns [`Error::Overloaded`] if the start would probably wait too long.
+    pub(super) fn push(
+        self: &Arc<Self>,
+        start: QueuedStart,
+        greenroom: &Greenroom,
+    ) -> Result<Option<Slot>, Error> {
+        let mut state = self.state.lock();
+        let max_in_flight = self.max_in_flight();
+        if state.would_wait_too_long(max_in_flight) {
+            return Err(Error::Overloaded);
+        }
+        state.waiting.push_back(start);
+        state.queued_since.get_or_insert_with(Instant::now);
+        if state.in_flight == max_in_flight {
+            return Ok(None);
+        }
+        state.in_flight += 1;
+        drop(state);
+        Ok(Some(Slot { queue: self.clone(), greenroom: greenroom.clone(), has_run: false }))
+    }
+
+    fn max_in_flight(&self) -> u32 {
+        // The lock of the organization's row allows one at a time.
+        if self.organization.is_some() { 1 } else { MAX_IN_FLIGHT }
+    }
+}
+
+impl State {
+    fn would_wait_too_long(&self, max_in_flight: u32) -> bool {
+        let batches = u32::try_from(self.waiting.len() / MAX_BATCH + 1).unwrap_or(u32::MAX);
+        let wait = self.batch_time.saturating_mul(batches) / max_in_flight;
+        Work::Start.max_wait().is_some_and(|maximum| wait > maximum.since(self.queued_since))
+    }
+
+    /// Takes the starts of the next statement.
+    fn take_batch(&mut self) -> Vec<QueuedStart> {
+        let mut batch = Vec::new();
+        let now = Instant::now();
+        while batch.len() < MAX_BATCH
+            && let Some(start) = self.waiting.pop_front_if(|next| batch.is_empty() || !next.may_be_long)
+        {
+            if start.deadline < now + Work::Start.min_work_time() {
+                let _ = start.reply.send(Err(Error::Overloaded));
+                continue;
+            }
+            let is_alone = start.may_be_long;
+            batch.push(start);
+            if is_alone {
+                break;
+            }
+        }
+        if self.waiting.is_empty() {
+            self.queued_since = None;
+        }
+        batch
+    }
+
+    /// Counts the duration of a statement, as at most four times the average unless it was abandoned:
+    /// the average follows a database that has become slow, and hardly changes with a single stall.
+    fn count(&mut self, time: Duration, is_abandoned: bool) {
+        let maximum = (self.batch_time * 4).max(INITIAL_BATCH_TIME);
+        let time = if is_abandoned { time } else { time.min(maximum) };
+        self.batch_time = (self.batch_time * 31 + time) / 32;
+    }
+}
+
+/// The right to execute one statement at a time for a queue. If starts are waiting when the slot is
+/// dropped, they continue in a task.
+pub(super) struct Slot {
+    queue: Arc<StartQueue>,
+    greenroom: Greenroom,
+    /// False until the first statement. A slot that is dropped before cannot run: the runtime has shut
+    /// down.
+    has_run: bool,
+}
+
+impl Slot {
+    /// Inserts the sessions of the next statement. Returns false if none is waiting.
+    pub(super) async fn run_once(&mut self) -> bool {
+        self.has_run = true;
+        let batch = self.queue.state.lock().take_batch();
+        if batch.is_empty() {
+            return false;
+        }
+        let begun = Instant::now();
+        let is_abandoned = self.greenroom.insert_batch(self.queue.organization, batch).await;
+        self.queue.state.lock().count(begun.elapsed(), is_abandoned);
+        true
+    }
+
+    async fn run(mut self) {
+        while self.run_once().await {}
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        let mut state = self.queue.state.lock();
+        if !self.has_run {
+            // Their callers get an error.
+            state.waiting.clear();
+        }
+        if state.waiting.is_empty() {
+            state.in_flight -= 1;
+            return;
+        }
+        drop(state);
+        let (queue, greenroom) = (self.queue.clone(), self.greenroom.clone());
+        let next = Self { queue, greenroom, has_run: false };
+        self.greenroom.shared.database.spawn(next.run());
+    }
+}
+
+/// The queues of organizations with a limit. Their starts lock the organization's row in PostgreSQL;
+/// starts that waited there would occupy the connection pool.
+#[derive(Default)]
+pub(crate) struct OrganizationQueues(Mutex<HashMap<OrganizationId, Weak<StartQueue>>>);
+
+impl OrganizationQueues {
+    pub(super) fn of(&self, organization: OrganizationId) -> Arc<StartQueue> {
+        let mut queues = self.0.lock();
+        if let Some(queue) = queues.get(&organization).and_then(Weak::upgrade) {
+            return queue;
+        }
+        // Remove the queues that are no longer in use.
+        queues.retain(|_, queue| queue.strong_count() > 0);
+        let queue = StartQueue::new(Some(organization));
+        queues.insert(organization, Arc::downgrade(&queue));
+        queue
+    }
+}

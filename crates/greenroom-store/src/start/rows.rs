@@ -1,0 +1,91 @@
+//! The values of sessions to insert, as one array per column.
+
+use std::collections::HashSet;
+
+use diesel::pg::Pg;
+use diesel::prelude::*;
+use diesel::query_builder::AstPass;
+use diesel::sql_types::{Array, Binary, Bool, Jsonb, Nullable, Text, Uuid};
+use greenroom_domain::{
+    AgentName, JsonObject, OrganizationId, ParticipantAttributes, ParticipantIdentity,
+    ParticipantName, RoomName, SessionId, SessionTemplateId, UserId,
+};
+
+use crate::new_session::NewSession;
+
+macro_rules! rows {
+    ($($column:ident: $type:ty as $sql:ty,)+) => {
+        /// The columns of the sessions.
+        #[derive(Default)]
+        pub(super) struct Rows<'a> {
+            $($column: Vec<$type>,)+
+        }
+
+        impl Rows<'_> {
+            /// Pushes the relation `new`, with one row per session. Its column `number` is the
+            /// position of the session.
+            pub(super) fn push<'b>(&'b self, out: &mut AstPass<'_, 'b, Pg>) -> QueryResult<()> {
+                let mut before = "unnest(";
+                $(
+                    out.push_sql(before);
+                    out.push_bind_param::<Array<$sql>, _>(&self.$column)?;
+                    before = ", ";
+                )+
+                out.push_sql(") with ordinality as new (");
+                $(
+                    out.push_sql(stringify!($column));
+                    out.push_sql(before);
+                )+
+                out.push_sql("number)");
+                Ok(())
+            }
+        }
+    };
+}
+
+rows! {
+    organization_id: OrganizationId as Uuid,
+    session_id: SessionId as Uuid,
+    session_template_id: SessionTemplateId as Uuid,
+    requested_agent: Option<&'a AgentName> as Nullable<Text>,
+    user_id: Option<&'a UserId> as Nullable<Text>,
+    metadata: Option<&'a JsonObject> as Nullable<Jsonb>,
+    room_name: &'a RoomName as Text,
+    participant_identity: &'a ParticipantIdentity as Text,
+    participant_name: Option<&'a ParticipantName> as Nullable<Text>,
+    participant_attributes: Option<&'a ParticipantAttributes> as Nullable<Jsonb>,
+    idempotency_key: Option<&'a [u8]> as Nullable<Binary>,
+    idempotency_fingerprint: Option<&'a [u8]> as Nullable<Binary>,
+    is_first_check_remembered: bool as Bool,
+}
+
+impl<'a> Rows<'a> {
+    /// Leaves out sessions with the key of an earlier one.
+    pub(super) fn new(sessions: impl Iterator<Item = &'a NewSession>) -> Self {
+        let (mut rows, mut keys) = (Self::default(), HashSet::new());
+        for new in sessions {
+            let key = new.key.claim();
+            if key.is_none_or(|key| keys.insert((new.organization_id, key.hash))) {
+                rows.add(new);
+            }
+        }
+        rows
+    }
+
+    fn add(&mut self, new: &'a NewSession) {
+        let key = new.key.claim();
+        self.organization_id.push(new.organization_id);
+        self.session_id.push(new.id);
+        self.session_template_id.push(new.session_template_id);
+        self.requested_agent.push(new.agent_name.as_ref());
+        self.user_id.push(new.user_id.as_ref());
+        self.metadata.push(new.metadata.as_ref());
+        self.room_name.push(&new.room_name);
+        self.participant_identity.push(&new.participant_identity);
+        self.participant_name.push(new.participant_name.as_ref());
+        self.participant_attributes.push(new.participant_attributes.as_ref());
+        self.idempotency_key.push(key.map(|key| key.hash.as_slice()));
+        self.idempotency_fingerprint.push(key.map(|key| key.fingerprint.stored()));
+        self.is_first_check_remembered.push(new.is_first_check_remembered);
+    }
+}
