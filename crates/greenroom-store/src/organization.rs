@@ -186,7 +186,8 @@ impl<const LOCK: bool> SelectMaxSessions<LOCK> {
         connection: &mut AsyncPgConnection,
     ) -> Result<(Option<SessionCount>, bool, bool), StoreError> {
         let default = self.default;
-        let found: Option<(Option<i32>, bool, bool)> = self.get_result(connection).await.optional()?;
+        let found: Option<(Option<i32>, bool, bool)> =
+            self.get_result(connection).await.optional()?;
         // An organization without a row has the server's default. The table allows larger numbers
         // than `SessionCount` does, which count as the largest.
         let largest = SessionCount::constant::<{ SessionCount::MAX }>();

@@ -5,22 +5,23 @@ mod rows;
 use diesel::pg::Pg;
 use diesel::prelude::*;
 use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
-use diesel::sql_types::Integer;
+use diesel::sql_types::{Integer, Uuid};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
-use greenroom_domain::OrganizationId;
 use greenroom_domain::lifecycle::JOB_ASSIGNMENT_TIMEOUT;
+use greenroom_domain::{OrganizationId, SessionId};
 
 use self::rows::Rows;
 use crate::StoreError;
+use crate::idempotency::resumable;
 use crate::new_session::{NewSession, StartDefaults, TOKEN_ISSUED_AT, push_token_expiry};
 use crate::open_sessions::push_open_sessions;
 use crate::organization::{SessionLock, push_max_sessions};
-use crate::session_setup::{SessionSetupColumns, StartedRow, StartedRowSql};
+use crate::session_setup::{SessionSetupColumns, StartedRow, StartedRowSql, TEMPLATE_JOIN};
 use crate::sql::push_interval;
 use crate::template::IS_USABLE;
 
 impl NewSession {
-    /// Inserts one session, as [`insert_all`](Self::insert_all) does.
+    /// Inserts one session, or resumes one, as [`insert_all`](Self::insert_all) does.
     ///
     /// # Errors
     /// Returns the errors of [`insert_all`](Self::insert_all).
@@ -29,10 +30,13 @@ impl NewSession {
         connection: &mut AsyncPgConnection,
         lock: Option<&SessionLock>,
     ) -> Result<Option<StartedRow>, StoreError> {
-        Ok(Self::insert_all(connection, &[self], lock).await?.pop())
+        let started = Self::insert_all(connection, &[self], lock).await?.pop();
+        Ok(started.map(|(_, started)| started))
     }
 
-    /// Inserts sessions in one statement, and returns those that were inserted, in any order.
+    /// Inserts sessions in one statement. If a key is [implicit](crate::StartKey::Implicit) and its
+    /// session is resumable, extends the `token_expiry` of that session instead. Returns the sessions
+    /// that were inserted or resumed, in any order, each with the id of the new session.
     ///
     /// `lock` comes from [`lock_sessions`](crate::organization::lock_sessions) in the same
     /// transaction. With it, inserts only sessions of its organization. Without it, inserts only
@@ -48,39 +52,47 @@ impl NewSession {
     ///
     /// # Errors
     /// Returns [`Constraint::RoomName`](crate::Constraint::RoomName) if another session has the
-    /// room name, and another [`StoreError`] if the query fails. No session is inserted then.
+    /// room name, and another [`StoreError`] if the query fails. Nothing is written then.
     pub async fn insert_all(
         connection: &mut AsyncPgConnection,
         sessions: &[&Self],
         lock: Option<&SessionLock>,
-    ) -> Result<Vec<StartedRow>, StoreError> {
+    ) -> Result<Vec<(SessionId, StartedRow)>, StoreError> {
         let Some(first) = sessions.first() else { return Ok(Vec::new()) };
-        let (defaults, columns) = (first.defaults, SessionSetupColumns::new());
         let locked = lock.map(SessionLock::organization);
         let rows = Rows::new(sessions.iter().copied().filter(|session| {
             locked.is_none_or(|organization| session.organization_id == organization)
         }));
-        Ok(match lock {
-            Some(lock) => {
-                let (organization, counted) = (lock.organization(), lock.counted());
-                let limit = Limit::Locked { organization, counted };
-                InsertSessions::<true> { rows, defaults, limit, columns }.load(connection).await?
-            }
-            None => {
-                let limit = Limit::Unlocked;
-                InsertSessions::<false> { rows, defaults, limit, columns }.load(connection).await?
-            }
+        let insert = InsertSessions {
+            resumes: rows.have_implicit_key(),
+            rows,
+            defaults: first.defaults,
+            limit: lock.map_or(Limit::Unlocked, |lock| Limit::Locked {
+                organization: lock.organization(),
+                counted: lock.counted(),
+            }),
+            columns: SessionSetupColumns::new(),
+        };
+        Ok(match (insert.limit.is_locked(), insert.resumes) {
+            (false, false) => Text::<false, false>(insert).load(connection).await?,
+            (false, true) => Text::<false, true>(insert).load(connection).await?,
+            (true, false) => Text::<true, false>(insert).load(connection).await?,
+            (true, true) => Text::<true, true>(insert).load(connection).await?,
         })
     }
 }
 
+/// One of the texts of [`InsertSessions`], with a static query id. The alternatives are texts instead of
+/// bind parameters, with which PostgreSQL would prefer a custom plan, which can omit a part, and
+/// therefore plan every execution.
+struct Text<'a, const LOCKED: bool, const RESUMES: bool>(InsertSessions<'a>);
+
 /// Handwritten, because diesel's query builder cannot express an `insert … select` that also
 /// returns columns of the selected table, and diesel prepares a `sql_query` anew for each
 /// execution.
-///
-/// `LOCKED` selects one of two texts instead of being a bind parameter. With a parameter, PostgreSQL
-/// would prefer a custom plan, which can omit the count, and therefore plan every execution.
-struct InsertSessions<'a, const LOCKED: bool> {
+struct InsertSessions<'a> {
+    /// Whether a key is implicit.
+    resumes: bool,
     rows: Rows<'a>,
     defaults: StartDefaults,
     limit: Limit,
@@ -99,24 +111,44 @@ enum Limit {
     },
 }
 
-impl<const LOCKED: bool> QueryId for InsertSessions<'_, LOCKED> {
-    type QueryId = InsertSessions<'static, LOCKED>;
+impl Limit {
+    fn is_locked(&self) -> bool {
+        matches!(self, Self::Locked { .. })
+    }
+}
+
+impl<const LOCKED: bool, const RESUMES: bool> QueryId for Text<'_, LOCKED, RESUMES> {
+    type QueryId = Text<'static, LOCKED, RESUMES>;
     const HAS_STATIC_QUERY_ID: bool = true;
 }
 
-impl<const LOCKED: bool> Query for InsertSessions<'_, LOCKED> {
-    type SqlType = StartedRowSql;
+impl<const LOCKED: bool, const RESUMES: bool> Query for Text<'_, LOCKED, RESUMES> {
+    type SqlType = (Uuid, StartedRowSql);
 }
 
-impl<const LOCKED: bool> QueryFragment<Pg> for InsertSessions<'_, LOCKED> {
-    fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
-        out.push_sql("with startable as (");
+impl<const LOCKED: bool, const RESUMES: bool> QueryFragment<Pg> for Text<'_, LOCKED, RESUMES> {
+    fn walk_ast<'b>(&'b self, out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
+        self.0.push(out)
+    }
+}
+
+impl InsertSessions<'_> {
+    fn push<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
+        out.push_sql("with ");
+        self.rows.push(&mut out)?;
+        if self.resumes {
+            self.push_resumed(&mut out)?;
+        }
+        out.push_sql(", startable as (");
         self.push_startable(&mut out)?;
+        if self.resumes {
+            out.push_sql(" where new.session_id not in (select new_id from resumed)");
+        }
         out.push_sql("), ");
         self.push_within_limit(&mut out)?;
         out.push_sql(", ");
         self.push_insert(&mut out)?;
-        out.push_sql(" select ");
+        out.push_sql(" select template.session_id, ");
         self.columns.push(out.reborrow())?;
         out.push_sql(", sessions.token_expiry, ");
         out.push_sql(TOKEN_ISSUED_AT);
@@ -124,11 +156,54 @@ impl<const LOCKED: bool> QueryFragment<Pg> for InsertSessions<'_, LOCKED> {
             ", false from sessions join template on template.session_id = sessions.id
                and template.organization_id = sessions.organization_id",
         );
+        if self.resumes {
+            out.push_sql(" union all select sessions.new_id, ");
+            self.columns.push(out.reborrow())?;
+            out.push_sql(", ");
+            push_token_expiry(&self.defaults.token_ttl, "template", out.reborrow())?;
+            out.push_sql(", ");
+            out.push_sql(TOKEN_ISSUED_AT);
+            out.push_sql(
+                ", sessions.room_created_at is not null from resumed as sessions cross join lateral (
+                   select * from session_templates template where ",
+            );
+            out.push_sql(TEMPLATE_JOIN);
+            out.push_sql(" offset 0) as template");
+        }
         Ok(())
     }
-}
 
-impl<const LOCKED: bool> InsertSessions<'_, LOCKED> {
+    /// Pushes the CTE `resumed`: the sessions of implicit keys whose users may come back to them.
+    ///
+    /// Leaves `revision` unchanged, like `ReissueToken` and for the same reason. Writes the sessions
+    /// in the order of the primary key, as all statements that write several do.
+    fn push_resumed<'b>(&'b self, out: &mut AstPass<'_, 'b, Pg>) -> QueryResult<()> {
+        let resumable = resumable();
+        out.push_sql(
+            ", held as (select new.session_id as new_id, holder.* from new cross join lateral (
+                 select sessions.organization_id, sessions.id, sessions.ctid, (
+                   select token_ttl_seconds from session_templates template where ",
+        );
+        out.push_sql(TEMPLATE_JOIN);
+        out.push_sql(
+            ") from sessions
+               where sessions.organization_id = new.organization_id
+                 and sessions.idempotency_key = new.idempotency_key and ",
+        );
+        out.push_sql(&resumable);
+        out.push_sql(
+            " offset 0) as holder where new.is_key_implicit order by holder.organization_id, holder.id),
+             resumed as (update sessions set token_expiry = greatest(token_expiry, ",
+        );
+        push_token_expiry(&self.defaults.token_ttl, "held", out.reborrow())?;
+        // If another transaction has changed the session meanwhile, PostgreSQL checks the condition
+        // again.
+        out.push_sql(") from held where sessions.ctid = held.ctid and ");
+        out.push_sql(&resumable);
+        out.push_sql(" returning sessions.*, held.new_id)");
+        Ok(())
+    }
+
     /// Pushes a query for the rows, each with the current version of its template.
     fn push_startable<'b>(&'b self, out: &mut AstPass<'_, 'b, Pg>) -> QueryResult<()> {
         out.push_sql(
@@ -138,17 +213,18 @@ impl<const LOCKED: bool> InsertSessions<'_, LOCKED> {
                template.token_ttl_seconds, organizations.is_counted, ",
         );
         push_max_sessions(&self.defaults.max_active_sessions, out)?;
-        out.push_sql(" as max_sessions from ");
-        self.rows.push(out)?;
         out.push_sql(
-            " join organizations on organizations.id = new.organization_id
-              join session_templates template on template.organization_id = new.organization_id
-                and template.id = new.session_template_id
-              where template.superseded_at is null and template.archived_at is null
-                and template.agent_name is not distinct from coalesce(new.requested_agent, template.agent_name)
-                and ",
+            " as max_sessions from new
+              cross join lateral (
+                select * from organizations where id = new.organization_id offset 0) as organizations
+              cross join lateral (
+                select * from session_templates
+                where organization_id = new.organization_id and id = new.session_template_id
+                  and superseded_at is null and archived_at is null
+                  and agent_name is not distinct from coalesce(new.requested_agent, agent_name) and ",
         );
         out.push_sql(IS_USABLE);
+        out.push_sql(" offset 0) as template");
         Ok(())
     }
 
@@ -166,9 +242,9 @@ impl<const LOCKED: bool> InsertSessions<'_, LOCKED> {
             Limit::Locked { organization, counted } => {
                 out.push_sql(
                     "placed as (select startable.*, row_number() over (order by number) as place
-                       from startable where idempotency_key is null or not exists (
-                         select from sessions where sessions.organization_id = startable.organization_id
-                           and sessions.idempotency_key = startable.idempotency_key)),
+                       from startable where (
+                         select true from sessions where sessions.organization_id = startable.organization_id
+                           and sessions.idempotency_key = startable.idempotency_key) is null),
                      template as (select * from placed where (max_sessions is null or place <= max_sessions - ",
                 );
                 push_open_sessions(organization, counted, out)?;

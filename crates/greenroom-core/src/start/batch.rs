@@ -22,7 +22,7 @@ use crate::{Error, Greenroom};
 /// The result of one attempt to insert a session.
 #[derive(Default)]
 pub(super) struct InsertResult {
-    /// `None` if the session was not inserted.
+    /// `None` if no session was inserted or resumed.
     pub(super) started: Option<StartedRow>,
     /// The join token, if it was already signed to measure it.
     pub(super) access_token: Option<String>,
@@ -31,9 +31,9 @@ pub(super) struct InsertResult {
     pub(super) limit: Option<SessionCount>,
 }
 
-/// The sessions that a statement inserted.
+/// The sessions that a statement inserted or resumed, each with the id of its [`NewSession`].
 struct Inserted {
-    rows: Vec<StartedRow>,
+    rows: Vec<(SessionId, StartedRow)>,
     access_token: Option<String>,
     limit: Option<SessionCount>,
 }
@@ -126,7 +126,8 @@ impl Greenroom {
                 lock = Some(organization::lock_sessions(db, organization, default).await?);
             }
             let rows = NewSession::insert_all(db, &sessions, lock.as_ref()).await?;
-            access_token = rows.first().filter(|_| may_be_long).map(|row| self.sign_token(row));
+            access_token =
+                rows.first().filter(|_| may_be_long).map(|(_, row)| self.sign_token(row));
             let is_too_long = access_token.as_deref().is_some_and(is_token_too_long);
             Ok((!is_too_long).then_some(rows))
         };
@@ -141,8 +142,7 @@ impl Greenroom {
 
 fn reply(batch: Vec<QueuedStart>, inserted: Inserted) {
     let Inserted { rows, mut access_token, limit } = inserted;
-    let mut rows: HashMap<SessionId, StartedRow> =
-        rows.into_iter().map(|row| (row.setup.session.id, row)).collect();
+    let mut rows: HashMap<_, _> = rows.into_iter().collect();
     for start in batch {
         let started = rows.remove(&start.new.id);
         let access_token = access_token.take();

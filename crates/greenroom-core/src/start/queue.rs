@@ -104,7 +104,8 @@ impl State {
         let mut batch = Vec::new();
         let now = Instant::now();
         while batch.len() < MAX_BATCH
-            && let Some(start) = self.waiting.pop_front_if(|next| batch.is_empty() || !next.may_be_long)
+            && let Some(start) =
+                self.waiting.pop_front_if(|next| batch.is_empty() || !next.may_be_long)
         {
             if start.deadline < now + Work::Start.min_work_time() {
                 let _ = start.reply.send(Err(Error::Overloaded));

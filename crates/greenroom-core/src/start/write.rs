@@ -46,11 +46,12 @@ impl Greenroom {
         for _ in 0..MAX_INSERT_ATTEMPTS {
             let limit = match self.insert(&new, deadline).await {
                 Ok(InsertResult { started: Some(started), access_token, .. }) => {
+                    let is_replay = started.setup.session.id != new.id;
                     let is_on_join = started.setup.room_creation == RoomCreation::OnJoin;
-                    if new.is_first_check_remembered && is_on_join {
+                    if new.is_first_check_remembered && is_on_join && !is_replay {
                         self.schedule_first_check(&started.setup.session).await;
                     }
-                    return Ok(WrittenSession { started, access_token, is_replay: false });
+                    return Ok(WrittenSession { started, access_token, is_replay });
                 }
                 Ok(InsertResult { limit, .. }) => limit,
                 Err(Error::Store(StoreError::Conflict(Constraint::RoomName))) if retries > 0 => {

@@ -22,21 +22,24 @@ macro_rules! rows {
         }
 
         impl Rows<'_> {
-            /// Pushes the relation `new`, with one row per session. Its column `number` is the
-            /// position of the session.
+            /// Pushes the CTE `new`, with one row per session. Its column `number` is the position of
+            /// the session.
             pub(super) fn push<'b>(&'b self, out: &mut AstPass<'_, 'b, Pg>) -> QueryResult<()> {
-                let mut before = "unnest(";
+                let mut before = "new as (select * from unnest(";
                 $(
                     out.push_sql(before);
                     out.push_bind_param::<Array<$sql>, _>(&self.$column)?;
                     before = ", ";
                 )+
-                out.push_sql(") with ordinality as new (");
+                // PostgreSQL estimates one row because of the condition. With its estimate of ten, it
+                // would rather scan the indexes of small tables than search ten times, and keep that
+                // plan after the tables have grown.
+                out.push_sql(") with ordinality as row (");
                 $(
                     out.push_sql(stringify!($column));
-                    out.push_sql(before);
+                    out.push_sql(", ");
                 )+
-                out.push_sql("number)");
+                out.push_sql("number) where number * 0 = 0)");
                 Ok(())
             }
         }
@@ -56,6 +59,7 @@ rows! {
     participant_attributes: Option<&'a ParticipantAttributes> as Nullable<Jsonb>,
     idempotency_key: Option<&'a [u8]> as Nullable<Binary>,
     idempotency_fingerprint: Option<&'a [u8]> as Nullable<Binary>,
+    is_key_implicit: bool as Bool,
     is_first_check_remembered: bool as Bool,
 }
 
@@ -72,6 +76,10 @@ impl<'a> Rows<'a> {
         rows
     }
 
+    pub(super) fn have_implicit_key(&self) -> bool {
+        self.is_key_implicit.contains(&true)
+    }
+
     fn add(&mut self, new: &'a NewSession) {
         let key = new.key.claim();
         self.organization_id.push(new.organization_id);
@@ -86,6 +94,7 @@ impl<'a> Rows<'a> {
         self.participant_attributes.push(new.participant_attributes.as_ref());
         self.idempotency_key.push(key.map(|key| key.hash.as_slice()));
         self.idempotency_fingerprint.push(key.map(|key| key.fingerprint.stored()));
+        self.is_key_implicit.push(new.key.implicit().is_some());
         self.is_first_check_remembered.push(new.is_first_check_remembered);
     }
 }

@@ -86,7 +86,8 @@ async fn only_fingerprints_of_same_version_are_compared() {
         let holder = sent.find_holder(&mut db, ORGANIZATION).await.unwrap().unwrap();
         assert_eq!(holder.is_same_request, is_same, "{number}");
         let reissue = TokenReissue::Key(&sent);
-        let replayed = reissue.execute(&mut db, ORGANIZATION, new.defaults.token_ttl).await.unwrap();
+        let replayed =
+            reissue.execute(&mut db, ORGANIZATION, new.defaults.token_ttl).await.unwrap();
         assert_eq!(replayed.is_some(), is_same, "{number}");
     }
 }

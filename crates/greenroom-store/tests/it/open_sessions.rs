@@ -12,7 +12,8 @@ use greenroom_domain::{
 use greenroom_store::overdue::{Deadline, end_overdue};
 use greenroom_store::retention::delete_old_sessions;
 use greenroom_store::{
-    DueRange, NewSession, SessionLimit, StartDefaults, Subject, connect, open_sessions, organization, record_own,
+    DueRange, NewSession, SessionLimit, StartDefaults, Subject, connect, open_sessions,
+    organization, record_own,
 };
 use greenroom_testkit::pg::Database;
 use greenroom_testkit::wait_until;

@@ -4,11 +4,16 @@ use chrono::TimeDelta;
 use diesel::sql_types::{BigInt, Text};
 use diesel::{QueryableByName, sql_query};
 use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl};
+use greenroom_domain::lifecycle::Fact;
 use greenroom_store::due::due_sessions;
-use greenroom_store::{DueSearch, HeldBuckets, SessionSnapshot, connect};
+use greenroom_store::session::find;
+use greenroom_store::{
+    DueSearch, Fingerprint, HeldBuckets, KeyClaim, NewSession, SessionSnapshot, StartKey, Subject,
+    TokenReissue, connect, organization, record, record_own,
+};
 use greenroom_testkit::pg::Database;
 
-use crate::session::{now, session, template};
+use crate::session::{ORGANIZATION, now, session, template};
 use crate::snapshots::{DEFAULTS, hold_all};
 
 /// Number of executions before the table grows. PostgreSQL may use a generic plan from the sixth.
@@ -42,20 +47,30 @@ async fn check(db: &mut AsyncPgConnection, held: &HeldBuckets) {
     assert_eq!(SessionSnapshot::reschedule(db, &next_checks).await.unwrap().len(), 1);
 }
 
-#[tokio::test]
-async fn check_reads_few_rows_after_the_table_has_grown() {
-    let database = Database::fresh().await.unwrap();
-    let mut db = connect(database.url()).await.unwrap();
-    template(&mut db, None).await;
-    session(1).insert(&mut db, None).await.unwrap().unwrap();
+/// Inserts one page of sessions, so that a scan of the table seems cheaper than an index.
+async fn prepare(db: &mut AsyncPgConnection) {
+    template(db, None).await;
+    keyed().insert(db, None).await.unwrap().unwrap();
     for prepare in [
         "update sessions set next_check_at = now() - interval '1 second'",
         // An automatic analysis would replace the plan and hide the fault.
         "alter table sessions set (autovacuum_enabled = false)",
-        "analyze sessions",
+        "vacuum analyze sessions",
     ] {
-        sql_query(prepare).execute(&mut db).await.unwrap();
+        sql_query(prepare).execute(db).await.unwrap();
     }
+}
+
+fn keyed() -> NewSession {
+    let claim = KeyClaim { hash: [7; 32], fingerprint: Fingerprint::new(1, [1; 32]) };
+    NewSession { key: StartKey::Implicit(claim), ..session(1) }
+}
+
+#[tokio::test]
+async fn check_reads_few_rows_after_the_table_has_grown() {
+    let database = Database::fresh().await.unwrap();
+    let mut db = connect(database.url()).await.unwrap();
+    prepare(&mut db).await;
     let held = hold_all(&mut db).await;
     for _ in 0..EXECUTIONS {
         check(&mut db, &held).await;
@@ -68,6 +83,66 @@ async fn check_reads_few_rows_after_the_table_has_grown() {
     assert!(rows < 100, "a check of one session read {rows} rows");
 }
 
+/// A request of each kind about the same session. None of them inserts a session.
+async fn request(db: &mut AsyncPgConnection, kind: &str) {
+    let new = keyed();
+    let (key, ttl) = (new.key.implicit().unwrap(), new.defaults.token_ttl);
+    let by_id = Subject::Session { organization: ORGANIZATION, id: new.id, end_user: None };
+    let finished = Fact::RoomFinished;
+    match kind {
+        "resumed start" => drop(new.insert(db, None).await.unwrap().unwrap()),
+        "refused start of a limited organization" => {
+            let lock = organization::lock_sessions(db, ORGANIZATION, None).await.unwrap();
+            let new = NewSession { key: StartKey::Explicit(*key), ..new };
+            assert!(new.insert(db, Some(&lock)).await.unwrap().is_none());
+        }
+        "replayed start" => {
+            let reissue = TokenReissue::Key(key);
+            reissue.execute(db, ORGANIZATION, ttl).await.unwrap().unwrap();
+        }
+        "refreshed token" => {
+            let reissue = TokenReissue::Session { id: new.id, end_user: None };
+            reissue.execute(db, ORGANIZATION, ttl).await.unwrap().unwrap();
+        }
+        "webhook" => {
+            let at = now(db).await;
+            record(db, Subject::Room(&new.room_name), &finished, at, None).await.unwrap();
+        }
+        "fact" => drop(record_own(db, by_id, &finished).await.unwrap()),
+        "read session" => drop(find(db, ORGANIZATION, new.id).await.unwrap().unwrap()),
+        kind => panic!("{kind}"),
+    }
+}
+
+#[tokio::test]
+async fn requests_read_few_rows_after_the_table_has_grown() {
+    let database = Database::fresh().await.unwrap();
+    let mut db = connect(database.url()).await.unwrap();
+    prepare(&mut db).await;
+    let kinds = [
+        "resumed start",
+        "refused start of a limited organization",
+        "replayed start",
+        "refreshed token",
+        "webhook",
+        "fact",
+        "read session",
+    ];
+    for kind in kinds {
+        for _ in 0..EXECUTIONS {
+            request(&mut db, kind).await;
+        }
+    }
+    add_waiting_sessions(&database).await;
+
+    for kind in kinds {
+        let before = rows_read(&mut db).await;
+        request(&mut db, kind).await;
+        let rows = rows_read(&mut db).await - before;
+        assert!(rows < 100, "a {kind} read {rows} rows");
+    }
+}
+
 /// Adds copies of the session. Their checks are due in an hour. Triggers are not fired, and foreign
 /// keys are not checked.
 async fn add_waiting_sessions(database: &Database) {
@@ -75,7 +150,7 @@ async fn add_waiting_sessions(database: &Database) {
     sql_query("set session_replication_role = replica").execute(&mut db).await.unwrap();
     let columns: Columns = sql_query(
         "select string_agg(column_name, ', ') as columns from information_schema.columns
-         where table_name = 'sessions' and column_name not in ('id', 'room_name', 'next_check_at')",
+         where table_name = 'sessions' and column_name not in ('id', 'room_name', 'next_check_at', 'idempotency_key')",
     )
     .get_result(&mut db)
     .await

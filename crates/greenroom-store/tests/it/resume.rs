@@ -4,9 +4,7 @@ use diesel::sql_query;
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use greenroom_domain::template::TokenTtl;
 use greenroom_domain::{SessionId, UserId};
-use greenroom_store::{
-    Fingerprint, KeyClaim, NewSession, StartDefaults, StartKey, StartedRow, TokenReissue, connect,
-};
+use greenroom_store::{Fingerprint, KeyClaim, NewSession, StartDefaults, StartKey, connect};
 use greenroom_testkit::pg::Database;
 
 use crate::session::{DEFAULTS, ORGANIZATION, room, session, template};
@@ -19,17 +17,8 @@ fn start(number: u32) -> NewSession {
     NewSession { room_name: room(number), user_id, key: StartKey::Implicit(KEY), ..new }
 }
 
-/// Resumes the session that holds the key, or inserts a session.
-async fn resume_or_insert(db: &mut AsyncPgConnection, new: &NewSession) -> Option<StartedRow> {
-    let resume = TokenReissue::ImplicitKey(&KEY);
-    match resume.execute(db, ORGANIZATION, new.defaults.token_ttl).await.unwrap() {
-        Some(resumed) => Some(resumed),
-        None => new.insert(db, None).await.unwrap(),
-    }
-}
-
 async fn start_id(db: &mut AsyncPgConnection, number: u32) -> Option<SessionId> {
-    let started = resume_or_insert(db, &start(number)).await;
+    let started = start(number).insert(db, None).await.unwrap();
     started.map(|started| started.setup.session.id)
 }
 
@@ -111,15 +100,16 @@ async fn resumed_session_has_latest_expiry_and_its_own_template() {
     template(&mut db, None).await;
     // Within a transaction, `now()` stands still.
     sql_query("begin").execute(&mut db).await.unwrap();
-    let first = resume_or_insert(&mut db, &start(1)).await.unwrap();
+    let first = start(1).insert(&mut db, None).await.unwrap().unwrap();
     // The session keeps the version of the template that it was started from.
     sql_query("update session_templates set superseded_at = now()").execute(&mut db).await.unwrap();
     let defaults = StartDefaults { token_ttl: TokenTtl::constant::<3660>(), ..DEFAULTS };
-    let resumed = resume_or_insert(&mut db, &NewSession { defaults, ..start(2) }).await.unwrap();
+    let later = NewSession { defaults, ..start(2) };
+    let resumed = later.insert(&mut db, None).await.unwrap().unwrap();
     assert_eq!(resumed.setup.session.id, first.setup.session.id);
     assert_eq!(resumed.token_expiry, first.token_expiry + chrono::Duration::seconds(60));
     assert_eq!(resumed.setup.session.token_expiry, resumed.token_expiry);
-    let earlier = resume_or_insert(&mut db, &start(3)).await.unwrap();
+    let earlier = start(3).insert(&mut db, None).await.unwrap().unwrap();
     assert_eq!(earlier.token_expiry, first.token_expiry, "the expiry of this token");
     assert_eq!(
         earlier.setup.session.token_expiry, resumed.token_expiry,

@@ -11,8 +11,8 @@ use greenroom_domain::{
     SessionStatus, SessionTemplateId, TemplateName,
 };
 use greenroom_store::{
-    Constraint, NewSession, SessionEvent, StartDefaults, StartKey, StoreError, Subject, TemplateAvailability,
-    TemplateSettings, connect, organization, session, template,
+    Constraint, NewSession, SessionEvent, StartDefaults, StartKey, StoreError, Subject,
+    TemplateAvailability, TemplateSettings, connect, organization, session, template,
 };
 use greenroom_testkit::pg::Database;
 use uuid::Uuid;

@@ -4,7 +4,9 @@ use diesel::sql_types::{BigInt, Uuid as SqlUuid};
 use diesel::{QueryableByName, sql_query};
 use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl};
 use greenroom_domain::{OrganizationId, SessionCount};
-use greenroom_store::{NewSession, SessionLimit, StartDefaults, StoreError, connect, open_sessions, organization};
+use greenroom_store::{
+    NewSession, SessionLimit, StartDefaults, StoreError, connect, open_sessions, organization,
+};
 use greenroom_testkit::pg::Database;
 use uuid::Uuid;
 
