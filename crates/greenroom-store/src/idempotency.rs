@@ -212,8 +212,7 @@ impl KeyClaim {
         Ok(released > 0)
     }
 
-    /// Releases an implicit key if its user can no longer resume the session that holds it. Returns
-    /// whether it did.
+    /// Releases an implicit key if its user can no longer resume the session that holds it.
     ///
     /// # Errors
     /// Returns a [`StoreError`] if the query fails.
@@ -221,13 +220,13 @@ impl KeyClaim {
         &self,
         connection: &mut AsyncPgConnection,
         organization: OrganizationId,
-    ) -> Result<bool, StoreError> {
+    ) -> Result<(), StoreError> {
         let not_resumable = sessions::table
             .filter(sessions::organization_id.eq(organization))
             .filter(sessions::idempotency_key.eq(self.hash.as_slice()))
             // `not` would not match if the user has never left: the condition is then null.
             .filter(sql::<Bool>(&resumable()).sql(" is not true"));
-        let released = diesel::update(not_resumable)
+        diesel::update(not_resumable)
             .set((
                 sessions::idempotency_key.eq(None::<Vec<u8>>),
                 sessions::idempotency_fingerprint.eq(None::<Vec<u8>>),
@@ -235,6 +234,6 @@ impl KeyClaim {
             ))
             .execute(connection)
             .await?;
-        Ok(released > 0)
+        Ok(())
     }
 }

@@ -10,7 +10,7 @@ use greenroom_domain::template::TokenTtl;
 use greenroom_domain::{OrganizationId, SessionId, UserId};
 
 use crate::StoreError;
-use crate::idempotency::{HAS_TIME_LEFT, KeyClaim, holds_key, resumable};
+use crate::idempotency::{HAS_TIME_LEFT, KeyClaim, holds_key};
 use crate::new_session::{TOKEN_ISSUED_AT, push_token_expiry};
 use crate::session_setup::{SessionSetupColumns, StartedRow, StartedRowSql, TEMPLATE_JOIN};
 use crate::sql::push_may_see;
@@ -31,8 +31,6 @@ pub enum TokenReissue<'a> {
     /// The session that was started with this key and the same request, within
     /// [`KEY_LIFETIME`](greenroom_domain::idempotency::KEY_LIFETIME).
     Key(&'a KeyClaim),
-    /// The session that holds this implicit key, if its user may resume it: see [`resumable`].
-    ImplicitKey(&'a KeyClaim),
 }
 
 impl TokenReissue<'_> {
@@ -109,12 +107,6 @@ impl QueryFragment<Pg> for ReissueToken<'_> {
                 key.fingerprint.push_is_same(out.reborrow())?;
                 out.push_sql(" and ");
                 out.push_sql(&holds_key("sessions"));
-            }
-            TokenReissue::ImplicitKey(key) => {
-                out.push_sql(" and sessions.idempotency_key = ");
-                out.push_bind_param::<Binary, _>(key.hash.as_slice())?;
-                out.push_sql(" and ");
-                out.push_sql(&resumable());
             }
         }
         out.push_sql(" returning sessions.*)");

@@ -23,6 +23,8 @@ fn count_for_requests(log: &str, steps_of: &[&str]) -> usize {
         "session_bucket(",
         "keeper_",
         ": with renewed as",
+        ": with free as",
+        "\"sessions\".\"id\", status in (",
         ": select now(), ",
         ": with overdue as",
         ": with batch as",
@@ -86,7 +88,7 @@ async fn start_takes_one_statement_before_livekit_and_one_after() {
     }
 
     for (template, statements) in
-        [(on_join, &["with new ("][..]), (on_start, &["with new (", "with before as"])]
+        [(on_join, &["with new as ("][..]), (on_start, &["with new as (", "with before as"])]
     {
         let before = cluster.output().len();
         for _ in 0..STARTS {

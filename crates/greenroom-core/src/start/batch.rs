@@ -8,7 +8,8 @@ use futures_util::FutureExt;
 use greenroom_domain::lifecycle::Fact;
 use greenroom_domain::{OrganizationId, SessionCount, SessionId};
 use greenroom_store::{
-    NewSession, SessionLock, StartKey, StartedRow, StoreError, Subject, organization, record_own,
+    KeyClaim, NewSession, SessionLock, StartKey, StartedRow, StoreError, Subject, organization,
+    record_own,
 };
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -43,13 +44,14 @@ impl Greenroom {
     pub(super) async fn insert(
         &self,
         new: &Arc<NewSession>,
+        key_to_release: Option<KeyClaim>,
         deadline: Instant,
     ) -> Result<InsertResult, Error> {
         let limits = &self.shared.limits;
         let organization = new.organization_id;
         let (reply, result) = oneshot::channel();
         let may_be_long = may_make_long_token(new);
-        let start = QueuedStart { new: new.clone(), deadline, may_be_long, reply };
+        let start = QueuedStart { new: new.clone(), deadline, key_to_release, may_be_long, reply };
         let organization_queue = limits
             .limited_organizations
             .contains(organization)
@@ -113,30 +115,41 @@ impl Greenroom {
         let sessions: Vec<_> = batch.iter().map(|start| &*start.new).collect();
         let deadline = batch.iter().map(|start| start.deadline).min().ok_or(Error::Overloaded)?;
         let cleanup = cleanup(&sessions);
-        let may_be_long = batch.iter().any(|start| start.may_be_long);
-        if organization.is_none() && !may_be_long {
+        if organization.is_none() && !batch.iter().any(QueuedStart::is_alone) {
             let insert = async |db: &mut _| NewSession::insert_all(db, &sessions, None).await;
             let rows = database.run_with_cleanup(Work::Start, deadline, cleanup, insert).await?;
             return Ok(Inserted { rows, access_token: None, limit: None });
         }
-        let (mut lock, mut access_token) = (None, None);
+        let (mut lock, mut access_token, mut is_too_long) = (None, None, false);
         let insert = async |db: &mut AsyncPgConnection| {
             if let Some(organization) = organization {
                 let default = self.shared.limits.max_active_sessions;
                 lock = Some(organization::lock_sessions(db, organization, default).await?);
             }
+            for start in batch {
+                if let Some(key) = start.key_to_release {
+                    key.release(db, start.new.organization_id).await?;
+                }
+            }
             let rows = NewSession::insert_all(db, &sessions, lock.as_ref()).await?;
-            access_token =
-                rows.first().filter(|_| may_be_long).map(|(_, row)| self.sign_token(row));
-            let is_too_long = access_token.as_deref().is_some_and(is_token_too_long);
-            Ok((!is_too_long).then_some(rows))
+            if let ([start], [(_, row)]) = (batch, &*rows)
+                && start.may_be_long
+            {
+                let token = access_token.insert(self.sign_token(row));
+                is_too_long = is_token_too_long(token);
+            }
+            // A refused start takes no key.
+            Ok((!is_too_long && !rows.is_empty()).then_some(rows))
         };
         let rows = database.transact_with_cleanup(deadline, cleanup, insert).await?;
         if let Some(lock) = &lock {
             self.remember_limit(lock);
         }
         let limit = lock.as_ref().and_then(SessionLock::maximum);
-        Ok(Inserted { rows: rows.ok_or(Error::TokenTooLong)?, access_token, limit })
+        if is_too_long {
+            return Err(Error::TokenTooLong);
+        }
+        Ok(Inserted { rows: rows.unwrap_or_default(), access_token, limit })
     }
 }
 

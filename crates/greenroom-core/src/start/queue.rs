@@ -5,7 +5,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use greenroom_domain::OrganizationId;
-use greenroom_store::NewSession;
+use greenroom_store::{KeyClaim, NewSession};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -45,10 +45,18 @@ struct State {
 pub(super) struct QueuedStart {
     pub(super) new: Arc<NewSession>,
     pub(super) deadline: Instant,
+    /// An implicit key that the session takes from another one. Such a session is inserted alone.
+    pub(super) key_to_release: Option<KeyClaim>,
     /// Whether the token must be signed before the commit, because it may be too long. Such a session
     /// is inserted alone.
     pub(super) may_be_long: bool,
     pub(super) reply: oneshot::Sender<Result<InsertResult, Error>>,
+}
+
+impl QueuedStart {
+    pub(super) fn is_alone(&self) -> bool {
+        self.may_be_long || self.key_to_release.is_some()
+    }
 }
 
 impl StartQueue {
@@ -105,13 +113,13 @@ impl State {
         let now = Instant::now();
         while batch.len() < MAX_BATCH
             && let Some(start) =
-                self.waiting.pop_front_if(|next| batch.is_empty() || !next.may_be_long)
+                self.waiting.pop_front_if(|next| batch.is_empty() || !next.is_alone())
         {
             if start.deadline < now + Work::Start.min_work_time() {
                 let _ = start.reply.send(Err(Error::Overloaded));
                 continue;
             }
-            let is_alone = start.may_be_long;
+            let is_alone = start.is_alone();
             batch.push(start);
             if is_alone {
                 break;

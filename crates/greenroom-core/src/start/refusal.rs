@@ -3,7 +3,7 @@
 
 use greenroom_domain::SessionCount;
 use greenroom_store::{
-    KeyClaim, NewSession, StartKey, StartedRow, TemplateAvailability, TokenReissue, template,
+    KeyClaim, NewSession, StartedRow, TemplateAvailability, TokenReissue, template,
 };
 use tokio::time::Instant;
 
@@ -13,7 +13,7 @@ use crate::{Error, Greenroom};
 /// The state of the key after an insert that wrote no row. A concurrent start may have taken the
 /// key.
 enum KeyState {
-    /// This session holds the key, and the user may join it.
+    /// This session with time left holds the key, and was started with the same request.
     Replayed(Box<StartedRow>),
     /// The key was released, or a concurrent start took it meanwhile: retry.
     Changed,
@@ -31,15 +31,12 @@ impl Greenroom {
         limit: Option<SessionCount>,
         deadline: Instant,
     ) -> Result<Option<StartedRow>, Error> {
-        let state = match &new.key {
-            StartKey::Explicit(key) => self.replay(new, key, deadline).await?,
-            StartKey::Implicit(key) => self.resume(new, key, deadline).await?,
-            StartKey::None => KeyState::NotHeld,
-        };
-        match state {
-            KeyState::Replayed(started) => return Ok(Some(*started)),
-            KeyState::Changed => return Ok(None),
-            KeyState::NotHeld => {}
+        if let Some(key) = new.key.explicit() {
+            match self.replay(new, key, deadline).await? {
+                KeyState::Replayed(started) => return Ok(Some(*started)),
+                KeyState::Changed => return Ok(None),
+                KeyState::NotHeld => {}
+            }
         }
         let (organization, id) = (new.organization_id, new.session_template_id);
         let find = async |db: &mut _| template::availability(db, organization, id).await;
@@ -103,28 +100,6 @@ impl Greenroom {
         }
         // The session was committed after the first query. A retry finds it.
         Ok(KeyState::Changed)
-    }
-
-    /// Finds the session that holds the implicit key, and extends its `token_expiry` if its user may
-    /// resume it. Otherwise releases the key.
-    async fn resume(
-        &self,
-        new: &NewSession,
-        key: &KeyClaim,
-        deadline: Instant,
-    ) -> Result<KeyState, Error> {
-        let organization = new.organization_id;
-        let database = &self.shared.database;
-        let reissue = async |db: &mut _| {
-            let resume = TokenReissue::ImplicitKey(key);
-            resume.execute(db, organization, new.defaults.token_ttl).await
-        };
-        if let Some(started) = database.run_until(Work::StartStep, deadline, reissue).await? {
-            return Ok(KeyState::Replayed(Box::new(started)));
-        }
-        let release = async |db: &mut _| key.release(db, organization).await;
-        let is_released = database.run_until(Work::StartStep, deadline, release).await?;
-        Ok(if is_released { KeyState::Changed } else { KeyState::NotHeld })
     }
 
     /// Returns whether the template has the requested agent. A request without `agent_name` accepts

@@ -42,9 +42,11 @@ impl Greenroom {
         new: NewSession,
         deadline: Instant,
     ) -> Result<WrittenSession, Error> {
+        let implicit_key = new.key.implicit().copied();
         let (mut new, mut retries) = (Arc::new(new), MAX_ROOM_NAME_RETRIES);
+        let mut key_to_release = None;
         for _ in 0..MAX_INSERT_ATTEMPTS {
-            let limit = match self.insert(&new, deadline).await {
+            let limit = match self.insert(&new, key_to_release, deadline).await {
                 Ok(InsertResult { started: Some(started), access_token, .. }) => {
                     let is_replay = started.setup.session.id != new.id;
                     let is_on_join = started.setup.room_creation == RoomCreation::OnJoin;
@@ -52,6 +54,12 @@ impl Greenroom {
                         self.schedule_first_check(&started.setup.session).await;
                     }
                     return Ok(WrittenSession { started, access_token, is_replay });
+                }
+                // The session that holds the key may be over, may have its user in its room, or may
+                // be too old. The next attempt takes the key from such a session.
+                Ok(_) if key_to_release != implicit_key => {
+                    key_to_release = implicit_key;
+                    continue;
                 }
                 Ok(InsertResult { limit, .. }) => limit,
                 Err(Error::Store(StoreError::Conflict(Constraint::RoomName))) if retries > 0 => {
