@@ -16,6 +16,7 @@ mod outages;
 mod room_names;
 mod shutdown;
 mod start;
+mod starts_together;
 mod templates;
 mod tenancy;
 

@@ -1,0 +1,307 @@
+//! Starts that arrive together share a statement, and each gets its own outcome.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use diesel::sql_types::BigInt;
+use diesel::{QueryableByName, sql_query};
+use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
+use greenroom_core::domain::{
+    AgentName, IdempotencyKey, SessionCount, SessionId, SessionTemplateId, UserId,
+};
+use greenroom_core::{
+    Caller, Error, Greenroom, MemoryRooms, SessionLimit, StartRequest, StartedSession,
+};
+use greenroom_testkit::pg::Database;
+use greenroom_testkit::wait_until;
+use rand::Rng;
+use tokio::task::{JoinHandle, JoinSet};
+
+use crate::{on_join_template, organization, service};
+
+/// Number of concurrent starts, the maximum of one statement.
+const STARTS: usize = 64;
+
+/// Number of random mixes of starts.
+const MIXES: usize = 100;
+
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// An organization with an `on_join` template.
+struct Tenant {
+    caller: Caller,
+    template: SessionTemplateId,
+}
+
+impl Tenant {
+    async fn new(greenroom: &Greenroom) -> Self {
+        let caller = Caller::backend(organization());
+        let template = on_join_template(greenroom, &caller).await;
+        Self { caller, template }
+    }
+}
+
+type Outcome = Result<StartedSession, Error>;
+
+fn spawn_start(
+    greenroom: &Greenroom,
+    caller: &Caller,
+    request: StartRequest,
+) -> JoinHandle<Outcome> {
+    let (greenroom, caller) = (greenroom.clone(), caller.clone());
+    tokio::spawn(async move { greenroom.start(&caller, request).await })
+}
+
+fn user(name: &str) -> UserId {
+    UserId::try_from(name.to_owned()).unwrap()
+}
+
+/// A kind of start whose outcome does not depend on the others, or only on those of the same mix.
+#[derive(Debug, Clone, Copy)]
+enum Kind {
+    Plain,
+    OtherOrganization,
+    /// One of three keys.
+    Key(u8),
+    /// The same keys with another request.
+    ReusedKey(u8),
+    /// One of three end users.
+    EndUser(u8),
+    UnknownTemplate,
+    ForeignTemplate,
+    OtherAgent,
+    /// An organization with a limit of [`LIMIT`] open sessions.
+    Limited,
+}
+
+const LIMIT: usize = 5;
+
+impl Kind {
+    fn random() -> Self {
+        let number = rand::rng().random_range(0..3);
+        match rand::rng().random_range(0..12) {
+            0 => Self::Key(number),
+            1 => Self::ReusedKey(number),
+            2 => Self::EndUser(number),
+            3 => Self::UnknownTemplate,
+            4 => Self::ForeignTemplate,
+            5 => Self::OtherAgent,
+            6 => Self::OtherOrganization,
+            7 | 8 => Self::Limited,
+            _ => Self::Plain,
+        }
+    }
+
+    fn start(
+        self,
+        greenroom: &Greenroom,
+        mix: usize,
+        tenants: &[Tenant; 3],
+    ) -> JoinHandle<Outcome> {
+        let [one, other, limited] = tenants;
+        let mut request = StartRequest::new(one.template);
+        let mut caller = one.caller.clone();
+        match self {
+            Self::Plain => {}
+            Self::OtherOrganization => {
+                (caller, request.session_template_id) = (other.caller.clone(), other.template);
+            }
+            Self::Limited => {
+                (caller, request.session_template_id) = (limited.caller.clone(), limited.template);
+            }
+            Self::Key(number) | Self::ReusedKey(number) => {
+                let key = format!("{mix}-{number}");
+                request.idempotency_key = Some(IdempotencyKey::try_from(key).unwrap());
+                if let Self::ReusedKey(_) = self {
+                    request.user_id = Some(user("other"));
+                }
+            }
+            Self::EndUser(number) => {
+                let name = user(&format!("{mix}-{number}"));
+                caller = Caller::end_user(caller.organization_id, name);
+            }
+            Self::UnknownTemplate => {
+                request.session_template_id = SessionTemplateId(uuid::Uuid::from_u128(1));
+            }
+            Self::ForeignTemplate => request.session_template_id = other.template,
+            Self::OtherAgent => {
+                request.agent_name = Some(AgentName::try_from("other".to_owned()).unwrap());
+            }
+        }
+        spawn_start(greenroom, &caller, request)
+    }
+}
+
+/// Asserts the outcomes of one mix. Returns the ids of the sessions that were written.
+fn assert_outcomes(outcomes: Vec<(Kind, Outcome)>) -> HashSet<SessionId> {
+    let (mut returned, mut written) = (HashSet::new(), HashSet::new());
+    let mut keys: [(HashSet<SessionId>, usize); 3] = Default::default();
+    let mut users: [HashSet<SessionId>; 3] = Default::default();
+    let (mut limited, mut at_limit) = (0, 0);
+    for (kind, outcome) in outcomes {
+        if let Ok(started) = &outcome {
+            let id = started.session.id;
+            returned.insert(id);
+            assert!(started.replayed || written.insert(id), "{kind:?}");
+        }
+        match (kind, outcome) {
+            (Kind::Plain | Kind::OtherOrganization, Ok(_))
+            | (Kind::UnknownTemplate, Err(Error::TemplateNotFound(_)))
+            | (Kind::ForeignTemplate, Err(Error::TemplateForbidden(_)))
+            | (Kind::OtherAgent, Err(Error::AgentMismatch)) => {}
+            (Kind::Key(number) | Kind::ReusedKey(number), Ok(started)) => {
+                keys[usize::from(number)].0.insert(started.session.id);
+            }
+            (Kind::Key(number) | Kind::ReusedKey(number), Err(Error::IdempotencyKeyReused)) => {
+                keys[usize::from(number)].1 += 1;
+            }
+            (Kind::EndUser(number), Ok(started)) => {
+                users[usize::from(number)].insert(started.session.id);
+            }
+            (Kind::Limited, Ok(_)) => limited += 1,
+            (Kind::Limited, Err(Error::TooManyActiveSessions { .. })) => at_limit += 1,
+            (kind, outcome) => panic!("{kind:?}: {outcome:?}"),
+        }
+    }
+    assert_eq!(returned, written);
+    assert!(at_limit == 0 || limited == LIMIT, "{limited} started, {at_limit} were refused");
+    for (sessions, reused) in keys {
+        assert!(sessions.len() <= 1 && (reused == 0 || sessions.len() == 1), "{sessions:?}");
+    }
+    assert!(users.iter().all(|sessions| sessions.len() <= 1), "{users:?}");
+    written
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn random_mixes_of_starts_have_exactly_their_outcomes() {
+    let database = Database::fresh().await.unwrap();
+    let greenroom = service(&database, &Arc::new(MemoryRooms::default())).build().unwrap();
+    let tenants = [
+        Tenant::new(&greenroom).await,
+        Tenant::new(&greenroom).await,
+        Tenant::new(&greenroom).await,
+    ];
+    let limited = tenants[2].caller.organization_id;
+    let limit = SessionLimit::AtMost(SessionCount::try_from(LIMIT as i64).unwrap());
+    greenroom.admin().set_session_limit(limited, limit).await.unwrap();
+    let mut db = AsyncPgConnection::establish(database.url()).await.unwrap();
+    for mix in 0..MIXES {
+        let kinds = std::iter::repeat_with(Kind::random).take(STARTS);
+        let starts: Vec<_> =
+            kinds.map(|kind| (kind, kind.start(&greenroom, mix, &tenants))).collect();
+        let mut outcomes = Vec::new();
+        for (kind, start) in starts {
+            outcomes.push((kind, start.await.unwrap()));
+        }
+        let written = assert_outcomes(outcomes);
+        assert_eq!(take_sessions(&mut db).await, written.len());
+    }
+}
+
+#[derive(QueryableByName)]
+struct Count {
+    #[diesel(sql_type = BigInt)]
+    count: i64,
+}
+
+async fn count(db: &mut AsyncPgConnection, condition: &str) -> usize {
+    let query = format!("select count(*) from sessions where {condition}");
+    let count: Count = sql_query(query).get_result(db).await.unwrap();
+    usize::try_from(count.count).unwrap()
+}
+
+/// Deletes all sessions, and returns their number.
+async fn take_sessions(db: &mut AsyncPgConnection) -> usize {
+    sql_query("delete from sessions").execute(db).await.unwrap()
+}
+
+/// Occupies both statements, so that the starts that arrive meanwhile go into the next ones.
+async fn block_inserts(database: &Database) -> AsyncPgConnection {
+    let mut db = AsyncPgConnection::establish(database.url()).await.unwrap();
+    db.batch_execute("begin; lock table sessions in share mode").await.unwrap();
+    db
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn session_that_postgresql_rejects_fails_alone() {
+    let database = Database::fresh().await.unwrap();
+    let greenroom = service(&database, &Arc::new(MemoryRooms::default())).build().unwrap();
+    let tenant = Tenant::new(&greenroom).await;
+    let mut db = AsyncPgConnection::establish(database.url()).await.unwrap();
+    db.batch_execute(
+        "alter table sessions add constraint not_poisoned check (user_id is distinct from 'poison')",
+    )
+    .await
+    .unwrap();
+    let mut blocked = block_inserts(&database).await;
+    let starts: Vec<_> = (0..STARTS)
+        .map(|number| {
+            let name = if number % 20 == 10 { "poison" } else { "ann" };
+            let mut request = StartRequest::new(tenant.template);
+            request.user_id = Some(user(name));
+            (name, spawn_start(&greenroom, &tenant.caller, request))
+        })
+        .collect();
+    blocked.batch_execute("commit").await.unwrap();
+    for (name, start) in starts {
+        let outcome = start.await.unwrap();
+        assert_eq!(outcome.is_err(), name == "poison", "{:?}", outcome.err());
+    }
+    assert_eq!(count(&mut db, "true").await, STARTS - 3);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn starts_of_a_terminated_statement_are_answered_and_over() {
+    let database = Database::fresh().await.unwrap();
+    let greenroom = service(&database, &Arc::new(MemoryRooms::default())).build().unwrap();
+    let tenant = Tenant::new(&greenroom).await;
+    let mut blocked = block_inserts(&database).await;
+    let mut starts = JoinSet::new();
+    for _ in 0..STARTS {
+        let start = spawn_start(&greenroom, &tenant.caller, StartRequest::new(tenant.template));
+        starts.spawn(async move { start.await.unwrap() });
+    }
+    let terminate = "select pg_terminate_backend(pid) from pg_locks
+        where relation = 'sessions'::regclass and not granted";
+    wait_until("a statement to terminate", TIMEOUT, async || {
+        Ok(Some(sql_query(terminate).execute(&mut blocked).await?).filter(|count| *count > 0))
+    })
+    .await
+    .unwrap();
+    blocked.batch_execute("commit").await.unwrap();
+    let outcomes = starts.join_all().await;
+    let started = outcomes.iter().filter(|outcome| outcome.is_ok()).count();
+    assert!(started < STARTS, "no statement was terminated");
+    assert!(outcomes.iter().all(|outcome| matches!(outcome, Ok(_) | Err(Error::Store(_)))));
+    wait_until("the other sessions to be over", TIMEOUT, async || {
+        Ok((count(&mut blocked, "status = 'pending'").await == started).then_some(()))
+    })
+    .await
+    .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn locked_organization_does_not_delay_starts_of_others() {
+    let database = Database::fresh().await.unwrap();
+    let greenroom = service(&database, &Arc::new(MemoryRooms::default())).build().unwrap();
+    let (limited, other) = (Tenant::new(&greenroom).await, Tenant::new(&greenroom).await);
+    let id = limited.caller.organization_id;
+    let limit = SessionLimit::AtMost(SessionCount::constant::<1000>());
+    greenroom.admin().set_session_limit(id, limit).await.unwrap();
+    greenroom.start(&limited.caller, StartRequest::new(limited.template)).await.unwrap();
+    let mut db = AsyncPgConnection::establish(database.url()).await.unwrap();
+    let lock = format!("begin; select from organizations where id = '{id}' for update");
+    db.batch_execute(&lock).await.unwrap();
+    let waiting: Vec<_> = (0..STARTS)
+        .map(|_| spawn_start(&greenroom, &limited.caller, StartRequest::new(limited.template)))
+        .collect();
+    for _ in 0..STARTS {
+        greenroom.start(&other.caller, StartRequest::new(other.template)).await.unwrap();
+    }
+    assert!(waiting.iter().all(|start| !start.is_finished()), "the organization is locked");
+    db.batch_execute("commit").await.unwrap();
+    for start in waiting {
+        start.await.unwrap().unwrap();
+    }
+}
