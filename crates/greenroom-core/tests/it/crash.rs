@@ -200,10 +200,12 @@ async fn room_is_deleted_wherever_first_keeper_dies() {
     let checks =
         [CrashPoint::Before("delete"), CrashPoint::After("delete")].map(|point| async move {
             let replicas = Replicas::with_session(point, "no-worker").await;
-            // The room is created again after the end, so that the keeper has to delete it.
+            // The room is created again after the end, so that the keeper has to delete it. It stays
+            // empty for longer than the keeper leaves it to the process that ended the session.
             let ended = replicas.healthy.end(&replicas.caller, replicas.session).await.unwrap();
             assert_eq!(ended.unwrap().status.as_str(), "ended");
-            let settings = RoomSettings::closing();
+            let mut settings = RoomSettings::closing();
+            settings.empty_timeout = 60;
             replicas.rooms.rooms.create(&replicas.room, &settings).await.unwrap();
             replicas.run_dying_keeper().await;
             let stop = Notify::new();

@@ -3,7 +3,7 @@
 use chrono::{DateTime, TimeDelta, Utc};
 
 use super::{
-    Action, DecisionBuilder, LAST_CHECK_TOLERANCE, MAX_RECHECK_INTERVAL, Observation,
+    Action, DecisionBuilder, EndReason, LAST_CHECK_TOLERANCE, MAX_RECHECK_INTERVAL, Observation,
     recheck_interval,
 };
 
@@ -16,6 +16,10 @@ const TOKEN_LEEWAY: TimeDelta = TimeDelta::minutes(1);
 /// Time within which an agent may re-open the deleted room. A job that was starting when the room
 /// was deleted still joins; a cold agent needs several seconds.
 const LATE_JOB_WINDOW: TimeDelta = TimeDelta::seconds(15);
+
+/// Time after a requested end in which the process that recorded it deletes the room. Two concurrent
+/// deletions can make LiveKit open the room again and dispatch its agent.
+const REQUESTED_DELETION: TimeDelta = TimeDelta::seconds(2);
 
 impl DecisionBuilder<'_> {
     /// Deletes the room until an observation shows that it is gone. Checks again after
@@ -31,6 +35,10 @@ impl DecisionBuilder<'_> {
             return;
         };
         if observation.room.is_some() {
+            if let Some(over) = self.end_of_requested_deletion() {
+                self.check_by(over, deadline);
+                return;
+            }
             self.state.room_gone_at = None;
             self.actions.push(Action::DeleteRoom);
             self.check_by(next_attempt, deadline);
@@ -45,6 +53,14 @@ impl DecisionBuilder<'_> {
             Some(next) => self.check_by(next, last_check),
             None => self.state.next_check_at = None,
         }
+    }
+
+    /// Returns when the process that recorded a requested end has deleted the room. `None` means
+    /// that this time is over, or that the end was not requested.
+    fn end_of_requested_deletion(&self) -> Option<DateTime<Utc>> {
+        let is_requested = self.state.end_reason == Some(EndReason::Requested);
+        let over = self.state.ended_at.filter(|_| is_requested)? + REQUESTED_DELETION;
+        (self.now < over).then_some(over)
     }
 
     /// Returns the time of the last check of a room that was gone at this time: the expiry of the

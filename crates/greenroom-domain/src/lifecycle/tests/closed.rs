@@ -13,7 +13,7 @@ fn ended() -> TrackedSession {
 #[test]
 fn room_is_deleted_until_observed_as_gone() {
     let session = ended();
-    for (now, pause) in [(100, 2), (102, 2), (140, 20), (500, 60)] {
+    for (now, pause) in [(102, 2), (140, 20), (500, 60)] {
         let decision = decide(&session, Some(&room(&[USER])), at(now));
         assert_eq!(decision.actions, [Action::DeleteRoom]);
         assert_eq!(decision.check_at, Some(at(now + pause)));
@@ -21,6 +21,18 @@ fn room_is_deleted_until_observed_as_gone() {
         assert_eq!(failed.actions, []);
         assert_eq!(failed.check_at, Some(at(now + pause)), "LiveKit fails");
     }
+}
+
+/// Two concurrent deletions can make LiveKit open the room again and dispatch its agent.
+#[test]
+fn room_is_left_to_the_process_that_ended_the_session_for_two_seconds() {
+    let mut session = ended();
+    let decision = decide(&session, Some(&room(&[USER])), at(101));
+    assert_eq!((decision.actions.len(), decision.check_at), (0, Some(at(102))));
+    assert!(decide(&session, Some(&no_room()), at(101)).state.room_gone_at.is_some());
+    session.state.end_reason = Some(EndReason::UserLeft);
+    let decision = decide(&session, Some(&room(&[USER])), at(101));
+    assert_eq!(decision.actions, [Action::DeleteRoom], "the keeper ended it");
 }
 
 #[test]
