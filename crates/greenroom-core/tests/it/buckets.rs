@@ -23,7 +23,7 @@ use tokio::task::JoinHandle;
 
 use crate::{config, organization, template};
 
-const TIMEOUT: Duration = Duration::from_secs(30);
+pub const TIMEOUT: Duration = Duration::from_secs(30);
 
 #[derive(QueryableByName)]
 struct Number {
@@ -32,16 +32,16 @@ struct Number {
 }
 
 /// A database with open sessions that have a room and wait for their users.
-struct Scene {
-    database: Database,
+pub struct Scene {
+    pub database: Database,
     db: AsyncPgConnection,
-    rooms: Arc<MemoryRooms>,
+    pub rooms: Arc<MemoryRooms>,
     caller: Caller,
-    sessions: Vec<Session>,
+    pub sessions: Vec<Session>,
 }
 
 impl Scene {
-    async fn with_sessions(count: usize) -> Self {
+    pub async fn with_sessions(count: usize) -> Self {
         let database = Database::fresh().await.unwrap();
         let db = AsyncPgConnection::establish(database.url()).await.unwrap();
         let rooms = Arc::new(MemoryRooms::default());
@@ -54,14 +54,20 @@ impl Scene {
             scene.sessions.push(started.session);
         }
         // The first check, six seconds after the start, is over.
-        let checked = "update sessions set next_check_at = join_by, revision = revision + 1";
-        sql_query(checked).execute(&mut scene.db).await.unwrap();
+        scene.run_sql("update sessions set next_check_at = join_by, revision = revision + 1").await;
         scene
     }
 
     /// Another process on the same database and LiveKit, which checks every session each second.
-    fn process(&self) -> Greenroom {
-        Greenroom::builder(self.config()).rooms(self.rooms.clone()).build().unwrap()
+    pub fn process(&self) -> Greenroom {
+        self.process_at(self.database.url())
+    }
+
+    /// A process like [`Self::process`] that connects to the database by this URL.
+    pub fn process_at(&self, database_url: &str) -> Greenroom {
+        let mut config = self.config();
+        config.database_url = database_url.parse().unwrap();
+        Greenroom::builder(config).rooms(self.rooms.clone()).build().unwrap()
     }
 
     fn config(&self) -> Config {
@@ -70,12 +76,16 @@ impl Scene {
         config
     }
 
-    async fn number(&mut self, sql: &str) -> i64 {
+    pub async fn number(&mut self, sql: &str) -> i64 {
         let query = format!("select ({sql})::bigint as number");
         sql_query(query).get_result::<Number>(&mut self.db).await.unwrap().number
     }
 
-    async fn wait_for(&mut self, what: &str, sql: &str, expected: i64) {
+    pub async fn run_sql(&mut self, sql: &str) {
+        sql_query(sql).execute(&mut self.db).await.unwrap();
+    }
+
+    pub async fn wait_for(&mut self, what: &str, sql: &str, expected: i64) {
         let scene = tokio::sync::Mutex::new(self);
         wait_until(what, TIMEOUT, async || {
             Ok((scene.lock().await.number(sql).await == expected).then_some(()))
@@ -85,7 +95,7 @@ impl Scene {
     }
 
     /// Waits until each session was checked another `checks` times.
-    async fn wait_for_checks(&self, checks: usize) {
+    pub async fn wait_for_checks(&self, checks: usize) {
         let before: Vec<_> =
             self.sessions.iter().map(|session| self.rooms.lists(room(session))).collect();
         wait_until("all sessions to be checked", TIMEOUT, async || {
@@ -99,25 +109,25 @@ impl Scene {
     }
 }
 
-fn room(session: &Session) -> &RoomName {
+pub fn room(session: &Session) -> &RoomName {
     session.room_name.valid().unwrap()
 }
 
 /// A keeper in a task. It stops in an orderly way, or dies if it is dropped.
-struct Keeper {
-    stop: Arc<Notify>,
+pub struct Keeper {
+    pub stop: Arc<Notify>,
     task: JoinHandle<()>,
 }
 
 impl Keeper {
-    fn of(greenroom: Greenroom) -> Self {
+    pub fn of(greenroom: Greenroom) -> Self {
         let stop = Arc::new(Notify::new());
         let stopped = stop.clone();
         let task = tokio::spawn(async move { greenroom.run_keeper(stopped.notified()).await });
         Self { stop, task }
     }
 
-    async fn stop(mut self) {
+    pub async fn stop(mut self) {
         self.stop.notify_one();
         (&mut self.task).await.unwrap();
     }
@@ -131,7 +141,7 @@ impl Drop for Keeper {
 
 const HOLDERS: &str = "select count(distinct replica) from keeper_buckets
      where replica in (select id from keeper_replicas)";
-const HELD: &str = "select count(*) from keeper_buckets
+pub const HELD: &str = "select count(*) from keeper_buckets
      where replica in (select id from keeper_replicas where lease_until > now())";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
