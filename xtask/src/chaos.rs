@@ -1,4 +1,4 @@
-//! `cargo xtask chaos agents`: injects faults into running sessions and checks how they end.
+//! `cargo xtask chaos`: injects faults into running sessions and checks how they end.
 
 mod agents;
 mod calls;
@@ -6,6 +6,7 @@ mod deployment;
 mod outages;
 mod replicas;
 mod scenario;
+mod upgrade;
 mod watch;
 mod workers;
 
@@ -19,7 +20,7 @@ use greenroom_testkit::paths;
 use reqwest::Client;
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
+use tokio::task::{JoinSet, LocalSet};
 
 use self::deployment::{ChaosEnv, Deployment};
 use self::scenario::Scenario;
@@ -41,6 +42,8 @@ pub struct Arguments {
 enum What {
     /// Run calls with late, busy, crashing and leaving agents, and with outages of LiveKit.
     Agents(Agents),
+    /// Update two replicas of another program to this one during calls, and go back.
+    Upgrade(upgrade::Upgrade),
 }
 
 #[derive(Args)]
@@ -61,7 +64,16 @@ struct Score {
 }
 
 pub async fn run(arguments: Arguments) -> Result<ExitCode> {
-    let What::Agents(agents) = arguments.what;
+    match arguments.what {
+        What::Agents(agents) => run_scenarios(agents).await,
+        // The tasks share one thread, because their futures are not `Send`.
+        What::Upgrade(arguments) => {
+            LocalSet::new().run_until(Box::pin(upgrade::run(arguments))).await
+        }
+    }
+}
+
+async fn run_scenarios(agents: Agents) -> Result<ExitCode> {
     let scenarios = select(&agents.only)?;
     let started = Instant::now();
     print_line!("Components\n");

@@ -89,6 +89,20 @@ fn build_blocking(arguments: &[&str], log: PathBuf) -> Result<PathBuf> {
     output.lines().find_map(executable).context("cargo reported no program named greenroom")
 }
 
+/// Runs `PROGRAM migrate` with these arguments.
+pub async fn migrate(
+    program: PathBuf,
+    database_url: String,
+    log: PathBuf,
+    arguments: &'static [&'static str],
+) -> Result<()> {
+    let command = without_inherited_settings(GuardedCommand::new("greenroom", program, log))
+        .args(["migrate"])
+        .args(arguments)
+        .env("DATABASE_URL", database_url);
+    tokio::task::spawn_blocking(|| command.run()).await?.map(drop)
+}
+
 impl Service {
     /// Starts the service as a step. Its log, settings and secret are in the directory `home`.
     pub async fn start(
@@ -153,6 +167,12 @@ impl Service {
     pub async fn kill(self) -> Result<()> {
         let process = self.process.into_inner();
         tokio::task::spawn_blocking(move || process.kill()).await?
+    }
+
+    /// Stops the process with SIGTERM, and waits until it has exited.
+    pub async fn terminate(self) -> Result<()> {
+        let process = self.process.into_inner();
+        tokio::task::spawn_blocking(move || process.terminate_with("TERM")).await?
     }
 
     /// Sends a signal by its name without `SIG`, such as `STOP` and `CONT`.

@@ -19,6 +19,7 @@ import asyncio
 import json
 import os
 import pathlib
+import time
 
 from livekit import agents
 
@@ -33,7 +34,13 @@ async def wait_before_joining():
 
 
 async def entrypoint(ctx: agents.JobContext):
-    job = {"id": ctx.job.id, "dispatch_id": ctx.job.dispatch_id, "room": ctx.job.room.name, "metadata": ctx.job.metadata}
+    job = {
+        "id": ctx.job.id,
+        "dispatch_id": ctx.job.dispatch_id,
+        "room": ctx.job.room.name,
+        "metadata": ctx.job.metadata,
+        "started_ms": time.time_ns() // 1_000_000,
+    }
     # A single write, so that jobs that start at the same time do not interleave their lines.
     with open(DIRECTORY / "jobs", "a") as jobs:
         jobs.write(json.dumps(job) + "\n")

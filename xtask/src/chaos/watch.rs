@@ -14,7 +14,7 @@ use tokio::time::{MissedTickBehavior, interval};
 const POLL_INTERVAL: Duration = Duration::from_millis(150);
 
 /// Maximum time for which two agents may be in a room together. The user hears both of them.
-const MAX_OVERLAP: Duration = Duration::from_secs(5);
+pub const MAX_OVERLAP: Duration = Duration::from_secs(5);
 
 /// Time in which a surplus agent would join.
 pub const SETTLE_TIME: Duration = Duration::from_secs(3);
@@ -48,8 +48,13 @@ struct Record {
 impl Watch {
     /// Starts to poll the room of this inspector.
     pub fn start(inspector: RoomInspector, room: &str) -> Self {
+        Self::start_every(POLL_INTERVAL, inspector, room)
+    }
+
+    /// Starts to poll the room of this inspector at another interval.
+    pub fn start_every(period: Duration, inspector: RoomInspector, room: &str) -> Self {
         let record = Arc::new(Mutex::new(Record::default()));
-        let polling = tokio::spawn(poll(inspector, record.clone()));
+        let polling = tokio::spawn(poll(period, inspector, record.clone()));
         Self { room: room.to_owned(), record, polling }
     }
 
@@ -71,6 +76,11 @@ impl Watch {
     /// Returns the number of different agents seen so far.
     pub fn seen_agent_count(&self) -> usize {
         self.record.lock().first_seen.len()
+    }
+
+    /// Returns the longest time for which several agents were in the room together.
+    pub fn longest_overlap(&self) -> Duration {
+        self.record.lock().longest_overlap
     }
 
     /// Returns the agents over time, one line per change.
@@ -112,7 +122,7 @@ impl Watch {
         ensure!(age <= MAX_POLL_AGE, "the last successful poll of {room} was {age:?} ago");
         let agents = self.agents();
         ensure!(agents.len() == 1, "{room} has the agents {agents:?} instead of one");
-        let longest = self.record.lock().longest_overlap;
+        let longest = self.longest_overlap();
         ensure!(longest <= MAX_OVERLAP, "{room} had several agents for {longest:?}");
         Ok(())
     }
@@ -130,9 +140,9 @@ impl Drop for Watch {
     }
 }
 
-async fn poll(inspector: RoomInspector, record: Arc<Mutex<Record>>) {
+async fn poll(period: Duration, inspector: RoomInspector, record: Arc<Mutex<Record>>) {
     let begun = Instant::now();
-    let mut ticks = interval(POLL_INTERVAL);
+    let mut ticks = interval(period);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;

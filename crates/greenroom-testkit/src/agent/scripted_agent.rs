@@ -35,6 +35,8 @@ pub struct Job {
     pub room: String,
     /// The metadata of the dispatch.
     pub metadata: String,
+    /// When the job started: milliseconds since the Unix epoch.
+    pub started_ms: u64,
 }
 
 impl ScriptedAgent {

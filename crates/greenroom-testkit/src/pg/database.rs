@@ -79,7 +79,11 @@ impl Database {
         &self.name
     }
 
-    async fn empty_on(server: String) -> Result<Self> {
+    /// Creates a database without tables on the server with this URL.
+    ///
+    /// # Errors
+    /// Returns an error if the server refuses it.
+    pub async fn empty_on(server: String) -> Result<Self> {
         run_on_new_runtime(Self::create(server, String::from("template template0"))).await
     }
 
