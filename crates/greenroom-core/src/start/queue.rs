@@ -205,3 +205,111 @@ impl OrganizationQueues {
         queue
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use greenroom_domain::template::TokenTtl;
+    use greenroom_domain::{ParticipantIdentity, ReconcileInterval, RoomName, SessionTemplateId};
+    use greenroom_store::{StartDefaults, StartKey};
+    use tokio::time::{advance, pause};
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::clock;
+
+    fn start(
+        may_be_long: bool,
+        reply: oneshot::Sender<Result<InsertResult, Error>>,
+    ) -> QueuedStart {
+        let at = chrono::DateTime::UNIX_EPOCH;
+        let new = NewSession {
+            organization_id: OrganizationId(Uuid::nil()),
+            id: clock::session_id(at),
+            session_template_id: SessionTemplateId(Uuid::nil()),
+            user_id: None,
+            metadata: None,
+            room_name: RoomName::new(at, 1),
+            participant_identity: ParticipantIdentity::guest(1),
+            participant_name: None,
+            participant_attributes: None,
+            agent_name: None,
+            is_first_check_remembered: false,
+            key: StartKey::None,
+            defaults: StartDefaults {
+                token_ttl: TokenTtl::constant::<3600>(),
+                first_check_within: ReconcileInterval::constant::<30>(),
+                max_active_sessions: None,
+            },
+        };
+        let deadline = Instant::now() + Duration::from_millis(3_500);
+        QueuedStart { new: Arc::new(new), deadline, key_to_release: None, may_be_long, reply }
+    }
+
+    /// Queues starts, and returns where their replies arrive.
+    fn fill(
+        state: &mut State,
+        count: usize,
+        may_be_long: bool,
+    ) -> Vec<oneshot::Receiver<Result<InsertResult, Error>>> {
+        let mut replies = Vec::new();
+        for _ in 0..count {
+            let (reply, result) = oneshot::channel();
+            state.waiting.push_back(start(may_be_long, reply));
+            state.queued_since.get_or_insert_with(Instant::now);
+            replies.push(result);
+        }
+        replies
+    }
+
+    fn sizes(state: &mut State) -> Vec<usize> {
+        std::iter::repeat_with(|| state.take_batch().len()).take_while(|size| *size > 0).collect()
+    }
+
+    #[tokio::test]
+    async fn statement_has_at_most_64_sessions_and_special_ones_are_alone() {
+        let queue = StartQueue::new(None);
+        let mut state = queue.state.lock();
+        let _replies = (fill(&mut state, 100, false), fill(&mut state, 2, true));
+        let _more = fill(&mut state, 3, false);
+        assert_eq!(sizes(&mut state), [64, 36, 1, 1, 3]);
+        assert!(state.queued_since.is_none());
+    }
+
+    #[tokio::test]
+    async fn start_with_too_little_time_left_is_refused() {
+        pause();
+        let queue = StartQueue::new(None);
+        let mut state = queue.state.lock();
+        let late = fill(&mut state, 1, false);
+        advance(Duration::from_millis(2_600)).await;
+        let _in_time = fill(&mut state, 1, false);
+        assert_eq!(state.take_batch().len(), 1);
+        for reply in late {
+            assert!(matches!(reply.await.unwrap(), Err(Error::Overloaded)));
+        }
+    }
+
+    #[tokio::test]
+    async fn burst_is_queued_and_sustained_overload_is_not() {
+        pause();
+        let queue = StartQueue::new(None);
+        let mut state = queue.state.lock();
+        // Each statement is assumed to take 5 ms, and two are in flight: 4,000 starts wait 158 ms.
+        let _replies = fill(&mut state, 4_000, false);
+        assert!(!state.would_wait_too_long(MAX_IN_FLIGHT));
+        advance(Duration::from_millis(100)).await;
+        assert!(state.would_wait_too_long(MAX_IN_FLIGHT));
+        state.waiting.truncate(3_000);
+        assert!(!state.would_wait_too_long(MAX_IN_FLIGHT));
+    }
+
+    #[tokio::test]
+    async fn one_stall_counts_at_most_four_times_the_average() {
+        let queue = StartQueue::new(None);
+        let mut state = queue.state.lock();
+        state.count(Duration::from_secs(3), false);
+        assert!(state.batch_time < Duration::from_millis(6), "{:?}", state.batch_time);
+        state.count(Duration::from_secs(3), true);
+        assert!(state.batch_time > Duration::from_millis(90), "{:?}", state.batch_time);
+    }
+}
