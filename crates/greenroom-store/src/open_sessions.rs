@@ -117,11 +117,7 @@ pub(crate) const HAS_COUNT: &str = "exists (select from open_session_counts
 
 /// Pushes the number of open sessions of an organization: its count, otherwise `counted`, the number
 /// that the transaction has counted itself.
-#[expect(
-    clippy::ref_option,
-    clippy::trivially_copy_pass_by_ref,
-    reason = "the statement borrows its bind parameters"
-)]
+#[expect(clippy::ref_option, reason = "the statement borrows its bind parameters")]
 pub(crate) fn push_open_sessions<'b>(
     organization: &'b OrganizationId,
     counted: &'b Option<i64>,

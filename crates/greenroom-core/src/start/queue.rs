@@ -61,13 +61,7 @@ impl QueuedStart {
 
 impl StartQueue {
     pub(crate) fn new(organization: Option<OrganizationId>) -> Arc<Self> {
-        let state = State {
-            waiting: VecDeque::new(),
-            in_flight: 0,
-            queued_since: None,
-            batch_time: INITIAL_BATCH_TIME,
-        };
-        Arc::new(Self { organization, state: Mutex::new(state) })
+        Arc::new(Self { organization, state: Mutex::default() })
     }
 
     /// Queues a start. Returns a slot if one is free; the caller must then run it.
@@ -97,6 +91,17 @@ impl StartQueue {
     fn max_in_flight(&self) -> u32 {
         // The lock of the organization's row allows one at a time.
         if self.organization.is_some() { 1 } else { MAX_IN_FLIGHT }
+    }
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self {
+            waiting: VecDeque::new(),
+            in_flight: 0,
+            queued_since: None,
+            batch_time: INITIAL_BATCH_TIME,
+        }
     }
 }
 
@@ -267,8 +272,7 @@ mod tests {
 
     #[tokio::test]
     async fn statement_has_at_most_64_sessions_and_special_ones_are_alone() {
-        let queue = StartQueue::new(None);
-        let mut state = queue.state.lock();
+        let mut state = State::default();
         let _replies = (fill(&mut state, 100, false), fill(&mut state, 2, true));
         let _more = fill(&mut state, 3, false);
         assert_eq!(sizes(&mut state), [64, 36, 1, 1, 3]);
@@ -278,8 +282,7 @@ mod tests {
     #[tokio::test]
     async fn start_with_too_little_time_left_is_refused() {
         pause();
-        let queue = StartQueue::new(None);
-        let mut state = queue.state.lock();
+        let mut state = State::default();
         let late = fill(&mut state, 1, false);
         advance(Duration::from_millis(2_600)).await;
         let _in_time = fill(&mut state, 1, false);
@@ -292,8 +295,7 @@ mod tests {
     #[tokio::test]
     async fn burst_is_queued_and_sustained_overload_is_not() {
         pause();
-        let queue = StartQueue::new(None);
-        let mut state = queue.state.lock();
+        let mut state = State::default();
         // Each statement is assumed to take 5 ms, and two are in flight: 4,000 starts wait 158 ms.
         let _replies = fill(&mut state, 4_000, false);
         assert!(!state.would_wait_too_long(MAX_IN_FLIGHT));
@@ -305,8 +307,7 @@ mod tests {
 
     #[tokio::test]
     async fn one_stall_counts_at_most_four_times_the_average() {
-        let queue = StartQueue::new(None);
-        let mut state = queue.state.lock();
+        let mut state = State::default();
         state.count(Duration::from_secs(3), false);
         assert!(state.batch_time < Duration::from_millis(6), "{:?}", state.batch_time);
         state.count(Duration::from_secs(3), true);

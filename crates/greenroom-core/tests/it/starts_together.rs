@@ -71,11 +71,9 @@ enum Kind {
     UnknownTemplate,
     ForeignTemplate,
     OtherAgent,
-    /// An organization with a limit of [`LIMIT`] open sessions.
+    /// An organization with a limit of five open sessions.
     Limited,
 }
-
-const LIMIT: usize = 5;
 
 impl Kind {
     fn random() -> Self {
@@ -165,7 +163,7 @@ fn assert_outcomes(outcomes: Vec<(Kind, Outcome)>) -> HashSet<SessionId> {
         }
     }
     assert_eq!(returned, written);
-    assert!(at_limit == 0 || limited == LIMIT, "{limited} started, {at_limit} were refused");
+    assert!(at_limit == 0 || limited == 5, "{limited} started, {at_limit} were refused");
     for (sessions, reused) in keys {
         assert!(sessions.len() <= 1 && (reused == 0 || sessions.len() == 1), "{sessions:?}");
     }
@@ -183,7 +181,7 @@ async fn random_mixes_of_starts_have_exactly_their_outcomes() {
         Tenant::new(&greenroom).await,
     ];
     let limited = tenants[2].caller.organization_id;
-    let limit = SessionLimit::AtMost(SessionCount::try_from(LIMIT as i64).unwrap());
+    let limit = SessionLimit::AtMost(SessionCount::constant::<5>());
     greenroom.admin().set_session_limit(limited, limit).await.unwrap();
     let mut db = AsyncPgConnection::establish(database.url()).await.unwrap();
     for mix in 0..MIXES {
