@@ -227,6 +227,14 @@ impl Server {
         self.process().map(Process::output)
     }
 
+    /// Returns the id of the server's parent process.
+    ///
+    /// # Errors
+    /// Returns an error if the server is external or not running.
+    pub fn guard_id(&self) -> Result<u32> {
+        self.process().map(Process::guard_id)
+    }
+
     /// Returns the server's node id since its last start. LiveKit reports the id only in its log.
     fn node_id(&self) -> Result<String> {
         let output = self.output()?;

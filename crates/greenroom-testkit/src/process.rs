@@ -35,6 +35,12 @@ impl Process {
         &self.log
     }
 
+    /// Returns the process id of the guard, which is the parent of the command.
+    #[must_use]
+    pub fn guard_id(&self) -> u32 {
+        self.guard.id()
+    }
+
     /// Returns the output so far, after everything that was in the log file before the start.
     #[must_use]
     pub fn output(&self) -> String {

@@ -20,7 +20,19 @@ pub fn processor_time(pid: u32) -> Result<Duration> {
 pub fn server_time(backend: u32) -> Result<Duration> {
     let format = || format!("/proc/{backend}/stat has an unknown format");
     let server = parent(&read(backend, "stat")?).with_context(format)?;
-    let mut total = TICK * ended_children_ticks(&read(server, "stat")?).with_context(format)?;
+    let ended = || ended_children_ticks(&read(server, "stat")?).with_context(format);
+    loop {
+        let (ended_before, running) = (ended()?, running_time(server)?);
+        // A child that ended between the two readings would be missing in both.
+        if ended()? == ended_before {
+            return Ok(TICK * ended_before + running);
+        }
+    }
+}
+
+/// Returns the CPU time of a process and of its running children.
+fn running_time(server: u32) -> Result<Duration> {
+    let mut total = Duration::ZERO;
     for entry in std::fs::read_dir("/proc")? {
         let Some(pid) = entry?.file_name().to_str().and_then(|name| name.parse().ok()) else {
             continue;
@@ -28,10 +40,56 @@ pub fn server_time(backend: u32) -> Result<Duration> {
         // The process may have ended meanwhile.
         let Ok(stat) = read(pid, "stat") else { continue };
         if pid == server || parent(&stat) == Some(server) {
-            total += TICK * ticks(&stat).with_context(format)?;
+            total += TICK
+                * ticks(&stat)
+                    .with_context(|| format!("/proc/{pid}/stat has an unknown format"))?;
         }
     }
     Ok(total)
+}
+
+/// CPU time so far, and anonymous resident memory in megabytes.
+#[derive(Debug, Clone, Copy)]
+pub struct Usage {
+    pub cpu: Duration,
+    pub resident: f64,
+}
+
+/// Returns the usage of a process and of all its running descendants.
+pub fn tree_usage(root: u32) -> Result<Usage> {
+    let mut usage = Usage { cpu: processor_time(root)?, resident: resident(root)? };
+    for pid in descendants(root, &parents()?) {
+        // The process may have ended meanwhile.
+        if let (Ok(cpu), Ok(resident)) = (processor_time(pid), resident(pid)) {
+            usage.cpu += cpu;
+            usage.resident += resident;
+        }
+    }
+    Ok(usage)
+}
+
+/// Returns all processes, each with its parent.
+fn parents() -> Result<Vec<(u32, u32)>> {
+    let mut parents = Vec::new();
+    for entry in std::fs::read_dir("/proc")? {
+        let Some(pid) = entry?.file_name().to_str().and_then(|name| name.parse().ok()) else {
+            continue;
+        };
+        if let Some(parent) = read(pid, "stat").ok().and_then(|stat| parent(&stat)) {
+            parents.push((pid, parent));
+        }
+    }
+    Ok(parents)
+}
+
+fn descendants(root: u32, parents: &[(u32, u32)]) -> Vec<u32> {
+    let mut found = vec![root];
+    let mut next = 0;
+    while let Some(&ancestor) = found.get(next) {
+        found.extend(parents.iter().filter(|(_, parent)| *parent == ancestor).map(|(pid, _)| pid));
+        next += 1;
+    }
+    found.split_off(1)
 }
 
 /// Returns the anonymous resident memory of a process, which excludes its code, in megabytes.
@@ -95,6 +153,13 @@ mod tests {
         );
         assert_eq!(ticks("7 (a) S 1"), None);
         assert_eq!(kilobytes("VmRSS:\t  9000 kB\nRssAnon:\t    2048 kB\n"), Some(2048));
+    }
+
+    #[test]
+    fn children_of_children_are_descendants() {
+        let parents = [(2, 1), (5, 4), (4, 2), (3, 1), (9, 8)];
+        assert_eq!(descendants(2, &parents), [4, 5]);
+        assert_eq!(descendants(3, &parents), [0_u32; 0]);
     }
 
     #[test]

@@ -60,15 +60,48 @@ impl Connection {
 /// Returns the status of a response that is complete according to its `content-length`. `None`
 /// means that more bytes must be read.
 fn status_if_complete(response: &[u8]) -> Option<u16> {
-    let head_end = response.windows(4).position(|four| four == b"\r\n\r\n")? + 4;
-    let head = std::str::from_utf8(&response[..head_end]).ok()?;
-    let length = head.lines().find_map(|line| {
-        let (name, value) = line.split_once(':')?;
-        name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse().ok())?
-    });
-    let length: usize = length.unwrap_or_default();
-    let status = head.split_whitespace().nth(1)?.parse().ok()?;
-    (response.len() >= head_end + length).then_some(status)
+    let head = Head::parse(response)?;
+    (response.len() >= head.response_length).then_some(head.status)
+}
+
+/// The parts of a response's head that a load generator needs.
+#[derive(Debug, Clone, Copy)]
+pub struct Head {
+    pub status: u16,
+    /// Number of bytes of the head and the body.
+    pub response_length: usize,
+}
+
+impl Head {
+    /// Parses the head by its lines. `None` means that it is incomplete.
+    ///
+    /// Only calls functions that are compiled in the standard library, because xtask itself is
+    /// compiled without optimization.
+    pub fn parse(response: &[u8]) -> Option<Self> {
+        let text = std::str::from_utf8(response).or_else(|error| {
+            // A body may end within a character.
+            std::str::from_utf8(&response[..error.valid_up_to()])
+        });
+        let (text, mut position, mut body_length) = (text.ok()?, 0, 0);
+        loop {
+            let line_length = text[position..].find('\n')? + 1;
+            let line = text[position..position + line_length].trim_end();
+            position += line_length;
+            if line.is_empty() {
+                break;
+            }
+            if let Some(value) = value_of(line, "content-length:") {
+                body_length = value.parse().ok()?;
+            }
+        }
+        let status = text.get(9..12)?.parse().ok()?;
+        Some(Self { status, response_length: position + body_length })
+    }
+}
+
+fn value_of<'line>(line: &'line str, name: &str) -> Option<&'line str> {
+    let found = line.get(..name.len())?;
+    found.eq_ignore_ascii_case(name).then(|| line[name.len()..].trim())
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Python environments with pinned packages: for agents and users, and for the contract test.
+//! Python environments with pinned packages: for agents and users, the contract test and others.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -17,19 +17,23 @@ pub struct Environment {
 
 /// The environment of the agents and users: livekit-agents and livekit.
 pub const LIVEKIT: Environment =
-    Environment { name: "python", requirements: include_str!("../../python/requirements.txt") };
+    Environment::new("python", include_str!("../../python/requirements.txt"));
 
 /// The environment of the contract test, which checks a running service against its OpenAPI
 /// document.
-pub const CONTRACT: Environment = Environment {
-    name: "python-contract",
-    requirements: include_str!("../../python/contract-requirements.txt"),
-};
+pub const CONTRACT: Environment =
+    Environment::new("python-contract", include_str!("../../python/contract-requirements.txt"));
 
 const MISSING: &str =
     "Python 3.10 or later with venv is missing: install python3 (on Debian also python3-venv)";
 
 impl Environment {
+    /// Describes the environment `target/tools/{name}` with the packages of a requirements file.
+    #[must_use]
+    pub const fn new(name: &'static str, requirements: &'static str) -> Self {
+        Self { name, requirements }
+    }
+
     /// Whether the environment is already installed.
     #[must_use]
     pub fn installed(&self) -> bool {
