@@ -13,6 +13,7 @@ mod memory;
 mod names;
 mod overload;
 mod pages;
+mod peers;
 mod process;
 mod raw_http;
 mod start_load;
@@ -52,6 +53,8 @@ enum What {
     Overload(Scale),
     /// Measure starts: limits, memory, token verification, lists, room names.
     Starts(Starts),
+    /// Compare Greenroom with a Go and a Python service and with pgbench.
+    Peers(Peers),
 }
 
 #[derive(Args)]
@@ -89,8 +92,20 @@ struct Starts {
     rounds: u32,
 }
 
+#[derive(Args)]
+struct Peers {
+    #[command(flatten)]
+    selection: Selection,
+    /// Measure fewer cells, each once for a second, to check that the command works.
+    #[arg(long)]
+    quick: bool,
+    /// Number of rounds, in which all targets alternate.
+    #[arg(long, conflicts_with = "quick", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=21))]
+    rounds: u32,
+}
+
 pub async fn run(arguments: Arguments) -> Result<ExitCode> {
-    let Plan { figures, against, rounds, is_quick } = Plan::new(arguments.what)?;
+    let Plan { figures, against, rounds, is_quick, is_released } = Plan::new(arguments.what)?;
     let started = Instant::now();
     print_line!("Components, all on this machine\n");
     let steps = Steps::new();
@@ -104,10 +119,10 @@ pub async fn run(arguments: Arguments) -> Result<ExitCode> {
         },
         components::python(&steps),
         async {
-            if is_quick {
-                service::build(&steps).await
-            } else {
+            if is_released {
                 service::build_released(&steps).await
+            } else {
+                service::build(&steps).await
             }
         }
     )?;
@@ -115,12 +130,12 @@ pub async fn run(arguments: Arguments) -> Result<ExitCode> {
     std::fs::remove_dir_all(&home).ok();
     let database_url = postgres.url.clone();
     let client = Client::new();
-    let env = BenchEnv { program, against, rounds, is_quick, database_url, home, client };
+    let env = BenchEnv { program, against, rounds, is_quick, database_url, home, client, steps };
     print_line!("\nFigures{:>20}{:>14}   threshold\n", "took", "measured");
     let mut failed = Vec::new();
     // One after another, so that each has the machine to itself.
     for figure in figures {
-        if !measure(&steps, &env, &figure).await {
+        if !measure(&env, &figure).await {
             failed.push(figure.name);
         }
     }
@@ -133,11 +148,19 @@ struct Plan {
     against: Option<PathBuf>,
     rounds: u32,
     is_quick: bool,
+    /// Whether to measure a build with optimizations.
+    is_released: bool,
 }
 
 impl Plan {
     fn new(what: What) -> Result<Self> {
-        let plan = |figures, is_quick| Self { figures, against: None, rounds: 0, is_quick };
+        let plan = |figures, is_quick| Self {
+            figures,
+            against: None,
+            rounds: 0,
+            is_quick,
+            is_released: !is_quick,
+        };
         Ok(match what {
             What::Keeper(Keeper { quick: true, .. }) => plan(figures::keeper_quick(), true),
             What::Keeper(Keeper { selection, .. }) => {
@@ -146,7 +169,11 @@ impl Plan {
             What::Overload(Scale { quick }) => plan(figures::overload(), quick),
             What::Starts(Starts { against: Some(against), rounds, .. }) => {
                 let against = Some(against);
-                Self { figures: figures::against(), against, rounds, is_quick: false }
+                Self { against, rounds, ..plan(figures::against(), false) }
+            }
+            What::Peers(Peers { selection, quick, rounds }) => {
+                let figures = select(figures::peers(), &selection.only)?;
+                Self { rounds, is_released: true, ..plan(figures, quick) }
             }
             What::Starts(Starts { selection, .. }) => {
                 plan(select(figures::starts(), &selection.only)?, false)
@@ -165,7 +192,8 @@ fn select(mut all: Vec<Figure>, only: &[String]) -> Result<Vec<Figure>> {
 }
 
 /// Measures a figure, prints its lines, and returns whether it passes its thresholds.
-async fn measure(steps: &Steps, env: &BenchEnv, figure: &Figure) -> bool {
+async fn measure(env: &BenchEnv, figure: &Figure) -> bool {
+    let steps = &env.steps;
     let started = Instant::now();
     let measured = steps.watch(figure.name, figure.description, (figure.measure)(env)).await;
     let measurements = match measured {

@@ -14,7 +14,7 @@ const PROGRESS_DELAY: Duration = Duration::from_secs(2);
 const NAME_WIDTH: usize = 14;
 
 /// A group of steps.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Steps {
     /// `None` if standard output is not a terminal.
     bars: Option<MultiProgress>,

@@ -11,6 +11,7 @@ use tokio_postgres::{Client as Postgres, NoTls};
 
 use crate::api::Api;
 use crate::service::Service;
+use crate::steps::Steps;
 
 /// What all deployments share.
 #[derive(Clone)]
@@ -18,7 +19,7 @@ pub struct BenchEnv {
     pub program: PathBuf,
     /// The other build of `--against`.
     pub against: Option<PathBuf>,
-    /// Number of interleaved rounds of `--against`.
+    /// Number of rounds of `--against` and of the comparison with peers.
     pub rounds: u32,
     /// Whether to measure on a small scale, with a debug build.
     pub is_quick: bool,
@@ -28,6 +29,8 @@ pub struct BenchEnv {
     pub home: PathBuf,
     /// Shared, because building a client takes long.
     pub client: Client,
+    /// Prints tables while a figure is measured.
+    pub steps: Steps,
 }
 
 /// The components of one figure. They are dropped, and so stopped, in this order.
@@ -80,7 +83,8 @@ impl Deployment {
     }
 }
 
-async fn connect(url: &str) -> Result<Postgres> {
+/// Opens a connection to a database.
+pub async fn connect(url: &str) -> Result<Postgres> {
     let (sql, connection) = tokio_postgres::connect(url, NoTls).await?;
     tokio::spawn(connection);
     Ok(sql)

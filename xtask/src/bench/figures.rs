@@ -2,8 +2,8 @@
 
 use super::figure::{Figure, Measure};
 use super::{
-    agent, callers, comparison, deadlines, limits, live, memory, names, overload, pages, troubles,
-    waits, webhooks,
+    agent, callers, comparison, deadlines, limits, live, memory, names, overload, pages, peers,
+    troubles, waits, webhooks,
 };
 
 /// The figures of `cargo xtask bench keeper`.
@@ -51,6 +51,16 @@ pub fn overload() -> Vec<Figure> {
     vec![figure("overload", "offering up to ten times the capacity", |env| {
         Box::pin(overload::measure(env))
     })]
+}
+
+/// The figures of `cargo xtask bench peers`.
+pub fn peers() -> Vec<Figure> {
+    vec![
+        figure("peers", "alternating all targets", |env| Box::pin(peers::measure(env))),
+        figure("rooms", "opening rooms, alternating with Go", |env| {
+            Box::pin(peers::measure_rooms(env))
+        }),
+    ]
 }
 
 /// The figure of `cargo xtask bench starts --against`.
