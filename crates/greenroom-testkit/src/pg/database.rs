@@ -43,7 +43,7 @@ impl Database {
     /// # Errors
     /// Returns an error if PostgreSQL is missing.
     pub async fn empty() -> Result<Self> {
-        Self::empty_at(server().await?).await
+        Self::empty_on(server().await?).await
     }
 
     /// Creates a migrated database on a cluster that the test can stop.

@@ -95,7 +95,7 @@ impl Peer {
 
 /// Creates a database with the tables of both services.
 pub async fn create_database(env: &BenchEnv) -> Result<Database> {
-    let database = Database::empty_at(env.database_url.clone()).await?;
+    let database = Database::empty_on(env.database_url.clone()).await?;
     deployment::connect(database.url()).await?.batch_execute(SCHEMA).await?;
     Ok(database)
 }
