@@ -163,7 +163,7 @@ pub struct ScheduledSession {
     /// The session.
     pub key: SessionKey,
     /// Whether the session seems to wait for no change, so that its next check is not urgent.
-    pub is_calm: bool,
+    pub seems_idle: bool,
 }
 
 /// Finds up to `limit` sessions that need a further check, in the buckets that this process holds, in
@@ -178,7 +178,7 @@ pub async fn scheduled_sessions(
     limit: usize,
 ) -> Result<Vec<ScheduledSession>, StoreError> {
     // An estimate is enough: `TrackedSession::is_idle` decides at the check.
-    let is_calm = sql::<Bool>(
+    let seems_idle = sql::<Bool>(
         "status in ('pending', 'active') and room_missing_since is null and room_finished_at is null
          and agent_left_at is null and (status = 'active' or user_joined_at is null)
          and (user_left_at is null or user_left_at <= user_joined_at)
@@ -195,7 +195,7 @@ pub async fn scheduled_sessions(
         )
         .filter(session_bucket(sessions::id).eq_any(numbers(held)))
         .order(sessions::next_check_at)
-        .select(((sessions::organization_id, sessions::id), is_calm))
+        .select(((sessions::organization_id, sessions::id), seems_idle))
         .limit(i64::try_from(limit).unwrap_or(i64::MAX));
     Ok(PlannedEachTime(scheduled).load(connection).await?)
 }

@@ -193,25 +193,26 @@ impl Schedule {
         }
     }
 
-    /// Adds the sessions that this process does not know yet. Sessions that are not calm are checked at
-    /// once, even if they are known as idle; the checks of the others are spread evenly over `period`, in the order of `scheduled`.
+    /// Adds the sessions that this process does not know yet. Sessions that do not seem idle are
+    /// checked at once, even if they are known as idle; the checks of the others are spread evenly
+    /// over `period`, in the order of `scheduled`.
     pub(super) fn add_scheduled(&self, scheduled: &[ScheduledSession], period: Duration) {
         let (mut state, now) = (self.state.lock(), Instant::now());
         // A check that this process remembers from an earlier time may be too late.
-        for session in scheduled.iter().filter(|session| !session.is_calm) {
+        for session in scheduled.iter().filter(|session| !session.seems_idle) {
             if state.waiting.get(&session.key).is_some_and(|next| next.kind == CheckKind::Idle) {
                 state.check_by(session.key, NextCheck { at: now, kind: CheckKind::Urgent });
             }
         }
         let free = MAX_WAITING.saturating_sub(state.waiting.len());
         let unknown = scheduled.iter().filter(|session| !state.knows(&session.key)).take(free);
-        let (calm, urgent): (Vec<&ScheduledSession>, Vec<_>) =
-            unknown.partition(|session| session.is_calm);
+        let (idle, urgent): (Vec<&ScheduledSession>, Vec<_>) =
+            unknown.partition(|session| session.seems_idle);
         for session in urgent {
             state.insert(session.key, NextCheck { at: now, kind: CheckKind::Urgent });
         }
-        let step = period / u32::try_from(calm.len()).unwrap_or(u32::MAX).max(1);
-        for (session, position) in calm.into_iter().zip(0_u32..) {
+        let step = period / u32::try_from(idle.len()).unwrap_or(u32::MAX).max(1);
+        for (session, position) in idle.into_iter().zip(0_u32..) {
             let at = now + step * position;
             state.insert(session.key, NextCheck { at, kind: CheckKind::Idle });
         }
@@ -314,8 +315,8 @@ mod tests {
         (0..1_024).filter_map(Bucket::new).map(|bucket| (bucket, 1)).collect()
     }
 
-    fn scheduled(number: u128, is_calm: bool) -> ScheduledSession {
-        ScheduledSession { key: key(number), is_calm }
+    fn scheduled(number: u128, seems_idle: bool) -> ScheduledSession {
+        ScheduledSession { key: key(number), seems_idle }
     }
 
     fn keys(guards: &[CheckGuard]) -> Vec<u128> {
@@ -422,7 +423,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn known_idle_session_is_checked_at_once_if_it_is_not_calm_any_more() {
+    async fn known_idle_session_is_checked_at_once_if_it_no_longer_seems_idle() {
         let schedule = Arc::new(Schedule::default());
         schedule.begin_found(vec![key(1)], 8).remove(0).finish(Some(waiting(40, CheckKind::Idle)));
         schedule.add_scheduled(&[scheduled(1, true)], Duration::from_secs(8));
