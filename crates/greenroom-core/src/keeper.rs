@@ -19,14 +19,15 @@ mod remembered;
 mod resync;
 mod room_nodes;
 mod schedule;
-mod search_range;
+mod search;
 mod step;
 
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
 use greenroom_store::due::{due_sessions, neglected_sessions};
-use greenroom_store::{DueOrder, DueSearch, HeldBuckets, ReplicaId};
+use greenroom_store::{DueSearch, HeldBuckets, ReplicaId};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
@@ -34,7 +35,7 @@ use tracing::Instrument;
 
 use self::failures::{FailureLog, caught};
 use self::schedule::CheckGuard;
-use self::search_range::RangeSelector;
+use self::search::{SEARCH_INTERVAL, SearchPlan};
 use crate::clock::replica_id;
 use crate::{Error, Greenroom};
 
@@ -42,11 +43,6 @@ pub(crate) use self::breaker::Breaker;
 pub(crate) use self::buckets::Buckets;
 pub(crate) use self::room_nodes::RoomNodes;
 pub(crate) use self::schedule::Schedule;
-
-/// Interval between two searches for due sessions. A fact that another process records waits at most
-/// this long. A full search, or a session that this process makes due in PostgreSQL, starts the next
-/// search earlier.
-const SEARCH_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Minimum time between two batches, unless one was full. Facts that this process records in quick
 /// succession are then checked together.
@@ -83,66 +79,29 @@ impl Greenroom {
     /// Dropping the future aborts the work in progress. No session is lost: after the lease, any
     /// other keeper checks the sessions.
     pub async fn run_keeper(&self, stop: impl Future<Output = ()>) {
-        let mut stop = std::pin::pin!(stop);
+        let mut stop = pin!(stop);
         let replica = replica_id();
         // A `JoinSet` aborts its tasks if this future is dropped.
         let mut background = self.spawn_background_work(replica);
         let semaphore = Arc::new(Semaphore::new(MAX_IN_PROGRESS));
-        let mut batches = JoinSet::new();
-        let mut order = DueOrder::OldestFirst;
-        let mut next_search = Instant::now();
-        let (mut ranges, mut searched) = (RangeSelector::default(), Arc::default());
+        let (mut batches, mut plan) = (JoinSet::new(), SearchPlan::new());
         let mut failures = FailureLog::new("failed to find due sessions");
         loop {
             while batches.try_join_next().is_some() {}
-            let permits = tokio::select! {
-                () = &mut stop => None,
-                permits = async {
-                    self.wait_until_rooms_are_listed().await;
-                    acquire_permits(&semaphore).await
-                } => permits,
-            };
-            let Some(mut permits) = permits else { break };
-            let limit = permits.num_permits();
+            let permits = unless_stopped(stop.as_mut(), self.acquire_permits(&semaphore)).await;
+            let Some(permits) = permits.flatten() else { break };
             let held = self.shared.buckets.held();
-            if !Arc::ptr_eq(&held, &searched) {
-                // The sessions of new buckets may have been due for long.
-                ranges.search_all_next();
-                searched = held.clone();
-            }
-            let search = if next_search <= Instant::now() {
-                next_search = Instant::now() + SEARCH_INTERVAL;
-                Some(DueSearch { range: ranges.next_range(), order })
-            } else {
-                None
-            };
-            let begun = caught(self.begin_checks(&held, limit, search)).await;
-            let Begun { guards, is_full, is_search_full } =
-                failures.value(begun).unwrap_or_default();
-            // After a full search, more sessions are probably due. Every second search then starts
-            // with the sessions that became due last, so that a backlog, as after an outage, does
-            // not delay users who are in a call.
-            order = if is_search_full { order.toggled() } else { DueOrder::OldestFirst };
-            if is_search_full {
-                // A backlog may be older than the recent sessions.
-                ranges.search_all_next();
-                next_search = Instant::now();
-            }
-            // Keep one permit per session and release the rest now, so that a few slow sessions
-            // cannot block further batches.
-            if let Some(permits) = permits.split(guards.len()).filter(|_| !guards.is_empty()) {
-                let greenroom = self.clone();
-                let check = async move { greenroom.check_batch(guards, &held, permits).await };
-                batches.spawn(check.in_current_span());
-            }
-            drop(permits);
-            tokio::select! {
-                () = &mut stop => break,
-                needs_search = self.pause_between_batches(is_full, next_search) => {
-                    if needs_search {
-                        next_search = Instant::now();
-                    }
-                }
+            let search = plan.begin_batch(&held);
+            let begun = caught(self.begin_checks(&held, permits.num_permits(), search)).await;
+            let begun = failures.value(begun).unwrap_or_default();
+            plan.end_batch(begun.is_search_full);
+            let is_full = begun.is_full;
+            self.spawn_batch(&mut batches, begun.guards, held, permits);
+            let pause = self.pause_between_batches(is_full, plan.next_at());
+            match unless_stopped(stop.as_mut(), pause).await {
+                Some(true) => plan.search_next(),
+                Some(false) => {}
+                None => break,
             }
         }
         background.shutdown().await;
@@ -153,6 +112,39 @@ impl Greenroom {
         drop(timeout(STOP_DELAY, finished).await);
         self.unregister(replica).await;
         while batches.join_next().await.is_some() {}
+    }
+
+    /// Waits until this process may check, and for the permits of a batch: at least [`MIN_BATCH`], at
+    /// most [`MAX_BATCH`]. `None` means that the semaphore is closed.
+    async fn acquire_permits(&self, semaphore: &Arc<Semaphore>) -> Option<OwnedSemaphorePermit> {
+        self.wait_until_rooms_are_listed().await;
+        let mut permits = semaphore.clone().acquire_many_owned(MIN_BATCH).await.ok()?;
+        let more = u32::try_from(semaphore.available_permits())
+            .map_or(0, |available| available.min(MAX_BATCH - MIN_BATCH));
+        if let Ok(more) = semaphore.clone().try_acquire_many_owned(more) {
+            permits.merge(more);
+        }
+        Some(permits)
+    }
+
+    /// Spawns the checks of a batch.
+    fn spawn_batch(
+        &self,
+        batches: &mut JoinSet<()>,
+        guards: Vec<CheckGuard>,
+        held: Arc<HeldBuckets>,
+        mut permits: OwnedSemaphorePermit,
+    ) {
+        if guards.is_empty() {
+            return;
+        }
+        // Keep one permit per session and release the rest now, so that a few slow sessions cannot
+        // block further batches.
+        if let Some(permits) = permits.split(guards.len()) {
+            let greenroom = self.clone();
+            let check = async move { greenroom.check_batch(guards, &held, permits).await };
+            batches.spawn(check.in_current_span());
+        }
     }
 
     /// Spawns the work that runs beside the checks. Dropping the set aborts it.
@@ -247,14 +239,13 @@ struct Begun {
     is_search_full: bool,
 }
 
-/// Waits for the permits of a batch: at least [`MIN_BATCH`], at most [`MAX_BATCH`]. `None` means
-/// that the semaphore is closed.
-async fn acquire_permits(semaphore: &Arc<Semaphore>) -> Option<OwnedSemaphorePermit> {
-    let mut permits = semaphore.clone().acquire_many_owned(MIN_BATCH).await.ok()?;
-    let more = u32::try_from(semaphore.available_permits())
-        .map_or(0, |available| available.min(MAX_BATCH - MIN_BATCH));
-    if let Ok(more) = semaphore.clone().try_acquire_many_owned(more) {
-        permits.merge(more);
+/// Returns the output of `work`, or `None` if `stop` completes first.
+async fn unless_stopped<T>(
+    stop: Pin<&mut impl Future<Output = ()>>,
+    work: impl Future<Output = T>,
+) -> Option<T> {
+    tokio::select! {
+        () = stop => None,
+        output = work => Some(output),
     }
-    Some(permits)
 }

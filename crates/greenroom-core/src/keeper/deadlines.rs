@@ -7,7 +7,7 @@ use greenroom_store::overdue::{Deadline, end_overdue};
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::failures::{FailureLog, caught};
-use super::search_range::RangeSelector;
+use super::search::RangeSelector;
 use crate::{Error, Greenroom};
 
 /// Interval between two searches for overdue sessions.
