@@ -50,19 +50,10 @@ fn valid_lease() -> String {
     format!("lease_until > now() and lease_until <= now() + 2 * {lease}")
 }
 
-/// The bucket, if it has this epoch and the lease of its holder has not expired. The upper bound of
+/// SQL relation: the buckets that a process with a valid lease holds. The upper bound of
 /// [`valid_lease`] is not needed: the replica that acquires the bucket changes its epoch.
-#[diesel::dsl::auto_type(no_type_alias)]
-pub(crate) fn held_bucket(bucket: Bucket, epoch: Epoch) -> _ {
-    let number: i16 = bucket.number();
-    keeper_buckets::table
-        .inner_join(
-            keeper_replicas::table.on(keeper_replicas::id.nullable().eq(keeper_buckets::replica)),
-        )
-        .filter(keeper_buckets::bucket.eq(number))
-        .filter(keeper_buckets::epoch.eq(epoch))
-        .filter(keeper_replicas::lease_until.gt(now.into_sql::<Timestamptz>()))
-}
+pub(crate) const HELD_BUCKETS: &str = "keeper_buckets join keeper_replicas
+    on keeper_replicas.id = keeper_buckets.replica and keeper_replicas.lease_until > now()";
 
 /// What a process holds, and its share.
 #[derive(Debug, Clone, PartialEq, Eq)]

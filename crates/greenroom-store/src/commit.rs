@@ -1,24 +1,20 @@
-//! The keeper's writes to a session: a decision, or only the next check.
+//! The keeper's commit of a decision, in one statement.
 //!
-//! After the insert, [`record`](crate::record) and this module are the only writers of the columns
-//! of a [`State`].
+//! After the insert, [`record`](crate::record), this module and
+//! [`reschedule`](SessionSnapshot::reschedule) are the only writers of the columns of a [`State`].
 
-use std::collections::HashSet;
-
-use chrono::{DateTime, Utc};
-use diesel::dsl::{exists, now};
+use diesel::dsl::SqlTypeOf;
 use diesel::pg::Pg;
 use diesel::prelude::*;
-use diesel::query_builder::{AstPass, Query, QueryFragment};
-use diesel::result::Error as DieselError;
-use diesel::sql_types::{Array, BigInt, Bool, Nullable, SmallInt, Timestamptz, Uuid};
-use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl};
+use diesel::query_builder::{AstPass, QueryFragment, QueryId};
+use diesel::serialize::ToSql;
+use diesel::sql_types::{Array, BigInt, Bool, HasSqlType, Jsonb, Nullable, SmallInt, Text, Uuid};
+use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use greenroom_domain::lifecycle::{Action, Decision, Event, State, TimelineEvent};
-use greenroom_domain::{OrganizationId, SessionId};
+use serde_json::Value;
 
-use crate::bucket::{Epoch, held_bucket};
-use crate::schema::{session_events, sessions};
-use crate::sql::{PlannedEachTime, push_locked};
+use crate::bucket::HELD_BUCKETS;
+use crate::schema::sessions;
 use crate::{SessionSnapshot, StoreError, detail};
 
 macro_rules! state {
@@ -28,28 +24,11 @@ macro_rules! state {
         /// The columns of a [`State`], in the order of its fields.
         pub(crate) const STATE_COLUMNS: StateColumns = ($(sessions::$column,)+);
 
-        /// Writes a [`State`] unless the revision has changed since the session was read, or another
-        /// replica has acquired the bucket. Returns whether it was written.
-        async fn write_state(
-            connection: &mut AsyncPgConnection,
-            snapshot: &SessionSnapshot,
-            state: &State,
-        ) -> QueryResult<bool> {
-            let unchanged = sessions::table
-                .find((snapshot.organization_id, snapshot.id))
-                .filter(sessions::revision.eq(snapshot.revision))
-                .filter(
-                    exists(held_bucket(snapshot.id.bucket(), snapshot.epoch.unwrap_or_default()))
-                        .or(snapshot.epoch.is_none().into_sql::<Bool>()),
-                );
-            let written = diesel::update(unchanged)
-                .set((
-                    ($(sessions::$column.eq(&state.$column),)+),
-                    sessions::revision.eq(sessions::revision + 1),
-                ))
-                .execute(connection)
-                .await?;
-            Ok(written > 0)
+        impl CommitDecision<'_> {
+            fn push_state<'b>(&'b self, out: &mut AstPass<'_, 'b, Pg>) -> QueryResult<()> {
+                $(self.push_assignment::<sessions::$column, _>(&self.state.$column, out)?;)+
+                Ok(())
+            }
         }
     };
 }
@@ -77,178 +56,176 @@ impl SessionSnapshot {
         connection: &mut AsyncPgConnection,
         decision: &Decision,
     ) -> Result<bool, StoreError> {
-        let dispatches_agent = decision.actions.iter().any(Action::dispatches_agent);
-        if decision.events.is_empty() && !dispatches_agent {
-            return Ok(write_state(connection, self, &decision.state).await?);
-        }
-        let write = async |connection: &mut AsyncPgConnection| {
-            let is_written = write_state(connection, self, &decision.state).await?;
-            if is_written {
-                self.insert_events(connection, decision).await?;
-            }
-            if is_written && dispatches_agent {
-                self.stamp_dispatch(connection).await?;
-            }
-            Ok::<_, DieselError>(is_written)
-        };
-        Ok(connection.transaction(write).await?)
+        Ok(CommitDecision::new(self, decision).execute(connection).await? > 0)
     }
+}
 
-    /// Sets `last_dispatch_at` to the time of the commit. The decision contains the time at
-    /// which the session was read, which may be seconds earlier: with that time, the dispatch would count as lost too
-    /// early.
-    async fn stamp_dispatch(&self, connection: &mut AsyncPgConnection) -> QueryResult<()> {
-        diesel::update(sessions::table.find((self.organization_id, self.id)))
-            .set(sessions::last_dispatch_at.eq(now.into_sql::<Timestamptz>().nullable()))
-            .execute(connection)
-            .await?;
+/// Handwritten, because diesel prepares its own updates anew for each execution. Returns one row if
+/// the decision was written.
+struct CommitDecision<'a> {
+    snapshot: &'a SessionSnapshot,
+    bucket: i16,
+    state: &'a State,
+    dispatches_agent: bool,
+    events: NewEvents,
+}
+
+/// The events of a decision, as one array per column.
+struct NewEvents {
+    kinds: Vec<TimelineEvent>,
+    source_ids: Vec<Option<String>>,
+    details: Vec<Value>,
+}
+
+impl NewEvents {
+    fn new(Decision { state, events, .. }: &Decision) -> Self {
+        Self {
+            kinds: events.iter().map(|event| event.event).collect(),
+            source_ids: events.iter().map(Event::source_id).collect(),
+            details: events.iter().map(|event| detail::of_decision(event.event, state)).collect(),
+        }
+    }
+}
+
+impl<'a> CommitDecision<'a> {
+    fn new(snapshot: &'a SessionSnapshot, decision: &'a Decision) -> Self {
+        Self {
+            snapshot,
+            bucket: snapshot.id.bucket().number(),
+            state: &decision.state,
+            dispatches_agent: decision.actions.iter().any(Action::dispatches_agent),
+            events: NewEvents::new(decision),
+        }
+    }
+}
+
+impl CommitDecision<'_> {
+    /// Appends `column = value, `.
+    ///
+    /// The time of a dispatch is that of the commit. The decision contains the time at which the
+    /// session was read, which may be seconds earlier: with that time, the dispatch would count as
+    /// lost too early.
+    fn push_assignment<'b, C, V>(
+        &'b self,
+        value: &'b V,
+        out: &mut AstPass<'_, 'b, Pg>,
+    ) -> QueryResult<()>
+    where
+        C: Column,
+        Pg: HasSqlType<SqlTypeOf<C>>,
+        V: ToSql<SqlTypeOf<C>, Pg>,
+    {
+        let is_dispatch_time = C::NAME == sessions::last_dispatch_at::NAME;
+        out.push_sql(C::NAME);
+        out.push_sql(" = ");
+        if is_dispatch_time {
+            out.push_sql("case when ");
+            out.push_bind_param::<Bool, _>(&self.dispatches_agent)?;
+            out.push_sql(" then now() else ");
+        }
+        out.push_bind_param::<SqlTypeOf<C>, _>(value)?;
+        out.push_sql(if is_dispatch_time { " end, " } else { ", " });
         Ok(())
     }
 
-    async fn insert_events(
-        &self,
-        connection: &mut AsyncPgConnection,
-        decision: &Decision,
-    ) -> QueryResult<()> {
-        for event in &decision.events {
-            let source_id = match event {
-                Event { sid: Some(_), .. } => event.source_id(),
-                Event { event: TimelineEvent::UserLeft, sid: None } => {
-                    self.departure_source_id(
-                        connection,
-                        TimelineEvent::UserJoined,
-                        None,
-                        event.event,
-                    )
-                    .await?
-                }
-                Event { event: TimelineEvent::AgentLeft, sid: None } => {
-                    let agent = decision.state.agent_left_identity.as_deref();
-                    self.departure_source_id(
-                        connection,
-                        TimelineEvent::AgentJoined,
-                        agent,
-                        event.event,
-                    )
-                    .await?
-                }
-                Event { sid: None, .. } => None,
-            };
-            diesel::insert_into(session_events::table)
-                .values((
-                    session_events::organization_id.eq(self.organization_id),
-                    session_events::session_id.eq(self.id),
-                    session_events::at.eq(now),
-                    session_events::event.eq(event.event),
-                    session_events::source_id.eq(source_id),
-                    session_events::detail.eq(detail::of_decision(event.event, &decision.state)),
-                ))
-                .on_conflict_do_nothing()
-                .execute(connection)
-                .await?;
-        }
+    fn push_update<'b>(&'b self, out: &mut AstPass<'_, 'b, Pg>) -> QueryResult<()> {
+        out.push_sql("update sessions set ");
+        self.push_state(out)?;
+        out.push_sql("revision = revision + 1 where ");
+        self.push_is_session("id", out)?;
+        // The revision is compared after the wait for the lock.
+        out.push_sql(" and revision = ");
+        out.push_bind_param::<BigInt, _>(&self.snapshot.revision)?;
+        out.push_sql(" and (");
+        out.push_bind_param::<Nullable<BigInt>, _>(&self.snapshot.epoch)?;
+        out.push_sql(" is null or exists (select from ");
+        out.push_sql(HELD_BUCKETS);
+        out.push_sql(" where epoch = ");
+        out.push_bind_param::<Nullable<BigInt>, _>(&self.snapshot.epoch)?;
+        out.push_sql(" and bucket = ");
+        out.push_bind_param::<SmallInt, _>(&self.bucket)?;
+        out.push_sql("))");
         Ok(())
     }
 
-    /// The source id of a departure that the keeper observed.
+    /// Appends the condition that a row belongs to the session. `id` is the column of its id.
+    fn push_is_session<'b>(&'b self, id: &str, out: &mut AstPass<'_, 'b, Pg>) -> QueryResult<()> {
+        out.push_sql("organization_id = ");
+        out.push_bind_param::<Uuid, _>(&self.snapshot.organization_id)?;
+        out.push_sql(" and ");
+        out.push_sql(id);
+        out.push_sql(" = ");
+        out.push_bind_param::<Uuid, _>(&self.snapshot.id)?;
+        Ok(())
+    }
+
+    /// Appends a case that returns the source id of a departure that the keeper observed.
     ///
     /// An observation does not show the sid of a participant who has left, so this takes the sid of
-    /// the latest recorded join. `identity` selects one of several agents; `None` means any.
-    async fn departure_source_id(
-        &self,
-        connection: &mut AsyncPgConnection,
-        join_event: TimelineEvent,
-        identity: Option<&str>,
-        leave_event: TimelineEvent,
-    ) -> QueryResult<Option<String>> {
-        let mut joins = session_events::table
-            .filter(session_events::organization_id.eq(self.organization_id))
-            .filter(session_events::session_id.eq(self.id))
-            .filter(session_events::event.eq(join_event))
-            .order(session_events::seq.desc())
-            .select(session_events::source_id)
-            .into_boxed();
-        if let Some(identity) = identity {
-            let joined = session_events::detail.retrieve_as_text("identity");
-            joins = joins.filter(joined.eq(identity));
-        }
-        let last: Option<Option<String>> = joins.first(connection).await.optional()?;
-        let joined = last.flatten();
-        Ok(joined.as_deref().and_then(TimelineEvent::sid_of).map(|sid| leave_event.source_id(sid)))
+    /// the latest recorded join. The decision itself contains no join of the participant.
+    fn push_case_of_departure<'b>(
+        &'b self,
+        departure: TimelineEvent,
+        join: TimelineEvent,
+        out: &mut AstPass<'_, 'b, Pg>,
+    ) -> QueryResult<()> {
+        let (departure, join) = (departure.as_str(), join.as_str());
+        out.push_sql(&format!(
+            " when '{departure}' then (
+                select replace(source_id, '{join}/', '{departure}/') from session_events
+                where event = '{join}' and "
+        ));
+        self.push_is_session("session_id", out)
     }
 
-    /// Sets the next check of many sessions in one statement: the commit of decisions that change
-    /// nothing else.
-    ///
-    /// Each snapshot comes with its `next_check_at`; `None` means that nothing is left to check. Skips
-    /// a session under the conditions of [`commit`](Self::commit). Returns the ids of the
-    /// rescheduled sessions.
-    ///
-    /// # Errors
-    /// Returns a [`StoreError`] if the query fails.
-    pub async fn reschedule(
-        connection: &mut AsyncPgConnection,
-        snapshots: &[(&Self, Option<DateTime<Utc>>)],
-    ) -> Result<HashSet<SessionId>, StoreError> {
-        let reschedule = RescheduleSessions {
-            organizations: snapshots.iter().map(|(snapshot, _)| snapshot.organization_id).collect(),
-            ids: snapshots.iter().map(|(snapshot, _)| snapshot.id).collect(),
-            revisions: snapshots.iter().map(|(snapshot, _)| snapshot.revision).collect(),
-            buckets: snapshots.iter().map(|(snapshot, _)| snapshot.id.bucket().number()).collect(),
-            epochs: snapshots.iter().map(|(snapshot, _)| snapshot.epoch).collect(),
-            next_check_at: snapshots.iter().map(|(_, next)| *next).collect(),
-        };
-        let ids: Vec<SessionId> = PlannedEachTime(reschedule).load(connection).await?;
-        Ok(ids.into_iter().collect())
+    fn push_new_events<'b>(&'b self, out: &mut AstPass<'_, 'b, Pg>) -> QueryResult<()> {
+        const LATEST: &str = " order by seq desc limit 1)";
+        out.push_sql(
+            "new_events as (
+               insert into session_events (organization_id, session_id, at, event, source_id, detail)
+               select organization_id, id, now(), decided.event,
+                 coalesce(decided.source_id, case decided.event",
+        );
+        self.push_case_of_departure(TimelineEvent::UserLeft, TimelineEvent::UserJoined, out)?;
+        out.push_sql(LATEST);
+        self.push_case_of_departure(TimelineEvent::AgentLeft, TimelineEvent::AgentJoined, out)?;
+        out.push_sql(" and (detail ->> 'identity' = ");
+        out.push_bind_param::<Nullable<Text>, _>(&self.state.agent_left_identity)?;
+        out.push_sql(" or ");
+        out.push_bind_param::<Nullable<Text>, _>(&self.state.agent_left_identity)?;
+        out.push_sql(" is null)");
+        out.push_sql(LATEST);
+        out.push_sql(" end), decided.detail from written cross join unnest(");
+        out.push_bind_param::<Array<Text>, _>(&self.events.kinds)?;
+        out.push_sql(", ");
+        out.push_bind_param::<Array<Nullable<Text>>, _>(&self.events.source_ids)?;
+        out.push_sql(", ");
+        out.push_bind_param::<Array<Jsonb>, _>(&self.events.details)?;
+        out.push_sql(
+            ") with ordinality as decided (event, source_id, detail, position)
+               order by position
+               on conflict do nothing)",
+        );
+        Ok(())
     }
 }
 
-struct RescheduleSessions {
-    organizations: Vec<OrganizationId>,
-    ids: Vec<SessionId>,
-    revisions: Vec<i64>,
-    buckets: Vec<i16>,
-    epochs: Vec<Option<Epoch>>,
-    next_check_at: Vec<Option<DateTime<Utc>>>,
+impl QueryId for CommitDecision<'_> {
+    type QueryId = ();
+    // The text depends on whether there are events, so diesel caches the statement by its text.
+    const HAS_STATIC_QUERY_ID: bool = false;
 }
 
-impl Query for RescheduleSessions {
-    type SqlType = Uuid;
-}
-
-impl QueryFragment<Pg> for RescheduleSessions {
+impl QueryFragment<Pg> for CommitDecision<'_> {
     fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
-        out.push_sql(
-            "with checked (organization_id, id, revision, bucket, epoch, next_check_at) as (
-               select * from unnest(",
-        );
-        out.push_bind_param::<Array<Uuid>, _>(&self.organizations)?;
-        out.push_sql(", ");
-        out.push_bind_param::<Array<Uuid>, _>(&self.ids)?;
-        out.push_sql(", ");
-        out.push_bind_param::<Array<BigInt>, _>(&self.revisions)?;
-        out.push_sql(", ");
-        out.push_bind_param::<Array<SmallInt>, _>(&self.buckets)?;
-        out.push_sql(", ");
-        out.push_bind_param::<Array<Nullable<BigInt>>, _>(&self.epochs)?;
-        out.push_sql(", ");
-        out.push_bind_param::<Array<Nullable<Timestamptz>>, _>(&self.next_check_at)?;
-        out.push_sql(")), ");
-        push_locked("checked", &mut out);
-        // The revision is compared after the wait for the lock.
-        out.push_sql(
-            " update sessions
-             set next_check_at = checked.next_check_at, revision = sessions.revision + 1
-             from checked join locked using (organization_id, id)
-             where sessions.organization_id = checked.organization_id and sessions.id = checked.id
-               and sessions.revision = checked.revision
-               and (checked.epoch is null or exists (
-                 select from keeper_buckets
-                 join keeper_replicas on keeper_replicas.id = keeper_buckets.replica
-                 where keeper_buckets.bucket = checked.bucket
-                   and keeper_buckets.epoch = checked.epoch and keeper_replicas.lease_until > now()))
-             returning sessions.id",
-        );
+        if self.events.kinds.is_empty() {
+            return self.push_update(&mut out);
+        }
+        out.push_sql("with written as (");
+        self.push_update(&mut out)?;
+        out.push_sql(" returning organization_id, id), ");
+        self.push_new_events(&mut out)?;
+        out.push_sql(" select from written");
         Ok(())
     }
 }

@@ -23,6 +23,7 @@ pub mod organization;
 pub mod overdue;
 mod page_start;
 pub mod reissue;
+mod reschedule;
 pub mod retention;
 pub mod revert;
 #[rustfmt::skip]

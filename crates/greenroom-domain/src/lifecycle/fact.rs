@@ -151,10 +151,11 @@ impl Fact {
 
 impl Event {
     /// The id that makes the event unique in its timeline, whether a webhook reported it or an
-    /// observation found it. `None` for events that have no counterpart in LiveKit.
+    /// observation found it: the kind and the sid. `None` for events that have no counterpart in
+    /// LiveKit.
     #[must_use]
     pub fn source_id(&self) -> Option<String> {
-        self.sid.as_ref().map(|sid| self.event.source_id(sid))
+        self.sid.as_ref().map(|sid| format!("{}/{sid}", self.event))
     }
 }
 
@@ -167,18 +168,6 @@ impl TimelineEvent {
             SessionStatus::Failed => Self::Failed,
             SessionStatus::Pending | SessionStatus::Active | SessionStatus::Ended => Self::Ended,
         }
-    }
-
-    /// The id of an event of this kind about the room or the participant with this sid.
-    #[must_use]
-    pub fn source_id(self, sid: &str) -> String {
-        format!("{self}/{sid}")
-    }
-
-    /// The sid in a [`TimelineEvent::source_id`].
-    #[must_use]
-    pub fn sid_of(source_id: &str) -> Option<&str> {
-        source_id.split_once('/').map(|(_, sid)| sid)
     }
 }
 

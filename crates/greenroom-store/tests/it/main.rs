@@ -12,6 +12,7 @@ mod migrations;
 mod mirror;
 mod open_sessions;
 mod plans;
+mod prepared;
 mod resume;
 mod retention;
 mod session;

@@ -1,5 +1,7 @@
 //! The keeper's reads and commits of sessions, and the detection of concurrent writes.
 
+use std::time::Duration;
+
 use chrono::TimeDelta;
 use diesel::sql_query;
 use diesel::sql_types::Uuid as SqlUuid;
@@ -13,6 +15,7 @@ use greenroom_store::{
     SessionSnapshot, SnapshotBatch, Subject, bucket, connect,
 };
 use greenroom_testkit::pg::Database;
+use greenroom_testkit::wait_until;
 use uuid::Uuid;
 
 use crate::session::{now, record, room, session, template, timeline};
@@ -44,7 +47,7 @@ pub async fn read_neglected(db: &mut AsyncPgConnection) -> Vec<SessionSnapshot> 
     SessionSnapshot::read(db, &keys, &none, DEFAULTS).await.unwrap().sessions
 }
 
-async fn insert_due_sessions(db: &mut AsyncPgConnection, count: u32) -> HeldBuckets {
+pub async fn insert_due_sessions(db: &mut AsyncPgConnection, count: u32) -> HeldBuckets {
     template(db, None).await;
     for number in 1..=count {
         let new = session(u128::from(number));
@@ -63,12 +66,15 @@ async fn make_due(db: &mut AsyncPgConnection, id: SessionId) {
         .unwrap();
 }
 
-async fn read_snapshots(db: &mut AsyncPgConnection, held: &HeldBuckets) -> Vec<SessionSnapshot> {
+pub async fn read_snapshots(
+    db: &mut AsyncPgConnection,
+    held: &HeldBuckets,
+) -> Vec<SessionSnapshot> {
     read_due(db, held).await.sessions
 }
 
 /// A decision with these events and actions, and the next check in an hour.
-fn decision(claim: &SessionSnapshot, events: &[Event], actions: &[Action]) -> Decision {
+pub fn decision(claim: &SessionSnapshot, events: &[Event], actions: &[Action]) -> Decision {
     let mut state = claim.session.state.clone();
     state.next_check_at = state.next_check_at.map(|at| at + TimeDelta::hours(1));
     let check_at = state.next_check_at;
@@ -145,6 +151,33 @@ async fn commit_with_outdated_revision_is_refused() {
     let stale = decision(&second, &[Event { event: TimelineEvent::Failed, sid: None }], &[]);
     assert!(!second.commit(&mut db, &stale).await.unwrap());
     assert_eq!(timeline(&mut db, id).await.len(), 2);
+}
+
+/// The statement begins before the other writer commits, so its snapshot has the same revision.
+#[tokio::test]
+async fn commit_compares_revision_after_waiting_for_another_writer() {
+    let database = Database::fresh().await.unwrap();
+    let mut db = connect(database.url()).await.unwrap();
+    let mut other = connect(database.url()).await.unwrap();
+    let held = insert_due_sessions(&mut db, 1).await;
+    let claim = read_snapshots(&mut db, &held).await.remove(0);
+    let failed = Event { event: TimelineEvent::Failed, sid: None };
+    let stale = decision(&claim, &[failed], &[]);
+    sql_query("begin").execute(&mut other).await.unwrap();
+    make_due(&mut other, claim.id).await;
+    let write = async {
+        wait_until("the commit to wait", Duration::from_secs(10), async || {
+            let waits = "select from pg_locks join pg_stat_activity using (pid)
+                 where not granted and datname = current_database()";
+            Ok((sql_query(waits).execute(&mut other).await? > 0).then_some(()))
+        })
+        .await
+        .unwrap();
+        sql_query("commit").execute(&mut other).await.unwrap();
+    };
+    let (committed, ()) = tokio::join!(claim.commit(&mut db, &stale), write);
+    assert!(!committed.unwrap());
+    assert!(timeline(&mut db, claim.id).await.is_empty());
 }
 
 #[tokio::test]
@@ -251,9 +284,11 @@ async fn observed_and_reported_departure_is_one_event() {
     let held = insert_due_sessions(&mut db, 1).await;
     let claim = read_snapshots(&mut db, &held).await.remove(0);
     let joined = Event { event: TimelineEvent::AgentJoined, sid: Some("PA_7".to_owned()) };
+    assert!(claim.commit(&mut db, &decision(&claim, &[joined], &[])).await.unwrap());
+    make_due(&mut db, claim.id).await;
+    let claim = read_snapshots(&mut db, &held).await.remove(0);
     let left = Event { event: TimelineEvent::AgentLeft, sid: None };
-    let observed = decision(&claim, &[joined, left], &[]);
-    assert!(claim.commit(&mut db, &observed).await.unwrap());
+    assert!(claim.commit(&mut db, &decision(&claim, &[left], &[])).await.unwrap());
     let reported =
         Fact::AgentLeft { identity: "agent-AJ_1".to_owned(), sid: "PA_7".to_owned(), reason: None };
     let at = now(&mut db).await;

@@ -185,6 +185,23 @@ proptest! {
         }
     }
 
+    /// The store takes the sid of a departure from the latest join of an earlier decision or report.
+    #[test]
+    fn no_decision_contains_both_a_join_and_a_departure(
+        session in any_session(), observations in prop::collection::vec(any_observation(), 1..40),
+    ) {
+        use TimelineEvent::{AgentJoined, AgentLeft, UserJoined, UserLeft};
+        let (mut session, mut now) = (session, at(11));
+        for observation in observations {
+            let decision = decide(&session, observation.as_ref(), now);
+            let has = |kind| decision.events.iter().any(|event| event.event == kind);
+            prop_assert!(!(has(UserJoined) && has(UserLeft)));
+            prop_assert!(!(has(AgentJoined) && has(AgentLeft)));
+            session.state = decision.state;
+            now += seconds(13);
+        }
+    }
+
     #[test]
     fn every_session_ends_if_its_room_stays_missing(
         session in any_session(), first in any_observation(), after in 11_i64..500,
