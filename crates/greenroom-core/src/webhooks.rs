@@ -38,7 +38,10 @@ impl Greenroom {
             let record =
                 async |db: &mut _| record(db, Subject::Room(&room), &fact, at, holder).await;
             let recorded = greenroom.shared.database.run_for_webhook(record).await?;
-            greenroom.schedule_after_facts(&recorded).await
+            match recorded {
+                Some(recorded) => greenroom.schedule_after_fact(recorded).await,
+                None => Ok(()),
+            }
         })
         .await
     }

@@ -3,7 +3,9 @@
 use chrono::TimeDelta;
 use diesel::declare_sql_function;
 use diesel::dsl::{now, sql};
+use diesel::pg::Pg;
 use diesel::prelude::*;
+use diesel::query_builder::{AstPass, QueryFragment, QueryId};
 use diesel::sql_types::{Bool, Timestamptz, Uuid};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use greenroom_domain::{OrganizationId, SessionId};
@@ -133,28 +135,32 @@ pub async fn neglected_sessions(
     Ok(PlannedEachTime(neglected).load(connection).await?)
 }
 
-/// Makes sessions due, so that the holders of their buckets check them.
+/// Makes a session due, so that the holder of its bucket checks it.
 ///
 /// # Errors
 /// Returns a [`StoreError`] if the query fails.
 pub async fn make_due(
     connection: &mut AsyncPgConnection,
-    keys: &[SessionKey],
+    key: SessionKey,
 ) -> Result<(), StoreError> {
-    let ids = keys.iter().map(|key| key.id);
-    let organizations = keys.iter().map(|key| key.organization_id);
-    let due = sessions::table
-        .filter(sessions::organization_id.eq_any(organizations))
-        .filter(sessions::id.eq_any(ids))
-        .filter(sessions::next_check_at.is_not_null());
-    diesel::update(due)
-        .set((
-            sessions::next_check_at.eq(now.into_sql::<Timestamptz>().nullable()),
-            sessions::revision.eq(sessions::revision + 1),
-        ))
-        .execute(connection)
-        .await?;
+    MakeDue(key).execute(connection).await?;
     Ok(())
+}
+
+/// Handwritten, because diesel prepares its own updates anew for each execution.
+#[derive(QueryId)]
+struct MakeDue(SessionKey);
+
+impl QueryFragment<Pg> for MakeDue {
+    fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
+        out.push_sql(
+            "update sessions set next_check_at = now(), revision = revision + 1
+             where next_check_at is not null and organization_id = ",
+        );
+        out.push_bind_param::<Uuid, _>(&self.0.organization_id)?;
+        out.push_sql(" and id = ");
+        out.push_bind_param::<Uuid, _>(&self.0.id)
+    }
 }
 
 /// A session that needs a further check, whether now or later.

@@ -1,5 +1,7 @@
 //! The statement that merges a [`Fact`] into a session: the SQL form of `State::learn`.
 
+mod new_events;
+mod next_check;
 mod sql;
 
 use chrono::{DateTime, Utc};
@@ -55,8 +57,8 @@ pub struct Recorded {
 /// `holder` holds the session's bucket.
 ///
 /// `at` is LiveKit's time of the event, in whole seconds. A fact that Greenroom itself reports has
-/// none: see [`record_own`]. Returns the sessions that learned the fact: an empty list if the fact is
-/// about another participant, or if `State::learn` refuses it.
+/// none: see [`record_own`]. Returns the session that learned the fact, the first of several overdue
+/// ones. `None` means that the fact is about another participant, or that `State::learn` refuses it.
 ///
 /// # Errors
 /// Returns a [`StoreError`] if the query fails.
@@ -66,8 +68,10 @@ pub async fn record(
     fact: &Fact,
     at: DateTime<Utc>,
     holder: Option<ReplicaId>,
-) -> Result<Vec<Recorded>, StoreError> {
-    Ok(SelectKeys(RecordFact::new(subject, fact, at, holder)).load(connection).await?)
+) -> Result<Option<Recorded>, StoreError> {
+    let record = SelectKeys(RecordFact::new(subject, fact, at, holder));
+    let recorded: Vec<Recorded> = record.load(connection).await?;
+    Ok(recorded.into_iter().next())
 }
 
 /// Merges a fact that Greenroom itself reports, as [`record`] does. Such a fact has no time of
@@ -80,7 +84,7 @@ pub async fn record_own(
     subject: Subject<'_>,
     fact: &Fact,
 ) -> Result<bool, StoreError> {
-    Ok(!record(connection, subject, fact, NO_TIME, None).await?.is_empty())
+    Ok(record(connection, subject, fact, NO_TIME, None).await?.is_some())
 }
 
 /// Records that a call of this process opened the room of a session, as [`record`] does. Returns
@@ -95,7 +99,7 @@ pub async fn record_room_opened(
     holder: Option<ReplicaId>,
 ) -> Result<bool, StoreError> {
     let opened = Fact::RoomOpened { sid };
-    Ok(!record(connection, subject, &opened, NO_TIME, holder).await?.is_empty())
+    Ok(record(connection, subject, &opened, NO_TIME, holder).await?.is_some())
 }
 
 /// Ends an open session at a caller's request and returns it. `end_user` is that of

@@ -26,20 +26,18 @@ impl Shared {
 }
 
 impl Greenroom {
-    /// Schedules the checks that facts require: in memory if this process holds the buckets. For the
-    /// others, requests a search, because PostgreSQL shows that they are due.
+    /// Schedules the check that a fact requires: in memory if this process holds the bucket.
+    /// Otherwise PostgreSQL shows that the session is due; requests a search if this process has
+    /// acquired the bucket meanwhile.
     ///
     /// # Errors
     /// Returns the errors of a write. LiveKit then sends the webhook again.
-    pub(crate) async fn schedule_after_facts(&self, recorded: &[Recorded]) -> Result<(), Error> {
-        let held = recorded.iter().filter(|recorded| recorded.is_held);
-        let keys = held.map(|recorded| recorded.key).collect();
-        self.schedule_in_memory(keys, NextCheck::now()).await?;
-        let buckets = self.shared.buckets.held();
-        let is_due = |recorded: &Recorded| {
-            !recorded.is_held && buckets.contains_key(&recorded.key.id.bucket())
-        };
-        if recorded.iter().any(is_due) {
+    pub(crate) async fn schedule_after_fact(&self, recorded: Recorded) -> Result<(), Error> {
+        let Recorded { key, is_held } = recorded;
+        if is_held {
+            return self.schedule_in_memory(key, NextCheck::now()).await;
+        }
+        if self.shared.buckets.held().contains_key(&key.id.bucket()) {
             self.shared.search_requested.notify_one();
         }
         Ok(())
@@ -59,30 +57,19 @@ impl Greenroom {
 
     async fn schedule_check(&self, session: &Session, check: NextCheck) {
         let key = SessionKey { organization_id: session.organization_id, id: session.id };
-        if let Err(error) = self.schedule_in_memory(vec![key], check).await {
+        if let Err(error) = self.schedule_in_memory(key, check).await {
             let error = &error as &dyn std::error::Error;
             tracing::warn!(session_id = %key.id, error, "failed to make session due");
         }
     }
 
-    /// Schedules these checks in memory. If a bucket has moved to another process since the write,
-    /// makes its sessions due in PostgreSQL instead: the new holder may have read them before the
-    /// write.
-    async fn schedule_in_memory(
-        &self,
-        keys: Vec<SessionKey>,
-        check: NextCheck,
-    ) -> Result<(), Error> {
-        let held = self.shared.buckets.held();
-        let (held, moved): (Vec<_>, Vec<_>) =
-            keys.into_iter().partition(|key| held.contains_key(&key.id.bucket()));
-        for key in held {
+    /// Schedules a check in memory. If the bucket has moved to another process since the write,
+    /// makes the session due in PostgreSQL instead: the new holder may have read it before the write.
+    async fn schedule_in_memory(&self, key: SessionKey, check: NextCheck) -> Result<(), Error> {
+        if self.shared.buckets.held().contains_key(&key.id.bucket()) {
             self.shared.schedule.check_by(key, check);
-        }
-        if moved.is_empty() {
             return Ok(());
         }
-        let write = async |db: &mut _| make_due(db, &moved).await;
-        self.shared.database.run_for_keeper(write).await
+        self.shared.database.run_for_keeper(async |db: &mut _| make_due(db, key).await).await
     }
 }

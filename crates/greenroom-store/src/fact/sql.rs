@@ -1,35 +1,27 @@
-//! The SQL text of [`record`](super::record): what a fact changes, in which sessions, and its timeline
-//! events.
+//! The SQL text of [`record`](super::record): what a fact changes, and in which sessions.
 
 use chrono::{DateTime, Utc};
 use diesel::pg::Pg;
 use diesel::prelude::*;
 use diesel::query_builder::AstPass;
-use diesel::sql_types::{self, Jsonb, Nullable, Text, Timestamptz};
+use diesel::sql_types::{self, Nullable, Text, Timestamptz};
 use greenroom_domain::RoomCreation;
-use greenroom_domain::lifecycle::{Event, Fact, JOB_ASSIGNMENT_TIMEOUT, TimelineEvent};
-use serde_json::Value;
+use greenroom_domain::lifecycle::Fact;
 use uuid::Uuid;
 
 use super::Subject;
+use super::new_events::NewEvent;
 use crate::bucket::ReplicaId;
-use crate::detail;
 use crate::overdue::{PAST_MAX_DURATION, push_overdue};
-use crate::sql::{OPEN, interval, push_may_see};
+use crate::sql::{OPEN, push_may_see};
 
 /// The CTEs of the statement. The CTE `sessions` returns the updated rows.
 pub(super) struct RecordFact<'a> {
     subject: Subject<'a>,
-    fact: &'a Fact,
+    pub(super) fact: &'a Fact,
     at: DateTime<Utc>,
-    holder: Option<Uuid>,
-    events: Vec<NewEvent>,
-}
-
-struct NewEvent {
-    event: TimelineEvent,
-    source_id: Option<String>,
-    detail: Value,
+    pub(super) holder: Option<Uuid>,
+    pub(super) events: Vec<NewEvent>,
 }
 
 impl<'a> RecordFact<'a> {
@@ -39,21 +31,12 @@ impl<'a> RecordFact<'a> {
         at: DateTime<Utc>,
         holder: Option<ReplicaId>,
     ) -> Self {
-        let mut events = fact.events();
-        if let Fact::RoomOpened { .. } = fact {
-            events.push(Event { event: TimelineEvent::AgentDispatched, sid: None });
-        }
-        let new_event = |event: Event| NewEvent {
-            source_id: event.source_id(),
-            detail: detail::of_fact(event.event, fact, at),
-            event: event.event,
-        };
         Self {
             subject,
             fact,
             at,
             holder: holder.map(|replica| replica.0),
-            events: events.into_iter().map(new_event).collect(),
+            events: NewEvent::of_fact(fact, at),
         }
     }
 }
@@ -162,65 +145,6 @@ impl RecordFact<'_> {
         Ok(())
     }
 
-    /// Sets the stored time. The holder of the bucket remembers the check, so the time changes only if
-    /// there was none, or after the room was opened. For any other process, the session becomes due.
-    fn push_next_check<'b>(&'b self, out: &mut AstPass<'_, 'b, Pg>) -> QueryResult<()> {
-        let due = match self.fact {
-            Fact::RoomDeferred | Fact::EndAnnounced => "next_check_at".to_owned(),
-            Fact::RoomOpened { .. } => {
-                format!("least(next_check_at, now() + {})", interval(JOB_ASSIGNMENT_TIMEOUT))
-            }
-            fact if fact.end().is_some() || fact.reopens_room() => "now()".to_owned(),
-            _ => format!("case when {OPEN} then now() else next_check_at end"),
-        };
-        if !self.may_be_held() {
-            out.push_sql(&due);
-            return Ok(());
-        }
-        let kept = match self.fact {
-            // The room is open, so the next fixed deadline is the end of the join window.
-            Fact::RoomOpened { .. } => "case when status = 'pending' and next_check_at > now()
-                   then greatest(next_check_at, join_by) else next_check_at end"
-                .to_owned(),
-            // The next holder does not look for a session whose room has been gone for long.
-            fact if fact.reopens_room() => {
-                format!("case when {OPEN} then coalesce(next_check_at, {due}) else {due} end")
-            }
-            _ => format!("coalesce(next_check_at, {due})"),
-        };
-        out.push_sql("case when ");
-        self.push_is_held(out)?;
-        out.push_sql(" then ");
-        out.push_sql(&kept);
-        out.push_sql(" else ");
-        out.push_sql(&due);
-        out.push_sql(" end");
-        Ok(())
-    }
-
-    /// A fact that ends its session always makes it due: its caller may be gone before it can schedule
-    /// a check.
-    fn may_be_held(&self) -> bool {
-        self.fact.end().is_none()
-    }
-
-    /// Whether the `holder` holds the bucket of the session.
-    fn push_is_held<'b>(&'b self, out: &mut AstPass<'_, 'b, Pg>) -> QueryResult<()> {
-        if !self.may_be_held() {
-            out.push_sql("false");
-            return Ok(());
-        }
-        out.push_sql(
-            "exists (select from keeper_buckets
-               join keeper_replicas on keeper_replicas.id = keeper_buckets.replica
-               where keeper_buckets.bucket = session_bucket(sessions.id)
-                 and keeper_replicas.lease_until > now() and keeper_replicas.id = ",
-        );
-        out.push_bind_param::<Nullable<sql_types::Uuid>, _>(&self.holder)?;
-        out.push_sql(")");
-        Ok(())
-    }
-
     fn push_condition<'b>(&'b self, out: &mut AstPass<'_, 'b, Pg>) -> QueryResult<()> {
         match &self.subject {
             Subject::Room(room) => {
@@ -259,32 +183,6 @@ impl RecordFact<'_> {
             out.push_sql(" and sessions.");
             out.push_sql(PAST_MAX_DURATION);
         }
-        Ok(())
-    }
-
-    fn push_new_events<'b>(&'b self, out: &mut AstPass<'_, 'b, Pg>) -> QueryResult<()> {
-        if self.events.is_empty() {
-            return Ok(());
-        }
-        out.push_sql(
-            ", new_events as (
-               insert into session_events (organization_id, session_id, at, event, source_id, detail) ",
-        );
-        for (index, NewEvent { event, source_id, detail }) in self.events.iter().enumerate() {
-            out.push_sql(if index == 0 { "" } else { " union all " });
-            out.push_sql("select organization_id, id, now(), '");
-            out.push_sql(event.as_str());
-            out.push_sql("', ");
-            out.push_bind_param::<Nullable<Text>, _>(source_id)?;
-            out.push_sql(", ");
-            out.push_bind_param::<Jsonb, _>(detail)?;
-            out.push_sql(" from sessions");
-            // Only a waiting agent counts as dispatched by this call.
-            if let (Fact::RoomOpened { .. }, TimelineEvent::AgentDispatched) = (self.fact, event) {
-                out.push_sql(" where agent_was_waiting");
-            }
-        }
-        out.push_sql(" on conflict do nothing)");
         Ok(())
     }
 

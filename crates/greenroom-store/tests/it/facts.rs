@@ -114,7 +114,7 @@ async fn holder_of_the_bucket_need_not_be_shown_that_the_session_is_due() {
     let (holder, other) = (ReplicaId(Uuid::nil()), ReplicaId(Uuid::max()));
     let is_held = async |db: &mut AsyncPgConnection, fact: &Fact, holder| {
         let recorded = greenroom_store::record(db, Subject::Room(&room), fact, at(1), holder).await;
-        recorded.unwrap()[0].is_held
+        recorded.unwrap().unwrap().is_held
     };
     assert!(is_held(&mut db, &joined(1), Some(holder)).await);
     assert_eq!(facts(&mut db).await.due, 0);

@@ -43,8 +43,8 @@ pub async fn record(
     at: DateTime<Utc>,
 ) -> Result<bool, StoreError> {
     let recorded = greenroom_store::record(db, subject, fact, at, None).await?;
-    assert!(recorded.iter().all(|recorded| !recorded.is_held));
-    Ok(!recorded.is_empty())
+    assert!(recorded.is_none_or(|recorded| !recorded.is_held));
+    Ok(recorded.is_some())
 }
 
 /// The recorded events of a session.
