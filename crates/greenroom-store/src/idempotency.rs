@@ -1,8 +1,8 @@
 //! Idempotency keys: the session that holds a key, and the release of keys.
 
 mod purge;
+mod release;
 
-use diesel::dsl::{not, sql};
 use diesel::pg::Pg;
 use diesel::prelude::*;
 use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
@@ -12,7 +12,6 @@ use greenroom_domain::idempotency::KEY_LIFETIME;
 use greenroom_domain::{OrganizationId, SessionId};
 
 use crate::StoreError;
-use crate::schema::sessions;
 use crate::sql::interval;
 
 pub use self::purge::{KeyCursor, purge_expired_keys};
@@ -186,54 +185,5 @@ impl KeyClaim {
     ) -> Result<Option<KeyHolder>, StoreError> {
         let select = SelectKeyHolder { organization, key: self };
         Ok(select.get_result(connection).await.optional()?)
-    }
-
-    /// Releases the key if its session is older than [`KEY_LIFETIME`]. Returns whether it did.
-    ///
-    /// # Errors
-    /// Returns a [`StoreError`] if the query fails.
-    pub async fn release_if_expired(
-        &self,
-        connection: &mut AsyncPgConnection,
-        organization: OrganizationId,
-    ) -> Result<bool, StoreError> {
-        let expired = sessions::table
-            .filter(sessions::organization_id.eq(organization))
-            .filter(sessions::idempotency_key.eq(self.hash.as_slice()))
-            .filter(not(sql::<Bool>(&holds_key("sessions"))));
-        let released = diesel::update(expired)
-            .set((
-                sessions::idempotency_key.eq(None::<Vec<u8>>),
-                sessions::idempotency_fingerprint.eq(None::<Vec<u8>>),
-                sessions::revision.eq(sessions::revision + 1),
-            ))
-            .execute(connection)
-            .await?;
-        Ok(released > 0)
-    }
-
-    /// Releases an implicit key if its user can no longer resume the session that holds it.
-    ///
-    /// # Errors
-    /// Returns a [`StoreError`] if the query fails.
-    pub async fn release(
-        &self,
-        connection: &mut AsyncPgConnection,
-        organization: OrganizationId,
-    ) -> Result<(), StoreError> {
-        let not_resumable = sessions::table
-            .filter(sessions::organization_id.eq(organization))
-            .filter(sessions::idempotency_key.eq(self.hash.as_slice()))
-            // `not` would not match if the user has never left: the condition is then null.
-            .filter(sql::<Bool>(&resumable()).sql(" is not true"));
-        diesel::update(not_resumable)
-            .set((
-                sessions::idempotency_key.eq(None::<Vec<u8>>),
-                sessions::idempotency_fingerprint.eq(None::<Vec<u8>>),
-                sessions::revision.eq(sessions::revision + 1),
-            ))
-            .execute(connection)
-            .await?;
-        Ok(())
     }
 }

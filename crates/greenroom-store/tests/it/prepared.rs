@@ -4,10 +4,11 @@ use diesel::sql_types::{BigInt, Text};
 use diesel::{QueryableByName, sql_query};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use greenroom_domain::lifecycle::{Action, Event, TimelineEvent};
-use greenroom_store::{HeldBuckets, connect};
+use greenroom_store::{HeldBuckets, KeyClaim, connect, due};
 use greenroom_testkit::pg::Database;
 
-use crate::session::{session, template};
+use crate::idempotency_keys::keyed;
+use crate::session::{ORGANIZATION, template};
 use crate::snapshots::{decision, hold_all, read_snapshots};
 
 /// PostgreSQL plans the first five executions of a prepared statement for their values.
@@ -42,16 +43,29 @@ async fn frequent_writes_are_prepared_once_and_planned_few_times() {
     let database = Database::fresh().await.unwrap();
     let mut db = connect(database.url()).await.unwrap();
     template(&mut db, None).await;
-    session(1).insert(&mut db, None).await.unwrap().unwrap();
+    let new = keyed(1, 1);
+    let key: KeyClaim = *new.key.claim().unwrap();
+    new.insert(&mut db, None).await.unwrap().unwrap();
     let held = hold_all(&mut db).await;
+    sql_query("update sessions set next_check_at = now()").execute(&mut db).await.unwrap();
+    let session = read_snapshots(&mut db, &held).await.remove(0).key();
     for number in 0..EXECUTIONS {
         let joined = Event { event: TimelineEvent::AgentJoined, sid: Some(format!("PA_{number}")) };
         let left = Event { event: TimelineEvent::AgentLeft, sid: None };
         commit(&mut db, &held, &[]).await;
         let events = if number % 2 == 0 { vec![joined] } else { vec![left.clone(), left] };
         commit(&mut db, &held, &events).await;
+        due::make_due(&mut db, session).await.unwrap();
+        key.release_if_expired(&mut db, ORGANIZATION).await.unwrap();
+        key.release(&mut db, ORGANIZATION).await.unwrap();
     }
-    for statement in ["with written as (update sessions %", "update sessions set status = %"] {
+    for statement in [
+        "with written as (update sessions %",
+        "update sessions set status = %",
+        "update sessions set next_check_at = now()%where next_check_at is not null%",
+        "update sessions set idempotency_key %(sessions.created_at > %",
+        "update sessions set idempotency_key %not sessions.created_at > %",
+    ] {
         let expected = Plans { custom_plans: PLANNED, generic_plans: EXECUTIONS - PLANNED };
         assert_eq!(plans(&mut db, statement).await, [expected], "{statement}");
     }
