@@ -12,6 +12,7 @@ mod closed;
 mod fact;
 mod observation;
 mod room;
+mod schedule;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -20,7 +21,7 @@ mod user;
 use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::text_enum::text_enum;
-use crate::{AgentStatus, EndReason, SessionStatus};
+use crate::{EndReason, SessionStatus};
 
 pub use self::fact::Fact;
 pub use self::observation::{
@@ -37,14 +38,6 @@ pub const JOB_ASSIGNMENT_TIMEOUT: TimeDelta = TimeDelta::seconds(6);
 /// Time until the next check of a session that waits for a change: a retry without backoff, because
 /// an agent's deadline can be as short as 5 s.
 const RECHECK_INTERVAL: TimeDelta = TimeDelta::seconds(2);
-
-/// Maximum time until the next check of a session whose room is missing or cannot be deleted, and
-/// until the stored check of a session that has no deadline.
-const MAX_RECHECK_INTERVAL: TimeDelta = TimeDelta::minutes(1);
-
-/// Margin of the stored last check. It is stored when the session ends, before the time at which the
-/// room is gone is known. With the margin, it need not be stored again.
-const LAST_CHECK_TOLERANCE: TimeDelta = TimeDelta::minutes(1);
 
 /// Time before the maximum duration at which the participants are notified of the end.
 pub const END_NOTICE: TimeDelta = TimeDelta::seconds(30);
@@ -155,13 +148,6 @@ pub fn decide(
     builder.decision()
 }
 
-/// Returns the time until the next check of something that has not succeeded since `since`: half of
-/// the time that has passed, from 2 s to one minute.
-fn recheck_interval(since: Option<DateTime<Utc>>, now: DateTime<Utc>) -> TimeDelta {
-    let passed = since.map_or(TimeDelta::zero(), |since| now - since);
-    (passed / 2).clamp(RECHECK_INTERVAL, MAX_RECHECK_INTERVAL)
-}
-
 /// Decides about an open session whose room is listed with this sid, but could not be observed
 /// further. The room exists, so the start that opened it does not fail, whatever is recorded.
 #[must_use]
@@ -227,78 +213,6 @@ impl<'a> DecisionBuilder<'a> {
                 return;
             }
         }
-    }
-
-    /// Sets the times of the next check: the stored one is the next fixed deadline, and the other one
-    /// is the next deadline or the next interval, whichever is earlier.
-    fn schedule(&mut self, is_observed: bool) {
-        let state = &self.state;
-        if state.is_over() {
-            // The next check observes whether the room is gone. The stored time is that of the last.
-            self.state.next_check_at = Some(self.last_check(self.now) + LAST_CHECK_TOLERANCE);
-            self.check_at = Some(self.now + RECHECK_INTERVAL);
-            return;
-        }
-        let needs_recheck = !is_observed
-            || !self.actions.is_empty()
-            || self.has_several_agents
-            || self.is_agent_rejoining
-            || state.agent_status == AgentStatus::Dispatched
-            || self.is_departure_unexplained();
-        let next_interval = if needs_recheck {
-            RECHECK_INTERVAL
-        } else if state.room_missing_since.is_some() {
-            recheck_interval(state.room_missing_since, self.now)
-        } else {
-            self.session.reconcile_interval()
-        };
-        let next_check = self.now + next_interval;
-        let next_check = self.computed_deadline().map_or(next_check, |at| at.min(next_check));
-        let deadline = self.fixed_deadline().unwrap_or(self.now + MAX_RECHECK_INTERVAL);
-        self.check_by(next_check, deadline);
-    }
-
-    /// Returns the next deadline of an open session that is not stored: those of the agent, of its
-    /// dispatch and of a missing room. The next holder of the bucket computes it again.
-    fn computed_deadline(&self) -> Option<DateTime<Utc>> {
-        self.earliest([
-            self.agent_deadline(),
-            self.next_dispatch_at(),
-            self.missing_room_deadline(),
-        ])
-    }
-
-    /// Returns the next fixed deadline of an open session: one that follows from the start or from the
-    /// maximum duration. Only these are stored, so that few writes change an indexed column.
-    fn fixed_deadline(&self) -> Option<DateTime<Utc>> {
-        let state = &self.state;
-        let is_pending = state.status == SessionStatus::Pending;
-        self.earliest([
-            is_pending.then_some(self.session.join_by),
-            state.start_deadline(self.session.created_at),
-            state.end_by.filter(|_| state.ending_notified_at.is_none()).map(|end| end - END_NOTICE),
-            state.end_by,
-        ])
-    }
-
-    /// Returns the earliest of these deadlines. A deadline that has passed is ignored: its rule runs at the
-    /// next successful observation.
-    fn earliest<const N: usize>(
-        &self,
-        deadlines: [Option<DateTime<Utc>>; N],
-    ) -> Option<DateTime<Utc>> {
-        deadlines.into_iter().flatten().filter(|deadline| *deadline > self.now).min()
-    }
-
-    /// Sets the time of the next check, and the time by which the session must be checked even if
-    /// this process forgets it. The latter is stored: it stays as it is if it is still to come and
-    /// early enough, because a check without a consequence must not write.
-    fn check_by(&mut self, check_at: DateTime<Utc>, deadline: DateTime<Utc>) {
-        let stored = self.session.state.next_check_at;
-        let stored = stored.filter(|stored| self.now < *stored && *stored <= deadline);
-        let next_check_at = stored.unwrap_or(deadline);
-        self.state.next_check_at = Some(next_check_at);
-        self.check_at = Some(check_at.min(next_check_at));
     }
 
     fn finish(&mut self, status: SessionStatus, reason: EndReason) {

@@ -2,10 +2,8 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-use super::{
-    Action, DecisionBuilder, EndReason, LAST_CHECK_TOLERANCE, MAX_RECHECK_INTERVAL, Observation,
-    recheck_interval,
-};
+use super::schedule::{LAST_CHECK_TOLERANCE, MAX_RECHECK_INTERVAL, recheck_interval};
+use super::{Action, DecisionBuilder, EndReason, Observation};
 
 /// Lifetime of the tokens with which LiveKit refreshes those of connected participants.
 const REFRESHED_TOKEN_TTL: TimeDelta = TimeDelta::minutes(10);

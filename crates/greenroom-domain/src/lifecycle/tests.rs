@@ -10,7 +10,7 @@ mod schedule;
 mod user;
 
 use super::*;
-use crate::{OnAgentHangup, ParticipantIdentity, RoomCreation, SessionId};
+use crate::{AgentStatus, OnAgentHangup, ParticipantIdentity, RoomCreation, SessionId};
 
 const ROOM: &str = "RM_1";
 const USER: &str = "ann";
