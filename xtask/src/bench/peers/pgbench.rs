@@ -18,6 +18,9 @@ use crate::bench::deployment::{self, BenchEnv};
 /// PostgreSQL accepts 200 connections, and the services' pools have some of them.
 pub const MAX_CONNECTIONS: usize = 128;
 
+/// Added to the duration, because pgbench counts the time in which its connections authenticate.
+const CONNECT_TIME: Duration = Duration::from_secs(1);
+
 const MISSING: &str = "pgbench is missing: install PostgreSQL (on Debian the package postgresql)";
 
 /// A database with the tables of the Go service, and a script that inserts sessions.
@@ -57,7 +60,7 @@ impl Pgbench {
         };
         let port = config.get_ports().first().copied().unwrap_or(5432).to_string();
         let (connections, threads) = (connections.to_string(), connections.min(2).to_string());
-        let seconds = duration.as_secs().max(1).to_string();
+        let seconds = (duration + CONNECT_TIME).as_secs().to_string();
         let output = GuardedCommand::new("pgbench", &self.program, &log)
             .args(["--no-vacuum", "--protocol=prepared", "--file=insert.sql", "--log"])
             .args(["--log-prefix=latencies", "--client", &connections, "--jobs", &threads])

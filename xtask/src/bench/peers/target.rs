@@ -109,7 +109,10 @@ impl Target {
 
     /// Measures a cell. Fails if the database does not contain exactly the sessions of the answers.
     pub async fn sample(&self, cell: &Cell, duration: Duration) -> Result<Sample> {
-        self.run(cell, WARM_UP).await?;
+        // pgbench opens new connections in each run, so a warm-up would have no effect.
+        if matches!(self.source, Source::Http(_)) {
+            self.run(cell, WARM_UP).await?;
+        }
         self.settle().await?;
         let (rows, before) = (self.rows().await?, self.costs()?);
         let answers = self.run(cell, duration).await?;
