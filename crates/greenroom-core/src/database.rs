@@ -275,7 +275,7 @@ impl Drop for CheckedOut<'_> {
             pool: self.database.pool.clone(),
             bulkheads: self.database.bulkheads.clone(),
         };
-        self.database.spawn_settling(abandoned.settle(connection));
+        self.database.spawn_until_settled(abandoned.settle(connection));
     }
 }
 

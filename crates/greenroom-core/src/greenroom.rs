@@ -231,7 +231,11 @@ impl Builder {
         let shared = Shared {
             database: Arc::new(Database::new(&config.database_url, config.database_pool_size)?),
             livekit: LiveKit::new(&config, rooms),
-            limits: StartLimits::new(config.max_active_sessions, config.starts_per_minute),
+            limits: StartLimits::new(
+                config.max_active_sessions,
+                config.starts_per_minute,
+                config.database_pool_size,
+            ),
             settings: SessionSettings {
                 token_ttl: config.token_ttl,
                 policy: PolicyDefaults {

@@ -4,9 +4,10 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use greenroom_domain::{Caller, OrganizationId, SessionCount, StartsPerMinute};
+use greenroom_domain::{Caller, OrganizationId, PoolSize, SessionCount, StartsPerMinute};
 use greenroom_store::{SessionLimit, SessionLock, StoreError, open_sessions, organization};
 use parking_lot::Mutex;
+use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep};
 
 use crate::error::require_permission;
@@ -180,12 +181,15 @@ pub(crate) struct StartLimits {
     /// The starts of organizations that need no lock.
     pub(crate) start_queue: Arc<StartQueue>,
     pub(crate) organization_queues: OrganizationQueues,
+    /// Permits for statements that lock an organization: half of the connections.
+    pub(crate) locking: Semaphore,
 }
 
 impl StartLimits {
     pub(crate) fn new(
         max_active_sessions: Option<SessionCount>,
         starts_per_minute: Option<StartsPerMinute>,
+        pool: PoolSize,
     ) -> Self {
         Self {
             max_active_sessions,
@@ -194,6 +198,7 @@ impl StartLimits {
             counting: Mutex::default(),
             start_queue: StartQueue::new(None),
             organization_queues: OrganizationQueues::default(),
+            locking: Semaphore::new((usize::from(pool.get()) / 2).max(1)),
         }
     }
 }

@@ -95,10 +95,11 @@ pub async fn connect(url: &str) -> ConnectionResult<AsyncPgConnection> {
     // If this process disappears, its idle transaction holds locks no longer than a statement may.
     // A statement after a lock must observe the commits before it, whatever the database's default.
     // PostgreSQL keeps the plan of a prepared statement until the table is analyzed: a plan from the
-    // time when the table had one page would scan it although it has grown.
+    // time when the table had one page would scan it although it has grown. A scan that is needed
+    // nevertheless then has such high costs that PostgreSQL would compile its plan.
     let options = format!(
         "{options} -c statement_timeout=5000 -c idle_in_transaction_session_timeout=5000 \
-         -c default_transaction_isolation=read\\ committed -c enable_seqscan=off"
+         -c default_transaction_isolation=read\\ committed -c enable_seqscan=off -c jit=off"
     );
     config.options(options.trim());
     open(&config).await

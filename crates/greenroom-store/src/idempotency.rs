@@ -3,6 +3,7 @@
 mod purge;
 mod release;
 
+use diesel::dsl::{exists, sql};
 use diesel::pg::Pg;
 use diesel::prelude::*;
 use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
@@ -12,6 +13,7 @@ use greenroom_domain::idempotency::KEY_LIFETIME;
 use greenroom_domain::{OrganizationId, SessionId};
 
 use crate::StoreError;
+use crate::schema::sessions;
 use crate::sql::interval;
 
 pub use self::purge::{KeyCursor, purge_expired_keys};
@@ -185,5 +187,21 @@ impl KeyClaim {
     ) -> Result<Option<KeyHolder>, StoreError> {
         let select = SelectKeyHolder { organization, key: self };
         Ok(select.get_result(connection).await.optional()?)
+    }
+
+    /// Returns whether the user of the session that holds this implicit key may resume it.
+    ///
+    /// # Errors
+    /// Returns a [`StoreError`] if the query fails.
+    pub async fn is_resumable(
+        &self,
+        connection: &mut AsyncPgConnection,
+        organization: OrganizationId,
+    ) -> Result<bool, StoreError> {
+        let holder = sessions::table
+            .filter(sessions::organization_id.eq(organization))
+            .filter(sessions::idempotency_key.eq(self.hash.as_slice()))
+            .filter(sql::<Bool>(&resumable()));
+        Ok(diesel::select(exists(holder)).get_result(connection).await?)
     }
 }

@@ -5,14 +5,17 @@ mod rows;
 use diesel::pg::Pg;
 use diesel::prelude::*;
 use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
-use diesel::sql_types::{Integer, Uuid};
-use diesel_async::{AsyncPgConnection, RunQueryDsl};
+use diesel::row::Row;
+use diesel::sql_types::{self, Integer, Uuid};
+use diesel_async::{AsyncConnectionCore, AsyncPgConnection};
+use futures_util::TryStreamExt;
 use greenroom_domain::lifecycle::JOB_ASSIGNMENT_TIMEOUT;
 use greenroom_domain::{OrganizationId, SessionId};
 
 use self::rows::Rows;
 use crate::StoreError;
 use crate::idempotency::resumable;
+use crate::listed_row::decode_columns;
 use crate::new_session::{NewSession, StartDefaults, TOKEN_ISSUED_AT, push_token_expiry};
 use crate::open_sessions::push_open_sessions;
 use crate::organization::{SessionLock, push_max_sessions};
@@ -31,12 +34,13 @@ impl NewSession {
         lock: Option<&SessionLock>,
     ) -> Result<Option<StartedRow>, StoreError> {
         let started = Self::insert_all(connection, &[self], lock).await?.pop();
-        Ok(started.map(|(_, started)| started))
+        started.map(|(_, started)| started).transpose()
     }
 
     /// Inserts sessions in one statement. If a key is [implicit](crate::StartKey::Implicit) and its
     /// session is resumable, extends the `token_expiry` of that session instead. Returns the sessions
-    /// that were inserted or resumed, in any order, each with the id of the new session.
+    /// that were inserted or resumed, in any order, each with the id of the new session. A resumed
+    /// session that cannot be decoded is an error of this session alone.
     ///
     /// `lock` comes from [`lock_sessions`](crate::organization::lock_sessions) in the same
     /// transaction. With it, inserts only sessions of its organization. Without it, inserts only
@@ -52,12 +56,13 @@ impl NewSession {
     ///
     /// # Errors
     /// Returns [`Constraint::RoomName`](crate::Constraint::RoomName) if another session has the
-    /// room name, and another [`StoreError`] if the query fails. Nothing is written then.
+    /// room name, [`StoreError::Timeout`] if several sessions waited 250 ms for a lock, and another
+    /// [`StoreError`] if the query fails. Nothing is written then.
     pub async fn insert_all(
         connection: &mut AsyncPgConnection,
         sessions: &[&Self],
         lock: Option<&SessionLock>,
-    ) -> Result<Vec<(SessionId, StartedRow)>, StoreError> {
+    ) -> Result<Vec<(SessionId, Result<StartedRow, StoreError>)>, StoreError> {
         let Some(first) = sessions.first() else { return Ok(Vec::new()) };
         let locked = lock.map(SessionLock::organization);
         let rows = Rows::new(sessions.iter().copied().filter(|session| {
@@ -67,19 +72,39 @@ impl NewSession {
             resumes: rows.have_implicit_key(),
             rows,
             defaults: first.defaults,
+            // A lock that only one of them needs must not delay the others.
+            lock_timeout: if sessions.len() > 1 { "250ms" } else { "0" },
             limit: lock.map_or(Limit::Unlocked, |lock| Limit::Locked {
                 organization: lock.organization(),
                 counted: lock.counted(),
             }),
             columns: SessionSetupColumns::new(),
         };
-        Ok(match (insert.limit.is_locked(), insert.resumes) {
-            (false, false) => Text::<false, false>(insert).load(connection).await?,
-            (false, true) => Text::<false, true>(insert).load(connection).await?,
-            (true, false) => Text::<true, false>(insert).load(connection).await?,
-            (true, true) => Text::<true, true>(insert).load(connection).await?,
-        })
+        match (insert.limit.is_locked(), insert.resumes) {
+            (false, false) => load_started(connection, Text::<false, false>(insert)).await,
+            (false, true) => load_started(connection, Text::<false, true>(insert)).await,
+            (true, false) => load_started(connection, Text::<true, false>(insert)).await,
+            (true, true) => load_started(connection, Text::<true, true>(insert)).await,
+        }
     }
+}
+
+/// Loads the sessions of a statement, each decoded by itself.
+async fn load_started<Q>(
+    connection: &mut AsyncPgConnection,
+    query: Q,
+) -> Result<Vec<(SessionId, Result<StartedRow, StoreError>)>, StoreError>
+where
+    Q: Query + QueryFragment<Pg> + QueryId + Send,
+{
+    let mut rows = AsyncConnectionCore::load(connection, query).await?;
+    let mut started = Vec::new();
+    while let Some(row) = rows.try_next().await? {
+        let id = decode_columns::<SessionId, Uuid>(&row, 0..1)?;
+        let columns = 1..row.field_count();
+        started.push((id, decode_columns::<StartedRow, StartedRowSql>(&row, columns)));
+    }
+    Ok(started)
 }
 
 /// One of the texts of [`InsertSessions`], with a static query id. The alternatives are texts instead of
@@ -95,6 +120,8 @@ struct InsertSessions<'a> {
     resumes: bool,
     rows: Rows<'a>,
     defaults: StartDefaults,
+    /// Time that the statement waits for a lock, as PostgreSQL's setting. Zero means no limit.
+    lock_timeout: &'static str,
     limit: Limit,
     columns: SessionSetupColumns,
 }
@@ -196,8 +223,7 @@ impl InsertSessions<'_> {
              resumed as (update sessions set token_expiry = greatest(token_expiry, ",
         );
         push_token_expiry(&self.defaults.token_ttl, "held", out.reborrow())?;
-        // If another transaction has changed the session meanwhile, PostgreSQL checks the condition
-        // again.
+        // Writes nothing if another transaction has changed the session meanwhile.
         out.push_sql(") from held where sessions.ctid = held.ctid and ");
         out.push_sql(&resumable);
         out.push_sql(" returning sessions.*, held.new_id)");
@@ -232,11 +258,16 @@ impl InsertSessions<'_> {
     /// trigger of the insert, until the transaction ends, whether it need not count the sessions.
     fn push_within_limit<'b>(&'b self, out: &mut AstPass<'_, 'b, Pg>) -> QueryResult<()> {
         match &self.limit {
-            Limit::Unlocked => out.push_sql(
-                "template as (select * from startable
-                   where max_sessions is null and not is_counted
-                     and (select set_config('greenroom.session_is_uncounted', 'true', true)) = 'true')",
-            ),
+            Limit::Unlocked => {
+                out.push_sql(
+                    "template as (select * from startable
+                       where max_sessions is null and not is_counted
+                         and (select set_config('greenroom.session_is_uncounted', 'true', true)) = 'true'
+                         and (select set_config('lock_timeout', ",
+                );
+                out.push_bind_param::<sql_types::Text, _>(self.lock_timeout)?;
+                out.push_sql(", true)) is not null)");
+            }
             // A session whose key is held takes no place. The lock blocks other starts, so no other
             // session can take the key meanwhile.
             Limit::Locked { organization, counted } => {

@@ -52,7 +52,8 @@ impl Database {
         }
     }
 
-    pub(super) fn spawn_settling(&self, task: impl Future<Output = ()> + Send + 'static) {
+    /// Spawns a task for which [`finish_settling`](Self::finish_settling) waits.
+    pub(crate) fn spawn_until_settled(&self, task: impl Future<Output = ()> + Send + 'static) {
         let Some(runtime) = self.task_runtime() else { return };
         let mut tasks = self.settling.lock();
         while tasks.try_join_next().is_some() {}

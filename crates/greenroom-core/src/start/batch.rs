@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use diesel_async::AsyncPgConnection;
 use futures_util::FutureExt;
@@ -12,13 +13,16 @@ use greenroom_store::{
     record_own,
 };
 use tokio::sync::oneshot;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
-use super::queue::QueuedStart;
+use super::queue::{QueuedStart, StartQueue};
 use super::write::{is_token_too_long, may_make_long_token};
 use crate::bulkhead::Work;
 use crate::database::Cleanup;
 use crate::{Error, Greenroom};
+
+/// Time limit for the end of a session whose caller is gone.
+const CLEANUP_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The result of one attempt to insert a session.
 #[derive(Default)]
@@ -34,7 +38,7 @@ pub(super) struct InsertResult {
 
 /// The sessions that a statement inserted or resumed, each with the id of its [`NewSession`].
 struct Inserted {
-    rows: Vec<(SessionId, StartedRow)>,
+    rows: Vec<(SessionId, Result<StartedRow, StoreError>)>,
     access_token: Option<String>,
     limit: Option<SessionCount>,
 }
@@ -48,25 +52,33 @@ impl Greenroom {
         deadline: Instant,
     ) -> Result<InsertResult, Error> {
         let limits = &self.shared.limits;
-        let organization = new.organization_id;
+        let id = new.organization_id;
         let (reply, result) = oneshot::channel();
         let may_be_long = may_make_long_token(new);
         let start = QueuedStart { new: new.clone(), deadline, key_to_release, may_be_long, reply };
-        let organization_queue = limits
-            .limited_organizations
-            .contains(organization)
-            .then(|| limits.organization_queues.of(organization));
-        let queue = organization_queue.as_ref().unwrap_or(&limits.start_queue);
-        if let Some(mut slot) = queue.push(start, self)? {
-            slot.run_once().await;
+        if limits.limited_organizations.contains(id) {
+            let queue = limits.organization_queues.of(id);
+            self.enqueue(&queue, start).await?;
+        } else if start.is_alone() {
+            self.insert_alone(None, start).await;
+        } else {
+            self.enqueue(&limits.start_queue, start).await?;
         }
         // The sender is dropped if the runtime of its task shuts down.
         result.await.unwrap_or(Err(Error::ShuttingDown))
     }
 
+    async fn enqueue(&self, queue: &Arc<StartQueue>, start: QueuedStart) -> Result<(), Error> {
+        if let Some(mut slot) = queue.push(start, self)? {
+            slot.run_once().await;
+        }
+        Ok(())
+    }
+
     /// Inserts sessions and replies to their starts. Returns whether PostgreSQL did not respond.
     ///
-    /// If PostgreSQL rejects the statement because of one session, each is inserted alone.
+    /// If PostgreSQL rejects the statement because of one session, each is inserted alone, outside
+    /// the queue. A limited organization has one statement in flight then as well.
     pub(super) async fn insert_batch(
         &self,
         organization: Option<OrganizationId>,
@@ -74,15 +86,23 @@ impl Greenroom {
     ) -> bool {
         let error = match self.try_insert(organization, &batch).await {
             Ok(inserted) => {
-                reply(batch, inserted);
+                self.reply(batch, inserted);
                 return false;
             }
             Err(error) => error,
         };
         if batch.len() > 1 && may_concern_one_session(&error, organization) {
-            let greenroom = self.clone();
-            let insert = async move { greenroom.insert_each_alone(organization, batch).await };
-            self.shared.database.spawn(insert);
+            if organization.is_some() {
+                for start in batch {
+                    self.insert_alone(organization, start).await;
+                }
+                return false;
+            }
+            for start in batch {
+                let greenroom = self.clone();
+                let insert = async move { greenroom.insert_alone(None, start).await };
+                self.shared.database.spawn_until_settled(insert);
+            }
             return false;
         }
         let is_abandoned =
@@ -91,15 +111,35 @@ impl Greenroom {
         is_abandoned
     }
 
-    async fn insert_each_alone(
-        &self,
-        organization: Option<OrganizationId>,
-        batch: Vec<QueuedStart>,
-    ) {
+    async fn insert_alone(&self, organization: Option<OrganizationId>, start: QueuedStart) {
+        match self.try_insert(organization, std::slice::from_ref(&start)).await {
+            Ok(inserted) => self.reply(vec![start], inserted),
+            Err(error) => reply_error(vec![start], error),
+        }
+    }
+
+    /// Replies to each start of a statement. Ends the session of a start without a key that is gone.
+    fn reply(&self, batch: Vec<QueuedStart>, inserted: Inserted) {
+        let Inserted { rows, mut access_token, limit } = inserted;
+        let mut rows: HashMap<_, _> = rows.into_iter().collect();
         for start in batch {
-            match self.try_insert(organization, std::slice::from_ref(&start)).await {
-                Ok(inserted) => reply(vec![start], inserted),
-                Err(error) => reply_error(vec![start], error),
+            let started = rows.remove(&start.new.id).transpose().map_err(Error::from);
+            let access_token = access_token.take();
+            let result = started.map(|started| InsertResult { started, access_token, limit });
+            if let Err(Ok(InsertResult { started: Some(_), .. })) = start.reply.send(result)
+                && let Some(cleanup) = cleanup(&[&start.new])
+            {
+                let greenroom = self.clone();
+                self.shared.database.spawn_until_settled(async move {
+                    let deadline = Instant::now() + CLEANUP_TIMEOUT;
+                    let cleanup = async |db: &mut _| cleanup(db).await;
+                    let database = &greenroom.shared.database;
+                    let ended = database.run_until(Work::StartStep, deadline, cleanup).await;
+                    if let Err(error) = ended {
+                        let error = &error as &dyn std::error::Error;
+                        tracing::warn!(error, "failed to clean up after lost caller");
+                    }
+                });
             }
         }
     }
@@ -121,6 +161,12 @@ impl Greenroom {
             return Ok(Inserted { rows, access_token: None, limit: None });
         }
         let (mut lock, mut access_token, mut is_too_long) = (None, None, false);
+        // Locked rows of limited organizations must leave connections for the other starts.
+        let locking = &self.shared.limits.locking;
+        let _permit = match organization {
+            Some(_) => Some(timeout_at(deadline, locking.acquire()).await),
+            None => None,
+        };
         let insert = async |db: &mut AsyncPgConnection| {
             if let Some(organization) = organization {
                 let default = self.shared.limits.max_active_sessions;
@@ -132,7 +178,7 @@ impl Greenroom {
                 }
             }
             let rows = NewSession::insert_all(db, &sessions, lock.as_ref()).await?;
-            if let ([start], [(_, row)]) = (batch, &*rows)
+            if let ([start], [(_, Ok(row))]) = (batch, &*rows)
                 && start.may_be_long
             {
                 let token = access_token.insert(self.sign_token(row));
@@ -150,16 +196,6 @@ impl Greenroom {
             return Err(Error::TokenTooLong);
         }
         Ok(Inserted { rows: rows.unwrap_or_default(), access_token, limit })
-    }
-}
-
-fn reply(batch: Vec<QueuedStart>, inserted: Inserted) {
-    let Inserted { rows, mut access_token, limit } = inserted;
-    let mut rows: HashMap<_, _> = rows.into_iter().collect();
-    for start in batch {
-        let started = rows.remove(&start.new.id);
-        let access_token = access_token.take();
-        let _ = start.reply.send(Ok(InsertResult { started, access_token, limit }));
     }
 }
 

@@ -1,6 +1,6 @@
 //! The queue of sessions that wait to be inserted: starts that arrive together share a statement.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -21,6 +21,9 @@ const MAX_BATCH: usize = 64;
 /// Maximum number of statements in flight for organizations without a limit: one is executed while the
 /// other waits for the disk. With more, each would contain fewer sessions.
 const MAX_IN_FLIGHT: u32 = 2;
+
+/// Maximum number of starts in a queue, which bounds its memory.
+const MAX_WAITING: usize = 4_096;
 
 /// Duration of a statement that is assumed until the first has finished.
 const INITIAL_BATCH_TIME: Duration = Duration::from_millis(5);
@@ -107,28 +110,44 @@ impl Default for State {
 
 impl State {
     fn would_wait_too_long(&self, max_in_flight: u32) -> bool {
+        if self.waiting.len() >= MAX_WAITING {
+            return true;
+        }
         let batches = u32::try_from(self.waiting.len() / MAX_BATCH + 1).unwrap_or(u32::MAX);
         let wait = self.batch_time.saturating_mul(batches) / max_in_flight;
         Work::Start.max_wait().is_some_and(|maximum| wait > maximum.since(self.queued_since))
     }
 
-    /// Takes the starts of the next statement.
+    /// Takes the starts of the next statement. A start whose key an earlier one has waits for the
+    /// statement after it, which finds the key held.
     fn take_batch(&mut self) -> Vec<QueuedStart> {
-        let mut batch = Vec::new();
+        let (mut batch, mut deferred) = (Vec::<QueuedStart>::new(), Vec::new());
+        let mut keys = HashSet::new();
         let now = Instant::now();
         while batch.len() < MAX_BATCH
             && let Some(start) =
                 self.waiting.pop_front_if(|next| batch.is_empty() || !next.is_alone())
         {
+            if start.reply.is_closed() {
+                continue;
+            }
             if start.deadline < now + Work::Start.min_work_time() {
                 let _ = start.reply.send(Err(Error::Overloaded));
                 continue;
             }
-            let is_alone = start.is_alone();
+            let key = start.new.key.claim();
+            if !key.is_none_or(|key| keys.insert((start.new.organization_id, key.hash))) {
+                deferred.push(start);
+                continue;
+            }
+            let is_last = start.is_alone();
             batch.push(start);
-            if is_alone {
+            if is_last {
                 break;
             }
+        }
+        for start in deferred.into_iter().rev() {
+            self.waiting.push_front(start);
         }
         if self.waiting.is_empty() {
             self.queued_since = None;
@@ -188,7 +207,7 @@ impl Drop for Slot {
         drop(state);
         let (queue, greenroom) = (self.queue.clone(), self.greenroom.clone());
         let next = Self { queue, greenroom, has_run: false };
-        self.greenroom.shared.database.spawn(next.run());
+        self.greenroom.shared.database.spawn_until_settled(next.run());
     }
 }
 

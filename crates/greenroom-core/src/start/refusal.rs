@@ -38,6 +38,13 @@ impl Greenroom {
                 KeyState::NotHeld => {}
             }
         }
+        if let Some(key) = new.key.implicit() {
+            let find = async |db: &mut _| key.is_resumable(db, new.organization_id).await;
+            if self.shared.database.run_until(Work::StartStep, deadline, find).await? {
+                // Another transaction changed the session while the statement resumed it.
+                return Ok(None);
+            }
+        }
         let (organization, id) = (new.organization_id, new.session_template_id);
         let find = async |db: &mut _| template::availability(db, organization, id).await;
         match self.shared.database.run_until(Work::StartStep, deadline, find).await? {

@@ -1,7 +1,5 @@
 //! The values of sessions to insert, as one array per column.
 
-use std::collections::HashSet;
-
 use diesel::pg::Pg;
 use diesel::prelude::*;
 use diesel::query_builder::AstPass;
@@ -64,15 +62,9 @@ rows! {
 }
 
 impl<'a> Rows<'a> {
-    /// Leaves out sessions with the key of an earlier one.
     pub(super) fn new(sessions: impl Iterator<Item = &'a NewSession>) -> Self {
-        let (mut rows, mut keys) = (Self::default(), HashSet::new());
-        for new in sessions {
-            let key = new.key.claim();
-            if key.is_none_or(|key| keys.insert((new.organization_id, key.hash))) {
-                rows.add(new);
-            }
-        }
+        let mut rows = Self::default();
+        sessions.for_each(|new| rows.add(new));
         rows
     }
 
