@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use greenroom_domain::Bucket;
 use greenroom_store::idempotency::purge_expired_keys;
 use greenroom_store::retention::delete_old_sessions;
 use tokio::time::sleep;
@@ -12,34 +13,47 @@ use crate::{Error, Greenroom};
 /// Pause between two passes over all data.
 const PURGE_INTERVAL: Duration = Duration::from_mins(10);
 
+/// Pause before a replica looks again whether it must delete old data.
+const HOLDER_CHECK_INTERVAL: Duration = Duration::from_secs(1);
+
 /// Pause between two batches, so that they do not slow down requests.
 const BATCH_PAUSE: Duration = Duration::from_millis(100);
 
 impl Greenroom {
-    /// Deletes old data until the future is dropped.
+    /// Deletes old data until the future is dropped. One replica at a time does it, the one that holds
+    /// the first bucket.
     pub(crate) async fn run_retention(&self) {
         loop {
-            if let Err(error) = self.purge_expired().await {
-                tracing::warn!(
-                    error = &error as &dyn std::error::Error,
-                    "failed to purge expired data"
-                );
+            if self.shared.buckets.held().contains_key(&Bucket::FIRST) {
+                // A failure of one does not stop the other.
+                for purged in [self.purge_expired_keys().await, self.delete_old_sessions().await] {
+                    if let Err(error) = purged {
+                        let error = &error as &dyn std::error::Error;
+                        tracing::warn!(error, "failed to purge expired data");
+                    }
+                }
+                sleep(PURGE_INTERVAL).await;
+            } else {
+                sleep(HOLDER_CHECK_INTERVAL).await;
             }
-            sleep(PURGE_INTERVAL).await;
         }
     }
 
-    /// Makes one pass over all keys and all sessions that are over.
-    async fn purge_expired(&self) -> Result<(), Error> {
+    /// Makes one pass over all keys.
+    async fn purge_expired_keys(&self) -> Result<(), Error> {
         let mut cursor = None;
         loop {
             let purge = async |db: &mut _| purge_expired_keys(db, cursor.as_ref()).await;
             cursor = self.shared.database.run_for_keeper(purge).await?;
             if cursor.is_none() {
-                break;
+                return Ok(());
             }
             sleep(BATCH_PAUSE).await;
         }
+    }
+
+    /// Makes one pass over all sessions that are over.
+    async fn delete_old_sessions(&self) -> Result<(), Error> {
         let Some(days) = self.shared.settings.retention_days else { return Ok(()) };
         while self
             .shared

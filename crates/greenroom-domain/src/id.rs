@@ -104,6 +104,9 @@ impl Bucket {
     /// The number of buckets.
     pub const COUNT: u16 = 1_024;
 
+    /// The bucket whose holder does the work of which there is one piece for all replicas.
+    pub const FIRST: Self = Self(0);
+
     /// Returns the bucket with this number. `None` means that there is no such bucket.
     #[must_use]
     pub fn new(number: i16) -> Option<Self> {

@@ -19,7 +19,7 @@ const ROUND_DURATION: Duration = Duration::from_secs(1);
 /// A resumed session is one statement, like a new one.
 const RESUMED: f64 = 0.8;
 
-/// Starts of an organization with a limit run one after another, each behind a row lock.
+/// Starts of an organization with a limit share statements, one at a time behind a row lock.
 const LIMITED: f64 = 100.0;
 
 const LIMITED_ORGANIZATION: Uuid = Uuid::from_u128(0x0190_d3a0_0000_7000_8000_0000_0000_11ed);

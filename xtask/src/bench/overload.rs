@@ -45,11 +45,18 @@ const MAX_IDLE: Duration = Duration::from_secs(2);
 /// Sessions whose join window ends during each load.
 const DEADLINES: usize = 60;
 
-/// Each commit of a session takes 20 ms, as on a slow disk or with a distant synchronous standby.
-/// The capacity then depends on the connections and not on the CPU, which the load generator shares.
+/// Commits of sessions take 40 ms, one after another, as on a slow disk. The capacity then depends on
+/// them and not on the CPU, which the load generator shares.
 const SLOW_COMMITS: &str = "
     create function bench_slow_commit() returns trigger language plpgsql as
-      $$ begin perform pg_sleep(0.02); return null; end $$;
+      $$ begin
+        if current_setting('bench.has_slept', true) is distinct from 'true' then
+          perform set_config('bench.has_slept', 'true', true);
+          perform pg_advisory_xact_lock(1);
+          perform pg_sleep(0.04);
+        end if;
+        return null;
+      end $$;
     create constraint trigger bench_slow_commit after insert on sessions
       deferrable initially deferred for each row execute function bench_slow_commit()";
 

@@ -61,7 +61,7 @@ impl Default for Buckets {
 
 impl Buckets {
     /// Returns the held buckets, or none if the lease was not renewed in time.
-    pub(super) fn held(&self) -> Arc<HeldBuckets> {
+    pub(crate) fn held(&self) -> Arc<HeldBuckets> {
         let state = self.state.lock();
         if Instant::now() < state.usable_until { state.held.clone() } else { Arc::default() }
     }

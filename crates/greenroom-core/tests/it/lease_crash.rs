@@ -17,7 +17,7 @@ const REGISTER: &str = r#"INSERT INTO "keeper_replicas""#;
 const ACQUIRE: &str = "update keeper_buckets set replica = $1, epoch = epoch + 1";
 const RELEASE_SURPLUS: &str = r#""keeper_buckets"."bucket" = ANY"#;
 const UNREGISTER: &str = r#"WHERE ("keeper_replicas"."id" = $1)"#;
-const WRITE_SESSION: &str = r#"UPDATE "sessions" SET "status""#;
+const WRITE_SESSION: &str = "update sessions set status";
 
 /// Maximum time until another replica holds all buckets: the lease of 6 s, and some time for the
 /// next attempt on a busy machine.

@@ -214,11 +214,29 @@ async fn take_sessions(db: &mut AsyncPgConnection) -> usize {
     sql_query("delete from sessions").execute(db).await.unwrap()
 }
 
-/// Occupies both statements, so that the starts that arrive meanwhile go into the next ones.
+/// Blocks inserts until the transaction ends. Starts that arrive meanwhile share a statement.
 async fn block_inserts(database: &Database) -> AsyncPgConnection {
     let mut db = AsyncPgConnection::establish(database.url()).await.unwrap();
     db.batch_execute("begin; lock table sessions in share mode").await.unwrap();
     db
+}
+
+/// Waits until two statements wait for the transaction of [`block_inserts`]: the other starts are then
+/// queued.
+async fn wait_until_blocked(db: &mut AsyncPgConnection) {
+    let blocked = "do $$ begin
+           assert (select count(*) from pg_locks
+             where relation = 'sessions'::regclass and not granted) = 2;
+         end $$";
+    let mut other = db.batch_execute("savepoint before").await;
+    wait_until("two statements to wait", TIMEOUT, async || {
+        let found = db.batch_execute(blocked).await;
+        other = db.batch_execute("rollback to before").await;
+        Ok(found.ok())
+    })
+    .await
+    .unwrap();
+    other.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -241,12 +259,68 @@ async fn session_that_postgresql_rejects_fails_alone() {
             (name, spawn_start(&greenroom, &tenant.caller, request))
         })
         .collect();
+    wait_until_blocked(&mut blocked).await;
     blocked.batch_execute("commit").await.unwrap();
     for (name, start) in starts {
         let outcome = start.await.unwrap();
         assert_eq!(outcome.is_err(), name == "poison", "{:?}", outcome.err());
     }
     assert_eq!(count(&mut db, "true").await, STARTS - 3);
+}
+
+/// A newer version has started the session that one of the users resumes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn session_that_cannot_be_decoded_fails_alone() {
+    let database = Database::fresh().await.unwrap();
+    let greenroom = service(&database, &Arc::new(MemoryRooms::default())).build().unwrap();
+    let tenant = Tenant::new(&greenroom).await;
+    let start = |name: &str| {
+        let caller = Caller::end_user(tenant.caller.organization_id, user(name));
+        spawn_start(&greenroom, &caller, StartRequest::new(tenant.template))
+    };
+    start("ann").await.unwrap().unwrap();
+    let mut db = AsyncPgConnection::establish(database.url()).await.unwrap();
+    db.batch_execute("update sessions set modality_profile = 'smell'").await.unwrap();
+    let mut blocked = block_inserts(&database).await;
+    let others: Vec<_> = (0..STARTS).map(|number| start(&format!("user-{number}"))).collect();
+    let ann = start("ann");
+    wait_until_blocked(&mut blocked).await;
+    blocked.batch_execute("commit").await.unwrap();
+    for other in others {
+        assert!(!other.await.unwrap().unwrap().replayed);
+    }
+    ann.await.unwrap().unwrap_err();
+    assert_eq!(count(&mut db, "true").await, STARTS + 1);
+    let statements = "id in (select distinct on (xmin::text) id from sessions)";
+    assert!(count(&mut db, statements).await < STARTS / 4, "the starts share statements");
+}
+
+/// Another transaction holds the key of one start.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn locked_key_delays_only_its_own_start() {
+    let database = Database::fresh().await.unwrap();
+    let greenroom = service(&database, &Arc::new(MemoryRooms::default())).build().unwrap();
+    let tenant = Tenant::new(&greenroom).await;
+    let mut db = AsyncPgConnection::establish(database.url()).await.unwrap();
+    let keyed = |name: &str| {
+        let mut request = StartRequest::new(tenant.template);
+        request.idempotency_key = Some(IdempotencyKey::try_from(name.to_owned()).unwrap());
+        spawn_start(&greenroom, &tenant.caller, request)
+    };
+    let first = keyed("key").await.unwrap().unwrap();
+    // The uncommitted deletion of the session leaves open whether its key is held.
+    db.batch_execute("begin; delete from sessions").await.unwrap();
+    let mut locked = Vec::new();
+    for number in 0..STARTS {
+        locked.extend((number % 8 == 0).then(|| keyed("key")));
+        let started = keyed(&format!("other-{number}")).await.unwrap();
+        assert!(!started.unwrap().replayed);
+    }
+    assert!(locked.iter().all(|start| !start.is_finished()), "the key is locked");
+    db.batch_execute("rollback").await.unwrap();
+    for start in locked {
+        assert_eq!(start.await.unwrap().unwrap().session.id, first.session.id);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

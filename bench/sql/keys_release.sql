@@ -1,0 +1,11 @@
+with batch as (
+  select organization_id, id, idempotency_key, created_at from sessions
+  where idempotency_key is not null and (organization_id, idempotency_key) > (:org::uuid, :key::bytea) order by organization_id, idempotency_key limit 1000),
+expired as (
+  select sessions.organization_id, sessions.id from sessions join batch using (organization_id, id)
+  where not batch.created_at > now() - interval '46800 seconds'
+  for update of sessions skip locked),
+released as (
+  update sessions set idempotency_key = null, idempotency_fingerprint = null, revision = revision + 1
+  from expired where sessions.organization_id = expired.organization_id and sessions.id = expired.id)
+select organization_id as org, idempotency_key as key from batch order by organization_id desc, idempotency_key desc limit 1 \gset
