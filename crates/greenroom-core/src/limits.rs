@@ -181,8 +181,9 @@ pub(crate) struct StartLimits {
     /// The starts of organizations that need no lock.
     pub(crate) start_queue: Arc<StartQueue>,
     pub(crate) organization_queues: OrganizationQueues,
-    /// Permits for statements that lock an organization: half of the connections.
-    pub(crate) locking: Semaphore,
+    /// Permits for inserts that may wait for another transaction: half of the connections, so that
+    /// other starts have the rest.
+    pub(crate) waiting_inserts: Semaphore,
 }
 
 impl StartLimits {
@@ -198,7 +199,7 @@ impl StartLimits {
             counting: Mutex::default(),
             start_queue: StartQueue::new(None),
             organization_queues: OrganizationQueues::default(),
-            locking: Semaphore::new((usize::from(pool.get()) / 2).max(1)),
+            waiting_inserts: Semaphore::new((usize::from(pool.get()) / 2).max(1)),
         }
     }
 }

@@ -2,6 +2,8 @@
 
 mod rows;
 
+use std::time::Duration;
+
 use diesel::pg::Pg;
 use diesel::prelude::*;
 use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
@@ -33,7 +35,7 @@ impl NewSession {
         connection: &mut AsyncPgConnection,
         lock: Option<&SessionLock>,
     ) -> Result<Option<StartedRow>, StoreError> {
-        let started = Self::insert_all(connection, &[self], lock).await?.pop();
+        let started = Self::insert_all(connection, &[self], lock, None).await?.pop();
         started.map(|(_, started)| started).transpose()
     }
 
@@ -45,7 +47,8 @@ impl NewSession {
     /// `lock` comes from [`lock_sessions`](crate::organization::lock_sessions) in the same
     /// transaction. With it, inserts only sessions of its organization. Without it, inserts only
     /// sessions of organizations that have no limit and whose open sessions are not counted. All
-    /// sessions must have the same defaults.
+    /// sessions must have the same defaults. `lock_timeout`, in milliseconds, limits the wait for other
+    /// transactions that hold one of the keys; a statement with `lock` ignores it.
     ///
     /// A session is not inserted if
     /// - the organization has no such template, or the template is archived,
@@ -56,12 +59,13 @@ impl NewSession {
     ///
     /// # Errors
     /// Returns [`Constraint::RoomName`](crate::Constraint::RoomName) if another session has the
-    /// room name, [`StoreError::Timeout`] if several sessions waited 250 ms for a lock, and another
-    /// [`StoreError`] if the query fails. Nothing is written then.
+    /// room name, [`StoreError::Timeout`] after `lock_timeout`, and another [`StoreError`] if the
+    /// query fails. Nothing is written then.
     pub async fn insert_all(
         connection: &mut AsyncPgConnection,
         sessions: &[&Self],
         lock: Option<&SessionLock>,
+        lock_timeout: Option<Duration>,
     ) -> Result<Vec<(SessionId, Result<StartedRow, StoreError>)>, StoreError> {
         let Some(first) = sessions.first() else { return Ok(Vec::new()) };
         let locked = lock.map(SessionLock::organization);
@@ -72,8 +76,7 @@ impl NewSession {
             resumes: rows.have_implicit_key(),
             rows,
             defaults: first.defaults,
-            // A lock that only one of them needs must not delay the others.
-            lock_timeout: if sessions.len() > 1 { "250ms" } else { "0" },
+            lock_timeout: lock_timeout.map_or(0, |time| time.as_millis()).to_string(),
             limit: lock.map_or(Limit::Unlocked, |lock| Limit::Locked {
                 organization: lock.organization(),
                 counted: lock.counted(),
@@ -120,8 +123,8 @@ struct InsertSessions<'a> {
     resumes: bool,
     rows: Rows<'a>,
     defaults: StartDefaults,
-    /// Time that the statement waits for a lock, as PostgreSQL's setting. Zero means no limit.
-    lock_timeout: &'static str,
+    /// PostgreSQL's setting, in milliseconds. Zero means no limit.
+    lock_timeout: String,
     limit: Limit,
     columns: SessionSetupColumns,
 }
@@ -265,7 +268,7 @@ impl InsertSessions<'_> {
                          and (select set_config('greenroom.session_is_uncounted', 'true', true)) = 'true'
                          and (select set_config('lock_timeout', ",
                 );
-                out.push_bind_param::<sql_types::Text, _>(self.lock_timeout)?;
+                out.push_bind_param::<sql_types::Text, _>(&self.lock_timeout)?;
                 out.push_sql(", true)) is not null)");
             }
             // A session whose key is held takes no place. The lock blocks other starts, so no other

@@ -36,8 +36,8 @@ const RECOVERY_DELAY: Duration = Duration::from_secs(2);
 
 const CAPACITY_DURATION: Duration = Duration::from_secs(4);
 
-/// Connections that measure the capacity and the recovery.
-const CLIENTS: usize = 16;
+/// Connections that measure the capacity and the recovery: enough to fill two statements.
+const CLIENTS: usize = 160;
 
 /// Time after which a kept connection is not used again. The service closes it after five seconds.
 const MAX_IDLE: Duration = Duration::from_secs(2);

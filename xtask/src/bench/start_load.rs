@@ -60,7 +60,7 @@ impl StartLoad {
 
     /// Starts sessions on this number of connections, at most one per prepared request.
     pub async fn run_on(&self, connections: usize, duration: Duration) -> Result<f64> {
-        let requests = self.requests.iter().take(connections);
+        let requests = self.requests.iter().cycle().take(connections);
         let mut connections = Vec::new();
         for request in requests {
             connections.push((self.connect().await?, request.clone()));

@@ -21,6 +21,9 @@ use crate::bulkhead::Work;
 use crate::database::Cleanup;
 use crate::{Error, Greenroom};
 
+/// Time that a statement of the queue waits for a transaction that holds one of its keys.
+const LOCK_TIMEOUT: Duration = Duration::from_millis(250);
+
 /// Time limit for the end of a session whose caller is gone.
 const CLEANUP_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -84,26 +87,30 @@ impl Greenroom {
         organization: Option<OrganizationId>,
         batch: Vec<QueuedStart>,
     ) -> bool {
-        let error = match self.try_insert(organization, &batch).await {
+        let error = match self.try_insert(organization, &batch, Some(LOCK_TIMEOUT)).await {
             Ok(inserted) => {
                 self.reply(batch, inserted);
                 return false;
             }
             Err(error) => error,
         };
-        if batch.len() > 1 && may_concern_one_session(&error, organization) {
-            if organization.is_some() {
+        let is_lock_timeout = matches!(error, Error::Store(StoreError::Timeout(_)));
+        match organization {
+            Some(_) if batch.len() > 1 && may_concern_one_session(&error) => {
                 for start in batch {
                     self.insert_alone(organization, start).await;
                 }
                 return false;
             }
-            for start in batch {
-                let greenroom = self.clone();
-                let insert = async move { greenroom.insert_alone(None, start).await };
-                self.shared.database.spawn_until_settled(insert);
+            None if is_lock_timeout || batch.len() > 1 && may_concern_one_session(&error) => {
+                for start in batch {
+                    let greenroom = self.clone();
+                    let insert = async move { greenroom.insert_after_rejection(start).await };
+                    self.shared.database.spawn_until_settled(insert);
+                }
+                return false;
             }
-            return false;
+            _ => {}
         }
         let is_abandoned =
             matches!(&error, Error::Store(StoreError::Unavailable(_) | StoreError::Timeout(_)));
@@ -111,8 +118,17 @@ impl Greenroom {
         is_abandoned
     }
 
+    /// Inserts a session alone. If another transaction holds its key, it waits until its deadline.
+    async fn insert_after_rejection(&self, start: QueuedStart) {
+        let permit = timeout_at(start.deadline, self.shared.limits.waiting_inserts.acquire()).await;
+        match permit {
+            Ok(_permit) => self.insert_alone(None, start).await,
+            Err(_) => reply_error(vec![start], Error::Overloaded),
+        }
+    }
+
     async fn insert_alone(&self, organization: Option<OrganizationId>, start: QueuedStart) {
-        match self.try_insert(organization, std::slice::from_ref(&start)).await {
+        match self.try_insert(organization, std::slice::from_ref(&start), None).await {
             Ok(inserted) => self.reply(vec![start], inserted),
             Err(error) => reply_error(vec![start], error),
         }
@@ -150,19 +166,21 @@ impl Greenroom {
         &self,
         organization: Option<OrganizationId>,
         batch: &[QueuedStart],
+        lock_timeout: Option<Duration>,
     ) -> Result<Inserted, Error> {
         let database = &self.shared.database;
         let sessions: Vec<_> = batch.iter().map(|start| &*start.new).collect();
         let deadline = batch.iter().map(|start| start.deadline).min().ok_or(Error::Overloaded)?;
         let cleanup = cleanup(&sessions);
         if organization.is_none() && !batch.iter().any(QueuedStart::is_alone) {
-            let insert = async |db: &mut _| NewSession::insert_all(db, &sessions, None).await;
+            let insert =
+                async |db: &mut _| NewSession::insert_all(db, &sessions, None, lock_timeout).await;
             let rows = database.run_with_cleanup(Work::Start, deadline, cleanup, insert).await?;
             return Ok(Inserted { rows, access_token: None, limit: None });
         }
         let (mut lock, mut access_token, mut is_too_long) = (None, None, false);
         // Locked rows of limited organizations must leave connections for the other starts.
-        let locking = &self.shared.limits.locking;
+        let locking = &self.shared.limits.waiting_inserts;
         let _permit = match organization {
             Some(_) => Some(timeout_at(deadline, locking.acquire()).await),
             None => None,
@@ -177,7 +195,7 @@ impl Greenroom {
                     key.release(db, start.new.organization_id).await?;
                 }
             }
-            let rows = NewSession::insert_all(db, &sessions, lock.as_ref()).await?;
+            let rows = NewSession::insert_all(db, &sessions, lock.as_ref(), None).await?;
             if let ([start], [(_, Ok(row))]) = (batch, &*rows)
                 && start.may_be_long
             {
@@ -213,16 +231,9 @@ fn reply_error(mut batch: Vec<QueuedStart>, error: Error) {
     }
 }
 
-/// Whether a statement may have failed because of one of its sessions. A locked row of a limited
-/// organization concerns all its sessions.
-fn may_concern_one_session(error: &Error, organization: Option<OrganizationId>) -> bool {
-    match error {
-        Error::Store(StoreError::Timeout(_)) => organization.is_none(),
-        Error::Store(error) => {
-            !error.is_outcome_unknown() && !matches!(error, StoreError::Refused(_))
-        }
-        _ => false,
-    }
+/// Whether a statement may have failed because of one of its sessions.
+fn may_concern_one_session(error: &Error) -> bool {
+    matches!(error, Error::Store(StoreError::Conflict(_) | StoreError::Query(_)))
 }
 
 /// Ends the sessions of starts whose callers got an error because the outcome of the insert was
