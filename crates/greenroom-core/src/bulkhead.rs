@@ -100,7 +100,7 @@ struct Share {
 struct Load {
     running: u32,
     waiting: u32,
-    /// When the queue was last empty. `None` while it is.
+    /// Since when work has been waiting without a break. `None` while the queue is empty.
     queued_since: Option<Instant>,
     /// Moving average of the time for which work keeps its connection.
     work_time: Duration,

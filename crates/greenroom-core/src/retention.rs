@@ -1,5 +1,5 @@
-//! Deletion of old data in small batches: idempotency keys after 24 hours, and sessions that are
-//! over after the configured number of days.
+//! Deletion of old data in small batches: idempotency keys after 24 hours, and ended
+//! sessions after the configured number of days.
 
 use std::time::Duration;
 
@@ -39,7 +39,7 @@ impl Greenroom {
         }
     }
 
-    /// Makes one pass over all keys.
+    /// Releases all expired idempotency keys, in batches.
     async fn purge_expired_keys(&self) -> Result<(), Error> {
         let mut cursor = None;
         loop {
@@ -52,7 +52,8 @@ impl Greenroom {
         }
     }
 
-    /// Makes one pass over all sessions that are over.
+    /// Deletes all sessions that ended before the retention period, in batches. Does nothing without a
+    /// configured period.
     async fn delete_old_sessions(&self) -> Result<(), Error> {
         let Some(days) = self.shared.settings.retention_days else { return Ok(()) };
         while self

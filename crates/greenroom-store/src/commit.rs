@@ -133,7 +133,7 @@ impl CommitDecision<'_> {
         self.push_state(out)?;
         out.push_sql("revision = revision + 1 where ");
         self.push_is_session("id", out)?;
-        // The revision is compared after the wait for the lock.
+        // PostgreSQL compares the revision again after a wait for the row lock.
         out.push_sql(" and revision = ");
         out.push_bind_param::<BigInt, _>(&self.snapshot.revision)?;
         out.push_sql(" and (");

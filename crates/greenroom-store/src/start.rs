@@ -47,8 +47,9 @@ impl NewSession {
     /// `lock` comes from [`lock_sessions`](crate::organization::lock_sessions) in the same
     /// transaction. With it, inserts only sessions of its organization. Without it, inserts only
     /// sessions of organizations that have no limit and whose open sessions are not counted. All
-    /// sessions must have the same defaults. `lock_timeout`, in milliseconds, limits the wait for other
-    /// transactions that hold one of the keys; a statement with `lock` ignores it.
+    /// sessions must have the same defaults. `lock_timeout` limits each wait for a lock, in practice for
+    /// a transaction that holds one of the keys. `None` means no limit. A statement with `lock` ignores
+    /// it.
     ///
     /// A session is not inserted if
     /// - the organization has no such template, or the template is archived,
@@ -110,16 +111,16 @@ where
     Ok(started)
 }
 
-/// One of the texts of [`InsertSessions`], with a static query id. The alternatives are texts instead of
-/// bind parameters, with which PostgreSQL would prefer a custom plan, which can omit a part, and
-/// therefore plan every execution.
+/// [`InsertSessions`] with one static query id per text. Each alternative has its own text: if a bind
+/// parameter selected it, a custom plan could omit a part and look cheaper than the generic plan, so
+/// PostgreSQL would plan every execution.
 struct Text<'a, const LOCKED: bool, const RESUMES: bool>(InsertSessions<'a>);
 
 /// Handwritten, because diesel's query builder cannot express an `insert … select` that also
 /// returns columns of the selected table, and diesel prepares a `sql_query` anew for each
 /// execution.
 struct InsertSessions<'a> {
-    /// Whether a key is implicit.
+    /// Whether any session has an implicit key, so that the statement may resume one.
     resumes: bool,
     rows: Rows<'a>,
     defaults: StartDefaults,
@@ -203,10 +204,10 @@ impl InsertSessions<'_> {
         Ok(())
     }
 
-    /// Pushes the CTE `resumed`: the sessions of implicit keys whose users may come back to them.
-    ///
-    /// Leaves `revision` unchanged, like `ReissueToken` and for the same reason. Writes the sessions
-    /// in the order of the primary key, as all statements that write several do.
+    /// Pushes the CTE `resumed`: the resumable sessions that hold the implicit keys of new ones, with
+    /// `token_expiry` extended. Leaves `revision` unchanged, as `ReissueToken` does: a client that starts
+    /// constantly must not cause the keeper's commits to be refused. Writes the sessions in the order of
+    /// the primary key, as all statements that write several do.
     fn push_resumed<'b>(&'b self, out: &mut AstPass<'_, 'b, Pg>) -> QueryResult<()> {
         let resumable = resumable();
         out.push_sql(
@@ -226,7 +227,7 @@ impl InsertSessions<'_> {
              resumed as (update sessions set token_expiry = greatest(token_expiry, ",
         );
         push_token_expiry(&self.defaults.token_ttl, "held", out.reborrow())?;
-        // Writes nothing if another transaction has changed the session meanwhile.
+        // A concurrent update moves the row to another `ctid`. The session is then not resumed.
         out.push_sql(") from held where sessions.ctid = held.ctid and ");
         out.push_sql(&resumable);
         out.push_sql(" returning sessions.*, held.new_id)");
@@ -257,8 +258,8 @@ impl InsertSessions<'_> {
         Ok(())
     }
 
-    /// Pushes the CTE `template`: the rows of `startable` that the limit admits. Also declares to the
-    /// trigger of the insert, until the transaction ends, whether it need not count the sessions.
+    /// Pushes the CTE `template`: the rows of `startable` that the limit admits. Also sets,
+    /// until the transaction ends, whether the insert's trigger may skip counting the sessions.
     fn push_within_limit<'b>(&'b self, out: &mut AstPass<'_, 'b, Pg>) -> QueryResult<()> {
         match &self.limit {
             Limit::Unlocked => {
@@ -271,7 +272,7 @@ impl InsertSessions<'_> {
                 out.push_bind_param::<sql_types::Text, _>(&self.lock_timeout)?;
                 out.push_sql(", true)) is not null)");
             }
-            // A session whose key is held takes no place. The lock blocks other starts, so no other
+            // A session whose key is held does not count towards the limit. The lock blocks other starts, so no other
             // session can take the key meanwhile.
             Limit::Locked { organization, counted } => {
                 out.push_sql(
@@ -294,7 +295,7 @@ impl InsertSessions<'_> {
     /// Pushes a CTE that inserts the sessions from the CTE `template`. The CTE has the table's name,
     /// so that the columns of [`Session`](crate::Session) resolve to the inserted row.
     ///
-    /// The order keeps two statements with the same keys from waiting for each other.
+    /// The sessions are ordered by key, so that two statements with the same keys cannot deadlock.
     fn push_insert<'b>(&'b self, out: &mut AstPass<'_, 'b, Pg>) -> QueryResult<()> {
         out.push_sql(
             "sessions as (

@@ -1,4 +1,4 @@
-//! Greenroom against a Go service, a Python service and plain inserts with pgbench.
+//! Compares Greenroom with a Go service, a Python service and plain inserts by pgbench.
 
 mod load;
 mod pgbench;
@@ -31,7 +31,8 @@ const FASTAPI: &str = "FastAPI";
 const PGBENCH: &str = "pgbench";
 const PGBENCH_BATCH: &str = "pgbench × 64";
 
-/// The keeper checks sessions within an hour. Its checks would fall into the cells of other targets.
+/// Longer than the measurement, because the keeper's checks of started sessions would use CPU while other
+/// targets are measured.
 const GREENROOM_SETTINGS: [(&str, &str); 1] = [("GREENROOM_RECONCILE_SECONDS", "3600")];
 
 /// Seconds in which the users of the started sessions must join: longer than the measurement.

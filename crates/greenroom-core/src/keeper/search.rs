@@ -7,34 +7,34 @@ use greenroom_store::{DueOrder, DueRange, DueSearch, HeldBuckets};
 use tokio::time::Instant;
 
 /// Interval between two searches for due sessions. A fact that another process records waits at most
-/// this long. A full search, or a session that this process makes due in PostgreSQL, starts the next
+/// this long. A search that fills its batch, or a session that this process makes due in PostgreSQL, starts the next
 /// search earlier.
 pub(super) const SEARCH_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Interval between two searches of all due sessions. The searches between them read only the recent
 /// ones.
-const FULL_SEARCH_INTERVAL: Duration = Duration::from_secs(10);
+const SEARCH_ALL_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Selects the range of each search: all due sessions at the first search and after each
-/// [`FULL_SEARCH_INTERVAL`], and the recent ones otherwise.
+/// [`SEARCH_ALL_INTERVAL`], and the recent ones otherwise.
 #[derive(Default)]
 pub(super) struct RangeSelector {
-    next_full: Option<Instant>,
+    next_all: Option<Instant>,
 }
 
 impl RangeSelector {
     pub(super) fn next_range(&mut self) -> DueRange {
         let now = Instant::now();
-        if self.next_full.is_some_and(|at| now < at) {
+        if self.next_all.is_some_and(|at| now < at) {
             return DueRange::Recent;
         }
-        self.next_full = Some(now + FULL_SEARCH_INTERVAL);
+        self.next_all = Some(now + SEARCH_ALL_INTERVAL);
         DueRange::All
     }
 
     /// Makes the next search one of all due sessions.
     pub(super) fn search_all_next(&mut self) {
-        self.next_full = None;
+        self.next_all = None;
     }
 }
 
@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn full_search_is_followed_by_one_in_the_opposite_order() {
+    async fn search_that_fills_its_batch_is_followed_by_one_in_the_opposite_order() {
         let newest = Some(DueSearch { order: DueOrder::NewestFirst, ..DueSearch::ALL });
         let (mut plan, held) = searched();
         plan.end_batch(true);
@@ -158,7 +158,7 @@ mod tests {
         let mut ranges = RangeSelector::default();
         assert_eq!(ranges.next_range(), DueRange::All);
         assert_eq!(ranges.next_range(), DueRange::Recent);
-        advance(FULL_SEARCH_INTERVAL).await;
+        advance(SEARCH_ALL_INTERVAL).await;
         assert_eq!(ranges.next_range(), DueRange::All);
         ranges.search_all_next();
         assert_eq!(ranges.next_range(), DueRange::All);

@@ -24,7 +24,7 @@ use crate::{Error, Greenroom};
 /// Time that a statement of the queue waits for a transaction that holds one of its keys.
 const LOCK_TIMEOUT: Duration = Duration::from_millis(250);
 
-/// Time limit for the end of a session whose caller is gone.
+/// Time limit for ending a session whose caller is gone.
 const CLEANUP_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The result of one attempt to insert a session.
@@ -62,7 +62,7 @@ impl Greenroom {
         if limits.limited_organizations.contains(id) {
             let queue = limits.organization_queues.of(id);
             self.enqueue(&queue, start).await?;
-        } else if start.is_alone() {
+        } else if start.needs_own_statement() {
             self.insert_alone(None, start).await;
         } else {
             self.enqueue(&limits.start_queue, start).await?;
@@ -78,10 +78,11 @@ impl Greenroom {
         Ok(())
     }
 
-    /// Inserts sessions and replies to their starts. Returns whether PostgreSQL did not respond.
+    /// Inserts sessions and replies to their starts. Returns whether PostgreSQL did not respond in time.
     ///
-    /// If PostgreSQL rejects the statement because of one session, each is inserted alone, outside
-    /// the queue. A limited organization has one statement in flight then as well.
+    /// If one session may be the cause of a rejection, or a key stayed locked for [`LOCK_TIMEOUT`],
+    /// inserts each session alone: outside the queue and concurrently, or one after the other within the
+    /// slot of a limited organization, whose row allows only one statement.
     pub(super) async fn insert_batch(
         &self,
         organization: Option<OrganizationId>,
@@ -94,7 +95,8 @@ impl Greenroom {
             }
             Err(error) => error,
         };
-        let is_lock_timeout = matches!(error, Error::Store(StoreError::Timeout(_)));
+        // Usually by `LOCK_TIMEOUT`; a statement timeout has the same error.
+        let is_canceled = matches!(error, Error::Store(StoreError::Timeout(_)));
         match organization {
             Some(_) if batch.len() > 1 && may_concern_one_session(&error) => {
                 for start in batch {
@@ -102,7 +104,7 @@ impl Greenroom {
                 }
                 return false;
             }
-            None if is_lock_timeout || batch.len() > 1 && may_concern_one_session(&error) => {
+            None if is_canceled || batch.len() > 1 && may_concern_one_session(&error) => {
                 for start in batch {
                     let greenroom = self.clone();
                     let insert = async move { greenroom.insert_after_rejection(start).await };
@@ -118,7 +120,8 @@ impl Greenroom {
         is_abandoned
     }
 
-    /// Inserts a session alone. If another transaction holds its key, it waits until its deadline.
+    /// Inserts a session alone. Takes a permit first, because the insert may wait until the deadline for
+    /// a transaction that holds its key.
     async fn insert_after_rejection(&self, start: QueuedStart) {
         let permit = timeout_at(start.deadline, self.shared.limits.waiting_inserts.acquire()).await;
         match permit {
@@ -134,7 +137,8 @@ impl Greenroom {
         }
     }
 
-    /// Replies to each start of a statement. Ends the session of a start without a key that is gone.
+    /// Replies to each start of a statement. If the caller is gone, ends the session
+    /// of a start without a key.
     fn reply(&self, batch: Vec<QueuedStart>, inserted: Inserted) {
         let Inserted { rows, mut access_token, limit } = inserted;
         let mut rows: HashMap<_, _> = rows.into_iter().collect();
@@ -143,7 +147,7 @@ impl Greenroom {
             let access_token = access_token.take();
             let result = started.map(|started| InsertResult { started, access_token, limit });
             if let Err(Ok(InsertResult { started: Some(_), .. })) = start.reply.send(result)
-                && let Some(cleanup) = cleanup(&[&start.new])
+                && let Some(cleanup) = cleanup_without_key(&[&start.new])
             {
                 let greenroom = self.clone();
                 self.shared.database.spawn_until_settled(async move {
@@ -171,18 +175,20 @@ impl Greenroom {
         let database = &self.shared.database;
         let sessions: Vec<_> = batch.iter().map(|start| &*start.new).collect();
         let deadline = batch.iter().map(|start| start.deadline).min().ok_or(Error::Overloaded)?;
-        let cleanup = cleanup(&sessions);
-        if organization.is_none() && !batch.iter().any(QueuedStart::is_alone) {
+        let cleanup = cleanup_without_key(&sessions);
+        if organization.is_none() && !batch.iter().any(QueuedStart::needs_own_statement) {
             let insert =
                 async |db: &mut _| NewSession::insert_all(db, &sessions, None, lock_timeout).await;
             let rows = database.run_with_cleanup(Work::Start, deadline, cleanup, insert).await?;
             return Ok(Inserted { rows, access_token: None, limit: None });
         }
         let (mut lock, mut access_token, mut is_too_long) = (None, None, false);
-        // Locked rows of limited organizations must leave connections for the other starts.
+        // Statements that wait for a limited organization's row must leave connections for others.
         let locking = &self.shared.limits.waiting_inserts;
         let _permit = match organization {
-            Some(_) => Some(timeout_at(deadline, locking.acquire()).await),
+            Some(_) => {
+                Some(timeout_at(deadline, locking.acquire()).await.map_err(|_| Error::Overloaded)?)
+            }
             None => None,
         };
         let insert = async |db: &mut AsyncPgConnection| {
@@ -202,7 +208,7 @@ impl Greenroom {
                 let token = access_token.insert(self.sign_token(row));
                 is_too_long = is_token_too_long(token);
             }
-            // A refused start takes no key.
+            // `None` rolls back, so that a refused start does not release another session's key.
             Ok((!is_too_long && !rows.is_empty()).then_some(rows))
         };
         let rows = database.transact_with_cleanup(deadline, cleanup, insert).await?;
@@ -236,9 +242,9 @@ fn may_concern_one_session(error: &Error) -> bool {
     matches!(error, Error::Store(StoreError::Conflict(_) | StoreError::Query(_)))
 }
 
-/// Ends the sessions of starts whose callers got an error because the outcome of the insert was
-/// unknown, except those that a repeated request with the same key may continue.
-fn cleanup(sessions: &[&NewSession]) -> Option<Cleanup> {
+/// Returns the work that ends the sessions of starts without a key, whose callers do not know them. A
+/// session with a key stays open, because a repeated request returns it. `None` if all have a key.
+fn cleanup_without_key(sessions: &[&NewSession]) -> Option<Cleanup> {
     let without_key = sessions.iter().filter(|new| new.key == StartKey::None);
     let sessions: Vec<_> = without_key.map(|new| (new.organization_id, new.id)).collect();
     if sessions.is_empty() {

@@ -38,7 +38,7 @@ pub(crate) struct StartQueue {
 struct State {
     waiting: VecDeque<QueuedStart>,
     in_flight: u32,
-    /// When the queue was last empty. `None` while it is.
+    /// Since when starts have been waiting without a break. `None` while the queue is empty.
     queued_since: Option<Instant>,
     /// Moving average of the duration of a statement.
     batch_time: Duration,
@@ -48,7 +48,8 @@ struct State {
 pub(super) struct QueuedStart {
     pub(super) new: Arc<NewSession>,
     pub(super) deadline: Instant,
-    /// An implicit key that the session takes from another one. Such a session is inserted alone.
+    /// An implicit key that must be released by the session that holds it, so that the new session can
+    /// claim it. Such a session is inserted alone.
     pub(super) key_to_release: Option<KeyClaim>,
     /// Whether the token must be signed before the commit, because it may be too long. Such a session
     /// is inserted alone.
@@ -57,7 +58,7 @@ pub(super) struct QueuedStart {
 }
 
 impl QueuedStart {
-    pub(super) fn is_alone(&self) -> bool {
+    pub(super) fn needs_own_statement(&self) -> bool {
         self.may_be_long || self.key_to_release.is_some()
     }
 }
@@ -118,15 +119,16 @@ impl State {
         Work::Start.max_wait().is_some_and(|maximum| wait > maximum.since(self.queued_since))
     }
 
-    /// Takes the starts of the next statement. A start whose key an earlier one has waits for the
-    /// statement after it, which finds the key held.
+    /// Takes the starts of the next statement. Skips starts whose callers are gone, and refuses those
+    /// with too little time left. If two starts have the same key, leaves the second for a later
+    /// statement, which finds the key held.
     fn take_batch(&mut self) -> Vec<QueuedStart> {
         let (mut batch, mut deferred) = (Vec::<QueuedStart>::new(), Vec::new());
         let mut keys = HashSet::new();
         let now = Instant::now();
         while batch.len() < MAX_BATCH
             && let Some(start) =
-                self.waiting.pop_front_if(|next| batch.is_empty() || !next.is_alone())
+                self.waiting.pop_front_if(|next| batch.is_empty() || !next.needs_own_statement())
         {
             if start.reply.is_closed() {
                 continue;
@@ -140,7 +142,7 @@ impl State {
                 deferred.push(start);
                 continue;
             }
-            let is_last = start.is_alone();
+            let is_last = start.needs_own_statement();
             batch.push(start);
             if is_last {
                 break;
@@ -164,13 +166,13 @@ impl State {
     }
 }
 
-/// The right to execute one statement at a time for a queue. If starts are waiting when the slot is
-/// dropped, they continue in a task.
+/// The right to execute one statement at a time for a queue. If starts are still waiting when the slot
+/// is dropped, a new task takes it over.
 pub(super) struct Slot {
     queue: Arc<StartQueue>,
     greenroom: Greenroom,
-    /// False until the first statement. A slot that is dropped before cannot run: the runtime has shut
-    /// down.
+    /// False until the first statement. A slot that is dropped before was in a task of a runtime that has
+    /// shut down.
     has_run: bool,
 }
 
@@ -197,7 +199,7 @@ impl Drop for Slot {
     fn drop(&mut self) {
         let mut state = self.queue.state.lock();
         if !self.has_run {
-            // Their callers get an error.
+            // No task can run. The callers get `Error::ShuttingDown`.
             state.waiting.clear();
         }
         if state.waiting.is_empty() {

@@ -1,4 +1,4 @@
-//! Writes the session of a start with one insert, and finds the reason if the insert writes no row.
+//! Writes the session of a start, and finds the reason if the insert writes no row.
 
 use std::sync::Arc;
 

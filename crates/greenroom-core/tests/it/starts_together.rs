@@ -172,7 +172,7 @@ fn assert_outcomes(outcomes: Vec<(Kind, Outcome)>) -> HashSet<SessionId> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn random_mixes_of_starts_have_exactly_their_outcomes() {
+async fn each_start_of_a_random_mix_gets_its_own_outcome() {
     let database = Database::fresh().await.unwrap();
     let greenroom = service(&database, &Arc::new(MemoryRooms::default())).build().unwrap();
     let tenants = [
@@ -193,7 +193,7 @@ async fn random_mixes_of_starts_have_exactly_their_outcomes() {
             outcomes.push((kind, start.await.unwrap()));
         }
         let written = assert_outcomes(outcomes);
-        assert_eq!(take_sessions(&mut db).await, written.len());
+        assert_eq!(delete_sessions(&mut db).await, written.len());
     }
 }
 
@@ -210,7 +210,7 @@ async fn count(db: &mut AsyncPgConnection, condition: &str) -> usize {
 }
 
 /// Deletes all sessions, and returns their number.
-async fn take_sessions(db: &mut AsyncPgConnection) -> usize {
+async fn delete_sessions(db: &mut AsyncPgConnection) -> usize {
     sql_query("delete from sessions").execute(db).await.unwrap()
 }
 
@@ -228,15 +228,15 @@ async fn wait_until_blocked(db: &mut AsyncPgConnection) {
            assert (select count(*) from pg_locks
              where relation = 'sessions'::regclass and not granted) = 2;
          end $$";
-    let mut other = db.batch_execute("savepoint before").await;
+    let mut savepoint = db.batch_execute("savepoint before").await;
     wait_until("two statements to wait", TIMEOUT, async || {
         let found = db.batch_execute(blocked).await;
-        other = db.batch_execute("rollback to before").await;
+        savepoint = db.batch_execute("rollback to before").await;
         Ok(found.ok())
     })
     .await
     .unwrap();
-    other.unwrap();
+    savepoint.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -324,7 +324,7 @@ async fn locked_key_delays_only_its_own_start() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn starts_of_a_terminated_statement_are_answered_and_over() {
+async fn starts_of_terminated_statement_get_errors_and_leave_no_open_sessions() {
     let database = Database::fresh().await.unwrap();
     let greenroom = service(&database, &Arc::new(MemoryRooms::default())).build().unwrap();
     let tenant = Tenant::new(&greenroom).await;

@@ -29,9 +29,10 @@ macro_rules! rows {
                     out.push_bind_param::<Array<$sql>, _>(&self.$column)?;
                     before = ", ";
                 )+
-                // PostgreSQL estimates one row because of the condition. With its estimate of ten, it
-                // would rather scan the indexes of small tables than search ten times, and keep that
-                // plan after the tables have grown.
+                // `number * 0 = 0` is always true, and lowers PostgreSQL's estimate from ten rows, its
+                // default for an array parameter, to one. With ten, it would scan the indexes of small
+                // tables instead of searching them for each row, and keep that plan after the tables
+                // have grown.
                 out.push_sql(") with ordinality as row (");
                 $(
                     out.push_sql(stringify!($column));
