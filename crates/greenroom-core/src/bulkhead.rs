@@ -25,7 +25,8 @@ const INITIAL_WORK_TIME: Duration = Duration::from_millis(5);
 pub(crate) enum Work {
     /// The insert of a start. Refused at once if it would wait longer than a user notices.
     Start,
-    /// A later statement of a start. Never refused because of its wait, because the session is
+    /// An insert that the queue of starts has admitted, or a later statement of a start. Never refused
+    /// because of its wait, because the session is
     /// already committed or the caller is owed an explanation.
     StartStep,
     /// The keeper, which limits its own concurrency.

@@ -192,6 +192,7 @@ impl Database {
     /// it returns `None` or fails.
     pub(crate) async fn transact_with_cleanup<T, F>(
         &self,
+        kind: Work,
         deadline: Instant,
         cleanup: Option<Cleanup>,
         work: F,
@@ -217,7 +218,7 @@ impl Database {
                 }
             }
         };
-        self.run_with_cleanup(Work::Start, deadline, cleanup, transact).await
+        self.run_with_cleanup(kind, deadline, cleanup, transact).await
     }
 }
 

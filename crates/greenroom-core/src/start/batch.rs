@@ -63,7 +63,7 @@ impl Greenroom {
             let queue = limits.organization_queues.of(id);
             self.enqueue(&queue, start).await?;
         } else if start.needs_own_statement() {
-            self.insert_alone(None, start).await;
+            self.insert_alone(None, start, Work::Start).await;
         } else {
             self.enqueue(&limits.start_queue, start).await?;
         }
@@ -88,7 +88,9 @@ impl Greenroom {
         organization: Option<OrganizationId>,
         batch: Vec<QueuedStart>,
     ) -> bool {
-        let error = match self.try_insert(organization, &batch, Some(LOCK_TIMEOUT)).await {
+        // The queue has admitted these starts, so their wait for a connection refuses none of them.
+        let work = Work::StartStep;
+        let error = match self.try_insert(organization, &batch, work, Some(LOCK_TIMEOUT)).await {
             Ok(inserted) => {
                 self.reply(batch, inserted);
                 return false;
@@ -100,7 +102,7 @@ impl Greenroom {
         match organization {
             Some(_) if batch.len() > 1 && may_concern_one_session(&error) => {
                 for start in batch {
-                    self.insert_alone(organization, start).await;
+                    self.insert_alone(organization, start, Work::StartStep).await;
                 }
                 return false;
             }
@@ -125,13 +127,18 @@ impl Greenroom {
     async fn insert_after_rejection(&self, start: QueuedStart) {
         let permit = timeout_at(start.deadline, self.shared.limits.waiting_inserts.acquire()).await;
         match permit {
-            Ok(_permit) => self.insert_alone(None, start).await,
+            Ok(_permit) => self.insert_alone(None, start, Work::StartStep).await,
             Err(_) => reply_error(vec![start], Error::Overloaded),
         }
     }
 
-    async fn insert_alone(&self, organization: Option<OrganizationId>, start: QueuedStart) {
-        match self.try_insert(organization, std::slice::from_ref(&start), None).await {
+    async fn insert_alone(
+        &self,
+        organization: Option<OrganizationId>,
+        start: QueuedStart,
+        work: Work,
+    ) {
+        match self.try_insert(organization, std::slice::from_ref(&start), work, None).await {
             Ok(inserted) => self.reply(vec![start], inserted),
             Err(error) => reply_error(vec![start], error),
         }
@@ -170,6 +177,7 @@ impl Greenroom {
         &self,
         organization: Option<OrganizationId>,
         batch: &[QueuedStart],
+        work: Work,
         lock_timeout: Option<Duration>,
     ) -> Result<Inserted, Error> {
         let database = &self.shared.database;
@@ -179,7 +187,7 @@ impl Greenroom {
         if organization.is_none() && !batch.iter().any(QueuedStart::needs_own_statement) {
             let insert =
                 async |db: &mut _| NewSession::insert_all(db, &sessions, None, lock_timeout).await;
-            let rows = database.run_with_cleanup(Work::Start, deadline, cleanup, insert).await?;
+            let rows = database.run_with_cleanup(work, deadline, cleanup, insert).await?;
             return Ok(Inserted { rows, access_token: None, limit: None });
         }
         let (mut lock, mut access_token, mut is_too_long) = (None, None, false);
@@ -211,7 +219,7 @@ impl Greenroom {
             // `None` rolls back, so that a refused start does not release another session's key.
             Ok((!is_too_long && !rows.is_empty()).then_some(rows))
         };
-        let rows = database.transact_with_cleanup(deadline, cleanup, insert).await?;
+        let rows = database.transact_with_cleanup(work, deadline, cleanup, insert).await?;
         if let Some(lock) = &lock {
             self.remember_limit(lock);
         }
