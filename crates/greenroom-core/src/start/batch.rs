@@ -22,7 +22,7 @@ use crate::database::Cleanup;
 use crate::{Error, Greenroom};
 
 /// Time that a statement of the queue waits for a transaction that holds one of its keys.
-const LOCK_TIMEOUT: Duration = Duration::from_millis(250);
+const LOCK_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Time limit for ending a session whose caller is gone.
 const CLEANUP_TIMEOUT: Duration = Duration::from_secs(5);

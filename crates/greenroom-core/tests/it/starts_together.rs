@@ -221,16 +221,19 @@ async fn block_inserts(database: &Database) -> AsyncPgConnection {
     db
 }
 
+/// The statements of this database that wait for its sessions. Other tests use the same server.
+const WAITING: &str =
+    "select pid from pg_locks where relation = 'sessions'::regclass and not granted
+    and database = (select oid from pg_database where datname = current_database())";
+
 /// Waits until two statements wait for the transaction of [`block_inserts`]: the other starts are then
 /// queued.
 async fn wait_until_blocked(db: &mut AsyncPgConnection) {
-    let blocked = "do $$ begin
-           assert (select count(*) from pg_locks
-             where relation = 'sessions'::regclass and not granted) = 2;
-         end $$";
+    let blocked =
+        format!("do $$ begin assert (select count(*) from ({WAITING}) waiting) = 2; end $$");
     let mut savepoint = db.batch_execute("savepoint before").await;
     wait_until("two statements to wait", TIMEOUT, async || {
-        let found = db.batch_execute(blocked).await;
+        let found = db.batch_execute(&blocked).await;
         savepoint = db.batch_execute("rollback to before").await;
         Ok(found.ok())
     })
@@ -334,10 +337,9 @@ async fn starts_of_terminated_statement_get_errors_and_leave_no_open_sessions() 
         let start = spawn_start(&greenroom, &tenant.caller, StartRequest::new(tenant.template));
         starts.spawn(async move { start.await.unwrap() });
     }
-    let terminate = "select pg_terminate_backend(pid) from pg_locks
-        where relation = 'sessions'::regclass and not granted";
+    let terminate = format!("select pg_terminate_backend(pid) from ({WAITING}) waiting");
     wait_until("a statement to terminate", TIMEOUT, async || {
-        Ok(Some(sql_query(terminate).execute(&mut blocked).await?).filter(|count| *count > 0))
+        Ok(Some(sql_query(&terminate).execute(&mut blocked).await?).filter(|count| *count > 0))
     })
     .await
     .unwrap();
