@@ -11,7 +11,7 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep};
 
 use crate::error::require_permission;
-use crate::start::{OrganizationQueues, StartQueue};
+use crate::start::{KeyedStarts, OrganizationQueues, StartQueue};
 use crate::{Admin, Error, Greenroom};
 
 /// A bucket holds the starts of this time.
@@ -181,9 +181,13 @@ pub(crate) struct StartLimits {
     /// The starts of organizations that need no lock.
     pub(crate) start_queue: Arc<StartQueue>,
     pub(crate) organization_queues: OrganizationQueues,
-    /// Permits for inserts that may wait for another transaction: half of the connections, so that
-    /// other starts have the rest.
-    pub(crate) waiting_inserts: Semaphore,
+    pub(crate) keyed_starts: KeyedStarts,
+    /// Permits for inserts that lock their organization's row: half of the connections, because they may
+    /// wait for other replicas.
+    pub(crate) locking_inserts: Semaphore,
+    /// Permits for inserts that wait for a locked key: a quarter of the connections, because they
+    /// may wait for seconds.
+    pub(crate) lock_waits: Semaphore,
 }
 
 impl StartLimits {
@@ -199,7 +203,9 @@ impl StartLimits {
             counting: Mutex::default(),
             start_queue: StartQueue::new(None),
             organization_queues: OrganizationQueues::default(),
-            waiting_inserts: Semaphore::new((usize::from(pool.get()) / 2).max(1)),
+            keyed_starts: KeyedStarts::default(),
+            locking_inserts: Semaphore::new((usize::from(pool.get()) / 2).max(1)),
+            lock_waits: Semaphore::new((usize::from(pool.get()) / 4).max(1)),
         }
     }
 }

@@ -21,10 +21,11 @@ const BATCH_PAUSE: Duration = Duration::from_millis(100);
 
 impl Greenroom {
     /// Deletes old data until the future is dropped. One replica at a time does it, the one that holds
-    /// the first bucket.
+    /// the first bucket. Without LiveKit, perhaps no replica holds a bucket, so each one does it.
     pub(crate) async fn run_retention(&self) {
         loop {
-            if self.shared.buckets.held().contains_key(&Bucket::FIRST) {
+            let is_holder = self.shared.buckets.held().contains_key(&Bucket::FIRST);
+            if is_holder || self.is_cut_off() {
                 // A failure of one does not stop the other.
                 for purged in [self.purge_expired_keys().await, self.delete_old_sessions().await] {
                     if let Err(error) = purged {

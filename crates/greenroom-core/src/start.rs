@@ -2,6 +2,7 @@
 
 mod batch;
 mod key;
+mod keyed;
 mod queue;
 mod refusal;
 mod request;
@@ -20,6 +21,7 @@ use self::write::WrittenSession;
 use crate::task::complete;
 use crate::{Error, Greenroom, StartedSession};
 
+pub(crate) use self::keyed::KeyedStarts;
 pub(crate) use self::queue::{OrganizationQueues, StartQueue};
 pub use self::request::StartRequest;
 

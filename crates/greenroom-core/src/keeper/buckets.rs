@@ -167,7 +167,7 @@ impl Greenroom {
 
     /// Returns whether other replicas should check the sessions, because only this one may have lost
     /// LiveKit. If all have lost it, nothing is lost, because none can check a session.
-    fn is_cut_off(&self) -> bool {
+    pub(crate) fn is_cut_off(&self) -> bool {
         self.shared.buckets.replicas() > 1 && self.shared.breaker.is_open_for(CUT_OFF_AFTER)
     }
 

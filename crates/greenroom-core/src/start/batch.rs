@@ -8,6 +8,7 @@ use diesel_async::AsyncPgConnection;
 use futures_util::FutureExt;
 use greenroom_domain::lifecycle::Fact;
 use greenroom_domain::{OrganizationId, SessionCount, SessionId};
+use greenroom_store::connection::limit_lock_waits;
 use greenroom_store::{
     KeyClaim, NewSession, SessionLock, StartKey, StartedRow, StoreError, Subject, organization,
     record_own,
@@ -16,13 +17,20 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
 use super::queue::{QueuedStart, StartQueue};
-use super::write::{is_token_too_long, may_make_long_token};
+use super::write::{is_token_too_long, latest_begin, may_make_long_token};
 use crate::bulkhead::Work;
 use crate::database::Cleanup;
 use crate::{Error, Greenroom};
 
-/// Time that a statement of the queue waits for a transaction that holds one of its keys.
-const LOCK_TIMEOUT: Duration = Duration::from_secs(1);
+/// Time that a statement waits for another transaction that holds one of its keys. Usually that is
+/// another replica's start with the key, which commits within milliseconds.
+const LOCK_TIMEOUT: Duration = Duration::from_millis(250);
+
+/// The same for the statements that then find the session whose key is locked.
+const SEARCH_LOCK_TIMEOUT: Duration = Duration::from_millis(50);
+
+/// Time after which that search is abandoned, so that it does not occupy the queue.
+const MAX_SEARCH_TIME: Duration = Duration::from_millis(500);
 
 /// Time limit for ending a session whose caller is gone.
 const CLEANUP_TIMEOUT: Duration = Duration::from_secs(5);
@@ -63,7 +71,7 @@ impl Greenroom {
             let queue = limits.organization_queues.of(id);
             self.enqueue(&queue, start).await?;
         } else if start.needs_own_statement() {
-            self.insert_alone(None, start, Work::Start).await;
+            self.insert_batch(None, vec![start], Work::Start).await;
         } else {
             self.enqueue(&limits.start_queue, start).await?;
         }
@@ -80,65 +88,68 @@ impl Greenroom {
 
     /// Inserts sessions and replies to their starts. Returns whether PostgreSQL did not respond in time.
     ///
-    /// If one session may be the cause of a rejection, or a key stayed locked for [`LOCK_TIMEOUT`],
-    /// inserts each session alone: outside the queue and concurrently, or one after the other within the
-    /// slot of a limited organization, whose row allows only one statement.
+    /// If one session may be the cause of a rejection, finds it by inserting ever smaller parts. A
+    /// session whose key stays locked is then inserted outside the queue, so that others need not wait
+    /// for it. An organization with a limit would have to wait with its row locked, so there the start
+    /// fails.
     pub(super) async fn insert_batch(
         &self,
         organization: Option<OrganizationId>,
         batch: Vec<QueuedStart>,
+        work: Work,
     ) -> bool {
-        // The queue has admitted these starts, so their wait for a connection refuses none of them.
-        let work = Work::StartStep;
-        let error = match self.try_insert(organization, &batch, work, Some(LOCK_TIMEOUT)).await {
-            Ok(inserted) => {
-                self.reply(batch, inserted);
-                return false;
+        let begun = Instant::now();
+        // The lock of an organization excludes other starts with the same key.
+        let mut lock_timeout =
+            if organization.is_some() { SEARCH_LOCK_TIMEOUT } else { LOCK_TIMEOUT };
+        let mut is_abandoned = false;
+        let mut parts = vec![batch];
+        while let Some(part) = parts.pop() {
+            let part: Vec<_> = part.into_iter().filter_map(QueuedStart::refuse_if_late).collect();
+            if part.is_empty() {
+                continue;
             }
-            Err(error) => error,
-        };
-        // Usually by `LOCK_TIMEOUT`; a statement timeout has the same error.
-        let is_canceled = matches!(error, Error::Store(StoreError::Timeout(_)));
-        match organization {
-            Some(_) if batch.len() > 1 && may_concern_one_session(&error) => {
-                for start in batch {
-                    self.insert_alone(organization, start, Work::StartStep).await;
+            let error = match self.try_insert(organization, &part, work, lock_timeout).await {
+                Ok(inserted) => {
+                    self.reply(part, inserted);
+                    continue;
                 }
-                return false;
+                Err(error) => error,
+            };
+            let is_locked = is_lock_timeout(&error);
+            let is_search_over = is_locked && begun.elapsed() > MAX_SEARCH_TIME;
+            if part.len() > 1 && !is_search_over && may_concern_one_session(&error) {
+                lock_timeout = SEARCH_LOCK_TIMEOUT;
+                parts.extend(split(part, is_locked));
+            } else if is_locked && organization.is_none() {
+                self.spawn_when_unlocked(part);
+            } else {
+                is_abandoned |= matches!(&error, Error::Store(StoreError::Unavailable(_)));
+                reply_error(part, error);
             }
-            None if is_canceled || batch.len() > 1 && may_concern_one_session(&error) => {
-                for start in batch {
-                    let greenroom = self.clone();
-                    let insert = async move { greenroom.insert_after_rejection(start).await };
-                    self.shared.database.spawn_until_settled(insert);
-                }
-                return false;
-            }
-            _ => {}
         }
-        let is_abandoned =
-            matches!(&error, Error::Store(StoreError::Unavailable(_) | StoreError::Timeout(_)));
-        reply_error(batch, error);
         is_abandoned
     }
 
-    /// Inserts a session alone. Takes a permit first, because the insert may wait until the deadline for
-    /// a transaction that holds its key.
-    async fn insert_after_rejection(&self, start: QueuedStart) {
-        let permit = timeout_at(start.deadline, self.shared.limits.waiting_inserts.acquire()).await;
-        match permit {
-            Ok(_permit) => self.insert_alone(None, start, Work::StartStep).await,
-            Err(_) => reply_error(vec![start], Error::Overloaded),
+    fn spawn_when_unlocked(&self, starts: Vec<QueuedStart>) {
+        for start in starts {
+            let greenroom = self.clone();
+            let insert = async move { greenroom.insert_when_unlocked(start).await };
+            self.shared.database.spawn_until_settled(insert);
         }
     }
 
-    async fn insert_alone(
-        &self,
-        organization: Option<OrganizationId>,
-        start: QueuedStart,
-        work: Work,
-    ) {
-        match self.try_insert(organization, std::slice::from_ref(&start), work, None).await {
+    /// Inserts a session alone, and waits for a transaction that holds its key. Takes a permit first,
+    /// because the wait occupies a connection.
+    async fn insert_when_unlocked(&self, start: QueuedStart) {
+        let last_begin = latest_begin(start.deadline);
+        let permit = timeout_at(last_begin, self.shared.limits.lock_waits.acquire()).await;
+        let Ok(_permit) = permit else { return reply_error(vec![start], Error::Overloaded) };
+        let work = Work::StartStep;
+        let lock_timeout = latest_begin(start.deadline)
+            .saturating_duration_since(Instant::now())
+            .max(SEARCH_LOCK_TIMEOUT);
+        match self.try_insert(None, std::slice::from_ref(&start), work, lock_timeout).await {
             Ok(inserted) => self.reply(vec![start], inserted),
             Err(error) => reply_error(vec![start], error),
         }
@@ -178,7 +189,7 @@ impl Greenroom {
         organization: Option<OrganizationId>,
         batch: &[QueuedStart],
         work: Work,
-        lock_timeout: Option<Duration>,
+        lock_timeout: Duration,
     ) -> Result<Inserted, Error> {
         let database = &self.shared.database;
         let sessions: Vec<_> = batch.iter().map(|start| &*start.new).collect();
@@ -191,13 +202,12 @@ impl Greenroom {
             return Ok(Inserted { rows, access_token: None, limit: None });
         }
         let (mut lock, mut access_token, mut is_too_long) = (None, None, false);
-        // Statements that wait for a limited organization's row must leave connections for others.
-        let locking = &self.shared.limits.waiting_inserts;
-        let _permit = match organization {
-            Some(_) => {
-                Some(timeout_at(deadline, locking.acquire()).await.map_err(|_| Error::Overloaded)?)
-            }
-            None => None,
+        let _permit = if organization.is_some() {
+            let permits = &self.shared.limits.locking_inserts;
+            let permit = timeout_at(latest_begin(deadline), permits.acquire()).await;
+            Some(permit.map_err(|_| Error::Overloaded)?)
+        } else {
+            None
         };
         let insert = async |db: &mut AsyncPgConnection| {
             if let Some(organization) = organization {
@@ -206,10 +216,11 @@ impl Greenroom {
             }
             for start in batch {
                 if let Some(key) = start.key_to_release {
+                    limit_lock_waits(db, lock_timeout).await?;
                     key.release(db, start.new.organization_id).await?;
                 }
             }
-            let rows = NewSession::insert_all(db, &sessions, lock.as_ref(), None).await?;
+            let rows = NewSession::insert_all(db, &sessions, lock.as_ref(), lock_timeout).await?;
             if let ([start], [(_, Ok(row))]) = (batch, &*rows)
                 && start.may_be_long
             {
@@ -245,9 +256,32 @@ fn reply_error(mut batch: Vec<QueuedStart>, error: Error) {
     }
 }
 
+/// Whether a statement has waited too long for a key. PostgreSQL's time limit for whole statements has
+/// the same error, but is longer than the time limit of a start.
+fn is_lock_timeout(error: &Error) -> bool {
+    matches!(error, Error::Store(StoreError::Timeout(_)))
+}
+
 /// Whether a statement may have failed because of one of its sessions.
 fn may_concern_one_session(error: &Error) -> bool {
-    matches!(error, Error::Store(StoreError::Conflict(_) | StoreError::Query(_)))
+    matches!(
+        error,
+        Error::Store(StoreError::Conflict(_) | StoreError::Query(_) | StoreError::Timeout(_))
+    )
+}
+
+/// Splits a rejected part. `is_locked` means that a session with a key is the cause, so the others come
+/// next, together.
+fn split(mut part: Vec<QueuedStart>, is_locked: bool) -> [Vec<QueuedStart>; 2] {
+    let (keyed, free): (Vec<_>, Vec<_>) =
+        part.drain(..).partition(|start| start.new.key != StartKey::None);
+    if is_locked && !keyed.is_empty() && !free.is_empty() {
+        return [keyed, free];
+    }
+    part.extend(keyed);
+    part.extend(free);
+    let half = part.split_off(part.len() / 2);
+    [half, part]
 }
 
 /// Returns the work that ends the sessions of starts without a key, whose callers do not know them. A

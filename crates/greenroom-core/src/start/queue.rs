@@ -1,6 +1,6 @@
 //! The queue of sessions that wait to be inserted: starts that arrive together share a statement.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -61,6 +61,15 @@ impl QueuedStart {
     pub(super) fn needs_own_statement(&self) -> bool {
         self.may_be_long || self.key_to_release.is_some()
     }
+
+    /// Refuses a start with too little time left for its statement.
+    pub(super) fn refuse_if_late(self) -> Option<Self> {
+        if self.deadline >= Instant::now() + Work::Start.min_work_time() {
+            return Some(self);
+        }
+        let _ = self.reply.send(Err(Error::Overloaded));
+        None
+    }
 }
 
 impl StartQueue {
@@ -120,12 +129,9 @@ impl State {
     }
 
     /// Takes the starts of the next statement. Skips starts whose callers are gone, and refuses those
-    /// with too little time left. If two starts have the same key, leaves the second for a later
-    /// statement, which finds the key held.
+    /// with too little time left.
     fn take_batch(&mut self) -> Vec<QueuedStart> {
-        let (mut batch, mut deferred) = (Vec::<QueuedStart>::new(), Vec::new());
-        let mut keys = HashSet::new();
-        let now = Instant::now();
+        let mut batch = Vec::<QueuedStart>::new();
         while batch.len() < MAX_BATCH
             && let Some(start) =
                 self.waiting.pop_front_if(|next| batch.is_empty() || !next.needs_own_statement())
@@ -133,23 +139,12 @@ impl State {
             if start.reply.is_closed() {
                 continue;
             }
-            if start.deadline < now + Work::Start.min_work_time() {
-                let _ = start.reply.send(Err(Error::Overloaded));
-                continue;
-            }
-            let key = start.new.key.claim();
-            if !key.is_none_or(|key| keys.insert((start.new.organization_id, key.hash))) {
-                deferred.push(start);
-                continue;
-            }
+            let Some(start) = start.refuse_if_late() else { continue };
             let is_last = start.needs_own_statement();
             batch.push(start);
             if is_last {
                 break;
             }
-        }
-        for start in deferred.into_iter().rev() {
-            self.waiting.push_front(start);
         }
         if self.waiting.is_empty() {
             self.queued_since = None;
@@ -185,7 +180,9 @@ impl Slot {
             return false;
         }
         let begun = Instant::now();
-        let is_abandoned = self.greenroom.insert_batch(self.queue.organization, batch).await;
+        // The queue has admitted these starts, so their wait for a connection refuses none of them.
+        let work = Work::StartStep;
+        let is_abandoned = self.greenroom.insert_batch(self.queue.organization, batch, work).await;
         self.queue.state.lock().count(begun.elapsed(), is_abandoned);
         true
     }

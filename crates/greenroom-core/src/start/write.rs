@@ -4,10 +4,12 @@ use std::sync::Arc;
 
 use greenroom_domain::{OrganizationId, ParticipantAttributes, ParticipantIdentity, RoomCreation};
 use greenroom_store::{Constraint, NewSession, StartDefaults, StartKey, StartedRow, StoreError};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 use super::batch::InsertResult;
+use super::keyed::Turn;
 use super::request::StartRequest;
+use crate::bulkhead::Work;
 use crate::{Error, Greenroom, clock};
 
 /// Number of new room names after a collision. The names of one process never collide, and the
@@ -27,6 +29,7 @@ const MAX_TOKEN_BYTES: usize = 6 * 1024;
 const SHORT_REQUEST_BYTES: usize = 1_500;
 
 /// A session that was written, or found by its key or request.
+#[derive(Clone)]
 pub(super) struct WrittenSession {
     pub(super) started: StartedRow,
     /// The join token, if it was already signed to measure it.
@@ -36,8 +39,34 @@ pub(super) struct WrittenSession {
 }
 
 impl Greenroom {
-    /// Writes the session, or finds the session of the same key or request.
+    /// Writes the session, or finds the session of the same key or request. Concurrent starts with the
+    /// same key take over the result of the first.
     pub(super) async fn write_session(
+        &self,
+        new: NewSession,
+        deadline: Instant,
+    ) -> Result<WrittenSession, Error> {
+        let Some(claim) = new.key.claim().copied() else {
+            return self.write_first_session(new, deadline).await;
+        };
+        loop {
+            let turn = self.shared.limits.keyed_starts.enter(new.organization_id, claim);
+            let earlier = match turn {
+                Turn::First(first) => {
+                    let result = self.write_first_session(new, deadline).await;
+                    first.publish(&result);
+                    return result;
+                }
+                Turn::After(earlier) => earlier,
+            };
+            let result = timeout_at(latest_begin(deadline), earlier.result(claim)).await;
+            if let Some(result) = result.map_err(|_| Error::Overloaded)? {
+                return result;
+            }
+        }
+    }
+
+    async fn write_first_session(
         &self,
         new: NewSession,
         deadline: Instant,
@@ -111,6 +140,11 @@ impl Greenroom {
             },
         }
     }
+}
+
+/// The latest time at which a statement of a start may begin.
+pub(super) fn latest_begin(deadline: Instant) -> Instant {
+    deadline.checked_sub(Work::Start.min_work_time()).unwrap_or(deadline)
 }
 
 /// Whether the join token is too long to be returned.

@@ -17,6 +17,7 @@ use greenroom_testkit::pg::Database;
 use greenroom_testkit::wait_until;
 use rand::Rng;
 use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::Instant;
 
 use crate::{on_join_template, organization, service};
 
@@ -298,32 +299,104 @@ async fn session_that_cannot_be_decoded_fails_alone() {
     assert!(count(&mut db, statements).await < STARTS / 4, "the starts share statements");
 }
 
-/// Another transaction holds the key of one start.
+/// Another transaction holds the key of some starts.
+struct LockedKey {
+    greenroom: Greenroom,
+    tenant: Tenant,
+    session: SessionId,
+    transaction: AsyncPgConnection,
+    _database: Database,
+}
+
+impl LockedKey {
+    async fn new(limit: SessionLimit) -> Self {
+        let database = Database::fresh().await.unwrap();
+        let greenroom = service(&database, &Arc::new(MemoryRooms::default())).build().unwrap();
+        let tenant = Tenant::new(&greenroom).await;
+        let id = tenant.caller.organization_id;
+        greenroom.admin().set_session_limit(id, limit).await.unwrap();
+        let started = greenroom.start(&tenant.caller, keyed(&tenant, "locked")).await.unwrap();
+        let mut transaction = AsyncPgConnection::establish(database.url()).await.unwrap();
+        // The uncommitted deletion of the session leaves open whether its key is held.
+        transaction.batch_execute("begin; delete from sessions").await.unwrap();
+        let session = started.session.id;
+        Self { greenroom, tenant, session, transaction, _database: database }
+    }
+
+    fn start(&self, key: &str) -> JoinHandle<Outcome> {
+        spawn_start(&self.greenroom, &self.tenant.caller, keyed(&self.tenant, key))
+    }
+}
+
+fn keyed(tenant: &Tenant, key: &str) -> StartRequest {
+    let mut request = StartRequest::new(tenant.template);
+    request.idempotency_key = Some(IdempotencyKey::try_from(key.to_owned()).unwrap());
+    request
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn locked_key_delays_only_its_own_start() {
+async fn locked_key_delays_only_its_own_starts() {
+    let mut key = LockedKey::new(SessionLimit::Unlimited).await;
+    let mut locked = Vec::new();
+    let begun = Instant::now();
+    for number in 0..STARTS {
+        locked.push(key.start("locked"));
+        let started = key.start(&format!("other-{number}")).await.unwrap();
+        assert!(!started.unwrap().replayed);
+    }
+    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+    assert!(locked.iter().all(|start| !start.is_finished()), "the key is locked");
+    key.transaction.batch_execute("rollback").await.unwrap();
+    for start in locked {
+        assert_eq!(start.await.unwrap().unwrap().session.id, key.session);
+    }
+}
+
+/// The other starts need the lock of the organization, so that start does not wait with it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn locked_key_of_limited_organization_fails_only_its_own_starts() {
+    let key = LockedKey::new(SessionLimit::AtMost(SessionCount::constant::<1000>())).await;
+    let begun = Instant::now();
+    let starts: Vec<_> = (0..STARTS)
+        .map(|number| (key.start("locked"), key.start(&format!("other-{number}"))))
+        .collect();
+    for (locked, other) in starts {
+        assert!(!other.await.unwrap().unwrap().replayed);
+        assert!(!locked.is_finished(), "the key is locked");
+    }
+    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+}
+
+/// The first insert is blocked, and the others wait for it without a connection.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn retries_of_a_start_in_progress_return_its_session() {
     let database = Database::fresh().await.unwrap();
     let greenroom = service(&database, &Arc::new(MemoryRooms::default())).build().unwrap();
     let tenant = Tenant::new(&greenroom).await;
-    let mut db = AsyncPgConnection::establish(database.url()).await.unwrap();
-    let keyed = |name: &str| {
-        let mut request = StartRequest::new(tenant.template);
-        request.idempotency_key = Some(IdempotencyKey::try_from(name.to_owned()).unwrap());
-        spawn_start(&greenroom, &tenant.caller, request)
-    };
-    let first = keyed("key").await.unwrap().unwrap();
-    // The uncommitted deletion of the session leaves open whether its key is held.
-    db.batch_execute("begin; delete from sessions").await.unwrap();
-    let mut locked = Vec::new();
-    for number in 0..STARTS {
-        locked.extend((number % 24 == 0).then(|| keyed("key")));
-        let started = keyed(&format!("other-{number}")).await.unwrap();
-        assert!(!started.unwrap().replayed);
+    let mut blocked = block_inserts(&database).await;
+    let start = |request| spawn_start(&greenroom, &tenant.caller, request);
+    let retries: Vec<_> = (0..STARTS).map(|_| start(keyed(&tenant, "key"))).collect();
+    let mut other_request = keyed(&tenant, "key");
+    other_request.user_id = Some(user("other"));
+    wait_until("the first statement to wait", TIMEOUT, async || {
+        let waiting = sql_query(WAITING).execute(&mut blocked).await?;
+        Ok((waiting == 1).then_some(()))
+    })
+    .await
+    .unwrap();
+    let reused = start(other_request);
+    let plain = start(StartRequest::new(tenant.template));
+    wait_until_blocked(&mut blocked).await;
+    blocked.batch_execute("commit").await.unwrap();
+    plain.await.unwrap().unwrap();
+    let (mut sessions, mut written) = (HashSet::new(), 0);
+    for retry in retries {
+        let started = retry.await.unwrap().unwrap();
+        sessions.insert(started.session.id);
+        written += usize::from(!started.replayed);
     }
-    assert!(locked.iter().all(|start| !start.is_finished()), "the key is locked");
-    db.batch_execute("rollback").await.unwrap();
-    for start in locked {
-        assert_eq!(start.await.unwrap().unwrap().session.id, first.session.id);
-    }
+    assert_eq!((sessions.len(), written), (1, 1));
+    assert!(matches!(reused.await.unwrap(), Err(Error::IdempotencyKeyReused)));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
