@@ -93,8 +93,9 @@ impl Greenroom {
             let held = self.shared.buckets.held();
             let search = plan.begin_batch(&held);
             let begun = caught(self.begin_checks(&held, permits.num_permits(), search)).await;
-            let begun = failures.value(begun).unwrap_or_default();
-            plan.end_batch(begun.is_search_full);
+            let begun = failures.value(begun);
+            plan.end_batch(begun.as_ref().map(|begun| begun.is_search_full));
+            let begun = begun.unwrap_or_default();
             let is_full = begun.is_full;
             self.spawn_batch(&mut batches, begun.guards, held, permits);
             let pause = self.pause_between_batches(is_full, plan.next_at());

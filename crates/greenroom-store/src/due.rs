@@ -19,8 +19,9 @@ use crate::sql::{PlannedEachTime, interval};
 /// holder has lost LiveKit, is overloaded, or cannot decode the session.
 pub const NEGLECTED_AFTER: TimeDelta = TimeDelta::seconds(20);
 
-/// Age of the due sessions that a search of [`DueRange::Recent`] finds.
-const RECENT: TimeDelta = TimeDelta::minutes(1);
+/// Time since the due sessions that a search of [`DueRange::Recent`] finds became due. A process must
+/// search for all due sessions more often, and after each failed search.
+pub const RECENTLY_DUE: TimeDelta = TimeDelta::seconds(15);
 
 /// Identifies a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Queryable)]
@@ -55,8 +56,8 @@ impl DueOrder {
 /// index entries of all earlier times, and a search reads those in its range.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DueRange {
-    /// Sessions that became due within the last minute. The search stays fast while a long
-    /// transaction holds a snapshot.
+    /// Sessions that became due a short time ago. The search stays fast while a long transaction holds
+    /// a snapshot.
     Recent,
     /// All due sessions.
     All,
@@ -77,12 +78,13 @@ impl DueSearch {
 }
 
 impl DueRange {
-    /// The SQL condition on `next_check_at`.
-    pub(crate) fn condition(self) -> String {
-        let is_due = "next_check_at <= now()";
+    /// SQL condition: `next_check_at` is not after `at`, and in the range [`Self::Recent`] at most
+    /// `recent` before it.
+    pub(crate) fn condition(self, at: &str, recent: TimeDelta) -> String {
+        let is_due = format!("next_check_at <= {at}");
         match self {
-            Self::Recent => format!("{is_due} and next_check_at > now() - {}", interval(RECENT)),
-            Self::All => is_due.to_owned(),
+            Self::Recent => format!("{is_due} and next_check_at > {at} - {}", interval(recent)),
+            Self::All => is_due,
         }
     }
 }
@@ -98,7 +100,7 @@ pub async fn due_sessions(
     search: DueSearch,
 ) -> Result<Vec<SessionKey>, StoreError> {
     let due = sessions::table
-        .filter(sql::<Bool>(&search.range.condition()))
+        .filter(sql::<Bool>(&search.range.condition("now()", RECENTLY_DUE)))
         .filter(session_bucket(sessions::id).eq_any(numbers(held)))
         .select((sessions::organization_id, sessions::id))
         .limit(i64::try_from(limit).unwrap_or(i64::MAX));
@@ -124,10 +126,9 @@ pub async fn neglected_sessions(
     limit: usize,
     range: DueRange,
 ) -> Result<Vec<SessionKey>, StoreError> {
-    let since = now.into_sql::<Timestamptz>() - NEGLECTED_AFTER;
+    let since = format!("now() - {}", interval(NEGLECTED_AFTER));
     let neglected = sessions::table
-        .filter(sessions::next_check_at.le(since.nullable()))
-        .filter(sql::<Bool>(&range.condition()))
+        .filter(sql::<Bool>(&range.condition(&since, RECENTLY_DUE)))
         .filter(session_bucket(sessions::id).ne_all(numbers(held)))
         .order(sessions::next_check_at)
         .select((sessions::organization_id, sessions::id))

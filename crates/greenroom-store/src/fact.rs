@@ -57,8 +57,7 @@ pub struct Recorded {
 /// `holder` holds the session's bucket.
 ///
 /// `at` is LiveKit's time of the event, in whole seconds. A fact that Greenroom itself reports has
-/// none: see [`record_own`]. Returns the session that learned the fact, the first of several overdue
-/// ones. `None` means that the fact is about another participant, or that `State::learn` refuses it.
+/// none: see [`record_own`]. Returns the session that learned the fact. `None` means that the fact is about another participant, or that `State::learn` refuses it.
 ///
 /// # Errors
 /// Returns a [`StoreError`] if the query fails.
@@ -70,8 +69,21 @@ pub async fn record(
     holder: Option<ReplicaId>,
 ) -> Result<Option<Recorded>, StoreError> {
     let record = SelectKeys(RecordFact::new(subject, fact, at, holder));
+    Ok(record.get_result(connection).await.optional()?)
+}
+
+/// Merges a fact of Greenroom itself into up to [`MAX_OVERDUE`](crate::overdue::MAX_OVERDUE) sessions
+/// whose deadline has passed, as [`record`] does. Returns their number.
+pub(crate) async fn record_overdue(
+    connection: &mut AsyncPgConnection,
+    deadline: Deadline,
+    range: DueRange,
+    fact: &Fact,
+) -> Result<usize, StoreError> {
+    let subject = Subject::Overdue(deadline, range);
+    let record = SelectKeys(RecordFact::new(subject, fact, NO_TIME, None));
     let recorded: Vec<Recorded> = record.load(connection).await?;
-    Ok(recorded.into_iter().next())
+    Ok(recorded.len())
 }
 
 /// Merges a fact that Greenroom itself reports, as [`record`] does. Such a fact has no time of

@@ -1,16 +1,21 @@
 //! The deadlines that need no observation of LiveKit.
 
+use chrono::TimeDelta;
 use diesel::pg::Pg;
 use diesel::query_builder::AstPass;
 use diesel_async::AsyncPgConnection;
 use greenroom_domain::lifecycle::{Fact, ROOM_OPEN_DEADLINE};
 
-use crate::fact::{Subject, record_own};
+use crate::fact::record_overdue;
 use crate::sql::interval;
 use crate::{DueRange, StoreError};
 
 /// Maximum number of sessions that one statement ends because of their deadline.
-pub const MAX_OVERDUE: u32 = 256;
+pub const MAX_OVERDUE: usize = 256;
+
+/// Time since the overdue sessions that a search of [`DueRange::Recent`] finds were due. It is longer
+/// than for checks, because a check may be late when the deadline passes.
+const RECENTLY_DUE: TimeDelta = TimeDelta::minutes(1);
 
 /// SQL condition: the maximum duration is over. The same rule as `State::is_past_max_duration`.
 pub(crate) const PAST_MAX_DURATION: &str = "end_by <= now()";
@@ -40,7 +45,7 @@ impl Deadline {
     }
 }
 
-/// Ends up to [`MAX_OVERDUE`] sessions whose deadline has passed. Returns whether there were any.
+/// Ends up to [`MAX_OVERDUE`] sessions whose deadline has passed. Returns their number.
 ///
 /// # Errors
 /// Returns a [`StoreError`] if the query fails.
@@ -48,8 +53,8 @@ pub async fn end_overdue(
     connection: &mut AsyncPgConnection,
     deadline: Deadline,
     range: DueRange,
-) -> Result<bool, StoreError> {
-    record_own(connection, Subject::Overdue(deadline, range), &deadline.fact()).await
+) -> Result<usize, StoreError> {
+    record_overdue(connection, deadline, range, &deadline.fact()).await
 }
 
 /// SQL condition: neither the start nor a replay opened the room in time. The same rule as
@@ -73,7 +78,7 @@ pub(crate) fn push_overdue(deadline: Deadline, range: DueRange, out: &mut AstPas
         "overdue as materialized (
            select organization_id, id from sessions where ",
     );
-    out.push_sql(&range.condition());
+    out.push_sql(&range.condition("now()", RECENTLY_DUE));
     out.push_sql(" and ");
     out.push_sql(&deadline.condition());
     out.push_sql(" order by next_check_at limit ");

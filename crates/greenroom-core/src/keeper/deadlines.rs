@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use greenroom_store::DueRange;
-use greenroom_store::overdue::{Deadline, end_overdue};
+use greenroom_store::overdue::{Deadline, MAX_OVERDUE, end_overdue};
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::failures::{FailureLog, caught};
@@ -27,7 +27,11 @@ impl Greenroom {
                 // No check moves the stored times, so overdue sessions may have been due for long.
                 ranges.search_all_next();
             }
-            failures.record(caught(self.end_overdue(ranges.next_range())).await);
+            let ended = caught(self.end_overdue(ranges.next_range())).await;
+            if ended.is_err() {
+                ranges.search_all_next();
+            }
+            failures.record(ended);
         }
     }
 
@@ -42,10 +46,13 @@ impl Greenroom {
         };
         for &deadline in deadlines {
             let end = async |db: &mut _| end_overdue(db, deadline, range).await;
-            // One statement ends at most `MAX_OVERDUE` sessions.
-            while self.shared.database.run_for_keeper(end).await? {
-                self.shared.waiters.wake();
-                self.shared.search_requested.notify_one();
+            let mut ended = MAX_OVERDUE;
+            while ended == MAX_OVERDUE {
+                ended = self.shared.database.run_for_keeper(end).await?;
+                if ended > 0 {
+                    self.shared.waiters.wake();
+                    self.shared.search_requested.notify_one();
+                }
             }
         }
         Ok(())

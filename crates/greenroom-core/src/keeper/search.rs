@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use greenroom_store::due::RECENTLY_DUE;
 use greenroom_store::{DueOrder, DueRange, DueSearch, HeldBuckets};
 use tokio::time::Instant;
 
@@ -14,6 +15,9 @@ pub(super) const SEARCH_INTERVAL: Duration = Duration::from_millis(250);
 /// Interval between two searches of all due sessions. The searches between them read only the recent
 /// ones.
 const SEARCH_ALL_INTERVAL: Duration = Duration::from_secs(10);
+
+// Otherwise, a session that became due between two searches of all could be found by no other.
+const _: () = assert!(SEARCH_ALL_INTERVAL.as_secs() < RECENTLY_DUE.num_seconds().unsigned_abs());
 
 /// Selects the range of each search: all due sessions at the first search and after each
 /// [`SEARCH_ALL_INTERVAL`], and the recent ones otherwise.
@@ -74,8 +78,9 @@ impl SearchPlan {
     }
 
     /// Plans the next search after a batch. `is_full` is whether its search found as many sessions as
-    /// the batch can contain: more are probably due.
-    pub(super) fn end_batch(&mut self, is_full: bool) {
+    /// the batch can contain: more are probably due. `None` means that the search failed.
+    pub(super) fn end_batch(&mut self, is_full: Option<bool>) {
+        let Some(is_full) = is_full else { return self.ranges.search_all_next() };
         // Every second search then starts with the sessions that became due last, so that a backlog,
         // as after an outage, does not delay users who are in a call.
         self.order = if is_full { self.order.toggled() } else { DueOrder::OldestFirst };
@@ -111,7 +116,7 @@ mod tests {
     fn searched() -> (SearchPlan, Arc<HeldBuckets>) {
         let (mut plan, held) = (SearchPlan::new(), Arc::default());
         assert_eq!(plan.begin_batch(&held), ALL);
-        plan.end_batch(false);
+        plan.end_batch(Some(false));
         (plan, held)
     }
 
@@ -119,7 +124,7 @@ mod tests {
     async fn batches_search_at_intervals_and_on_request() {
         let (mut plan, held) = searched();
         assert_eq!(plan.begin_batch(&held), None);
-        plan.end_batch(false);
+        plan.end_batch(Some(false));
         advance(plan.next_at() - Instant::now()).await;
         assert_eq!(plan.begin_batch(&held), RECENT);
         plan.search_next();
@@ -131,15 +136,25 @@ mod tests {
     async fn search_that_fills_its_batch_is_followed_by_one_in_the_opposite_order() {
         let newest = Some(DueSearch { order: DueOrder::NewestFirst, ..DueSearch::ALL });
         let (mut plan, held) = searched();
-        plan.end_batch(true);
+        plan.end_batch(Some(true));
         assert_eq!(plan.begin_batch(&held), newest);
-        plan.end_batch(true);
+        plan.end_batch(Some(true));
         assert_eq!(plan.begin_batch(&held), ALL);
-        plan.end_batch(true);
+        plan.end_batch(Some(true));
         assert_eq!(plan.begin_batch(&held), newest);
-        plan.end_batch(false);
+        plan.end_batch(Some(false));
         plan.search_next();
         assert_eq!(plan.begin_batch(&held), RECENT);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn failed_search_is_followed_by_one_of_all_due_sessions() {
+        let (mut plan, held) = searched();
+        advance(SEARCH_INTERVAL).await;
+        assert_eq!(plan.begin_batch(&held), RECENT);
+        plan.end_batch(None);
+        advance(SEARCH_INTERVAL).await;
+        assert_eq!(plan.begin_batch(&held), ALL);
     }
 
     #[tokio::test(start_paused = true)]

@@ -24,7 +24,7 @@ use crate::{Error, Greenroom};
 
 /// Time that a statement waits for another transaction that holds one of its keys. Usually that is
 /// another replica's start with the key, which commits within milliseconds.
-const LOCK_TIMEOUT: Duration = Duration::from_millis(250);
+const LOCK_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The same for the statements that then find the session whose key is locked.
 const SEARCH_LOCK_TIMEOUT: Duration = Duration::from_millis(50);
@@ -98,10 +98,8 @@ impl Greenroom {
         batch: Vec<QueuedStart>,
         work: Work,
     ) -> bool {
-        let begun = Instant::now();
-        // The lock of an organization excludes other starts with the same key.
-        let mut lock_timeout =
-            if organization.is_some() { SEARCH_LOCK_TIMEOUT } else { LOCK_TIMEOUT };
+        let search_until = Instant::now() + LOCK_TIMEOUT + MAX_SEARCH_TIME;
+        let mut lock_timeout = LOCK_TIMEOUT;
         let mut is_abandoned = false;
         let mut parts = vec![batch];
         while let Some(part) = parts.pop() {
@@ -117,7 +115,7 @@ impl Greenroom {
                 Err(error) => error,
             };
             let is_locked = is_lock_timeout(&error);
-            let is_search_over = is_locked && begun.elapsed() > MAX_SEARCH_TIME;
+            let is_search_over = is_locked && Instant::now() > search_until;
             if part.len() > 1 && !is_search_over && may_concern_one_session(&error) {
                 lock_timeout = SEARCH_LOCK_TIMEOUT;
                 parts.extend(split(part, is_locked));

@@ -155,7 +155,7 @@ const BLOCK_AND_COUNT: &str = "
       'begin perform nextval(''inserts''); return null; end';
     create trigger count_insert before insert on sessions for each statement
       execute function count_insert();
-    create function block() returns trigger language plpgsql as
+    create function block() returns trigger language plpgsql set lock_timeout = 0 as
       'begin perform pg_advisory_xact_lock(7); return new; end';
     create trigger block before insert on sessions for each row when (new.participant_name is not null)
       execute function block();

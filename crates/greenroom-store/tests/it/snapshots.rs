@@ -116,7 +116,7 @@ async fn recent_search_leaves_out_sessions_that_have_been_due_for_long() {
     let held = insert_due_sessions(&mut db, 1).await;
     let recent = DueSearch { range: DueRange::Recent, ..DueSearch::ALL };
     assert_eq!(due_sessions(&mut db, &held, 10, recent).await.unwrap().len(), 1);
-    sql_query("update sessions set next_check_at = now() - interval '61 seconds'")
+    sql_query("update sessions set next_check_at = now() - interval '36 seconds'")
         .execute(&mut db)
         .await
         .unwrap();
