@@ -9,6 +9,7 @@ mod figure;
 mod figures;
 mod limits;
 mod live;
+mod members;
 mod memory;
 mod names;
 mod overload;

@@ -28,7 +28,7 @@ use crate::bulkhead::{Bulkheads, Permit, Work};
 /// Time limit for one piece of work, including the wait for a connection. A PostgreSQL that stops
 /// responding cannot enforce its own `statement_timeout` of 5 s. This limit is shorter, so that the
 /// caller gets an error within the same 5 s.
-const DB_TIMEOUT: Duration = Duration::from_millis(4_500);
+pub(crate) const DB_TIMEOUT: Duration = Duration::from_millis(4_500);
 
 /// Time without a finished statement after which the database counts as down.
 const SUCCESS_EXPIRY: Duration = Duration::from_secs(5);

@@ -222,9 +222,12 @@ impl Greenroom {
         let (due, neglected) = self.shared.database.run_for_keeper(find).await?;
         let limit_of_due = if schedule.has_due() { limit - limit / 4 } else { limit };
         let mut guards = schedule.begin_found(due, limit_of_due);
-        let is_search_full = guards.len() == limit_of_due || neglected.len() == MAX_NEGLECTED;
+        let is_due_full = guards.len() == limit_of_due;
         guards.extend(schedule.begin_waiting(limit - guards.len(), held));
-        guards.extend(schedule.begin_found(neglected, limit - guards.len()));
+        let neglected = schedule.begin_found(neglected, limit - guards.len());
+        // Those that are being checked do not count: a search at once would only find them again.
+        let is_search_full = is_due_full || neglected.len() == MAX_NEGLECTED;
+        guards.extend(neglected);
         let is_full = is_search_full || guards.len() == limit;
         Ok(Begun { guards, is_full, is_search_full })
     }

@@ -23,6 +23,10 @@ const SWEEP_INTERVAL: Duration = Duration::from_mins(1);
 /// Time for which an organization counts as limited after a start has found, or assumed, its limit.
 const LIMITED_FOR: Duration = Duration::from_mins(1);
 
+/// Time for which the starts with a key of an organization are inserted outside the queue after one of
+/// its keys was locked.
+const LOCKING_FOR: Duration = Duration::from_secs(5);
+
 /// Time limit of the wait for transactions that write sessions. Longer than a statement, which
 /// PostgreSQL cancels after 5 s, and the time in which an abandoned statement is settled.
 const WRITERS_TIMEOUT: Duration = Duration::from_secs(15);
@@ -175,7 +179,11 @@ pub(crate) struct StartLimits {
     /// Maximum number of open sessions of an organization without its own limit.
     pub(crate) max_active_sessions: Option<SessionCount>,
     pub(crate) start_rate: Option<StartRate>,
-    pub(crate) limited_organizations: LimitedOrganizations,
+    /// Organizations that have, or may have, a limit of open sessions, or whose sessions are counted. A
+    /// start in such an organization locks it first. Other starts take no lock.
+    pub(crate) limited_organizations: RecentOrganizations,
+    /// Organizations with a locked key. Their starts with a key are inserted outside the queue.
+    pub(crate) locking_organizations: RecentOrganizations,
     /// Organizations whose count of open sessions this process is beginning.
     counting: Mutex<HashSet<OrganizationId>>,
     /// The starts of organizations that need no lock.
@@ -199,7 +207,8 @@ impl StartLimits {
         Self {
             max_active_sessions,
             start_rate: starts_per_minute.map(StartRate::new),
-            limited_organizations: LimitedOrganizations::default(),
+            limited_organizations: RecentOrganizations::new(LIMITED_FOR),
+            locking_organizations: RecentOrganizations::new(LOCKING_FOR),
             counting: Mutex::default(),
             start_queue: StartQueue::new(None),
             organization_queues: OrganizationQueues::default(),
@@ -210,24 +219,30 @@ impl StartLimits {
     }
 }
 
-/// Organizations that have, or may have, a limit of open sessions, or whose sessions are counted; an
-/// entry expires after one minute. A start in such an organization locks it first. Other starts take no lock.
-#[derive(Default)]
-pub(crate) struct LimitedOrganizations(Mutex<ExpiryMap>);
+/// Organizations about which something was found out recently.
+pub(crate) struct RecentOrganizations {
+    expiry: Mutex<ExpiryMap>,
+    /// Time after which an entry expires.
+    lifetime: Duration,
+}
 
-impl LimitedOrganizations {
+impl RecentOrganizations {
+    fn new(lifetime: Duration) -> Self {
+        Self { expiry: Mutex::default(), lifetime }
+    }
+
     pub(crate) fn contains(&self, organization: OrganizationId) -> bool {
-        let expiry = self.0.lock();
+        let expiry = self.expiry.lock();
         expiry.get(organization).is_some_and(|until| until > Instant::now())
     }
 
     pub(crate) fn insert(&self, organization: OrganizationId) {
         let now = Instant::now();
-        self.0.lock().set(organization, now + LIMITED_FOR, now);
+        self.expiry.lock().set(organization, now + self.lifetime, now);
     }
 
     pub(crate) fn remove(&self, organization: OrganizationId) {
-        self.0.lock().expires_at.remove(&organization);
+        self.expiry.lock().expires_at.remove(&organization);
     }
 }
 
@@ -353,7 +368,7 @@ mod tests {
 
     #[test]
     fn limited_organization_is_remembered_until_it_is_removed() {
-        let limited = LimitedOrganizations::default();
+        let limited = RecentOrganizations::new(LIMITED_FOR);
         assert!(!limited.contains(organization(1)));
         limited.insert(organization(1));
         assert!(limited.contains(organization(1)) && !limited.contains(organization(2)));

@@ -20,8 +20,9 @@ const HOLDER_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 const BATCH_PAUSE: Duration = Duration::from_millis(100);
 
 impl Greenroom {
-    /// Deletes old data until the future is dropped. One replica at a time does it, the one that holds
-    /// the first bucket. Without LiveKit, perhaps no replica holds a bucket, so each one does it.
+    /// Deletes old data until the future is dropped. Only the replica that holds the first bucket does
+    /// it. Replicas that have lost LiveKit release their buckets, so the first bucket may have no
+    /// holder; therefore each of these replicas deletes old data too.
     pub(crate) async fn run_retention(&self) {
         loop {
             let is_holder = self.shared.buckets.held().contains_key(&Bucket::FIRST);

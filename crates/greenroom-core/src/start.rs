@@ -11,11 +11,12 @@ mod write;
 
 use std::time::Duration;
 
-use greenroom_domain::{Caller, RoomCreation};
+use greenroom_domain::{Caller, OrganizationId, RoomCreation};
 use greenroom_store::StartKey;
 use tokio::time::Instant;
 
 use self::key::start_key;
+use self::keyed::Turn;
 use self::room::deferred;
 use self::write::WrittenSession;
 use crate::task::complete;
@@ -28,6 +29,9 @@ pub use self::request::StartRequest;
 /// Time from the beginning of a start within which the session is written, including retries with
 /// new room names.
 const INSERT_DEADLINE: Duration = Duration::from_millis(3_500);
+
+/// Maximum duration of a start. Until then, the response of LiveKit is recorded.
+const MAX_DURATION: Duration = Duration::from_millis(4_500);
 
 impl Greenroom {
     /// Starts a session from a template.
@@ -112,7 +116,8 @@ impl Greenroom {
         }
     }
 
-    /// Writes or finds the session, opens its room, and signs the token.
+    /// Writes or finds the session, opens its room, and signs the token. Concurrent starts with the same
+    /// key take over the result of the first.
     async fn try_start(
         &self,
         caller: &Caller,
@@ -120,22 +125,54 @@ impl Greenroom {
         key: StartKey,
         started_at: Instant,
     ) -> Result<StartedSession, Error> {
-        let new = self.new_session(caller.organization_id, request, key);
-        let WrittenSession { mut started, mut access_token, is_replay } =
-            self.write_session(new, started_at + INSERT_DEADLINE).await?;
+        let organization = caller.organization_id;
+        let first = match key.claim() {
+            None => None,
+            Some(&claim) => {
+                let starts = &self.shared.limits.keyed_starts;
+                match starts.wait_for_turn(organization, claim, started_at + MAX_DURATION).await? {
+                    Turn::First(first) => Some(first),
+                    Turn::Repeated(written) => return Ok(self.finish_start(caller, *written)),
+                }
+            }
+        };
+        let written = self.open_session(organization, request, key, started_at).await;
+        if let Some(first) = first {
+            first.publish(&written);
+        }
+        Ok(self.finish_start(caller, written?))
+    }
+
+    /// Signs the token, unless that was done to measure it.
+    fn finish_start(&self, caller: &Caller, written: WrittenSession) -> StartedSession {
+        let WrittenSession { started, access_token, is_replay } = written;
+        let access_token = access_token.unwrap_or_else(|| self.sign_token(&started));
+        self.started_session(caller, started, access_token, is_replay)
+    }
+
+    /// Writes or finds the session, and opens its room.
+    async fn open_session(
+        &self,
+        organization: OrganizationId,
+        request: StartRequest,
+        key: StartKey,
+        started_at: Instant,
+    ) -> Result<WrittenSession, Error> {
+        let new = self.new_session(organization, request, key);
+        let mut written = self.write_session(new, started_at + INSERT_DEADLINE).await?;
+        let started = &written.started;
         // A replay opens the room if no earlier start has recorded that it did.
         if started.setup.room_creation == RoomCreation::OnStart && !started.room_created {
             // Another request with the key, such as that of another tab, may still open the room, so a
             // failure of LiveKit does not end the session.
             let keep_pending = key != StartKey::None;
-            if !self.open_room(&started, keep_pending, started_at).await? {
+            if !self.open_room(started, keep_pending, started_at).await? {
                 // LiveKit opens the room when the user joins. That token must contain the dispatch,
                 // so discard the signed one.
-                started = deferred(started);
-                access_token = None;
+                written.started = deferred(written.started);
+                written.access_token = None;
             }
         }
-        let access_token = access_token.unwrap_or_else(|| self.sign_token(&started));
-        Ok(self.started_session(caller, started, access_token, is_replay))
+        Ok(written)
     }
 }

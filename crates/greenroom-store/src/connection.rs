@@ -248,18 +248,6 @@ pub async fn rollback_or_lost(connection: &mut AsyncPgConnection) -> bool {
     connection.batch_execute("rollback").await.is_err()
 }
 
-/// Limits each wait for a lock until the transaction ends. Zero means no limit.
-///
-/// # Errors
-/// Returns a [`StoreError`] if the statement fails.
-pub async fn limit_lock_waits(
-    connection: &mut AsyncPgConnection,
-    maximum: Duration,
-) -> Result<(), StoreError> {
-    let set = format!("set local lock_timeout = {}", maximum.as_millis());
-    Ok(connection.batch_execute(&set).await?)
-}
-
 /// The error with its causes. tokio-postgres displays only `db error` and has the reason as source.
 fn chain(error: &tokio_postgres::Error) -> String {
     ErrorChain(error).to_string()

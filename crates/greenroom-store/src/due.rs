@@ -19,8 +19,9 @@ use crate::sql::{PlannedEachTime, interval};
 /// holder has lost LiveKit, is overloaded, or cannot decode the session.
 pub const NEGLECTED_AFTER: TimeDelta = TimeDelta::seconds(20);
 
-/// Time since the due sessions that a search of [`DueRange::Recent`] finds became due. A process must
-/// search for all due sessions more often, and after each failed search.
+/// A search of [`DueRange::Recent`] finds the sessions that became due, or neglected, at most this long
+/// ago. To miss no session, a process must search for all due sessions at shorter intervals than this,
+/// and after each failed search.
 pub const RECENTLY_DUE: TimeDelta = TimeDelta::seconds(15);
 
 /// Identifies a session.
@@ -56,8 +57,8 @@ impl DueOrder {
 /// index entries of all earlier times, and a search reads those in its range.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DueRange {
-    /// Sessions that became due a short time ago. The search stays fast while a long transaction holds
-    /// a snapshot.
+    /// Sessions that became due recently: within 15 s for checks, see [`RECENTLY_DUE`], and within one
+    /// minute for deadlines. The search stays fast while a long transaction holds a snapshot.
     Recent,
     /// All due sessions.
     All,

@@ -56,8 +56,9 @@ pub struct Recorded {
 /// statement. The rules are those of `State::learn`, except that the next check is not stored if
 /// `holder` holds the session's bucket.
 ///
-/// `at` is LiveKit's time of the event, in whole seconds. A fact that Greenroom itself reports has
-/// none: see [`record_own`]. Returns the session that learned the fact. `None` means that the fact is about another participant, or that `State::learn` refuses it.
+/// `at` is LiveKit's time of the event, in whole seconds. Use [`record_own`] for a fact that Greenroom
+/// itself reports, because such a fact has no time of LiveKit. Returns the session that learned the
+/// fact. `None` means that the fact is about another participant, or that `State::learn` refuses it.
 ///
 /// # Errors
 /// Returns a [`StoreError`] if the query fails.

@@ -3,6 +3,8 @@
 mod purge;
 mod release;
 
+use std::time::Duration;
+
 use diesel::dsl::{exists, sql};
 use diesel::pg::Pg;
 use diesel::prelude::*;
@@ -17,6 +19,17 @@ use crate::schema::sessions;
 use crate::sql::interval;
 
 pub use self::purge::{KeyCursor, purge_expired_keys};
+
+/// Maximum time that a statement waits for another transaction that holds a key, or the session of a
+/// key. Usually that transaction is another replica's start, which commits within milliseconds.
+pub const KEY_LOCK_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// SQL condition: always true. Limits the waits for locks to [`KEY_LOCK_TIMEOUT`] until the transaction
+/// ends.
+pub(crate) fn limits_lock_waits() -> String {
+    let timeout = KEY_LOCK_TIMEOUT.as_millis();
+    format!("(select set_config('lock_timeout', '{timeout}', true)) is not null")
+}
 
 /// The idempotency key of a start and the request that came with it, both as hashes. Two starts
 /// with equal hashes return the same session. The key itself is never stored.

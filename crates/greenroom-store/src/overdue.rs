@@ -13,8 +13,9 @@ use crate::{DueRange, StoreError};
 /// Maximum number of sessions that one statement ends because of their deadline.
 pub const MAX_OVERDUE: usize = 256;
 
-/// Time since the overdue sessions that a search of [`DueRange::Recent`] finds were due. It is longer
-/// than for checks, because a check may be late when the deadline passes.
+/// A search of [`DueRange::Recent`] finds the overdue sessions whose `next_check_at` is at most this old.
+/// This is longer than for checks: if a check is late, `next_check_at` is already old when the deadline
+/// passes.
 const RECENTLY_DUE: TimeDelta = TimeDelta::minutes(1);
 
 /// SQL condition: the maximum duration is over. The same rule as `State::is_past_max_duration`.

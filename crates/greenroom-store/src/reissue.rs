@@ -10,7 +10,7 @@ use greenroom_domain::template::TokenTtl;
 use greenroom_domain::{OrganizationId, SessionId, UserId};
 
 use crate::StoreError;
-use crate::idempotency::{HAS_TIME_LEFT, KeyClaim, holds_key};
+use crate::idempotency::{HAS_TIME_LEFT, KeyClaim, holds_key, limits_lock_waits};
 use crate::new_session::{TOKEN_ISSUED_AT, push_token_expiry};
 use crate::session_setup::{SessionSetupColumns, StartedRow, StartedRowSql, TEMPLATE_JOIN};
 use crate::sql::push_may_see;
@@ -107,6 +107,8 @@ impl QueryFragment<Pg> for ReissueToken<'_> {
                 key.fingerprint.push_is_same(out.reborrow())?;
                 out.push_sql(" and ");
                 out.push_sql(&holds_key("sessions"));
+                out.push_sql(" and ");
+                out.push_sql(&limits_lock_waits());
             }
         }
         out.push_sql(" returning sessions.*)");

@@ -214,8 +214,8 @@ impl QueryFragment<Pg> for ReadSessions {
         out.push_sql(", ");
         out.push_bind_param::<Array<Uuid>, _>(&self.ids)?;
         // As in the statement of starts, `number * 0 = 0` and `offset 0` make PostgreSQL search the
-        // primary key for each row with every size of the tables, so the plan can be kept. A condition
-        // on `next_check_at` within the subquery would suggest its index.
+        // primary key for each row, whatever the size of the tables, so it can keep the plan. With a
+        // condition on `next_check_at` in the subquery, PostgreSQL might use that column's index instead.
         out.push_sql(
             ") with ordinality as listed (organization_id, id, number)
              cross join lateral (

@@ -77,7 +77,8 @@ impl Unit {
             Self::Percent => format!("{value:.1} %"),
             Self::PerSecond => format!("{value:.0} /s"),
             Self::Megabytes => format!("{value:.1} MB"),
-            Self::Count => format!("{value:.0}"),
+            // With a decimal only if it is not zero.
+            Self::Count => ((value * 10.0).round() / 10.0).to_string(),
         }
     }
 }

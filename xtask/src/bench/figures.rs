@@ -2,8 +2,8 @@
 
 use super::figure::{Figure, Measure};
 use super::{
-    agent, callers, comparison, deadlines, limits, live, memory, names, overload, pages, peers,
-    troubles, waits, webhooks,
+    agent, callers, comparison, deadlines, limits, live, members, memory, names, overload, pages,
+    peers, troubles, waits, webhooks,
 };
 
 /// The figures of `cargo xtask bench keeper`.
@@ -13,7 +13,7 @@ pub fn keeper() -> Vec<Figure> {
             Box::pin(agent::measure(env))
         }),
         figure("deadlines", "reconciling 10,000 sessions", |env| Box::pin(deadlines::measure(env))),
-        figure("live", "reconciling 100,000 sessions, 13 minutes", |env| {
+        figure("live", "reconciling 10,000 and 100,000 sessions, 15 minutes", |env| {
             Box::pin(live::measure(env))
         }),
         figure("webhooks", "sending webhooks", |env| Box::pin(webhooks::measure(env))),
@@ -37,6 +37,7 @@ fn troubles() -> Figure {
 pub fn starts() -> Vec<Figure> {
     vec![
         figure("limits", "starting with and without limits", |env| Box::pin(limits::measure(env))),
+        figure("members", "starting with slow commits", |env| Box::pin(members::measure(env))),
         figure("memory", "starting 100,000 sessions", |env| Box::pin(memory::measure(env))),
         figure("callers", "verifying tokens", |env| Box::pin(callers::measure(env))),
         figure("pages", "listing 1,000,000 sessions", |env| Box::pin(pages::measure(env))),

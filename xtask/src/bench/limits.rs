@@ -9,6 +9,7 @@ use uuid::Uuid;
 use super::deployment::{BenchEnv, Deployment};
 use super::figure::{Measurement, Threshold, Unit};
 use super::start_load::StartLoad;
+use super::starts;
 use super::statistics::median;
 use crate::api::{Api, ORGANIZATION};
 
@@ -19,8 +20,13 @@ const ROUND_DURATION: Duration = Duration::from_secs(1);
 /// A resumed session is one statement, like a new one.
 const RESUMED: f64 = 0.8;
 
-/// Starts of an organization with a limit share statements, one at a time behind a row lock.
-const LIMITED: f64 = 100.0;
+/// Minimum rate with a limit, divided by the rate without one. The statements of a limited organization
+/// run one at a time behind a row lock, but many starts share each.
+const LIMITED: f64 = 0.8;
+
+/// Number of open sessions of the limited organization before the measurement. If each start counted
+/// them, the rate would miss [`LIMITED`].
+const OPEN_SESSIONS: usize = 100_000;
 
 const LIMITED_ORGANIZATION: Uuid = Uuid::from_u128(0x0190_d3a0_0000_7000_8000_0000_0000_11ed);
 
@@ -50,10 +56,12 @@ pub async fn measure(env: &BenchEnv) -> Result<Vec<Measurement>> {
             description: format!("{resumed:.0} resumed sessions/s, {plain:.0} plain starts/s"),
         },
         Measurement {
-            measured: limited,
+            measured: limited / plain,
             threshold: Threshold::AtLeast(LIMITED),
-            unit: Unit::PerSecond,
-            description: "starts of one organization with a limit".to_owned(),
+            unit: Unit::Times,
+            description: format!(
+                "{limited:.0} starts/s of one organization with a limit and {OPEN_SESSIONS} open sessions"
+            ),
         },
     ])
 }
@@ -76,5 +84,6 @@ async fn limited(deployment: &Deployment, client: &reqwest::Client) -> Result<St
     );
     let updated = deployment.sql.execute(&limit, &[]).await?;
     ensure!(updated == 1, "the organization to limit has no row");
+    starts::start_sessions(&api, &template, OPEN_SESSIONS).await?;
     Ok(StartLoad::new(deployment, &template, |_| deployment.service.token_of(LIMITED_ORGANIZATION)))
 }

@@ -1,6 +1,6 @@
-//! 100,000 sessions in progress, of which each second some end and as many start: the CPU time of
-//! Greenroom and PostgreSQL, the delay of deadlines, and the row updates of a whole session, with and
-//! without a snapshot that a long transaction holds open.
+//! Sessions in progress while others start and end at the same rate: the CPU time of Greenroom and
+//! PostgreSQL, the delay of deadlines, and the row updates per session, with and without a snapshot
+//! that a long transaction holds open.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -18,7 +18,9 @@ use super::{process, starts, webhook_load};
 
 const AGENT: &str = "agent";
 
-const SESSIONS: usize = 100_000;
+const FEW_SESSIONS: usize = 10_000;
+
+const MANY_SESSIONS: usize = 100_000;
 
 /// Mean duration of a session. So many sessions start and end in it as are in progress.
 const MEAN_DURATION: Duration = Duration::from_hours(1);
@@ -34,6 +36,10 @@ const SNAPSHOT_AGE: Duration = Duration::from_mins(9);
 const HOLD_SNAPSHOT: &str =
     "begin transaction isolation level repeatable read; select from sessions limit 1";
 
+/// Maximum CPU time of Greenroom with [`FEW_SESSIONS`], in percent of one core.
+const MAX_CPU_PERCENT_OF_FEW: f64 = 3.0;
+
+/// Maximum CPU time of Greenroom, and of PostgreSQL, with [`MANY_SESSIONS`], in percent of one core.
 const MAX_CPU_PERCENT: f64 = 30.0;
 
 const MAX_SECONDS_LATE: f64 = 2.0;
@@ -66,18 +72,61 @@ const HOT_UPDATES: &str =
     "select n_tup_hot_upd from pg_stat_user_tables where relname = 'sessions'";
 
 pub async fn measure(env: &BenchEnv) -> Result<Vec<Measurement>> {
-    let livekit = ScriptedApi::start(starts::USER, AGENT).await?;
-    let deployment = Deployment::start(env, "live", &[("LIVEKIT_URL", livekit.url())]).await?;
-    let first = deployment.api.create_template(&template("First", "on_join")).await?;
-    starts::start_sessions(&deployment.api, &first, SESSIONS).await?;
-    let seconds = i32::try_from(MEAN_DURATION.as_secs())?;
-    deployment.sql.execute(MAKE_ACTIVE, &[&seconds]).await?;
-    deployment.sql.batch_execute("vacuum analyze sessions").await?;
-    let calls = Calls::new(&deployment, &livekit).await?;
-    tokio::select! {
-        ended = calls.run() => match ended? {},
-        measurements = measure_usage(&deployment) => measurements,
+    let few = LiveSessions::start(env, FEW_SESSIONS).await?;
+    let mut measurements = few.measure_during_calls(measure_few(&few)).await?;
+    drop(few);
+    let many = LiveSessions::start(env, MANY_SESSIONS).await?;
+    measurements.extend(many.measure_during_calls(measure_many(&many)).await?);
+    Ok(measurements)
+}
+
+/// A deployment with sessions in progress.
+struct LiveSessions {
+    livekit: ScriptedApi,
+    deployment: Deployment,
+    count: usize,
+}
+
+impl LiveSessions {
+    async fn start(env: &BenchEnv, count: usize) -> Result<Self> {
+        let livekit = ScriptedApi::start(starts::USER, AGENT).await?;
+        let deployment = Deployment::start(env, "live", &[("LIVEKIT_URL", livekit.url())]).await?;
+        let first = deployment.api.create_template(&template("First", "on_join")).await?;
+        starts::start_sessions(&deployment.api, &first, count).await?;
+        let seconds = i32::try_from(MEAN_DURATION.as_secs())?;
+        deployment.sql.execute(MAKE_ACTIVE, &[&seconds]).await?;
+        deployment.sql.batch_execute("vacuum analyze sessions").await?;
+        Ok(Self { livekit, deployment, count })
     }
+
+    /// Measures while sessions start and end.
+    async fn measure_during_calls(
+        &self,
+        measure: impl Future<Output = Result<Vec<Measurement>>>,
+    ) -> Result<Vec<Measurement>> {
+        let calls = Calls::new(self).await?;
+        tokio::select! {
+            ended = calls.run() => match ended? {},
+            measurements = measure => measurements,
+        }
+    }
+}
+
+async fn measure_few(sessions: &LiveSessions) -> Result<Vec<Measurement>> {
+    sleep_for(SETTLING).await?;
+    let usage = Usage::measure(sessions).await?;
+    Ok(vec![usage.service_time(MAX_CPU_PERCENT_OF_FEW, "")])
+}
+
+async fn measure_many(sessions: &LiveSessions) -> Result<Vec<Measurement>> {
+    sleep_for(SETTLING).await?;
+    let mut measurements = Usage::measure(sessions).await?.measurements("");
+    let snapshot = sessions.deployment.connect().await?;
+    snapshot.batch_execute(HOLD_SNAPSHOT).await?;
+    sleep_for(SNAPSHOT_AGE).await?;
+    let usage = Usage::measure(sessions).await?;
+    measurements.extend(usage.measurements("with a snapshot held for ten minutes: "));
+    Ok(measurements)
 }
 
 fn template(name: &str, room_creation: &str) -> Value {
@@ -85,19 +134,10 @@ fn template(name: &str, room_creation: &str) -> Value {
         "join_window_seconds": 3_600, "reconnect_window_seconds": 3_600 })
 }
 
-async fn measure_usage(deployment: &Deployment) -> Result<Vec<Measurement>> {
-    sleep_for(SETTLING).await?;
-    let mut measurements = Usage::measure(deployment).await?.measurements("");
-    let snapshot = deployment.connect().await?;
-    snapshot.batch_execute(HOLD_SNAPSHOT).await?;
-    sleep_for(SNAPSHOT_AGE).await?;
-    let usage = Usage::measure(deployment).await?;
-    measurements.extend(usage.measurements("with a snapshot held for ten minutes: "));
-    Ok(measurements)
-}
-
 /// The cost of one minute.
 struct Usage {
+    /// Number of sessions in progress.
+    sessions: usize,
     /// Number of sessions that ended.
     ended: f64,
     service: Duration,
@@ -110,7 +150,9 @@ struct Usage {
 }
 
 impl Usage {
-    async fn measure(deployment: &Deployment) -> Result<Self> {
+    async fn measure(
+        LiveSessions { deployment, count: sessions, .. }: &LiveSessions,
+    ) -> Result<Self> {
         let service = deployment.service.pid()?;
         let backend = u32::try_from(deployment.number("select pg_backend_pid()::bigint").await?)?;
         let counters = async || {
@@ -132,6 +174,7 @@ impl Usage {
             std::array::from_fn(|number| counts[number] - counts_before[number]);
         ensure!(ended > 0.0, "no session ended");
         Ok(Self {
+            sessions: *sessions,
             ended,
             service: times[0].saturating_sub(times_before[0]),
             postgres: times[1].saturating_sub(times_before[1]),
@@ -141,9 +184,20 @@ impl Usage {
         })
     }
 
+    fn service_time(&self, maximum: f64, situation: &str) -> Measurement {
+        let Self { sessions, ended, .. } = self;
+        Measurement {
+            measured: percent(self.service),
+            threshold: Threshold::AtMost(maximum),
+            unit: Unit::Percent,
+            description: format!(
+                "{situation}of a core for Greenroom; {sessions} sessions, {ended} ended in a minute"
+            ),
+        }
+    }
+
     fn measurements(&self, situation: &str) -> Vec<Measurement> {
         let Self { ended, updates, .. } = self;
-        let percent = |time: Duration| time.as_secs_f64() / MEASUREMENT.as_secs_f64() * 100.0;
         let measurement = |measured, threshold, unit, description: String| Measurement {
             measured,
             threshold,
@@ -151,17 +205,12 @@ impl Usage {
             description: format!("{situation}{description}"),
         };
         vec![
-            measurement(
-                percent(self.service),
-                Threshold::AtMost(MAX_CPU_PERCENT),
-                Unit::Percent,
-                format!("Greenroom, of a core; {SESSIONS} sessions, {ended} ended in a minute"),
-            ),
+            self.service_time(MAX_CPU_PERCENT, situation),
             measurement(
                 percent(self.postgres),
                 Threshold::AtMost(MAX_CPU_PERCENT),
                 Unit::Percent,
-                "PostgreSQL, of a core".to_owned(),
+                "of a core for PostgreSQL".to_owned(),
             ),
             measurement(
                 self.lateness,
@@ -185,14 +234,18 @@ impl Usage {
     }
 }
 
+/// Converts a CPU time during [`MEASUREMENT`] to percent of one core.
+fn percent(time: Duration) -> f64 {
+    time.as_secs_f64() / MEASUREMENT.as_secs_f64() * 100.0
+}
+
 async fn count(deployment: &Deployment, query: &str) -> Result<f64> {
     Ok(f64::from(i32::try_from(deployment.number(query).await?)?))
 }
 
 /// The sessions that start and end during the measurement.
 struct Calls<'a> {
-    deployment: &'a Deployment,
-    livekit: &'a ScriptedApi,
+    sessions: &'a LiveSessions,
     template: String,
     webhooks: Connection,
     /// Number of webhooks so far.
@@ -200,22 +253,24 @@ struct Calls<'a> {
 }
 
 impl<'a> Calls<'a> {
-    async fn new(deployment: &'a Deployment, livekit: &'a ScriptedApi) -> Result<Self> {
+    async fn new(sessions: &'a LiveSessions) -> Result<Self> {
+        let deployment = &sessions.deployment;
         let template = deployment.api.create_template(&template("Later", "on_start")).await?;
         let webhooks = Connection::open(deployment.service.address()).await?;
-        Ok(Self { deployment, livekit, template, webhooks, events: 0 })
+        Ok(Self { sessions, template, webhooks, events: 0 })
     }
 
     /// Starts sessions at a constant rate until the future is dropped. Sends the webhooks of their
     /// rooms, and of the rooms that the keeper deletes.
     async fn run(mut self) -> Result<Infallible> {
-        let mut starts = interval(MEAN_DURATION / u32::try_from(SESSIONS)?);
+        let mut starts = interval(MEAN_DURATION / u32::try_from(self.sessions.count)?);
         loop {
             starts.tick().await;
-            let room = starts::start_session(&self.deployment.api, &self.template).await?.room;
+            let room =
+                starts::start_session(&self.sessions.deployment.api, &self.template).await?.room;
             self.send_room_event("room_started", &room).await?;
             self.send_participant_events("participant_joined", &room).await?;
-            for room in self.livekit.take_deleted() {
+            for room in self.sessions.livekit.take_deleted() {
                 self.send_participant_events("participant_left", &room).await?;
                 self.send_room_event("room_finished", &room).await?;
             }
@@ -236,7 +291,7 @@ impl<'a> Calls<'a> {
     }
 
     async fn send(&mut self, event: &Value) -> Result<()> {
-        let request = webhook_load::request(&self.deployment.livekit, event);
+        let request = webhook_load::request(&self.sessions.deployment.livekit, event);
         let status = self.webhooks.send(&request).await?;
         ensure!(status == 200, "a webhook returned {status}");
         Ok(())

@@ -10,8 +10,8 @@ use super::failures::{FailureLog, caught};
 use super::search::RangeSelector;
 use crate::{Error, Greenroom};
 
-/// Interval between two searches for overdue sessions.
-const INTERVAL: Duration = Duration::from_millis(500);
+/// Interval between two searches for overdue sessions. A deadline may be late by this time.
+const INTERVAL: Duration = Duration::from_secs(1);
 
 impl Greenroom {
     /// Ends overdue sessions until the future is dropped. Runs beside the checks, so that a LiveKit
@@ -24,7 +24,8 @@ impl Greenroom {
         loop {
             ticks.tick().await;
             if self.shared.breaker.is_open() {
-                // No check moves the stored times, so overdue sessions may have been due for long.
+                // No check moves `next_check_at` meanwhile, so it may be older than the recent range when
+                // the deadline passes.
                 ranges.search_all_next();
             }
             let ended = caught(self.end_overdue(ranges.next_range())).await;
@@ -36,8 +37,8 @@ impl Greenroom {
     }
 
     async fn end_overdue(&self, range: DueRange) -> Result<(), Error> {
-        // A check that finds the room open saves the session, so the room's deadline is left to the
-        // checks while LiveKit lists rooms.
+        // A check may find that the room was opened, and the session then continues. While LiveKit
+        // lists rooms, only the checks enforce the deadline of the room.
         let is_paused = self.shared.breaker.is_open();
         let deadlines = if is_paused {
             &[Deadline::MaxDuration, Deadline::RoomOpening][..]

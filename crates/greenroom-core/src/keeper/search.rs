@@ -7,17 +7,22 @@ use greenroom_store::due::RECENTLY_DUE;
 use greenroom_store::{DueOrder, DueRange, DueSearch, HeldBuckets};
 use tokio::time::Instant;
 
+use crate::database::DB_TIMEOUT;
+
 /// Interval between two searches for due sessions. A fact that another process records waits at most
-/// this long. A search that fills its batch, or a session that this process makes due in PostgreSQL, starts the next
-/// search earlier.
+/// this long. The next search comes earlier if a search fills its batch, or if this process makes a
+/// session due in PostgreSQL.
 pub(super) const SEARCH_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Interval between two searches of all due sessions. The searches between them read only the recent
 /// ones.
 const SEARCH_ALL_INTERVAL: Duration = Duration::from_secs(10);
 
-// Otherwise, a session that became due between two searches of all could be found by no other.
-const _: () = assert!(SEARCH_ALL_INTERVAL.as_secs() < RECENTLY_DUE.num_seconds().unsigned_abs());
+// A session must not leave the recent range before the next search of all due sessions.
+const _: () = assert!(
+    SEARCH_ALL_INTERVAL.as_secs() + DB_TIMEOUT.as_secs()
+        < RECENTLY_DUE.num_seconds().unsigned_abs()
+);
 
 /// Selects the range of each search: all due sessions at the first search and after each
 /// [`SEARCH_ALL_INTERVAL`], and the recent ones otherwise.
@@ -65,7 +70,7 @@ impl SearchPlan {
     /// Returns the search with which the next batch begins, if it is time.
     pub(super) fn begin_batch(&mut self, held: &Arc<HeldBuckets>) -> Option<DueSearch> {
         if !Arc::ptr_eq(held, &self.held) {
-            // The sessions of new buckets may have been due for long.
+            // Sessions of newly acquired buckets may have been due for longer than the recent range.
             self.ranges.search_all_next();
             self.held = held.clone();
         }
@@ -85,7 +90,7 @@ impl SearchPlan {
         // as after an outage, does not delay users who are in a call.
         self.order = if is_full { self.order.toggled() } else { DueOrder::OldestFirst };
         if is_full {
-            // A backlog may be older than the recent sessions.
+            // Sessions of a backlog may have been due for longer than the recent range.
             self.ranges.search_all_next();
             self.search_next();
         }

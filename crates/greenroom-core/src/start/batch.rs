@@ -8,7 +8,7 @@ use diesel_async::AsyncPgConnection;
 use futures_util::FutureExt;
 use greenroom_domain::lifecycle::Fact;
 use greenroom_domain::{OrganizationId, SessionCount, SessionId};
-use greenroom_store::connection::limit_lock_waits;
+use greenroom_store::idempotency::KEY_LOCK_TIMEOUT;
 use greenroom_store::{
     KeyClaim, NewSession, SessionLock, StartKey, StartedRow, StoreError, Subject, organization,
     record_own,
@@ -22,14 +22,12 @@ use crate::bulkhead::Work;
 use crate::database::Cleanup;
 use crate::{Error, Greenroom};
 
-/// Time that a statement waits for another transaction that holds one of its keys. Usually that is
-/// another replica's start with the key, which commits within milliseconds.
-const LOCK_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// The same for the statements that then find the session whose key is locked.
+/// Replaces [`KEY_LOCK_TIMEOUT`] in the statements that insert parts of a batch, to find the session whose
+/// key is locked.
 const SEARCH_LOCK_TIMEOUT: Duration = Duration::from_millis(50);
 
-/// Time after which that search is abandoned, so that it does not occupy the queue.
+/// Maximum time, after the first such time-out, in which a part is split because of a locked key. A
+/// longer search would occupy the queue.
 const MAX_SEARCH_TIME: Duration = Duration::from_millis(500);
 
 /// Time limit for ending a session whose caller is gone.
@@ -70,6 +68,8 @@ impl Greenroom {
         if limits.limited_organizations.contains(id) {
             let queue = limits.organization_queues.of(id);
             self.enqueue(&queue, start).await?;
+        } else if new.key != StartKey::None && limits.locking_organizations.contains(id) {
+            self.insert_when_unlocked(start).await;
         } else if start.needs_own_statement() {
             self.insert_batch(None, vec![start], Work::Start).await;
         } else {
@@ -86,20 +86,20 @@ impl Greenroom {
         Ok(())
     }
 
-    /// Inserts sessions and replies to their starts. Returns whether PostgreSQL did not respond in time.
+    /// Inserts sessions and replies to their starts. Returns true if PostgreSQL did not respond in time.
     ///
-    /// If one session may be the cause of a rejection, finds it by inserting ever smaller parts. A
-    /// session whose key stays locked is then inserted outside the queue, so that others need not wait
-    /// for it. An organization with a limit would have to wait with its row locked, so there the start
-    /// fails.
+    /// If one session may be the cause of an error, splits the batch and inserts the parts until the
+    /// session is found, or until the search for a locked key takes too long. Sessions whose key is
+    /// still locked are then inserted outside the queue, so that other starts do not wait for them. In
+    /// an organization with a limit their starts fail, because the insert would hold the lock of the
+    /// organization's row while it waits.
     pub(super) async fn insert_batch(
         &self,
         organization: Option<OrganizationId>,
         batch: Vec<QueuedStart>,
         work: Work,
     ) -> bool {
-        let search_until = Instant::now() + LOCK_TIMEOUT + MAX_SEARCH_TIME;
-        let mut lock_timeout = LOCK_TIMEOUT;
+        let (mut lock_timeout, mut search_until) = (KEY_LOCK_TIMEOUT, None);
         let mut is_abandoned = false;
         let mut parts = vec![batch];
         while let Some(part) = parts.pop() {
@@ -115,7 +115,9 @@ impl Greenroom {
                 Err(error) => error,
             };
             let is_locked = is_lock_timeout(&error);
-            let is_search_over = is_locked && Instant::now() > search_until;
+            let now = Instant::now();
+            let is_search_over =
+                is_locked && now > *search_until.get_or_insert(now + MAX_SEARCH_TIME);
             if part.len() > 1 && !is_search_over && may_concern_one_session(&error) {
                 lock_timeout = SEARCH_LOCK_TIMEOUT;
                 parts.extend(split(part, is_locked));
@@ -131,6 +133,7 @@ impl Greenroom {
 
     fn spawn_when_unlocked(&self, starts: Vec<QueuedStart>) {
         for start in starts {
+            self.shared.limits.locking_organizations.insert(start.new.organization_id);
             let greenroom = self.clone();
             let insert = async move { greenroom.insert_when_unlocked(start).await };
             self.shared.database.spawn_until_settled(insert);
@@ -144,9 +147,8 @@ impl Greenroom {
         let permit = timeout_at(last_begin, self.shared.limits.lock_waits.acquire()).await;
         let Ok(_permit) = permit else { return reply_error(vec![start], Error::Overloaded) };
         let work = Work::StartStep;
-        let lock_timeout = latest_begin(start.deadline)
-            .saturating_duration_since(Instant::now())
-            .max(SEARCH_LOCK_TIMEOUT);
+        // `try_insert` ends the wait before the deadline.
+        let lock_timeout = Duration::MAX;
         match self.try_insert(None, std::slice::from_ref(&start), work, lock_timeout).await {
             Ok(inserted) => self.reply(vec![start], inserted),
             Err(error) => reply_error(vec![start], error),
@@ -193,9 +195,17 @@ impl Greenroom {
         let sessions: Vec<_> = batch.iter().map(|start| &*start.new).collect();
         let deadline = batch.iter().map(|start| start.deadline).min().ok_or(Error::Overloaded)?;
         let cleanup = cleanup_without_key(&sessions);
+        // The statement must not reach the deadline while it waits for a lock.
+        let end_of_waits =
+            deadline.checked_sub(Work::StartStep.min_work_time()).unwrap_or(deadline);
+        let lock_timeout = || {
+            let time_left = end_of_waits.saturating_duration_since(Instant::now());
+            lock_timeout.min(time_left).max(Duration::from_millis(1))
+        };
         if organization.is_none() && !batch.iter().any(QueuedStart::needs_own_statement) {
-            let insert =
-                async |db: &mut _| NewSession::insert_all(db, &sessions, None, lock_timeout).await;
+            let insert = async |db: &mut _| {
+                NewSession::insert_all(db, &sessions, None, lock_timeout()).await
+            };
             let rows = database.run_with_cleanup(work, deadline, cleanup, insert).await?;
             return Ok(Inserted { rows, access_token: None, limit: None });
         }
@@ -214,11 +224,10 @@ impl Greenroom {
             }
             for start in batch {
                 if let Some(key) = start.key_to_release {
-                    limit_lock_waits(db, lock_timeout).await?;
                     key.release(db, start.new.organization_id).await?;
                 }
             }
-            let rows = NewSession::insert_all(db, &sessions, lock.as_ref(), lock_timeout).await?;
+            let rows = NewSession::insert_all(db, &sessions, lock.as_ref(), lock_timeout()).await?;
             if let ([start], [(_, Ok(row))]) = (batch, &*rows)
                 && start.may_be_long
             {
@@ -254,8 +263,8 @@ fn reply_error(mut batch: Vec<QueuedStart>, error: Error) {
     }
 }
 
-/// Whether a statement has waited too long for a key. PostgreSQL's time limit for whole statements has
-/// the same error, but is longer than the time limit of a start.
+/// Whether a statement waited longer than its `lock_timeout`. `statement_timeout` (5 s) returns the same
+/// error, but a start reaches its own, shorter time limit first.
 fn is_lock_timeout(error: &Error) -> bool {
     matches!(error, Error::Store(StoreError::Timeout(_)))
 }
@@ -268,18 +277,19 @@ fn may_concern_one_session(error: &Error) -> bool {
     )
 }
 
-/// Splits a rejected part. `is_locked` means that a session with a key is the cause, so the others come
-/// next, together.
+/// Splits a rejected part into two. The caller inserts the second one first. If `is_locked`, a session
+/// with a key is probably the cause, so all sessions without a key form the second part.
 fn split(mut part: Vec<QueuedStart>, is_locked: bool) -> [Vec<QueuedStart>; 2] {
-    let (keyed, free): (Vec<_>, Vec<_>) =
-        part.drain(..).partition(|start| start.new.key != StartKey::None);
-    if is_locked && !keyed.is_empty() && !free.is_empty() {
-        return [keyed, free];
+    if is_locked {
+        let has_key = |start: &QueuedStart| start.new.key != StartKey::None;
+        let (keyed, keyless): (Vec<_>, Vec<_>) = part.into_iter().partition(has_key);
+        if !keyed.is_empty() && !keyless.is_empty() {
+            return [keyed, keyless];
+        }
+        part = if keyed.is_empty() { keyless } else { keyed };
     }
-    part.extend(keyed);
-    part.extend(free);
-    let half = part.split_off(part.len() / 2);
-    [half, part]
+    let second_half = part.split_off(part.len() / 2);
+    [second_half, part]
 }
 
 /// Returns the work that ends the sessions of starts without a key, whose callers do not know them. A

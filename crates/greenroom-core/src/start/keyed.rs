@@ -1,4 +1,5 @@
-//! Starts with the same key: the first writes its session, and the others take over the result.
+//! Starts with the same key: the first writes its session and opens its room, and the others take over
+//! the result.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -7,6 +8,7 @@ use greenroom_domain::OrganizationId;
 use greenroom_store::KeyClaim;
 use parking_lot::Mutex;
 use tokio::sync::watch;
+use tokio::time::{Instant, timeout_at};
 
 use super::write::WrittenSession;
 use crate::Error;
@@ -28,15 +30,16 @@ struct Published {
     result: Result<WrittenSession, Error>,
 }
 
-/// What a start with a key does next.
+/// What a start with a key has waited for.
 pub(super) enum Turn<'a> {
-    /// Write the session, and publish the result.
+    /// No other start with the key is in progress. The start must run and publish its result.
     First(FirstStart<'a>),
-    /// Wait for the result of the start in progress.
-    After(EarlierStart),
+    /// A start with the same request had this result.
+    Repeated(Box<WrittenSession>),
 }
 
-/// A start whose key no other start in progress has. Dropping it lets the next start continue.
+/// The only start in progress with its key. Dropping it removes the key, so that one of the starts that
+/// wait for it can become the first.
 pub(super) struct FirstStart<'a> {
     starts: &'a KeyedStarts,
     key: Key,
@@ -44,25 +47,49 @@ pub(super) struct FirstStart<'a> {
     publisher: watch::Sender<Option<Arc<Published>>>,
 }
 
-/// Another start that is in progress.
-pub(super) struct EarlierStart(Receiver);
-
 impl KeyedStarts {
-    pub(super) fn enter(&self, organization: OrganizationId, claim: KeyClaim) -> Turn<'_> {
+    /// Waits until no other start with the key is in progress, or one with the same request has finished.
+    ///
+    /// # Errors
+    /// Returns the error of that start, and [`Error::Overloaded`] if none has finished at `until`.
+    pub(super) async fn wait_for_turn(
+        &self,
+        organization: OrganizationId,
+        claim: KeyClaim,
+        until: Instant,
+    ) -> Result<Turn<'_>, Error> {
+        loop {
+            let earlier = match self.enter(organization, claim) {
+                Ok(first) => return Ok(Turn::First(first)),
+                Err(earlier) => earlier,
+            };
+            let result = timeout_at(until, result_for(claim, earlier)).await;
+            if let Some(result) = result.map_err(|_| Error::Overloaded)? {
+                return result.map(|written| Turn::Repeated(Box::new(written)));
+            }
+        }
+    }
+
+    /// Returns the start in progress as an error, if there is one.
+    fn enter(
+        &self,
+        organization: OrganizationId,
+        claim: KeyClaim,
+    ) -> Result<FirstStart<'_>, Receiver> {
         let key = (organization, claim.hash);
         let mut starts = self.0.lock();
         if let Some(earlier) = starts.get(&key) {
-            return Turn::After(EarlierStart(earlier.clone()));
+            return Err(earlier.clone());
         }
         let (publisher, receiver) = watch::channel(None);
         starts.insert(key, receiver);
-        Turn::First(FirstStart { starts: self, key, claim, publisher })
+        Ok(FirstStart { starts: self, key, claim, publisher })
     }
 }
 
 impl FirstStart<'_> {
     pub(super) fn publish(self, result: &Result<WrittenSession, Error>) {
-        // The map has one receiver. Without others, nobody waits for a copy.
+        // The map holds one receiver. If there is no other, no start waits for the result.
         if self.publisher.receiver_count() > 1
             && let Some(result) = for_repeated_request(result)
         {
@@ -77,17 +104,19 @@ impl Drop for FirstStart<'_> {
     }
 }
 
-impl EarlierStart {
-    /// Waits until the start is finished. Returns its result, or `None` if it says nothing about a
-    /// start with this `claim`.
-    pub(super) async fn result(mut self, claim: KeyClaim) -> Option<Result<WrittenSession, Error>> {
-        let published = self.0.wait_for(Option::is_some).await.ok()?;
-        let published = published.as_ref().filter(|published| published.claim == claim)?;
-        for_repeated_request(&published.result)
-    }
+/// Waits until a start is finished, and returns its result. `None` means that the result does not apply
+/// to a start with this `claim`, or that the start was dropped without one.
+async fn result_for(
+    claim: KeyClaim,
+    mut earlier: Receiver,
+) -> Option<Result<WrittenSession, Error>> {
+    let published = earlier.wait_for(Option::is_some).await.ok()?;
+    let published = published.as_ref().filter(|published| published.claim == claim)?;
+    for_repeated_request(&published.result)
 }
 
-/// The result that a repeated request has. `None` means that it may have another one.
+/// Returns the result for a repetition of the same request. `None` means that a repetition may have a
+/// different result, so it must run itself.
 fn for_repeated_request(
     result: &Result<WrittenSession, Error>,
 ) -> Option<Result<WrittenSession, Error>> {
@@ -99,21 +128,27 @@ fn for_repeated_request(
         }
         Err(error) => error,
     };
-    Some(Err(match *error {
-        Error::TemplateNotFound(id) => Error::TemplateNotFound(id),
-        Error::TemplateForbidden(id) => Error::TemplateForbidden(id),
-        Error::TemplateUnusable(id) => Error::TemplateUnusable(id),
+    Some(Err(match error {
+        Error::TemplateNotFound(id) => Error::TemplateNotFound(*id),
+        Error::TemplateForbidden(id) => Error::TemplateForbidden(*id),
+        Error::TemplateUnusable(id) => Error::TemplateUnusable(*id),
         Error::AgentMismatch => Error::AgentMismatch,
         Error::TokenTooLong => Error::TokenTooLong,
-        Error::SessionOver(id) => Error::SessionOver(id),
+        Error::SessionOver(id) => Error::SessionOver(*id),
         Error::IdempotencyKeyReused => Error::IdempotencyKeyReused,
-        Error::TooManyActiveSessions { limit } => Error::TooManyActiveSessions { limit },
+        Error::TooManyActiveSessions { limit } => Error::TooManyActiveSessions { limit: *limit },
+        Error::LiveKit(error) => Error::LiveKit(error.clone()),
+        // If the repetitions tried again, one after the other, each would wait for the same cause.
+        Error::Store(error) => Error::Store(error.for_other_caller()),
+        Error::Overloaded => Error::Overloaded,
         _ => return None,
     }))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use greenroom_domain::SessionId;
     use greenroom_store::Fingerprint;
     use uuid::Uuid;
@@ -126,46 +161,39 @@ mod tests {
         KeyClaim { hash: [0; 32], fingerprint: Fingerprint::new(1, [request; 32]) }
     }
 
-    fn first(starts: &KeyedStarts, request: u8) -> FirstStart<'_> {
-        let Turn::First(first) = starts.enter(ORGANIZATION, claim(request)) else { panic!() };
-        first
-    }
-
-    fn after(starts: &KeyedStarts, request: u8) -> EarlierStart {
-        let Turn::After(earlier) = starts.enter(ORGANIZATION, claim(request)) else { panic!() };
-        earlier
+    async fn turn(starts: &KeyedStarts, claim: KeyClaim) -> Result<Turn<'_>, Error> {
+        let until = Instant::now() + Duration::from_secs(1);
+        starts.wait_for_turn(ORGANIZATION, claim, until).await
     }
 
     #[tokio::test]
     async fn repeated_request_takes_over_what_applies_to_it() {
         let over = || Error::SessionOver(SessionId(Uuid::nil()));
-        for (error, request, is_taken_over) in [
-            (over(), 1, true),
-            (over(), 2, false),
-            (Error::Overloaded, 1, false),
-            (Error::ShuttingDown, 1, false),
-        ] {
+        for (error, request, is_taken_over) in
+            [(over(), 1, true), (over(), 2, false), (Error::ShuttingDown, 1, false)]
+        {
             let starts = KeyedStarts::default();
-            let first_start = first(&starts, 1);
-            let earlier = after(&starts, request);
-            first_start.publish(&Err(error));
-            let result = earlier.result(claim(request)).await;
-            assert_eq!(matches!(result, Some(Err(Error::SessionOver(_)))), is_taken_over);
-            assert_eq!(result.is_some(), is_taken_over);
-            drop(first(&starts, 2));
+            let Ok(Turn::First(first)) = turn(&starts, claim(1)).await else { panic!() };
+            let publish = async { first.publish(&Err(error)) };
+            match tokio::join!(turn(&starts, claim(request)), publish).0 {
+                Ok(Turn::First(_)) => assert!(!is_taken_over),
+                Err(Error::SessionOver(_)) => assert!(is_taken_over),
+                _ => panic!("request {request}"),
+            }
+            assert!(matches!(turn(&starts, claim(3)).await, Ok(Turn::First(_))));
         }
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn only_starts_with_the_same_key_wait() {
         let starts = KeyedStarts::default();
-        let first = first(&starts, 1);
+        let first = turn(&starts, claim(1)).await;
         let other_key = KeyClaim { hash: [1; 32], ..claim(1) };
+        assert!(matches!(turn(&starts, other_key).await, Ok(Turn::First(_))));
         let other_organization = OrganizationId(Uuid::from_u128(1));
-        assert!(matches!(starts.enter(ORGANIZATION, other_key), Turn::First(_)));
-        assert!(matches!(starts.enter(other_organization, claim(1)), Turn::First(_)));
-        let earlier = after(&starts, 1);
+        assert!(starts.enter(other_organization, claim(1)).is_ok());
+        assert!(matches!(turn(&starts, claim(1)).await, Err(Error::Overloaded)));
         drop(first);
-        assert!(earlier.result(claim(1)).await.is_none());
+        assert!(matches!(turn(&starts, claim(1)).await, Ok(Turn::First(_))));
     }
 }

@@ -8,6 +8,7 @@ use greenroom_livekit::LiveKitError;
 use greenroom_store::{Session, StartedRow, Subject, record_own, record_room_opened};
 use tokio::time::{Instant, timeout_at};
 
+use super::MAX_DURATION;
 use super::write::is_token_too_long;
 use crate::bulkhead::Work;
 use crate::room_setup::{dispatch_by_call, room_settings};
@@ -16,10 +17,6 @@ use crate::{Error, Greenroom, OnLiveKitDown};
 /// Time from the beginning of a start within which LiveKit opens the room. A call times out after
 /// 2 s; the rest is for the insert and the wait for a permit.
 const ROOM_DEADLINE: Duration = Duration::from_secs(4);
-
-/// Time from the beginning of a start within which the response of LiveKit is recorded. It is also
-/// the maximum duration of a start.
-const RECORD_DEADLINE: Duration = Duration::from_millis(4_500);
 
 impl Greenroom {
     /// Opens the room and dispatches the agent, outside any transaction, and records the result.
@@ -39,7 +36,7 @@ impl Greenroom {
             let _permit = self.shared.livekit.limiter.acquire().await;
             self.shared.livekit.rooms.create(&setup.room_name, &settings).await
         };
-        let record_deadline = started_at + RECORD_DEADLINE;
+        let record_deadline = started_at + MAX_DURATION;
         let opened = timeout_at(started_at + ROOM_DEADLINE, open).await;
         let error = match opened.unwrap_or(Err(LiveKitError::Timeout)) {
             Ok(sid) => {

@@ -4,10 +4,9 @@ use std::sync::Arc;
 
 use greenroom_domain::{OrganizationId, ParticipantAttributes, ParticipantIdentity, RoomCreation};
 use greenroom_store::{Constraint, NewSession, StartDefaults, StartKey, StartedRow, StoreError};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
 use super::batch::InsertResult;
-use super::keyed::Turn;
 use super::request::StartRequest;
 use crate::bulkhead::Work;
 use crate::{Error, Greenroom, clock};
@@ -39,34 +38,8 @@ pub(super) struct WrittenSession {
 }
 
 impl Greenroom {
-    /// Writes the session, or finds the session of the same key or request. Concurrent starts with the
-    /// same key take over the result of the first.
+    /// Writes the session, or finds the session of the same key or request.
     pub(super) async fn write_session(
-        &self,
-        new: NewSession,
-        deadline: Instant,
-    ) -> Result<WrittenSession, Error> {
-        let Some(claim) = new.key.claim().copied() else {
-            return self.write_first_session(new, deadline).await;
-        };
-        loop {
-            let turn = self.shared.limits.keyed_starts.enter(new.organization_id, claim);
-            let earlier = match turn {
-                Turn::First(first) => {
-                    let result = self.write_first_session(new, deadline).await;
-                    first.publish(&result);
-                    return result;
-                }
-                Turn::After(earlier) => earlier,
-            };
-            let result = timeout_at(latest_begin(deadline), earlier.result(claim)).await;
-            if let Some(result) = result.map_err(|_| Error::Overloaded)? {
-                return result;
-            }
-        }
-    }
-
-    async fn write_first_session(
         &self,
         new: NewSession,
         deadline: Instant,

@@ -96,10 +96,11 @@ async fn fingerprint_of_other_version_is_not_compared() {
     }
 }
 
-/// An end user with two tabs, and a LiveKit that the test controls.
+/// An end user with two tabs, each of which is served by another replica, and a LiveKit that the test
+/// controls.
 struct Tabs {
     database: Database,
-    greenroom: Greenroom,
+    replicas: [Greenroom; 2],
     calls: UnboundedReceiver<GatedCall>,
     user: Caller,
     template: SessionTemplateId,
@@ -111,15 +112,17 @@ impl Tabs {
     async fn new() -> Self {
         let database = Database::fresh().await.unwrap();
         let (rooms, calls) = GatedRooms::new();
-        let greenroom = Greenroom::builder(config(&database)).rooms(rooms).build().unwrap();
+        let replica =
+            || Greenroom::builder(config(&database)).rooms(rooms.clone()).build().unwrap();
+        let replicas = [replica(), replica()];
         let backend = Caller::backend(organization());
-        let template = greenroom.create_template(&backend, template("T")).await.unwrap().id;
-        Self { database, greenroom, calls, user: ann(&backend), template }
+        let template = replicas[0].create_template(&backend, template("T")).await.unwrap().id;
+        Self { database, replicas, calls, user: ann(&backend), template }
     }
 
     /// Starts a session in a new tab, until LiveKit is asked to open its room.
-    async fn open_tab(&mut self) -> (Tab, GatedCall) {
-        let (greenroom, user) = (self.greenroom.clone(), self.user.clone());
+    async fn open_tab(&mut self, replica: usize) -> (Tab, GatedCall) {
+        let (greenroom, user) = (self.replicas[replica].clone(), self.user.clone());
         let request = StartRequest::new(self.template);
         let tab = tokio::spawn(async move { greenroom.start(&user, request).await });
         (tab, self.next_call().await)
@@ -139,38 +142,56 @@ fn assert_unavailable(result: Result<StartedSession, Error>) {
 #[tokio::test]
 async fn failed_start_of_one_tab_does_not_end_session_of_other_tab() {
     let mut tabs = Tabs::new().await;
-    let (first, first_call) = tabs.open_tab().await;
-    let (second, second_call) = tabs.open_tab().await;
+    let (first, first_call) = tabs.open_tab(0).await;
+    let (second, second_call) = tabs.open_tab(1).await;
     assert_eq!(first_call.room, second_call.room);
     drop(first_call);
     assert_unavailable(first.await.unwrap());
     second_call.open();
     let second = second.await.unwrap().unwrap();
-    let again = tabs.greenroom.start(&tabs.user, StartRequest::new(tabs.template)).await.unwrap();
+    let again = tabs.replicas[0].start(&tabs.user, StartRequest::new(tabs.template)).await.unwrap();
     assert_eq!(again.session.id, second.session.id);
 }
 
 #[tokio::test]
 async fn tabs_get_same_session_after_livekit_was_down_for_both() {
     let mut tabs = Tabs::new().await;
-    let (first, first_call) = tabs.open_tab().await;
-    let (second, second_call) = tabs.open_tab().await;
+    let (first, first_call) = tabs.open_tab(0).await;
+    let (second, second_call) = tabs.open_tab(1).await;
     drop((first_call, second_call));
     assert_unavailable(first.await.unwrap());
     assert_unavailable(second.await.unwrap());
-    let (first, first_call) = tabs.open_tab().await;
-    let (second, second_call) = tabs.open_tab().await;
+    let (first, first_call) = tabs.open_tab(0).await;
+    let (second, second_call) = tabs.open_tab(1).await;
     first_call.open();
     second_call.open();
     let (first, second) = (first.await.unwrap().unwrap(), second.await.unwrap().unwrap());
     assert_eq!(first.session.id, second.session.id);
 }
 
+#[tokio::test]
+async fn tabs_of_one_replica_share_one_call() {
+    let mut tabs = Tabs::new().await;
+    let (first, call) = tabs.open_tab(0).await;
+    let (greenroom, user) = (tabs.replicas[0].clone(), tabs.user.clone());
+    let request = StartRequest::new(tabs.template);
+    let second = tokio::spawn(async move { greenroom.start(&user, request).await });
+    // The second start runs until it waits.
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    call.open();
+    let first = first.await.unwrap().unwrap();
+    let second = timeout(TIMEOUT, second).await.unwrap().unwrap().unwrap();
+    assert_eq!((second.session.id, second.replayed), (first.session.id, true));
+    assert!(tabs.calls.is_empty());
+}
+
 /// The keeper fails the session after one minute, while LiveKit opens the room for a tab.
 #[tokio::test]
 async fn tab_starts_another_session_if_its_session_ends_before_room_opens() {
     let mut tabs = Tabs::new().await;
-    let (tab, call) = tabs.open_tab().await;
+    let (tab, call) = tabs.open_tab(0).await;
     let mut db = AsyncPgConnection::establish(tabs.database.url()).await.unwrap();
     let fail =
         "update sessions set status = 'failed', end_reason = 'livekit_error', ended_at = now()";

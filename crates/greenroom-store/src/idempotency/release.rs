@@ -7,7 +7,7 @@ use diesel::sql_types::{Binary, Uuid};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use greenroom_domain::OrganizationId;
 
-use super::{KeyClaim, holds_key, resumable};
+use super::{KeyClaim, holds_key, limits_lock_waits, resumable};
 use crate::StoreError;
 
 impl KeyClaim {
@@ -66,6 +66,8 @@ impl QueryFragment<Pg> for ReleaseKey<'_> {
         out.push_bind_param::<Binary, _>(self.key.hash.as_slice())?;
         out.push_sql(" and ");
         out.push_sql(&self.condition);
+        out.push_sql(" and ");
+        out.push_sql(&limits_lock_waits());
         Ok(())
     }
 }

@@ -177,8 +177,8 @@ impl InsertSessions<'_> {
                 self.push_lock_timeout(out)?;
                 out.push_sql(")");
             }
-            // A session whose key is held does not count towards the limit. The lock blocks other starts, so no other
-            // session can take the key meanwhile.
+            // A session whose key is held does not count towards the limit. The organization's lock
+            // blocks other starts, so no other session can take the key meanwhile.
             Limit::Locked { organization, counted } => {
                 out.push_sql(
                     "placed as (select startable.*, row_number() over (order by number) as place
