@@ -1,6 +1,10 @@
 //! Limits per organization: open sessions, and starts per minute.
 
-use std::collections::{HashMap, HashSet};
+mod expiry;
+mod rate;
+mod recent;
+
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,15 +14,11 @@ use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep};
 
+use self::rate::StartRate;
+use self::recent::RecentOrganizations;
 use crate::error::require_permission;
 use crate::start::{KeyedStarts, OrganizationQueues, StartQueue};
 use crate::{Admin, Error, Greenroom};
-
-/// A bucket holds the starts of this time.
-const BUCKET_SIZE: Duration = Duration::from_mins(1);
-
-/// Minimum interval between two removals of expired entries.
-const SWEEP_INTERVAL: Duration = Duration::from_mins(1);
 
 /// Time for which an organization counts as limited after a start has found, or assumed, its limit.
 const LIMITED_FOR: Duration = Duration::from_mins(1);
@@ -216,163 +216,5 @@ impl StartLimits {
             locking_inserts: Semaphore::new((usize::from(pool.get()) / 2).max(1)),
             lock_waits: Semaphore::new((usize::from(pool.get()) / 4).max(1)),
         }
-    }
-}
-
-/// Organizations about which something was found out recently.
-pub(crate) struct RecentOrganizations {
-    expiry: Mutex<ExpiryMap>,
-    /// Time after which an entry expires.
-    lifetime: Duration,
-}
-
-impl RecentOrganizations {
-    fn new(lifetime: Duration) -> Self {
-        Self { expiry: Mutex::default(), lifetime }
-    }
-
-    pub(crate) fn contains(&self, organization: OrganizationId) -> bool {
-        let expiry = self.expiry.lock();
-        expiry.get(organization).is_some_and(|until| until > Instant::now())
-    }
-
-    pub(crate) fn insert(&self, organization: OrganizationId) {
-        let now = Instant::now();
-        self.expiry.lock().set(organization, now + self.lifetime, now);
-    }
-
-    pub(crate) fn remove(&self, organization: OrganizationId) {
-        self.expiry.lock().expires_at.remove(&organization);
-    }
-}
-
-/// The rate limit of starts: a token bucket per organization. A bucket holds the starts of one
-/// minute and refills evenly.
-///
-/// The crate `governor` counts in the same way, but cannot report the remaining starts without
-/// consuming one.
-pub(crate) struct StartRate {
-    per_minute: StartsPerMinute,
-    /// Time in which a bucket refills by one start.
-    interval: Duration,
-    /// When each bucket will be full. A full bucket need not be stored.
-    full_at: Mutex<ExpiryMap>,
-}
-
-impl StartRate {
-    pub(crate) fn new(per_minute: StartsPerMinute) -> Self {
-        let interval = BUCKET_SIZE / per_minute.get();
-        Self { per_minute, interval, full_at: Mutex::default() }
-    }
-
-    /// Takes one start from the bucket, or returns [`Error::RateLimited`] if it is empty.
-    pub(crate) fn take(&self, organization: OrganizationId, now: Instant) -> Result<(), Error> {
-        let mut full_at = self.full_at.lock();
-        let full = full_at.get(organization).map_or(now, |full| full.max(now));
-        let after = full + self.interval;
-        let retry_after = (after - now).saturating_sub(BUCKET_SIZE);
-        if !retry_after.is_zero() {
-            let (per_minute, reset_after) = (self.per_minute.get(), full - now);
-            return Err(Error::RateLimited { per_minute, retry_after, reset_after });
-        }
-        full_at.set(organization, after, now);
-        Ok(())
-    }
-
-    fn remaining(&self, organization: OrganizationId, now: Instant) -> u32 {
-        let full_at = self.full_at.lock();
-        let full = full_at.get(organization).map_or(now, |full| full.max(now));
-        let available = BUCKET_SIZE.saturating_sub(full - now).as_nanos();
-        let (starts, maximum) = (available / self.interval.as_nanos(), self.per_minute.get());
-        u32::try_from(starts).map_or(maximum, |starts| starts.min(maximum))
-    }
-}
-
-/// The time at which each organization's entry expires. An insert removes expired entries, at most
-/// once per [`SWEEP_INTERVAL`], so that the map only contains the organizations of the last
-/// minutes.
-struct ExpiryMap {
-    expires_at: HashMap<OrganizationId, Instant>,
-    swept_at: Instant,
-}
-
-impl Default for ExpiryMap {
-    fn default() -> Self {
-        Self { expires_at: HashMap::new(), swept_at: Instant::now() }
-    }
-}
-
-impl ExpiryMap {
-    fn get(&self, organization: OrganizationId) -> Option<Instant> {
-        self.expires_at.get(&organization).copied()
-    }
-
-    fn set(&mut self, organization: OrganizationId, expires_at: Instant, now: Instant) {
-        if now.saturating_duration_since(self.swept_at) >= SWEEP_INTERVAL {
-            self.expires_at.retain(|_, expires_at| *expires_at > now);
-            self.expires_at.shrink_to_fit();
-            self.swept_at = now;
-        }
-        self.expires_at.insert(organization, expires_at);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use uuid::Uuid;
-
-    use super::*;
-
-    fn organization(number: u128) -> OrganizationId {
-        OrganizationId(Uuid::from_u128(number))
-    }
-
-    #[test]
-    fn bucket_holds_the_starts_of_one_minute_and_refills_evenly() {
-        let rate = StartRate::new(StartsPerMinute::constant::<6>());
-        let start = Instant::now();
-        let organization_1 = organization(1);
-        for taken in 0..6 {
-            assert_eq!(rate.remaining(organization_1, start), 6 - taken);
-            rate.take(organization_1, start).unwrap();
-        }
-        assert_eq!(rate.remaining(organization_1, start), 0);
-        let refused = rate.take(organization_1, start + Duration::from_secs(4)).unwrap_err();
-        let Error::RateLimited { per_minute, retry_after, reset_after } = refused else {
-            panic!("{refused}")
-        };
-        assert_eq!((per_minute, retry_after.as_secs(), reset_after.as_secs()), (6, 6, 56));
-        rate.take(organization_1, start + Duration::from_secs(10)).unwrap();
-        rate.take(organization_1, start + Duration::from_secs(19)).unwrap_err();
-        assert_eq!(
-            rate.remaining(organization_1, start + Duration::from_mins(5)),
-            6,
-            "not more than its capacity"
-        );
-        assert_eq!(rate.remaining(organization(2), start), 6, "separate bucket");
-    }
-
-    #[test]
-    fn full_buckets_are_removed() {
-        let rate = StartRate::new(StartsPerMinute::constant::<600>());
-        let start = Instant::now();
-        for number in 0..20_000 {
-            rate.take(organization(number), start).unwrap();
-        }
-        rate.take(organization(7), start + Duration::from_mins(1)).unwrap();
-        let full_at = rate.full_at.lock();
-        assert_eq!(full_at.expires_at.len(), 1);
-        let capacity = full_at.expires_at.capacity();
-        assert!(capacity < 1_000, "{capacity}");
-    }
-
-    #[test]
-    fn limited_organization_is_remembered_until_it_is_removed() {
-        let limited = RecentOrganizations::new(LIMITED_FOR);
-        assert!(!limited.contains(organization(1)));
-        limited.insert(organization(1));
-        assert!(limited.contains(organization(1)) && !limited.contains(organization(2)));
-        limited.remove(organization(1));
-        assert!(!limited.contains(organization(1)));
     }
 }

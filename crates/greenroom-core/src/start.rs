@@ -7,6 +7,7 @@ mod queue;
 mod refusal;
 mod request;
 mod room;
+mod statement;
 mod write;
 
 use std::time::Duration;
@@ -166,7 +167,7 @@ impl Greenroom {
             // Another request with the key, such as that of another tab, may still open the room, so a
             // failure of LiveKit does not end the session.
             let keep_pending = key != StartKey::None;
-            if !self.open_room(started, keep_pending, started_at).await? {
+            if !Box::pin(self.open_room(started, keep_pending, started_at)).await? {
                 // LiveKit opens the room when the user joins. That token must contain the dispatch,
                 // so discard the signed one.
                 written.started = deferred(written.started);

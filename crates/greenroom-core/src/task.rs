@@ -9,14 +9,19 @@ use crate::Error;
 ///
 /// # Errors
 /// Returns the error of `work`, or [`Error::ShuttingDown`] if the runtime shuts down.
-pub(crate) async fn complete<T: Send + 'static>(
+pub(crate) fn complete<T: Send + 'static>(
     work: impl Future<Output = Result<T, Error>> + Send + 'static,
-) -> Result<T, Error> {
-    match tokio::spawn(work.in_current_span()).await {
-        Ok(result) => result,
-        Err(error) => match error.try_into_panic() {
-            Ok(panic) => std::panic::resume_unwind(panic),
-            Err(_) => Err(Error::ShuttingDown),
-        },
+) -> impl Future<Output = Result<T, Error>> + Send {
+    // Spawned before the returned future is awaited, so that the future of the caller does not contain
+    // `work`, which may be large.
+    let task = tokio::spawn(work.in_current_span());
+    async {
+        match task.await {
+            Ok(result) => result,
+            Err(error) => match error.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                Err(_) => Err(Error::ShuttingDown),
+            },
+        }
     }
 }

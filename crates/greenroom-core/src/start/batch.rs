@@ -1,25 +1,20 @@
-//! Inserts the sessions of starts that arrived together, in one statement.
+//! Inserts the sessions of starts that arrived together, and finds the one because of which a statement
+//! failed.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use diesel_async::AsyncPgConnection;
-use futures_util::FutureExt;
-use greenroom_domain::lifecycle::Fact;
-use greenroom_domain::{OrganizationId, SessionCount, SessionId};
+use greenroom_domain::{OrganizationId, SessionCount};
 use greenroom_store::idempotency::KEY_LOCK_TIMEOUT;
-use greenroom_store::{
-    KeyClaim, NewSession, SessionLock, StartKey, StartedRow, StoreError, Subject, organization,
-    record_own,
-};
+use greenroom_store::{KeyClaim, NewSession, StartKey, StartedRow, StoreError};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
 use super::queue::{QueuedStart, StartQueue};
-use super::write::{is_token_too_long, latest_begin, may_make_long_token};
+use super::statement::{Inserted, cleanup_without_key};
+use super::write::{latest_begin, may_make_long_token};
 use crate::bulkhead::Work;
-use crate::database::Cleanup;
 use crate::{Error, Greenroom};
 
 /// Replaces [`KEY_LOCK_TIMEOUT`] in the statements that insert parts of a batch, to find the session whose
@@ -45,13 +40,6 @@ pub(super) struct InsertResult {
     pub(super) limit: Option<SessionCount>,
 }
 
-/// The sessions that a statement inserted or resumed, each with the id of its [`NewSession`].
-struct Inserted {
-    rows: Vec<(SessionId, Result<StartedRow, StoreError>)>,
-    access_token: Option<String>,
-    limit: Option<SessionCount>,
-}
-
 impl Greenroom {
     /// Inserts the session, in one statement with those of other starts that arrive meanwhile.
     pub(super) async fn insert(
@@ -69,9 +57,9 @@ impl Greenroom {
             let queue = limits.organization_queues.of(id);
             self.enqueue(&queue, start).await?;
         } else if new.key != StartKey::None && limits.locking_organizations.contains(id) {
-            self.insert_when_unlocked(start).await;
+            Box::pin(self.insert_when_unlocked(start)).await;
         } else if start.needs_own_statement() {
-            self.insert_batch(None, vec![start], Work::Start).await;
+            Box::pin(self.insert_batch(None, vec![start], Work::Start)).await;
         } else {
             self.enqueue(&limits.start_queue, start).await?;
         }
@@ -81,7 +69,8 @@ impl Greenroom {
 
     async fn enqueue(&self, queue: &Arc<StartQueue>, start: QueuedStart) -> Result<(), Error> {
         if let Some(mut slot) = queue.push(start, self)? {
-            slot.run_once().await;
+            // Boxed, as all rare or large parts of a start, so that the task of each start stays small.
+            Box::pin(slot.run_once()).await;
         }
         Ok(())
     }
@@ -181,72 +170,6 @@ impl Greenroom {
             }
         }
     }
-
-    /// Inserts sessions. An organization with a limit is locked first, so that only one statement at a
-    /// time counts its sessions. A token that may be too long is signed before the commit.
-    async fn try_insert(
-        &self,
-        organization: Option<OrganizationId>,
-        batch: &[QueuedStart],
-        work: Work,
-        lock_timeout: Duration,
-    ) -> Result<Inserted, Error> {
-        let database = &self.shared.database;
-        let sessions: Vec<_> = batch.iter().map(|start| &*start.new).collect();
-        let deadline = batch.iter().map(|start| start.deadline).min().ok_or(Error::Overloaded)?;
-        let cleanup = cleanup_without_key(&sessions);
-        // The statement must not reach the deadline while it waits for a lock.
-        let end_of_waits =
-            deadline.checked_sub(Work::StartStep.min_work_time()).unwrap_or(deadline);
-        let lock_timeout = || {
-            let time_left = end_of_waits.saturating_duration_since(Instant::now());
-            lock_timeout.min(time_left).max(Duration::from_millis(1))
-        };
-        if organization.is_none() && !batch.iter().any(QueuedStart::needs_own_statement) {
-            let insert = async |db: &mut _| {
-                NewSession::insert_all(db, &sessions, None, lock_timeout()).await
-            };
-            let rows = database.run_with_cleanup(work, deadline, cleanup, insert).await?;
-            return Ok(Inserted { rows, access_token: None, limit: None });
-        }
-        let (mut lock, mut access_token, mut is_too_long) = (None, None, false);
-        let _permit = if organization.is_some() {
-            let permits = &self.shared.limits.locking_inserts;
-            let permit = timeout_at(latest_begin(deadline), permits.acquire()).await;
-            Some(permit.map_err(|_| Error::Overloaded)?)
-        } else {
-            None
-        };
-        let insert = async |db: &mut AsyncPgConnection| {
-            if let Some(organization) = organization {
-                let default = self.shared.limits.max_active_sessions;
-                lock = Some(organization::lock_sessions(db, organization, default).await?);
-            }
-            for start in batch {
-                if let Some(key) = start.key_to_release {
-                    key.release(db, start.new.organization_id).await?;
-                }
-            }
-            let rows = NewSession::insert_all(db, &sessions, lock.as_ref(), lock_timeout()).await?;
-            if let ([start], [(_, Ok(row))]) = (batch, &*rows)
-                && start.may_be_long
-            {
-                let token = access_token.insert(self.sign_token(row));
-                is_too_long = is_token_too_long(token);
-            }
-            // `None` rolls back, so that a refused start does not release another session's key.
-            Ok((!is_too_long && !rows.is_empty()).then_some(rows))
-        };
-        let rows = database.transact_with_cleanup(work, deadline, cleanup, insert).await?;
-        if let Some(lock) = &lock {
-            self.remember_limit(lock);
-        }
-        let limit = lock.as_ref().and_then(SessionLock::maximum);
-        if is_too_long {
-            return Err(Error::TokenTooLong);
-        }
-        Ok(Inserted { rows: rows.unwrap_or_default(), access_token, limit })
-    }
 }
 
 fn reply_error(mut batch: Vec<QueuedStart>, error: Error) {
@@ -290,26 +213,4 @@ fn split(mut part: Vec<QueuedStart>, is_locked: bool) -> [Vec<QueuedStart>; 2] {
     }
     let second_half = part.split_off(part.len() / 2);
     [second_half, part]
-}
-
-/// Returns the work that ends the sessions of starts without a key, whose callers do not know them. A
-/// session with a key stays open, because a repeated request returns it. `None` if all have a key.
-fn cleanup_without_key(sessions: &[&NewSession]) -> Option<Cleanup> {
-    let without_key = sessions.iter().filter(|new| new.key == StartKey::None);
-    let sessions: Vec<_> = without_key.map(|new| (new.organization_id, new.id)).collect();
-    if sessions.is_empty() {
-        return None;
-    }
-    Some(Arc::new(move |db| {
-        let sessions = sessions.clone();
-        async move {
-            let mut has_ended = false;
-            for (organization, id) in sessions {
-                let subject = Subject::Session { organization, id, end_user: None };
-                has_ended |= record_own(db, subject, &Fact::RoomNotOpened).await?;
-            }
-            Ok(has_ended)
-        }
-        .boxed()
-    }))
 }

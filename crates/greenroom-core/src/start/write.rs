@@ -73,7 +73,7 @@ impl Greenroom {
                 Err(error) => return Err(error),
             };
             // `None` means that the conflict is gone or the next attempt must lock the organization.
-            if let Some(started) = self.explain_refusal(&new, limit, deadline).await? {
+            if let Some(started) = Box::pin(self.explain_refusal(&new, limit, deadline)).await? {
                 return Ok(WrittenSession { started, access_token: None, is_replay: true });
             }
         }
