@@ -77,8 +77,8 @@ impl Unit {
             Self::Percent => format!("{value:.1} %"),
             Self::PerSecond => format!("{value:.0} /s"),
             Self::Megabytes => format!("{value:.1} MB"),
-            // With a decimal only if it is not zero.
-            Self::Count => ((value * 10.0).round() / 10.0).to_string(),
+            // Decimals only if they are not zero.
+            Self::Count => ((value * 100.0).round() / 100.0).to_string(),
         }
     }
 }

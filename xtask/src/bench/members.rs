@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 
 use super::deployment::{BenchEnv, Deployment};
 use super::figure::{Measurement, Threshold, Unit};
@@ -49,6 +49,7 @@ pub async fn measure(env: &BenchEnv) -> Result<Vec<Measurement>> {
         deployment.sql.batch_execute(statement).await?;
     }
     let (members, rate) = result?;
+    ensure!(members > 0.0, "no two transactions locked the template at the same time");
     let starts = rate * DURATION.as_secs_f64();
     Ok(vec![Measurement {
         measured: members / starts,
