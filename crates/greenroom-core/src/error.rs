@@ -86,7 +86,8 @@ pub enum Error {
     #[error("the process is shutting down")]
     ShuttingDown,
     /// Too many concurrent requests: no database connection or lock of a limited organization became
-    /// free in time, or concurrent starts took the idempotency key of this start in each attempt.
+    /// free in time, another start with the same idempotency key did not finish in time, or concurrent
+    /// starts took the key of this start in each attempt.
     #[error(
         "too many concurrent requests: no database connection or organization lock became free in \
          time, or other starts kept taking the idempotency key"

@@ -164,7 +164,7 @@ impl Greenroom {
         let started = &written.started;
         // A replay opens the room if no earlier start has recorded that it did.
         if started.setup.room_creation == RoomCreation::OnStart && !started.room_created {
-            // Another request with the key, such as that of another tab, may still open the room, so a
+            // A later request with the key, or one to another replica, may still open the room, so a
             // failure of LiveKit does not end the session.
             let keep_pending = key != StartKey::None;
             if !Box::pin(self.open_room(started, keep_pending, started_at)).await? {

@@ -31,7 +31,7 @@ pub enum StoreError {
     /// space or memory. A later attempt may succeed.
     #[error("the database is read-only or lacks resources")]
     Refused(#[source] Cause),
-    /// PostgreSQL canceled the statement, usually because of `statement_timeout`, or other
+    /// PostgreSQL canceled the statement, because of `lock_timeout` or `statement_timeout`, or other
     /// transactions were still open after a wait.
     #[error("the database did not respond in time")]
     Timeout(#[source] Cause),

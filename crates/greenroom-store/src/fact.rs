@@ -38,7 +38,8 @@ pub enum Subject<'a> {
         /// guest.
         end_user: Option<&'a UserId>,
     },
-    /// At most [`MAX_OVERDUE`](crate::overdue::MAX_OVERDUE) sessions whose deadline has passed.
+    /// At most [`MAX_OVERDUE`](crate::overdue::MAX_OVERDUE) sessions whose deadline has passed. Use
+    /// [`end_overdue`](crate::overdue::end_overdue), because [`record`] returns only the first.
     Overdue(Deadline, DueRange),
 }
 
