@@ -1,4 +1,4 @@
-//! Join tokens: the tokens with which users join their rooms.
+//! The tokens with which users join their rooms, and those of calls to LiveKit's API.
 //!
 //! The claims are livekit-api's type. They are encoded here, because livekit-api's `AccessToken`
 //! sets `nbf` to the current time without a setter, and a client with a slow clock refuses a future
@@ -23,7 +23,7 @@ use crate::{ApiKey, KeyPair, RoomSettings};
 /// `{"alg":"HS256","typ":"JWT"}`
 const HEADER: &str = "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9";
 
-/// Maximum time by which a client's clock may be slow.
+/// Maximum time by which the clock of a client, or of LiveKit, may be slow.
 const CLOCK_SKEW: Duration = Duration::seconds(10);
 
 /// The content of a join token.
@@ -64,7 +64,7 @@ pub struct TokenMetadata<'a> {
     pub enabled_panels: Option<&'a EnabledPanels>,
 }
 
-/// Signs join tokens. The HMAC key is prepared once.
+/// Signs tokens. The HMAC key is prepared once.
 #[derive(Clone)]
 pub struct TokenSigner {
     api_key: ApiKey,
@@ -84,8 +84,24 @@ impl TokenSigner {
     /// Returns the token as a JWT, signed with HS256 and the API secret.
     #[must_use]
     pub fn sign(&self, token: &JoinToken<'_>) -> String {
+        self.encode(&self.claims(token))
+    }
+
+    /// Returns a token for calls to LiveKit's API, valid for `lifetime` from now.
+    pub(crate) fn sign_admin(&self, video: VideoGrants, lifetime: Duration) -> String {
+        let now = now();
+        self.encode(&Claims {
+            iss: self.api_key.expose().to_owned(),
+            nbf: unix_seconds(now - CLOCK_SKEW),
+            exp: unix_seconds(now + lifetime),
+            video,
+            ..Claims::default()
+        })
+    }
+
+    fn encode(&self, claims: &Claims) -> String {
         // The claims contain only strings, numbers and maps of strings, so this cannot fail.
-        let claims = serde_json::to_vec(&self.claims(token)).unwrap_or_default();
+        let claims = serde_json::to_vec(claims).unwrap_or_default();
         let mut jwt = String::with_capacity(HEADER.len() + claims.len() * 4 / 3 + 50);
         jwt.push_str(HEADER);
         jwt.push('.');
@@ -134,6 +150,11 @@ fn grants(room: &RoomName, profile: Option<ModalityProfile>) -> VideoGrants {
 fn attributes(attributes: Option<&ParticipantAttributes>) -> HashMap<String, String> {
     let entries = attributes.into_iter().flat_map(ParticipantAttributes::as_map);
     entries.map(|(key, text)| (key.clone(), text.clone())).collect()
+}
+
+#[expect(clippy::disallowed_methods, reason = "LiveKit compares these tokens with its own clock")]
+fn now() -> DateTime<Utc> {
+    Utc::now()
 }
 
 fn unix_seconds(at: DateTime<Utc>) -> usize {

@@ -22,10 +22,6 @@ const WEBHOOK_WINDOW: Duration = Duration::from_mins(1);
 /// changes all the time would be checked all the time.
 pub(super) const CONFLICT_DELAY: Duration = Duration::from_millis(250);
 
-/// Factor of the interval of idle sessions while webhooks arrive, because a webhook makes its session
-/// due. With the ± 20 % of the interval, the result is at most twice the configured interval.
-const WEBHOOK_INTERVAL_FACTOR: (u32, u32) = (5, 3);
-
 /// A session that is being checked.
 pub(super) struct Check {
     pub(super) snapshot: SessionSnapshot,
@@ -89,12 +85,18 @@ impl Greenroom {
         }
         let is_informed =
             kind == CheckKind::Idle && self.shared.received_webhook_within(WEBHOOK_WINDOW);
-        let (numerator, denominator) = if is_informed { WEBHOOK_INTERVAL_FACTOR } else { (1, 1) };
         let in_memory = decision.check_at.map(|check_at| {
             let delay = (check_at - read.at).to_std().unwrap_or_default();
-            NextCheck { at: read.instant + delay * numerator / denominator, kind }
+            let delay = if is_informed { self.stretched(delay) } else { delay };
+            NextCheck { at: read.instant + delay, kind }
         });
         NextTimes { in_memory, stored: decision.state.next_check_at }
+    }
+
+    /// The interval of an idle session while webhooks arrive, because a webhook makes its session due:
+    /// 180 to 200 % of the configured interval, where `interval` is 80 to 120 %.
+    fn stretched(&self, interval: Duration) -> Duration {
+        self.shared.reconcile_interval() * 7 / 5 + interval / 2
     }
 
     /// Checks one session of a batch. An error or a panic is logged and does not affect the other
@@ -142,7 +144,8 @@ impl Greenroom {
                 decision
             }
         };
-        self.apply(check, decision, read).await?;
+        // Boxed, so that the many checks that change nothing stay small.
+        Box::pin(self.apply(check, decision, read)).await?;
         Ok(None)
     }
 

@@ -4,14 +4,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use chrono::TimeDelta;
 use greenroom_domain::RoomName;
-use livekit_api::access_token::{AccessToken, VideoGrants};
+use livekit_api::access_token::VideoGrants;
 use prost::Message;
-use reqwest::header::CONTENT_TYPE;
-use reqwest::{Client, Response, redirect};
+use reqwest::header::{CONTENT_TYPE, HeaderValue};
+use reqwest::{Client, Response, Url, redirect};
 use serde::Deserialize;
 
-use crate::{KeyPair, LiveKitConfig, LiveKitError};
+use crate::{LiveKitConfig, LiveKitError, TokenSigner};
 
 /// Timeout of a call. LiveKit responds within milliseconds or not at all.
 const CALL_TIMEOUT: Duration = Duration::from_secs(2);
@@ -20,10 +21,10 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(2);
 /// three seconds, so a shorter timeout could not distinguish a missing node from a slow LiveKit.
 pub(super) const NODE_TIMEOUT: Duration = Duration::from_millis(3_500);
 
-const PROTOBUF: &str = "application/protobuf";
+const PROTOBUF: HeaderValue = HeaderValue::from_static("application/protobuf");
 
 /// Lifetime of an admin token, which is used for one call.
-const TOKEN_TTL: Duration = Duration::from_mins(1);
+const TOKEN_TTL: TimeDelta = TimeDelta::minutes(1);
 
 /// Maximum size of a response. A list contains hundreds of rooms with the metadata that their
 /// agents wrote.
@@ -31,8 +32,11 @@ const MAX_RESPONSE_BYTES: usize = 8 * 1024 * 1024;
 
 pub(super) struct TwirpClient {
     http: Client,
-    api: String,
-    key: KeyPair,
+    /// The address of the server. Parsed once, because parsing takes longer than signing a token.
+    server: Url,
+    /// The path of each method, without the names of its service and of the method.
+    path: String,
+    signer: TokenSigner,
 }
 
 /// The body of a Twirp error.
@@ -45,11 +49,9 @@ struct TwirpError {
 
 impl TwirpClient {
     pub(super) fn new(config: &LiveKitConfig) -> Result<Self, LiveKitError> {
-        Ok(Self {
-            http: client()?,
-            api: format!("{}/twirp/livekit", config.api_url.http()),
-            key: config.key.clone(),
-        })
+        let server = Url::parse(&config.api_url.http()).map_err(|error| to_refused(&error))?;
+        let path = format!("{}/twirp/livekit", server.path().trim_end_matches('/'));
+        Ok(Self { http: client()?, server, path, signer: TokenSigner::new(&config.key) })
     }
 
     /// Calls a method of LiveKit's API and returns its response.
@@ -70,11 +72,13 @@ impl TwirpClient {
         grant: Grant<'_>,
         request: &impl Message,
     ) -> Result<R, LiveKitError> {
+        let mut address = self.server.clone();
+        address.set_path(&format!("{}.{method}", self.path));
         let response = self
             .http
-            .post(format!("{}.{method}", self.api))
+            .post(address)
             .timeout(timeout)
-            .bearer_auth(self.admin_token(grant)?)
+            .bearer_auth(self.signer.sign_admin(grant.video(), TOKEN_TTL))
             .header(CONTENT_TYPE, PROTOBUF)
             .body(request.encode_to_vec())
             .send()
@@ -96,15 +100,6 @@ impl TwirpClient {
             return Err(invalid());
         }
         R::decode(body.as_slice()).map_err(|_| invalid())
-    }
-
-    fn admin_token(&self, grant: Grant<'_>) -> Result<String, LiveKitError> {
-        let KeyPair { api_key, api_secret } = &self.key;
-        AccessToken::with_api_key(api_key.expose(), api_secret.expose())
-            .with_grants(grant.video())
-            .with_ttl(TOKEN_TTL)
-            .to_jwt()
-            .map_err(|error| LiveKitError::Refused(error.to_string()))
     }
 }
 
@@ -152,10 +147,13 @@ fn twirp_error(status: u16, body: &[u8]) -> LiveKitError {
     LiveKitError::status(status, message)
 }
 
+fn to_refused(error: &dyn std::error::Error) -> LiveKitError {
+    LiveKitError::Refused(error.to_string())
+}
+
 /// Creates an HTTP client that trusts Mozilla's root certificates. It uses the crypto provider that
 /// livekit-api depends on.
 fn client() -> Result<Client, LiveKitError> {
-    let to_refused = |error: &dyn std::error::Error| LiveKitError::Refused(error.to_string());
     let roots: rustls::RootCertStore = webpki_roots::TLS_SERVER_ROOTS.iter().cloned().collect();
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let tls = rustls::ClientConfig::builder_with_provider(provider)
