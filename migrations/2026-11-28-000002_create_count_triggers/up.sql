@@ -5,8 +5,8 @@
 update open_session_counts set open = null;
 
 -- A start sets greenroom.session_is_uncounted to true in its statement if its organization is not
--- counted, because a function call per start would be expensive. Other writers, such as the previous
--- version, do not know the setting.
+-- counted, or if the statement adds all its sessions to the count itself, because a function call per
+-- session would be expensive. Other writers, such as the previous version, do not know the setting.
 create trigger sessions_count_insert after insert on sessions for each row
   when (current_setting('greenroom.session_is_uncounted', true) is distinct from 'true')
   execute function count_open_sessions();

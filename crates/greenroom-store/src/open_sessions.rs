@@ -132,3 +132,20 @@ pub(crate) fn push_open_sessions<'b>(
     out.push_sql("))");
     Ok(())
 }
+
+/// Pushes a condition that is true unless the CTE `sessions` is empty, and adds the number of its rows,
+/// which the statement has inserted, to the organization's count. The trigger's call per session would
+/// cost more than the insert.
+pub(crate) fn push_count_inserted<'b>(
+    organization: &'b OrganizationId,
+    out: &mut AstPass<'_, 'b, Pg>,
+) -> QueryResult<()> {
+    out.push_sql(
+        "(select true from (
+         select count(*)::integer as count from sessions having count(*) > 0) as inserted,
+         change_open_session_count(",
+    );
+    out.push_bind_param::<Uuid, _>(organization)?;
+    out.push_sql(", inserted.count))");
+    Ok(())
+}

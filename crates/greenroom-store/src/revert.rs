@@ -30,6 +30,7 @@ down_sql! {
     "2026-11-22-000003_create_sessions"
     "2026-11-22-000004_create_session_events"
     "2026-11-27-000001_bound_revisions"
+    "2026-11-27-000002_merge_session_checks"
     "2026-11-28-000001_count_open_sessions"
     "2026-11-28-000002_create_count_triggers"
     "2026-11-28-000003_create_keeper_buckets"

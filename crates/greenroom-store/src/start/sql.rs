@@ -10,7 +10,7 @@ use greenroom_domain::lifecycle::JOB_ASSIGNMENT_TIMEOUT;
 use super::rows::Rows;
 use crate::idempotency::resumable;
 use crate::new_session::{StartDefaults, TOKEN_ISSUED_AT, push_token_expiry};
-use crate::open_sessions::push_open_sessions;
+use crate::open_sessions::{push_count_inserted, push_open_sessions};
 use crate::organization::push_max_sessions;
 use crate::session_setup::{SessionSetupColumns, StartedRowSql, TEMPLATE_JOIN};
 use crate::sql::push_interval;
@@ -92,6 +92,10 @@ impl InsertSessions<'_> {
             ", false from sessions join template on template.session_id = sessions.id
                and template.organization_id = sessions.organization_id",
         );
+        if let Limit::Locked { organization, .. } = &self.limit {
+            out.push_sql(" where ");
+            push_count_inserted(organization, &mut out)?;
+        }
         if self.resumes {
             out.push_sql(" union all select sessions.new_id, ");
             self.columns.push(out.reborrow())?;
@@ -163,8 +167,9 @@ impl InsertSessions<'_> {
         Ok(())
     }
 
-    /// Pushes the CTE `template`: the rows of `startable` that the limit admits. Also sets,
-    /// until the transaction ends, whether the insert's trigger may skip counting the sessions.
+    /// Pushes the CTE `template`: the rows of `startable` that the limit admits. Also makes the
+    /// insert's trigger skip the count until the transaction ends: the sessions are not counted, or
+    /// [`push_count_inserted`] counts them.
     fn push_within_limit<'b>(&'b self, out: &mut AstPass<'_, 'b, Pg>) -> QueryResult<()> {
         match &self.limit {
             Limit::Unlocked => {
@@ -189,8 +194,7 @@ impl InsertSessions<'_> {
                 );
                 push_open_sessions(organization, counted, out)?;
                 out.push_sql(
-                    ") and set_config('greenroom.session_is_uncounted', (not is_counted)::text, true)
-                       is not null and ",
+                    ") and (select set_config('greenroom.session_is_uncounted', 'true', true)) = 'true' and ",
                 );
                 self.push_lock_timeout(out)?;
                 out.push_sql(")");

@@ -37,7 +37,7 @@ async fn insert_sessions(db: &mut AsyncPgConnection) {
         let new: NewSession = keyed(number, key);
         new.insert(db, None).await.unwrap().unwrap();
     }
-    db.batch_execute("alter table sessions drop constraint sessions_status_check").await.unwrap();
+    db.batch_execute("alter table sessions drop constraint sessions_lifecycle").await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

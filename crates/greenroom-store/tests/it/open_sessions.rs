@@ -339,6 +339,29 @@ async fn concurrent_starts_of_two_versions_never_exceed_the_limit() {
 }
 
 #[tokio::test]
+async fn statement_of_starts_writes_the_count_once() {
+    let database = Database::fresh().await.unwrap();
+    let mut db = connect(database.url()).await.unwrap();
+    organizations(&mut db).await;
+    organization::set_limit(&mut db, ORGANIZATION, SessionLimit::AtMost(FIVE)).await.unwrap();
+    count(&mut db, ORGANIZATION).await;
+    db.batch_execute("begin").await.unwrap();
+    // PostgreSQL may also include updates of earlier transactions, which it has not reported yet.
+    let updates = "select n_tup_upd as number from pg_stat_xact_user_tables
+        where relname = 'open_session_counts'";
+    let before = number(&mut db, updates).await;
+    let lock = organization::lock_sessions(&mut db, ORGANIZATION, None).await.unwrap();
+    let sessions = [1, 2, 3, 4, 5, 6].map(start);
+    let sessions: Vec<_> = sessions.iter().collect();
+    let inserted = NewSession::insert_all(&mut db, &sessions, Some(&lock), Duration::ZERO).await;
+    assert_eq!(inserted.unwrap().len(), 5);
+    assert_eq!(number(&mut db, updates).await - before, 1);
+    assert_exact(&mut db).await;
+    db.batch_execute("rollback").await.unwrap();
+    assert_exact(&mut db).await;
+}
+
+#[tokio::test]
 async fn open_transaction_that_ended_a_session_blocks_no_start_and_no_end() {
     let database = Database::fresh().await.unwrap();
     let mut db = connect(database.url()).await.unwrap();
