@@ -1,5 +1,6 @@
 //! PostgreSQL clusters for tests, and databases on them.
 
+mod certificate;
 mod cluster;
 mod database;
 mod initdb;
@@ -8,6 +9,7 @@ mod url;
 use anyhow::{Context, Result};
 use tokio_postgres::{Client, NoTls};
 
+pub use self::certificate::{Authority, Issued};
 pub use self::cluster::{Cluster, Durability};
 pub use self::database::Database;
 

@@ -18,3 +18,4 @@ mod retention;
 mod session;
 mod session_limits;
 mod snapshots;
+mod tls;
