@@ -79,17 +79,22 @@ impl NewSession {
             }),
             columns: SessionSetupColumns::new(),
         };
-        match (insert.limit.is_locked(), insert.resumes) {
-            (false, false) => load_started(connection, Text::<false, false>(insert)).await,
-            (false, true) => load_started(connection, Text::<false, true>(insert)).await,
-            (true, false) => load_started(connection, Text::<true, false>(insert)).await,
-            (true, true) => load_started(connection, Text::<true, true>(insert)).await,
+        let kind = (insert.limit.is_locked(), insert.resumes, insert.rows.is_one());
+        match kind {
+            (false, false, false) => load(connection, Text::<false, false, false>(insert)).await,
+            (false, false, true) => load(connection, Text::<false, false, true>(insert)).await,
+            (false, true, false) => load(connection, Text::<false, true, false>(insert)).await,
+            (false, true, true) => load(connection, Text::<false, true, true>(insert)).await,
+            (true, false, false) => load(connection, Text::<true, false, false>(insert)).await,
+            (true, false, true) => load(connection, Text::<true, false, true>(insert)).await,
+            (true, true, false) => load(connection, Text::<true, true, false>(insert)).await,
+            (true, true, true) => load(connection, Text::<true, true, true>(insert)).await,
         }
     }
 }
 
 /// Loads the sessions of a statement, each decoded by itself.
-async fn load_started<Q>(
+async fn load<Q>(
     connection: &mut AsyncPgConnection,
     query: Q,
 ) -> Result<Vec<(SessionId, Result<StartedRow, StoreError>)>, StoreError>

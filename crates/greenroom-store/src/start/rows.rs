@@ -1,4 +1,4 @@
-//! The values of sessions to insert, as one array per column.
+//! The values of sessions to insert: one array per column, or one value if there is one session.
 
 use diesel::pg::Pg;
 use diesel::prelude::*;
@@ -23,6 +23,23 @@ macro_rules! rows {
             /// Pushes the CTE `new`, with one row per session. Its column `number` is the position of
             /// the session.
             pub(super) fn push<'b>(&'b self, out: &mut AstPass<'_, 'b, Pg>) -> QueryResult<()> {
+                if self.is_one() { self.push_one(out) } else { self.push_all(out) }
+            }
+
+            /// Parameters without arrays cost PostgreSQL a tenth less for one session.
+            fn push_one<'b>(&'b self, out: &mut AstPass<'_, 'b, Pg>) -> QueryResult<()> {
+                out.push_sql("new as (select ");
+                $(
+                    if let Some(value) = self.$column.first() {
+                        out.push_bind_param::<$sql, _>(value)?;
+                    }
+                    out.push_sql(concat!(" as ", stringify!($column), ", "));
+                )+
+                out.push_sql("1 as number)");
+                Ok(())
+            }
+
+            fn push_all<'b>(&'b self, out: &mut AstPass<'_, 'b, Pg>) -> QueryResult<()> {
                 let mut before = "new as (select * from unnest(";
                 $(
                     out.push_sql(before);
@@ -67,6 +84,10 @@ impl<'a> Rows<'a> {
         let mut rows = Self::default();
         sessions.for_each(|new| rows.add(new));
         rows
+    }
+
+    pub(super) fn is_one(&self) -> bool {
+        self.session_id.len() == 1
     }
 
     pub(super) fn have_implicit_key(&self) -> bool {

@@ -19,7 +19,9 @@ use crate::template::IS_USABLE;
 /// [`InsertSessions`] with one static query id per text. Each alternative has its own text: if a bind
 /// parameter selected it, a custom plan could omit a part and look cheaper than the generic plan, so
 /// PostgreSQL would plan every execution.
-pub(super) struct Text<'a, const LOCKED: bool, const RESUMES: bool>(pub(super) InsertSessions<'a>);
+pub(super) struct Text<'a, const LOCKED: bool, const RESUMES: bool, const ONE: bool>(
+    pub(super) InsertSessions<'a>,
+);
 
 /// Handwritten, because diesel's query builder cannot express an `insert … select` that also
 /// returns columns of the selected table, and diesel prepares a `sql_query` anew for each
@@ -53,16 +55,22 @@ impl Limit {
     }
 }
 
-impl<const LOCKED: bool, const RESUMES: bool> QueryId for Text<'_, LOCKED, RESUMES> {
-    type QueryId = Text<'static, LOCKED, RESUMES>;
+impl<const LOCKED: bool, const RESUMES: bool, const ONE: bool> QueryId
+    for Text<'_, LOCKED, RESUMES, ONE>
+{
+    type QueryId = Text<'static, LOCKED, RESUMES, ONE>;
     const HAS_STATIC_QUERY_ID: bool = true;
 }
 
-impl<const LOCKED: bool, const RESUMES: bool> Query for Text<'_, LOCKED, RESUMES> {
+impl<const LOCKED: bool, const RESUMES: bool, const ONE: bool> Query
+    for Text<'_, LOCKED, RESUMES, ONE>
+{
     type SqlType = (Uuid, StartedRowSql);
 }
 
-impl<const LOCKED: bool, const RESUMES: bool> QueryFragment<Pg> for Text<'_, LOCKED, RESUMES> {
+impl<const LOCKED: bool, const RESUMES: bool, const ONE: bool> QueryFragment<Pg>
+    for Text<'_, LOCKED, RESUMES, ONE>
+{
     fn walk_ast<'b>(&'b self, out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
         self.0.push(out)
     }
@@ -154,8 +162,11 @@ impl InsertSessions<'_> {
         push_max_sessions(&self.defaults.max_active_sessions, out)?;
         out.push_sql(
             " as max_sessions from new
-              cross join lateral (
-                select * from organizations where id = new.organization_id offset 0) as organizations
+              cross join lateral (select * from organizations where id = new.organization_id",
+        );
+        out.push_sql(self.fence());
+        out.push_sql(
+            ") as organizations
               cross join lateral (
                 select * from session_templates
                 where organization_id = new.organization_id and id = new.session_template_id
@@ -163,8 +174,16 @@ impl InsertSessions<'_> {
                   and agent_name is not distinct from coalesce(new.requested_agent, agent_name) and ",
         );
         out.push_sql(IS_USABLE);
-        out.push_sql(" offset 0) as template");
+        out.push_sql(self.fence());
+        out.push_sql(") as template");
         Ok(())
+    }
+
+    /// Returns the end of a subquery that is executed for each row of `new`, so that PostgreSQL does not
+    /// join it in another way. The values of a single row are parameters, for which PostgreSQL always
+    /// searches the indexes.
+    fn fence(&self) -> &'static str {
+        if self.rows.is_one() { "" } else { " offset 0" }
     }
 
     /// Pushes the CTE `template`: the rows of `startable` that the limit admits. Also makes the
@@ -241,9 +260,12 @@ impl InsertSessions<'_> {
         // The API shows milliseconds, so a time that it returned selects the same sessions.
         out.push_sql(") end) end, date_trunc('milliseconds', now()), ");
         push_token_expiry(&self.defaults.token_ttl, "template", out.reborrow())?;
+        out.push_sql(" from template");
+        if !self.rows.is_one() {
+            out.push_sql(" order by organization_id, idempotency_key, session_id");
+        }
         out.push_sql(
-            " from template order by organization_id, idempotency_key, session_id
-              on conflict (organization_id, idempotency_key) where idempotency_key is not null do nothing
+            " on conflict (organization_id, idempotency_key) where idempotency_key is not null do nothing
               returning *)",
         );
         Ok(())
