@@ -13,6 +13,7 @@ mod keeper;
 mod keys;
 mod lease_crash;
 mod livekit_trouble;
+mod mixes;
 mod next_version;
 mod outages;
 mod room_names;
