@@ -11,6 +11,7 @@ mod gated_rooms;
 mod halting_proxy;
 mod keeper;
 mod keys;
+mod killed_backends;
 mod lease_crash;
 mod livekit_trouble;
 mod mixes;
