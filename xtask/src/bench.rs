@@ -15,12 +15,14 @@ mod names;
 mod overload;
 mod pages;
 mod peers;
+mod poisoned;
 mod process;
 mod raw_http;
 mod start_load;
 mod starts;
 mod statistics;
 mod troubles;
+mod varied_load;
 mod waits;
 mod webhook_load;
 mod webhooks;
@@ -52,7 +54,7 @@ enum What {
     Keeper(Keeper),
     /// Measure starts far above capacity.
     Overload(Scale),
-    /// Measure starts: limits, memory, token verification, lists, room names.
+    /// Measure starts: limits, refused requests, memory, token verification, lists, room names.
     Starts(Starts),
     /// Compare Greenroom with a Go and a Python service and with pgbench.
     Peers(Peers),
