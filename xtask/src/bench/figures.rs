@@ -2,8 +2,8 @@
 
 use super::figure::{Figure, Measure};
 use super::{
-    agent, callers, comparison, deadlines, limits, live, members, memory, names, overload, pages,
-    peers, poisoned, troubles, waits, webhooks,
+    agent, callers, comparison, deadlines, growth, limits, live, members, memory, names, overload,
+    pages, peers, poisoned, troubles, waits, webhooks,
 };
 
 /// The figures of `cargo xtask bench keeper`.
@@ -48,6 +48,13 @@ pub fn starts() -> Vec<Figure> {
             Box::pin(std::future::ready(names::measure()))
         }),
     ]
+}
+
+/// The figure of `cargo xtask bench growth`.
+pub fn growth() -> Vec<Figure> {
+    vec![figure("growth", "alternating a large and a small database", |env| {
+        Box::pin(growth::measure(env))
+    })]
 }
 
 /// The figure of `cargo xtask bench overload`.
