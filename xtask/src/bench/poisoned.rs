@@ -36,17 +36,7 @@ pub async fn measure(env: &BenchEnv) -> Result<Vec<Measurement>> {
     let bad = bad_requests(&deployment, env, &template).await?;
     let body = json!({ "session_template_id": template, "user_id": "ann" }).to_string();
     let good = start_request(&deployment.service.token_of(ORGANIZATION), "", &body);
-    let address = deployment.service.address();
-    let clean = good.clone();
-    let loads = [
-        VariedLoad::new(address, CONNECTIONS, move |_| (clean.clone(), 201)),
-        VariedLoad::new(address, CONNECTIONS, move |number| {
-            if number % INTERVAL > 0 {
-                return (good.clone(), 201);
-            }
-            bad[number / INTERVAL % bad.len()].clone()
-        }),
-    ];
+    let loads = loads(deployment.service.address(), &(good, 201), bad);
     let (mut pairs, mut refused) = (Vec::new(), 0);
     for _ in 0..ROUNDS {
         let mut rates = [0.0; 2];
@@ -69,6 +59,22 @@ pub async fn measure(env: &BenchEnv) -> Result<Vec<Measurement>> {
              {lower:.3} to {upper:.3}; {refused} refused, each with its own error"
         ),
     }])
+}
+
+/// The load without and the load with bad requests.
+fn loads(address: &str, good: &Prepared, bad: [Prepared; 4]) -> [VariedLoad; 2] {
+    let [clean, good] = [good.clone(), good.clone()];
+    let poisoned = move |number: usize| {
+        if number.is_multiple_of(INTERVAL) {
+            bad[number / INTERVAL % bad.len()].clone()
+        } else {
+            good.clone()
+        }
+    };
+    [
+        VariedLoad::new(address, CONNECTIONS, move |_| clean.clone()),
+        VariedLoad::new(address, CONNECTIONS, poisoned),
+    ]
 }
 
 fn template() -> serde_json::Value {

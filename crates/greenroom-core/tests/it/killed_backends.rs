@@ -161,6 +161,24 @@ async fn kill_backends(db: &mut AsyncPgConnection, stop: &AtomicBool) {
     stop.store(true, Ordering::Relaxed);
 }
 
+/// Runs the callers while backends are terminated, and returns their answers together.
+async fn run_callers(tenants: &[Tenant; 2], db: &mut AsyncPgConnection) -> Record {
+    let stop = Arc::<AtomicBool>::default();
+    let mut callers = JoinSet::new();
+    for caller in 0..CALLERS {
+        let tenant = tenants[caller % tenants.len()].clone();
+        callers.spawn(tenant.start_until(caller, stop.clone()));
+    }
+    kill_backends(db, &stop).await;
+    let mut total = Record::default();
+    for record in callers.join_all().await {
+        total.started.extend(record.started);
+        total.failed += record.failed;
+        total.found += record.found;
+    }
+    total
+}
+
 async fn ids(db: &mut AsyncPgConnection, condition: &str) -> BTreeSet<SessionId> {
     let query = format!("select id from sessions where {condition}");
     let rows: Vec<Row> = sql_query(query).load(db).await.unwrap();
@@ -177,19 +195,7 @@ async fn answers_are_true_while_backends_are_terminated() {
     let limit = SessionLimit::AtMost(SessionCount::constant::<1_000_000>());
     greenroom.admin().set_session_limit(limited, limit).await.unwrap();
     let mut db = AsyncPgConnection::establish(database.url()).await.unwrap();
-    let stop = Arc::<AtomicBool>::default();
-    let mut callers = JoinSet::new();
-    for caller in 0..CALLERS {
-        let tenant = tenants[caller % tenants.len()].clone();
-        callers.spawn(tenant.start_until(caller, stop.clone()));
-    }
-    kill_backends(&mut db, &stop).await;
-    let (mut started, mut failed, mut found) = (Vec::new(), 0, 0);
-    for record in callers.join_all().await {
-        started.extend(record.started);
-        failed += record.failed;
-        found += record.found;
-    }
+    let Record { started, failed, found } = run_callers(&tenants, &mut db).await;
     let expected: BTreeSet<_> = started.iter().copied().collect();
     assert_eq!(expected.len(), started.len(), "two starts returned the same session");
     // The sessions of starts that failed without a key are ended in the background.

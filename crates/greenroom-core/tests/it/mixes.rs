@@ -10,7 +10,7 @@ use diesel::sql_types::BigInt;
 use diesel::{QueryableByName, sql_query};
 use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl};
 use greenroom_core::domain::{
-    AgentName, IdempotencyKey, JsonObject, SessionCount, SessionId, SessionTemplateId, UserId,
+    IdempotencyKey, JsonObject, SessionCount, SessionId, SessionTemplateId, UserId,
 };
 use greenroom_core::{Caller, Greenroom, MemoryRooms, SessionLimit, StartRequest};
 use greenroom_testkit::pg::Database;
@@ -83,17 +83,14 @@ impl Tenant {
             }
             Kind::ArchivedTemplate => request.session_template_id = self.archived,
             Kind::ForeignTemplate => request.session_template_id = foreign,
-            Kind::OtherAgent => {
-                request.agent_name = Some(AgentName::try_from("other".to_owned()).unwrap());
-            }
+            Kind::OtherAgent => request.agent_name = "other".to_owned().try_into().ok(),
             Kind::OtherUser => {
                 caller = as_user("ann");
                 request.user_id = Some(user("ben"));
             }
             Kind::Metadata => {
                 caller = as_user("ann");
-                let metadata = serde_json::json!({"a": 1}).as_object().unwrap().clone();
-                request.metadata = Some(JsonObject::try_from(metadata).unwrap());
+                request.metadata = JsonObject::try_from(serde_json::Map::new()).ok();
             }
         }
         (caller, request)
