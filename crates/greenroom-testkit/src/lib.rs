@@ -6,7 +6,7 @@ pub mod agent;
 pub mod browser_page;
 pub mod caller;
 mod endless_server;
-mod env;
+pub mod env;
 #[cfg(feature = "livekit")]
 pub mod http;
 #[cfg(feature = "livekit")]

@@ -21,6 +21,8 @@ pub struct BenchEnv {
     pub against: Option<PathBuf>,
     /// Number of rounds of `--against` and of the comparison with peers.
     pub rounds: u32,
+    /// Number of stored sessions of `bench growth`.
+    pub rows: u64,
     /// Whether to measure on a small scale, with a debug build.
     pub is_quick: bool,
     /// The server on which each deployment gets its own database.
@@ -46,13 +48,21 @@ pub struct Deployment {
 impl Deployment {
     /// Starts a deployment with these settings in addition to the required ones.
     pub async fn start(env: &BenchEnv, name: &str, more: &[(&str, &str)]) -> Result<Self> {
+        let database = Database::fresh_at(env.database_url.clone()).await?;
+        Self::start_on(env, name, more, database).await
+    }
+
+    /// Does the same as [`Self::start`] on this database.
+    pub async fn start_on(
+        env: &BenchEnv,
+        name: &str,
+        more: &[(&str, &str)],
+        database: Database,
+    ) -> Result<Self> {
         let port = ports::free_tcp_port()?;
         let webhook_urls = vec![format!("http://127.0.0.1:{port}/webhooks/livekit")];
         let options = Options { webhook_urls, ..Options::default() };
-        let (livekit, database) = tokio::try_join!(
-            Server::start_with(options),
-            Database::fresh_at(env.database_url.clone())
-        )?;
+        let livekit = Server::start_with(options).await?;
         let (program, home) = (env.program.clone(), env.home.join(name));
         let service = Service::launch(program, port, database.url(), &livekit, &home, more).await?;
         let sql = connect(database.url()).await?;

@@ -2,8 +2,8 @@
 
 use super::figure::{Figure, Measure};
 use super::{
-    agent, callers, comparison, deadlines, limits, live, members, memory, names, overload, pages,
-    peers, troubles, waits, webhooks,
+    agent, callers, comparison, deadlines, growth, limits, live, members, memory, names, overload,
+    pages, peers, poisoned, troubles, waits, webhooks,
 };
 
 /// The figures of `cargo xtask bench keeper`.
@@ -37,6 +37,9 @@ fn troubles() -> Figure {
 pub fn starts() -> Vec<Figure> {
     vec![
         figure("limits", "starting with and without limits", |env| Box::pin(limits::measure(env))),
+        figure("poisoned", "starting with and without bad requests", |env| {
+            Box::pin(poisoned::measure(env))
+        }),
         figure("members", "starting with slow commits", |env| Box::pin(members::measure(env))),
         figure("memory", "starting 100,000 sessions", |env| Box::pin(memory::measure(env))),
         figure("callers", "verifying tokens", |env| Box::pin(callers::measure(env))),
@@ -45,6 +48,13 @@ pub fn starts() -> Vec<Figure> {
             Box::pin(std::future::ready(names::measure()))
         }),
     ]
+}
+
+/// The figure of `cargo xtask bench growth`.
+pub fn growth() -> Vec<Figure> {
+    vec![figure("growth", "alternating a large and a small database", |env| {
+        Box::pin(growth::measure(env))
+    })]
 }
 
 /// The figure of `cargo xtask bench overload`.

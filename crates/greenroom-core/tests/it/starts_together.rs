@@ -7,15 +7,12 @@ use std::time::Duration;
 use diesel::sql_types::BigInt;
 use diesel::{QueryableByName, sql_query};
 use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
-use greenroom_core::domain::{
-    AgentName, IdempotencyKey, SessionCount, SessionId, SessionTemplateId, UserId,
-};
+use greenroom_core::domain::{IdempotencyKey, SessionCount, SessionId, SessionTemplateId, UserId};
 use greenroom_core::{
     Caller, Error, Greenroom, MemoryRooms, SessionLimit, StartRequest, StartedSession, StoreError,
 };
 use greenroom_testkit::pg::Database;
 use greenroom_testkit::wait_until;
-use rand::Rng;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 
@@ -23,9 +20,6 @@ use crate::{on_join_template, organization, service};
 
 /// Number of concurrent starts, the maximum of one statement.
 const STARTS: usize = 64;
-
-/// Number of random mixes of starts.
-const MIXES: usize = 100;
 
 const TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -58,146 +52,6 @@ fn user(name: &str) -> UserId {
     UserId::try_from(name.to_owned()).unwrap()
 }
 
-/// A kind of start whose outcome does not depend on the others, or only on those of the same mix.
-#[derive(Debug, Clone, Copy)]
-enum Kind {
-    Plain,
-    OtherOrganization,
-    /// One of three keys.
-    Key(u8),
-    /// The same keys with another request.
-    ReusedKey(u8),
-    /// One of three end users.
-    EndUser(u8),
-    UnknownTemplate,
-    ForeignTemplate,
-    OtherAgent,
-    /// An organization with a limit of five open sessions.
-    Limited,
-}
-
-impl Kind {
-    fn random() -> Self {
-        let number = rand::rng().random_range(0..3);
-        match rand::rng().random_range(0..12) {
-            0 => Self::Key(number),
-            1 => Self::ReusedKey(number),
-            2 => Self::EndUser(number),
-            3 => Self::UnknownTemplate,
-            4 => Self::ForeignTemplate,
-            5 => Self::OtherAgent,
-            6 => Self::OtherOrganization,
-            7 | 8 => Self::Limited,
-            _ => Self::Plain,
-        }
-    }
-
-    fn start(
-        self,
-        greenroom: &Greenroom,
-        mix: usize,
-        tenants: &[Tenant; 3],
-    ) -> JoinHandle<Outcome> {
-        let [one, other, limited] = tenants;
-        let mut request = StartRequest::new(one.template);
-        let mut caller = one.caller.clone();
-        match self {
-            Self::Plain => {}
-            Self::OtherOrganization => {
-                (caller, request.session_template_id) = (other.caller.clone(), other.template);
-            }
-            Self::Limited => {
-                (caller, request.session_template_id) = (limited.caller.clone(), limited.template);
-            }
-            Self::Key(number) | Self::ReusedKey(number) => {
-                let key = format!("{mix}-{number}");
-                request.idempotency_key = Some(IdempotencyKey::try_from(key).unwrap());
-                if let Self::ReusedKey(_) = self {
-                    request.user_id = Some(user("other"));
-                }
-            }
-            Self::EndUser(number) => {
-                let name = user(&format!("{mix}-{number}"));
-                caller = Caller::end_user(caller.organization_id, name);
-            }
-            Self::UnknownTemplate => {
-                request.session_template_id = SessionTemplateId(uuid::Uuid::from_u128(1));
-            }
-            Self::ForeignTemplate => request.session_template_id = other.template,
-            Self::OtherAgent => {
-                request.agent_name = Some(AgentName::try_from("other".to_owned()).unwrap());
-            }
-        }
-        spawn_start(greenroom, &caller, request)
-    }
-}
-
-/// Asserts the outcomes of one mix. Returns the ids of the sessions that were written.
-fn assert_outcomes(outcomes: Vec<(Kind, Outcome)>) -> HashSet<SessionId> {
-    let (mut returned, mut written) = (HashSet::new(), HashSet::new());
-    let mut keys: [(HashSet<SessionId>, usize); 3] = Default::default();
-    let mut users: [HashSet<SessionId>; 3] = Default::default();
-    let (mut limited, mut at_limit) = (0, 0);
-    for (kind, outcome) in outcomes {
-        if let Ok(started) = &outcome {
-            let id = started.session.id;
-            returned.insert(id);
-            assert!(started.replayed || written.insert(id), "{kind:?}");
-        }
-        match (kind, outcome) {
-            (Kind::Plain | Kind::OtherOrganization, Ok(_))
-            | (Kind::UnknownTemplate, Err(Error::TemplateNotFound(_)))
-            | (Kind::ForeignTemplate, Err(Error::TemplateForbidden(_)))
-            | (Kind::OtherAgent, Err(Error::AgentMismatch)) => {}
-            (Kind::Key(number) | Kind::ReusedKey(number), Ok(started)) => {
-                keys[usize::from(number)].0.insert(started.session.id);
-            }
-            (Kind::Key(number) | Kind::ReusedKey(number), Err(Error::IdempotencyKeyReused)) => {
-                keys[usize::from(number)].1 += 1;
-            }
-            (Kind::EndUser(number), Ok(started)) => {
-                users[usize::from(number)].insert(started.session.id);
-            }
-            (Kind::Limited, Ok(_)) => limited += 1,
-            (Kind::Limited, Err(Error::TooManyActiveSessions { .. })) => at_limit += 1,
-            (kind, outcome) => panic!("{kind:?}: {outcome:?}"),
-        }
-    }
-    assert_eq!(returned, written);
-    assert!(at_limit == 0 || limited == 5, "{limited} started, {at_limit} were refused");
-    for (sessions, reused) in keys {
-        assert!(sessions.len() <= 1 && (reused == 0 || sessions.len() == 1), "{sessions:?}");
-    }
-    assert!(users.iter().all(|sessions| sessions.len() <= 1), "{users:?}");
-    written
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn each_start_of_a_random_mix_gets_its_own_outcome() {
-    let database = Database::fresh().await.unwrap();
-    let greenroom = service(&database, &Arc::new(MemoryRooms::default())).build().unwrap();
-    let tenants = [
-        Tenant::new(&greenroom).await,
-        Tenant::new(&greenroom).await,
-        Tenant::new(&greenroom).await,
-    ];
-    let limited = tenants[2].caller.organization_id;
-    let limit = SessionLimit::AtMost(SessionCount::constant::<5>());
-    greenroom.admin().set_session_limit(limited, limit).await.unwrap();
-    let mut db = AsyncPgConnection::establish(database.url()).await.unwrap();
-    for mix in 0..MIXES {
-        let kinds = std::iter::repeat_with(Kind::random).take(STARTS);
-        let starts: Vec<_> =
-            kinds.map(|kind| (kind, kind.start(&greenroom, mix, &tenants))).collect();
-        let mut outcomes = Vec::new();
-        for (kind, start) in starts {
-            outcomes.push((kind, start.await.unwrap()));
-        }
-        let written = assert_outcomes(outcomes);
-        assert_eq!(delete_sessions(&mut db).await, written.len());
-    }
-}
-
 #[derive(QueryableByName)]
 struct Count {
     #[diesel(sql_type = BigInt)]
@@ -208,11 +62,6 @@ async fn count(db: &mut AsyncPgConnection, condition: &str) -> usize {
     let query = format!("select count(*) from sessions where {condition}");
     let count: Count = sql_query(query).get_result(db).await.unwrap();
     usize::try_from(count.count).unwrap()
-}
-
-/// Deletes all sessions, and returns their number.
-async fn delete_sessions(db: &mut AsyncPgConnection) -> usize {
-    sql_query("delete from sessions").execute(db).await.unwrap()
 }
 
 /// Blocks inserts until the transaction ends. Starts that arrive meanwhile share a statement.
