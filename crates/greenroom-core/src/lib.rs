@@ -68,6 +68,7 @@
 struct Readme;
 
 mod admin;
+mod batch_queue;
 mod bulkhead;
 mod clock;
 mod database;
