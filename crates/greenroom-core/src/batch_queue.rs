@@ -69,6 +69,22 @@ impl<T: BatchItem> BatchQueue<T> {
         Ok(())
     }
 
+    /// Queues an item. If a slot is free, a new task executes statements until no item waits, so that
+    /// the statement goes on if this caller is dropped.
+    ///
+    /// # Errors
+    /// Returns [`Error::Overloaded`] if the item would probably wait too long.
+    pub(crate) fn enqueue_in_task(
+        self: &Arc<Self>,
+        item: Queued<T>,
+        greenroom: &Greenroom,
+    ) -> Result<(), Error> {
+        if let Some(slot) = self.push(item, greenroom)? {
+            greenroom.shared.database.spawn(slot.run());
+        }
+        Ok(())
+    }
+
     fn push(
         self: &Arc<Self>,
         item: Queued<T>,

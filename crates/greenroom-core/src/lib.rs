@@ -82,6 +82,7 @@ mod livekit_limiter;
 mod page;
 mod query;
 mod readiness;
+mod reads;
 mod retention;
 mod room_setup;
 mod start;

@@ -15,6 +15,7 @@ mod lease_crash;
 mod livekit_trouble;
 mod next_version;
 mod outages;
+mod reads_together;
 mod room_names;
 mod shutdown;
 mod start;
