@@ -24,6 +24,7 @@ mod serve;
 mod sessions;
 mod telemetry;
 mod templates;
+mod time;
 mod webhooks;
 
 use std::process::ExitCode;

@@ -1,15 +1,21 @@
 //! Pagination of lists: the parameters of a page, and the link to the next page.
 
+use std::marker::PhantomData;
+
 use actix_web::http::header;
+use actix_web::http::header::ContentType;
 use actix_web::{HttpRequest, HttpResponse, Responder, web};
 use greenroom_core::domain::{Invalid, PageOffset};
 use greenroom_core::{Cursor, Page, PageRequest, PageStart};
 use paperclip::actix::OperationModifier;
 use paperclip::v2::models::DefaultOperationRaw;
 use paperclip::v2::schema::Apiv2Schema;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use crate::extract::{FieldErrors, parse_or};
+
+/// Size of an item for which memory is reserved. A session without metadata is smaller.
+const EXPECTED_ITEM_BYTES: usize = 512;
 
 /// The query parameters of a page, not parsed yet. Without parameters, the page is the first 50
 /// items.
@@ -41,18 +47,22 @@ impl PageParams {
 /// The response for a page: an array, and a `Link` header (RFC 8288) to the next page if there is
 /// one.
 pub struct PageOf<T> {
-    items: Vec<T>,
+    /// The JSON of the items.
+    body: serde_json::Result<Vec<u8>>,
     next_cursor: Option<Cursor>,
+    item: PhantomData<T>,
 }
 
-impl<T> PageOf<T> {
+impl<T: Serialize> PageOf<T> {
     pub fn of<Item: Into<T>>(listing: Page<Item>) -> Self {
-        let items = listing.items.into_iter().map(Into::into).collect();
-        Self { items, next_cursor: listing.next_cursor }
+        let mut body = Vec::with_capacity(listing.items.len() * EXPECTED_ITEM_BYTES + 2);
+        let items = listing.items.into_iter().map(Into::into);
+        let written = serde_json::Serializer::new(&mut body).collect_seq(items);
+        Self { body: written.map(|()| body), next_cursor: listing.next_cursor, item: PhantomData }
     }
 }
 
-impl<T: Serialize> Responder for PageOf<T> {
+impl<T> Responder for PageOf<T> {
     type Body = actix_web::body::BoxBody;
 
     fn respond_to(self, request: &HttpRequest) -> HttpResponse {
@@ -60,7 +70,10 @@ impl<T: Serialize> Responder for PageOf<T> {
         if let Some(Cursor(cursor)) = &self.next_cursor {
             response.insert_header((header::LINK, next_link(request, cursor)));
         }
-        response.json(self.items)
+        match self.body {
+            Ok(body) => response.content_type(ContentType::json()).body(body),
+            Err(error) => HttpResponse::from_error(error),
+        }
     }
 }
 

@@ -9,7 +9,6 @@ mod token_source;
 
 use std::collections::BTreeMap;
 
-use chrono::{DateTime, Utc};
 use greenroom_core::domain::{EndReason, Lenient, SessionId};
 use greenroom_core::{Session, StartedSession};
 use paperclip::actix::Apiv2Schema;
@@ -18,6 +17,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use crate::problem::{Code, Problem};
+use crate::time::Time;
 
 /// A session.
 #[derive(Debug, Serialize, Apiv2Schema)]
@@ -30,9 +30,9 @@ pub struct SessionBody {
     /// `ended`, `expired` and `failed` are final.
     status: &'static str,
     /// When the user first joined. Null if the user has not joined.
-    started_at: Option<DateTime<Utc>>,
+    started_at: Option<Time>,
     /// When the session ended. Null until then.
-    ended_at: Option<DateTime<Utc>>,
+    ended_at: Option<Time>,
     /// The template that the session was started from.
     session_template_id: Uuid,
     /// The user of the session. Null for a guest.
@@ -42,9 +42,9 @@ pub struct SessionBody {
     /// The panels that a client shows. Null leaves the choice to the client.
     enabled_panels: Option<Vec<String>>,
     /// When the session was started.
-    created_at: DateTime<Utc>,
+    created_at: Time,
     /// The latest expiry of all tokens that were issued for the session.
-    token_expiry: DateTime<Utc>,
+    token_expiry: Time,
     /// Why the session is over. Null until then.
     end_reason: Option<&'static str>,
     /// The state of the agent. It keeps its last value after the session is over.
@@ -52,7 +52,7 @@ pub struct SessionBody {
     /// The metadata of the start request. Always null for end users.
     metadata: Option<BTreeMap<String, Value>>,
     /// The session expires if the user has not joined by this time.
-    join_by: DateTime<Utc>,
+    join_by: Time,
 }
 
 /// A session and a token for its room. `server_url` and `participant_token` repeat `livekit_url`
@@ -69,7 +69,7 @@ pub struct StartedBody {
     /// The URL to which the client connects.
     livekit_url: String,
     /// When this token expires. The expiry limits connecting; a connected user stays.
-    token_expiry: DateTime<Utc>,
+    token_expiry: Time,
     /// The same as `livekit_url`, under the name that LiveKit SDKs expect.
     server_url: String,
     /// The same as `access_token`, under the name that LiveKit SDKs expect.
@@ -78,7 +78,7 @@ pub struct StartedBody {
     /// hexadecimal digits.
     participant_identity: String,
     /// The session expires if the user has not joined by this time.
-    join_by: DateTime<Utc>,
+    join_by: Time,
 }
 
 /// Turns `None` into a 404: the session does not exist, or the caller may not see it.
@@ -95,11 +95,11 @@ impl From<StartedSession> for StartedBody {
             room_name: session.room_name.to_string(),
             access_token: started.access_token.clone(),
             livekit_url: started.livekit_url.clone(),
-            token_expiry: started.token_expiry,
+            token_expiry: Time(started.token_expiry),
             server_url: started.livekit_url,
             participant_token: started.access_token,
             participant_identity: session.participant_identity.to_string(),
-            join_by: session.join_by,
+            join_by: Time(session.join_by),
         }
     }
 }
@@ -108,20 +108,20 @@ impl From<Session> for SessionBody {
     fn from(session: Session) -> Self {
         Self {
             id: session.id.0,
-            room_name: session.room_name.to_string(),
+            room_name: session.room_name.into(),
             status: session.status.as_str(),
-            started_at: session.started_at,
-            ended_at: session.ended_at,
+            started_at: session.started_at.map(Time),
+            ended_at: session.ended_at.map(Time),
             session_template_id: session.session_template_id.0,
-            user_id: session.user_id.map(|user| user.to_string()),
+            user_id: session.user_id.map(Into::into),
             modality_profile: session.modality_profile.map(|profile| profile.to_string()),
-            enabled_panels: session.enabled_panels.map(|panels| panels.as_slice().to_vec()),
-            created_at: session.created_at,
-            token_expiry: session.token_expiry,
+            enabled_panels: session.enabled_panels.map(Into::into),
+            created_at: Time(session.created_at),
+            token_expiry: Time(session.token_expiry),
             end_reason: session.end_reason.map(Lenient::<EndReason>::as_str),
             agent_status: session.agent_status.as_str(),
             metadata: session.metadata.map(|metadata| metadata.into_map().into_iter().collect()),
-            join_by: session.join_by,
+            join_by: Time(session.join_by),
         }
     }
 }

@@ -16,12 +16,14 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::Error;
+use crate::batch_queue::{BatchQueue, MAX_IN_FLIGHT};
 use crate::clock::{Clock, RoomNameGenerator};
 use crate::database::Database;
 use crate::keeper::{Breaker, Buckets, RoomNodes, Schedule};
 use crate::limits::StartLimits;
 use crate::livekit_limiter::LiveKitLimiter;
 use crate::readiness::ReadinessCache;
+use crate::reads::ReadQueue;
 use crate::wait::Waiters;
 
 /// The configuration of a [`Greenroom`]. [`Config::new`] sets every default; assign a field to
@@ -111,6 +113,7 @@ pub(crate) struct Shared {
     pub(crate) clock: Clock,
     pub(crate) room_names: RoomNameGenerator,
     pub(crate) readiness_cache: ReadinessCache,
+    pub(crate) reads: Arc<ReadQueue>,
     pub(crate) waiters: Waiters,
     /// Pauses the keeper's checks while LiveKit fails.
     pub(crate) breaker: Breaker,
@@ -247,6 +250,7 @@ impl Builder {
             clock,
             room_names: RoomNameGenerator::random(),
             readiness_cache: ReadinessCache::default(),
+            reads: BatchQueue::new((), MAX_IN_FLIGHT),
             waiters: Waiters::default(),
             breaker: Breaker::default(),
             room_nodes: RoomNodes::new(config.reconcile_every),

@@ -68,6 +68,7 @@
 struct Readme;
 
 mod admin;
+mod batch_queue;
 mod bulkhead;
 mod clock;
 mod database;
@@ -81,6 +82,7 @@ mod livekit_limiter;
 mod page;
 mod query;
 mod readiness;
+mod reads;
 mod retention;
 mod room_setup;
 mod start;

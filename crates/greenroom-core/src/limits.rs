@@ -16,6 +16,7 @@ use tokio::time::{Instant, sleep};
 
 use self::rate::StartRate;
 use self::recent::RecentOrganizations;
+use crate::batch_queue::MAX_IN_FLIGHT;
 use crate::error::require_permission;
 use crate::start::{KeyedStarts, OrganizationQueues, StartQueue};
 use crate::{Admin, Error, Greenroom};
@@ -210,7 +211,7 @@ impl StartLimits {
             limited_organizations: RecentOrganizations::new(LIMITED_FOR),
             locking_organizations: RecentOrganizations::new(LOCKING_FOR),
             counting: Mutex::default(),
-            start_queue: StartQueue::new(None),
+            start_queue: StartQueue::new(None, MAX_IN_FLIGHT),
             organization_queues: OrganizationQueues::default(),
             keyed_starts: KeyedStarts::default(),
             locking_inserts: Semaphore::new((usize::from(pool.get()) / 2).max(1)),

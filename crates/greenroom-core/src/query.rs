@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use greenroom_domain::{Caller, SessionId, Stored};
-use greenroom_store::{Session, SessionFilter, session};
+use greenroom_store::{Session, SessionFilter, SessionKey, session};
 
 use crate::page::{CursorScope, Page, PageRequest};
 use crate::{Error, Greenroom};
@@ -14,14 +14,16 @@ impl Greenroom {
     /// caller is an end user, belongs to another user. An end user gets the session without its
     /// metadata.
     ///
+    /// Concurrent calls share a statement.
+    ///
     /// # Errors
     ///
-    /// Returns [`Error::Store`] if the database fails, and [`Error::Overloaded`] if no database
-    /// connection becomes free in time.
+    /// Returns [`Error::Store`] if the database fails, [`Error::Overloaded`] if no database
+    /// connection becomes free in time, and [`Error::ShuttingDown`] if the runtime of the service is
+    /// shutting down.
     pub async fn session(&self, caller: &Caller, id: SessionId) -> Result<Option<Session>, Error> {
-        let organization = caller.organization_id;
-        let find = async |db: &mut _| session::find(db, organization, id).await;
-        let found = self.shared.database.run(find).await?;
+        let key = SessionKey { organization_id: caller.organization_id, id };
+        let found = self.read_session(key).await?;
         // An end user has a valid id, so a session with an invalid one belongs to another user.
         let is_visible = |session: &Session| match &session.user_id {
             Some(Stored::Invalid(_)) => caller.sees_only().is_none(),

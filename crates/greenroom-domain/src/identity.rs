@@ -28,6 +28,12 @@ impl UserId {
     }
 }
 
+impl From<UserId> for String {
+    fn from(user: UserId) -> Self {
+        user.0
+    }
+}
+
 impl TryFrom<String> for UserId {
     type Error = Invalid;
 

@@ -109,9 +109,18 @@ impl<T: Clone + TryFrom<String, Error = Invalid>> Stored<T> {
     }
 }
 
-impl<T: TryFrom<String, Error = Invalid>> From<String> for Stored<T> {
-    fn from(text: String) -> Self {
-        T::try_from(text.clone()).map_or(Self::Invalid(text), Self::Valid)
+impl<T: TryFrom<String, Error = Invalid>> From<&str> for Stored<T> {
+    fn from(text: &str) -> Self {
+        T::try_from(text.to_owned()).map_or_else(|_| Self::Invalid(text.to_owned()), Self::Valid)
+    }
+}
+
+impl<T: Into<String>> From<Stored<T>> for String {
+    fn from(stored: Stored<T>) -> Self {
+        match stored {
+            Stored::Valid(value) => value.into(),
+            Stored::Invalid(text) => text,
+        }
     }
 }
 

@@ -29,6 +29,12 @@ impl EnabledPanels {
     }
 }
 
+impl From<EnabledPanels> for Vec<String> {
+    fn from(panels: EnabledPanels) -> Self {
+        panels.0
+    }
+}
+
 impl TryFrom<Vec<String>> for EnabledPanels {
     type Error = Invalid;
 

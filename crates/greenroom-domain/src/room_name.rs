@@ -39,6 +39,12 @@ impl fmt::Display for RoomName {
     }
 }
 
+impl From<RoomName> for String {
+    fn from(name: RoomName) -> Self {
+        name.0
+    }
+}
+
 impl TryFrom<String> for RoomName {
     type Error = Invalid;
 

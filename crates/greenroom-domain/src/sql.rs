@@ -71,8 +71,7 @@ texts! {
 
 impl<T: FromStr> FromSql<Text, Pg> for Lenient<T> {
     fn from_sql(bytes: PgValue<'_>) -> deserialize::Result<Self> {
-        let text = <String as FromSql<Text, Pg>>::from_sql(bytes)?;
-        Ok(text.parse().map_or(Self::Unknown, Self::Known))
+        Ok(text(&bytes)?.parse().map_or(Self::Unknown, Self::Known))
     }
 }
 
@@ -89,8 +88,12 @@ impl<T: ToSql<Text, Pg>> ToSql<Text, Pg> for Lenient<T> {
 
 impl<T: TryFrom<String, Error = Invalid>> FromSql<Text, Pg> for Stored<T> {
     fn from_sql(bytes: PgValue<'_>) -> deserialize::Result<Self> {
-        <String as FromSql<Text, Pg>>::from_sql(bytes).map(Self::from)
+        text(&bytes).map(Self::from)
     }
+}
+
+fn text<'a>(value: &'a PgValue<'_>) -> deserialize::Result<&'a str> {
+    Ok(std::str::from_utf8(value.as_bytes())?)
 }
 
 impl ToSql<Text, Pg> for ModalityProfile {

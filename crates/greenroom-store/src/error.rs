@@ -133,6 +133,7 @@ impl StoreError {
             Self::Unavailable(cause) => Self::Unavailable(text(cause)),
             Self::Refused(cause) => Self::Refused(text(cause)),
             Self::Timeout(cause) => Self::Timeout(text(cause)),
+            Self::Undecodable(cause) => Self::Undecodable(text(cause)),
             error => Self::Query(ErrorChain(error).to_string().into()),
         }
     }

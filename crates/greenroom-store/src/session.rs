@@ -1,20 +1,23 @@
 //! Sessions: the columns that the API shows, and the queries that read them.
 
+mod find;
+
 use chrono::{DateTime, TimeDelta, Utc};
 use diesel::dsl::sql;
 use diesel::pg::Pg;
 use diesel::prelude::*;
 use diesel::sql_types::Bool;
-use diesel_async::{AsyncPgConnection, RunQueryDsl};
+use diesel_async::AsyncPgConnection;
 use greenroom_domain::{
     AgentStatus, EnabledPanels, EndReason, JsonObject, Lenient, ModalityProfile, OrganizationId,
-    ParticipantIdentity, RoomCreation, RoomName, SessionId, SessionStatus, SessionTemplateId,
-    Stored, UserId,
+    PageLimit, ParticipantIdentity, RoomCreation, RoomName, SessionId, SessionStatus,
+    SessionTemplateId, Stored, UserId,
 };
 
+pub use self::find::find_many;
 use crate::listed_row::load_listed;
 use crate::schema::sessions;
-use crate::sql::OPEN;
+use crate::sql::{OPEN, PlannedOnce};
 use crate::{ListedRow, PageStart, StoreError};
 
 /// Maximum difference between a process's clock, which dates ids, and PostgreSQL's, which dates
@@ -24,6 +27,9 @@ const MAX_CLOCK_DIFFERENCE: TimeDelta = TimeDelta::days(2);
 
 /// A bound that is earlier than all sessions. PostgreSQL has no times before 4714 BC.
 const EARLIEST: DateTime<Utc> = DateTime::UNIX_EPOCH;
+
+/// Maximum number of sessions of a list, including the one that shows that there is a next page.
+const MAX_LISTED: u16 = PageLimit::MAX + 1;
 
 /// The columns of a session that the API shows. Values that this version does not know, and texts
 /// that break a rule, are decoded for display. [`SessionSetup`](crate::SessionSetup) and
@@ -75,7 +81,7 @@ pub struct Session {
 }
 
 /// Conditions on the sessions of a list. The default lists all sessions.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SessionFilter {
     /// Sessions with one of these statuses. If empty, sessions with any status.
@@ -94,26 +100,8 @@ pub struct SessionFilter {
     pub created_before: Option<DateTime<Utc>>,
 }
 
-/// Reads a session. Returns `None` if the organization has no such session.
-///
-/// # Errors
-/// Returns a [`StoreError`] if the query fails.
-pub async fn find(
-    connection: &mut AsyncPgConnection,
-    organization: OrganizationId,
-    id: SessionId,
-) -> Result<Option<Session>, StoreError> {
-    let found = sessions::table
-        .find((organization, id))
-        .select(Session::as_select())
-        .first(connection)
-        .await
-        .optional()?;
-    Ok(found)
-}
-
-/// Lists up to `limit` sessions of an organization, newest first. A row that cannot be decoded does
-/// not hide the others.
+/// Lists up to `limit` sessions of an organization, newest first. `limit` is at most one more than
+/// [`PageLimit::MAX`]. A row that cannot be decoded does not hide the others.
 ///
 /// No index supports a filter on a template or on final statuses. Such a query may scan all
 /// sessions of the organization until PostgreSQL cancels it after 5 s.
@@ -130,7 +118,6 @@ pub async fn list(
     let mut query = sessions::table
         .filter(sessions::organization_id.eq(organization))
         .order(sessions::id.desc())
-        .limit(limit)
         .select(Session::as_select())
         .into_boxed();
     match start {
@@ -138,6 +125,10 @@ pub async fn list(
         PageStart::Offset(offset) => query = query.offset(offset),
         PageStart::After(id) => query = query.filter(sessions::id.lt(id)),
     }
+    if *filter == SessionFilter::default() {
+        return load_listed(connection, PlannedOnce { list: query, max: MAX_LISTED, limit }).await;
+    }
+    query = query.limit(limit);
     if !filter.status.is_empty() {
         query = query.filter(sessions::status.eq_any(&filter.status));
         if filter.status.iter().all(|status| SessionStatus::OPEN.contains(status)) {

@@ -8,12 +8,14 @@ use std::time::Duration;
 use greenroom_domain::{OrganizationId, SessionCount};
 use greenroom_store::idempotency::KEY_LOCK_TIMEOUT;
 use greenroom_store::{KeyClaim, NewSession, StartKey, StartedRow, StoreError};
-use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
-use super::queue::{QueuedStart, StartQueue};
+use super::queue::{Insert, QueuedStart};
 use super::statement::{Inserted, cleanup_without_key};
 use super::write::{latest_begin, may_make_long_token};
+use crate::batch_queue::{
+    BatchItem, Queued, halves, is_unavailable, may_concern_one_item, reply_error,
+};
 use crate::bulkhead::Work;
 use crate::{Error, Greenroom};
 
@@ -30,7 +32,7 @@ const CLEANUP_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The result of one attempt to insert a session.
 #[derive(Default)]
-pub(super) struct InsertResult {
+pub(crate) struct InsertResult {
     /// `None` if no session was inserted or resumed.
     pub(super) started: Option<StartedRow>,
     /// The join token, if it was already signed to measure it.
@@ -50,29 +52,22 @@ impl Greenroom {
     ) -> Result<InsertResult, Error> {
         let limits = &self.shared.limits;
         let id = new.organization_id;
-        let (reply, result) = oneshot::channel();
         let may_be_long = may_make_long_token(new);
-        let start = QueuedStart { new: new.clone(), deadline, key_to_release, may_be_long, reply };
+        let insert = Insert { new: new.clone(), key_to_release, may_be_long };
+        let needs_own_statement = insert.needs_own_statement();
+        let (start, result) = Queued::new(insert, deadline);
         if limits.limited_organizations.contains(id) {
             let queue = limits.organization_queues.of(id);
-            self.enqueue(&queue, start).await?;
+            queue.enqueue(start, self).await?;
         } else if new.key != StartKey::None && limits.locking_organizations.contains(id) {
             Box::pin(self.insert_when_unlocked(start)).await;
-        } else if start.needs_own_statement() {
+        } else if needs_own_statement {
             Box::pin(self.insert_batch(None, vec![start], Work::Start)).await;
         } else {
-            self.enqueue(&limits.start_queue, start).await?;
+            limits.start_queue.enqueue(start, self).await?;
         }
         // The sender is dropped if the runtime of its task shuts down.
         result.await.unwrap_or(Err(Error::ShuttingDown))
-    }
-
-    async fn enqueue(&self, queue: &Arc<StartQueue>, start: QueuedStart) -> Result<(), Error> {
-        if let Some(mut slot) = queue.push(start, self)? {
-            // Boxed, as all rare or large parts of a start, so that the task of each start stays small.
-            Box::pin(slot.run_once()).await;
-        }
-        Ok(())
     }
 
     /// Inserts sessions and replies to their starts. Returns true if PostgreSQL did not respond in time.
@@ -107,13 +102,13 @@ impl Greenroom {
             let now = Instant::now();
             let is_search_over =
                 is_locked && now > *search_until.get_or_insert(now + MAX_SEARCH_TIME);
-            if part.len() > 1 && !is_search_over && may_concern_one_session(&error) {
+            if part.len() > 1 && !is_search_over && may_concern_one_item(&error) {
                 lock_timeout = SEARCH_LOCK_TIMEOUT;
                 parts.extend(split(part, is_locked));
             } else if is_locked && organization.is_none() {
                 self.spawn_when_unlocked(part);
             } else {
-                is_abandoned |= matches!(&error, Error::Store(StoreError::Unavailable(_)));
+                is_abandoned |= is_unavailable(&error);
                 reply_error(part, error);
             }
         }
@@ -122,7 +117,7 @@ impl Greenroom {
 
     fn spawn_when_unlocked(&self, starts: Vec<QueuedStart>) {
         for start in starts {
-            self.shared.limits.locking_organizations.insert(start.new.organization_id);
+            self.shared.limits.locking_organizations.insert(start.item.new.organization_id);
             let greenroom = self.clone();
             let insert = async move { greenroom.insert_when_unlocked(start).await };
             self.shared.database.spawn_until_settled(insert);
@@ -150,11 +145,11 @@ impl Greenroom {
         let Inserted { rows, mut access_token, limit } = inserted;
         let mut rows: HashMap<_, _> = rows.into_iter().collect();
         for start in batch {
-            let started = rows.remove(&start.new.id).transpose().map_err(Error::from);
+            let started = rows.remove(&start.item.new.id).transpose().map_err(Error::from);
             let access_token = access_token.take();
             let result = started.map(|started| InsertResult { started, access_token, limit });
             if let Err(Ok(InsertResult { started: Some(_), .. })) = start.reply.send(result)
-                && let Some(cleanup) = cleanup_without_key(&[&start.new])
+                && let Some(cleanup) = cleanup_without_key(&[&start.item.new])
             {
                 let greenroom = self.clone();
                 self.shared.database.spawn_until_settled(async move {
@@ -172,45 +167,22 @@ impl Greenroom {
     }
 }
 
-fn reply_error(mut batch: Vec<QueuedStart>, error: Error) {
-    let last = batch.pop();
-    for start in batch {
-        let error = match &error {
-            Error::Store(error) => error.for_other_caller().into(),
-            _ => Error::Overloaded,
-        };
-        let _ = start.reply.send(Err(error));
-    }
-    if let Some(start) = last {
-        let _ = start.reply.send(Err(error));
-    }
-}
-
 /// Whether a statement waited longer than its `lock_timeout`. `statement_timeout` (5 s) returns the same
 /// error, but a start reaches its own, shorter time limit first.
 fn is_lock_timeout(error: &Error) -> bool {
     matches!(error, Error::Store(StoreError::Timeout(_)))
 }
 
-/// Whether a statement may have failed because of one of its sessions.
-fn may_concern_one_session(error: &Error) -> bool {
-    matches!(
-        error,
-        Error::Store(StoreError::Conflict(_) | StoreError::Query(_) | StoreError::Timeout(_))
-    )
-}
-
 /// Splits a rejected part into two. The caller inserts the second one first. If `is_locked`, a session
 /// with a key is probably the cause, so all sessions without a key form the second part.
 fn split(mut part: Vec<QueuedStart>, is_locked: bool) -> [Vec<QueuedStart>; 2] {
     if is_locked {
-        let has_key = |start: &QueuedStart| start.new.key != StartKey::None;
+        let has_key = |start: &QueuedStart| start.item.new.key != StartKey::None;
         let (keyed, keyless): (Vec<_>, Vec<_>) = part.into_iter().partition(has_key);
         if !keyed.is_empty() && !keyless.is_empty() {
             return [keyed, keyless];
         }
         part = if keyed.is_empty() { keyless } else { keyed };
     }
-    let second_half = part.split_off(part.len() / 2);
-    [second_half, part]
+    halves(part)
 }

@@ -14,6 +14,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::queue::QueuedStart;
 use super::write::{is_token_too_long, latest_begin};
+use crate::batch_queue::BatchItem;
 use crate::bulkhead::Work;
 use crate::database::Cleanup;
 use crate::{Error, Greenroom};
@@ -40,12 +41,12 @@ struct Statement<'a> {
 impl<'a> Statement<'a> {
     fn new(starts: &'a [QueuedStart], work: Work, lock_timeout: Duration) -> Result<Self, Error> {
         let deadline = starts.iter().map(|start| start.deadline).min().ok_or(Error::Overloaded)?;
-        let sessions = starts.iter().map(|start| &*start.new).collect();
+        let sessions = starts.iter().map(|start| &*start.item.new).collect();
         Ok(Self { starts, sessions, work, deadline, lock_timeout })
     }
 
     fn needs_transaction(&self) -> bool {
-        self.starts.iter().any(QueuedStart::needs_own_statement)
+        self.starts.iter().any(|start| start.item.needs_own_statement())
     }
 
     fn cleanup(&self) -> Option<Cleanup> {
@@ -108,13 +109,13 @@ impl Greenroom {
                 lock = Some(organization::lock_sessions(db, organization, default).await?);
             }
             for start in starts {
-                if let Some(key) = start.key_to_release {
-                    key.release(db, start.new.organization_id).await?;
+                if let Some(key) = start.item.key_to_release {
+                    key.release(db, start.item.new.organization_id).await?;
                 }
             }
             let rows = statement.execute(db, lock.as_ref()).await?;
             if let ([start], [(_, Ok(row))]) = (starts, &*rows)
-                && start.may_be_long
+                && start.item.may_be_long
             {
                 let token = access_token.insert(self.sign_token(row));
                 is_too_long = is_token_too_long(token);

@@ -17,6 +17,7 @@ mod livekit_trouble;
 mod mixes;
 mod next_version;
 mod outages;
+mod reads_together;
 mod room_names;
 mod shutdown;
 mod start;

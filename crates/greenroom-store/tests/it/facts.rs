@@ -6,11 +6,11 @@ use diesel::{QueryableByName, sql_query};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use greenroom_domain::lifecycle::Fact;
 use greenroom_domain::{RoomCreation, RoomName};
-use greenroom_store::{ReplicaId, Subject, connect, fact, session};
+use greenroom_store::{ReplicaId, Subject, connect, fact};
 use greenroom_testkit::pg::Database;
 use uuid::Uuid;
 
-use crate::session::{ORGANIZATION, now, record, session, template, timeline};
+use crate::session::{ORGANIZATION, find, now, record, session, template, timeline};
 use crate::snapshots::hold_all;
 
 #[derive(Debug, PartialEq, QueryableByName)]
@@ -258,13 +258,13 @@ async fn room_is_deferred_to_join_unless_it_was_opened() {
     let (id, subject) = (session(1).id, Subject::Room(&room));
     set(&mut db, "next_check_at = now() + interval '1 hour'").await;
     assert!(record(&mut db, subject, &Fact::RoomDeferred, at(1)).await.unwrap());
-    let deferred = session::find(&mut db, ORGANIZATION, id).await.unwrap().unwrap();
+    let deferred = find(&mut db, id).await.unwrap();
     assert_eq!(deferred.room_creation, RoomCreation::OnJoin);
     assert_eq!(facts(&mut db).await.due, 0, "the first check stays as planned");
 
     set(&mut db, "room_creation = 'on_start'").await;
     record(&mut db, subject, &Fact::RoomOpened { sid: "RM_1".to_owned() }, at(1)).await.unwrap();
     assert!(!record(&mut db, subject, &Fact::RoomDeferred, at(1)).await.unwrap());
-    let opened = session::find(&mut db, ORGANIZATION, id).await.unwrap().unwrap();
+    let opened = find(&mut db, id).await.unwrap();
     assert_eq!(opened.room_creation, RoomCreation::OnStart);
 }

@@ -5,6 +5,7 @@
 mod buckets;
 mod connection;
 mod facts;
+mod find_sessions;
 mod idempotency_keys;
 mod list_pages;
 mod lock_order;

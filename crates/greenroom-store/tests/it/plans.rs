@@ -4,16 +4,18 @@ use chrono::TimeDelta;
 use diesel::sql_types::{BigInt, Text};
 use diesel::{QueryableByName, sql_query};
 use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl};
+use greenroom_domain::SessionId;
 use greenroom_domain::lifecycle::Fact;
 use greenroom_store::due::due_sessions;
-use greenroom_store::session::find;
+use greenroom_store::session::list;
 use greenroom_store::{
-    DueSearch, Fingerprint, HeldBuckets, KeyClaim, NewSession, SessionSnapshot, StartKey, Subject,
-    TokenReissue, connect, organization, record, record_own,
+    DueSearch, Fingerprint, HeldBuckets, KeyClaim, NewSession, PageStart, SessionFilter,
+    SessionSnapshot, StartKey, Subject, TokenReissue, connect, organization, record, record_own,
 };
 use greenroom_testkit::pg::Database;
+use uuid::Uuid;
 
-use crate::session::{ORGANIZATION, now, session, template};
+use crate::session::{ORGANIZATION, find, now, session, template};
 use crate::snapshots::{DEFAULTS, hold_all};
 
 /// Number of executions before the table grows. PostgreSQL may use a generic plan from the sixth.
@@ -112,7 +114,15 @@ async fn request(db: &mut AsyncPgConnection, kind: &str) {
             record(db, Subject::Room(&new.room_name), &finished, at, None).await.unwrap();
         }
         "fact" => drop(record_own(db, by_id, &finished).await.unwrap()),
-        "read session" => drop(find(db, ORGANIZATION, new.id).await.unwrap().unwrap()),
+        "read session" => drop(find(db, new.id).await.unwrap()),
+        "first page" | "next page" => {
+            let start = match kind {
+                "first page" => PageStart::Offset(0),
+                _ => PageStart::After(SessionId(Uuid::from_u128(2))),
+            };
+            let page = list(db, ORGANIZATION, &SessionFilter::default(), start, 51).await.unwrap();
+            assert!(!page.is_empty());
+        }
         kind => panic!("{kind}"),
     }
 }
@@ -127,6 +137,8 @@ async fn requests_read_few_rows_after_the_table_has_grown() {
         "webhook",
         "fact",
         "read session",
+        "first page",
+        "next page",
     ];
     for analyze in [false, true] {
         let database = Database::fresh().await.unwrap();

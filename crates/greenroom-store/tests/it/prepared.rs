@@ -1,21 +1,21 @@
-//! Frequent writes that PostgreSQL prepares once per connection and stops planning.
+//! Frequent statements that PostgreSQL prepares once per connection and stops planning.
 
 use diesel::sql_types::{BigInt, Text};
 use diesel::{QueryableByName, sql_query};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use greenroom_domain::lifecycle::{Action, Event, TimelineEvent};
-use greenroom_store::{HeldBuckets, KeyClaim, connect, due};
+use greenroom_store::{HeldBuckets, KeyClaim, PageStart, SessionFilter, connect, due, session};
 use greenroom_testkit::pg::Database;
 
 use crate::idempotency_keys::keyed;
-use crate::session::{ORGANIZATION, template};
+use crate::session::{ORGANIZATION, find, template};
 use crate::snapshots::{decision, hold_all, read_snapshots};
 
 /// PostgreSQL plans the first five executions of a prepared statement for their values.
 const PLANNED: i64 = 5;
 const EXECUTIONS: i64 = 8;
 
-#[derive(QueryableByName, Debug, PartialEq)]
+#[derive(QueryableByName, Debug, Clone, PartialEq)]
 struct Plans {
     #[diesel(sql_type = BigInt)]
     custom_plans: i64,
@@ -68,5 +68,25 @@ async fn frequent_writes_are_prepared_once_and_planned_few_times() {
     ] {
         let expected = Plans { custom_plans: PLANNED, generic_plans: EXECUTIONS - PLANNED };
         assert_eq!(plans(&mut db, statement).await, [expected], "{statement}");
+    }
+}
+
+#[tokio::test]
+async fn frequent_reads_are_prepared_once_and_planned_few_times() {
+    let database = Database::fresh().await.unwrap();
+    let mut db = connect(database.url()).await.unwrap();
+    template(&mut db, None).await;
+    let id = keyed(1, 1).insert(&mut db, None).await.unwrap().unwrap().setup.session.id;
+    for _ in 0..EXECUTIONS {
+        find(&mut db, id).await.unwrap();
+        for start in [PageStart::Offset(0), PageStart::After(id)] {
+            session::list(&mut db, ORGANIZATION, &SessionFilter::default(), start, 51)
+                .await
+                .unwrap();
+        }
+    }
+    for (statement, count) in [("select \"sessions\".%from unnest(%", 1), ("select * from (%", 2)] {
+        let expected = Plans { custom_plans: PLANNED, generic_plans: EXECUTIONS - PLANNED };
+        assert_eq!(plans(&mut db, statement).await, vec![expected; count], "{statement}");
     }
 }

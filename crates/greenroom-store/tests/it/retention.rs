@@ -2,12 +2,12 @@
 
 use diesel::sql_query;
 use diesel_async::RunQueryDsl;
+use greenroom_store::connect;
 use greenroom_store::retention::delete_old_sessions;
-use greenroom_store::{connect, session};
 use greenroom_testkit::pg::Database;
 
 use crate::idempotency_keys::keyed;
-use crate::session::{ORGANIZATION, template};
+use crate::session::{find, template};
 
 #[tokio::test]
 async fn sessions_are_deleted_by_the_age_of_their_end() {
@@ -32,7 +32,7 @@ async fn sessions_are_deleted_by_the_age_of_their_end() {
     }
     assert!(!delete_old_sessions(&mut db, 30).await.unwrap(), "there are fewer than a full batch");
     for number in 1..=4_u32 {
-        let found = session::find(&mut db, ORGANIZATION, keyed(number, 1).id);
-        assert_eq!(found.await.unwrap().is_some(), number != 1, "{number}");
+        let found = find(&mut db, keyed(number, 1).id).await;
+        assert_eq!(found.is_some(), number != 1, "{number}");
     }
 }
