@@ -255,8 +255,8 @@ fn explain(error: &tokio_postgres::Error, is_tls_disabled: bool) -> String {
 
 /// Finds the error of TLS among the causes of an error.
 fn tls_error<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a rustls::Error> {
-    let causes = successors(Some(error), |&error| error.source());
-    causes.filter_map(|cause| cause.downcast_ref::<io::Error>()?.get_ref()?.downcast_ref()).next()
+    let mut causes = successors(Some(error), |&error| error.source());
+    causes.find_map(|cause| cause.downcast_ref::<io::Error>()?.get_ref()?.downcast_ref())
 }
 
 /// The server's `server_version_num`, such as 150018 for version 15.18.

@@ -1,5 +1,7 @@
 //! Query plans after a table has grown.
 
+use std::time::Duration;
+
 use chrono::TimeDelta;
 use diesel::sql_types::{BigInt, Text};
 use diesel::{QueryableByName, sql_query};
@@ -96,6 +98,12 @@ async fn request(db: &mut AsyncPgConnection, kind: &str) {
     let finished = Fact::RoomFinished;
     match kind {
         "resumed start" => drop(new.insert(db, None).await.unwrap().unwrap()),
+        "resumed starts" => {
+            let other = NewSession { key: new.key, ..session(2) };
+            let both = [&new, &other];
+            let started = NewSession::insert_all(db, &both, None, Duration::ZERO).await.unwrap();
+            assert_eq!(started.len(), 1);
+        }
         "refused start of a limited organization" => {
             let lock = organization::lock_sessions(db, ORGANIZATION, None).await.unwrap();
             let new = NewSession { key: StartKey::Explicit(*key), ..new };
@@ -131,6 +139,7 @@ async fn request(db: &mut AsyncPgConnection, kind: &str) {
 async fn requests_read_few_rows_after_the_table_has_grown() {
     let kinds = [
         "resumed start",
+        "resumed starts",
         "refused start of a limited organization",
         "replayed start",
         "refreshed token",
