@@ -16,6 +16,7 @@ mod livekit_trouble;
 mod next_version;
 mod outages;
 mod room_names;
+mod rooms_together;
 mod shutdown;
 mod start;
 mod starts_together;

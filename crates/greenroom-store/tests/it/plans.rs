@@ -1,5 +1,7 @@
 //! Query plans after a table has grown.
 
+use std::time::Duration;
+
 use chrono::TimeDelta;
 use diesel::sql_types::{BigInt, Text};
 use diesel::{QueryableByName, sql_query};
@@ -8,8 +10,9 @@ use greenroom_domain::lifecycle::Fact;
 use greenroom_store::due::due_sessions;
 use greenroom_store::session::find;
 use greenroom_store::{
-    DueSearch, Fingerprint, HeldBuckets, KeyClaim, NewSession, SessionSnapshot, StartKey, Subject,
-    TokenReissue, connect, organization, record, record_own,
+    DueSearch, Fingerprint, HeldBuckets, KeyClaim, NewSession, OpenedRoom, SessionKey,
+    SessionSnapshot, StartKey, Subject, TokenReissue, connect, organization, record, record_own,
+    record_rooms_opened,
 };
 use greenroom_testkit::pg::Database;
 
@@ -111,6 +114,12 @@ async fn request(db: &mut AsyncPgConnection, kind: &str) {
             let at = now(db).await;
             record(db, Subject::Room(&new.room_name), &finished, at, None).await.unwrap();
         }
+        "opened room" => {
+            let key = SessionKey { organization_id: ORGANIZATION, id: new.id };
+            let room = OpenedRoom { key, sid: "RM_1".to_owned(), holder: None };
+            let open = record_rooms_opened(db, &[&room], Duration::from_secs(1)).await.unwrap();
+            assert!(open.contains(&key));
+        }
         "fact" => drop(record_own(db, by_id, &finished).await.unwrap()),
         "read session" => drop(find(db, ORGANIZATION, new.id).await.unwrap().unwrap()),
         kind => panic!("{kind}"),
@@ -125,6 +134,7 @@ async fn requests_read_few_rows_after_the_table_has_grown() {
         "replayed start",
         "refreshed token",
         "webhook",
+        "opened room",
         "fact",
         "read session",
     ];
