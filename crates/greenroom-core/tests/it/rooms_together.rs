@@ -23,7 +23,7 @@ type Outcome = Result<StartedSession, Error>;
 
 /// Starts whose rooms LiveKit has not opened yet.
 struct Starts {
-    starts: Vec<JoinHandle<Outcome>>,
+    tasks: Vec<JoinHandle<Outcome>>,
     calls: Vec<GatedCall>,
     greenroom: Greenroom,
     caller: Caller,
@@ -54,10 +54,10 @@ impl Starts {
             let (greenroom, caller) = (greenroom.clone(), caller.clone());
             tokio::spawn(async move { greenroom.start(&caller, StartRequest::new(template)).await })
         };
-        let starts = (0..STARTS).map(|_| start()).collect();
+        let tasks = (0..STARTS).map(|_| start()).collect();
         let calls = receive(&mut calls).await;
         let db = AsyncPgConnection::establish(database.url()).await.unwrap();
-        Self { starts, calls, greenroom, caller, db, database: database }
+        Self { tasks, calls, greenroom, caller, db, database }
     }
 
     /// Lets LiveKit open all rooms while no statement can write a session, and returns the outcomes.
@@ -67,7 +67,7 @@ impl Starts {
             call.open();
         }
         let waiting = "select count(*) from pg_locks where relation = 'sessions'::regclass
-            and not granted and database = (select oid from pgdatabase where datname = current_database())";
+            and not granted and database = (select oid from pg_database where datname = current_database())";
         wait_until("two statements to wait", TIMEOUT, async || {
             let waiting: Count = sql_query(waiting).get_result(&mut self.db).await?;
             Ok((waiting.count == 2).then_some(()))
@@ -76,7 +76,7 @@ impl Starts {
         .unwrap();
         self.db.batch_execute("commit").await.unwrap();
         let mut outcomes = Vec::new();
-        for start in self.starts.drain(..) {
+        for start in self.tasks.drain(..) {
             outcomes.push(start.await.unwrap());
         }
         outcomes
@@ -170,14 +170,14 @@ async fn locked_session_delays_only_its_own_start() {
         call.open();
     }
     wait_until("the other starts", TIMEOUT, async || {
-        let finished = starts.starts.iter().filter(|start| start.is_finished()).count();
+        let finished = starts.tasks.iter().filter(|start| start.is_finished()).count();
         Ok((finished == STARTS - 1).then_some(()))
     })
     .await
     .unwrap();
     assert_eq!(starts.count(RECORDED).await, 15);
     other.batch_execute("commit").await.unwrap();
-    for start in starts.starts.drain(..) {
+    for start in starts.tasks.drain(..) {
         start.await.unwrap().unwrap();
     }
     assert_eq!(starts.count(RECORDED).await, 16);
