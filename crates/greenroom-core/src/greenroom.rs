@@ -22,6 +22,7 @@ use crate::database::Database;
 use crate::keeper::{Breaker, Buckets, RoomNodes, Schedule};
 use crate::limits::StartLimits;
 use crate::livekit_limiter::LiveKitLimiter;
+use crate::opening_rooms::OpeningRooms;
 use crate::readiness::ReadinessCache;
 use crate::reads::ReadQueue;
 use crate::wait::Waiters;
@@ -125,6 +126,7 @@ pub(crate) struct Shared {
     pub(crate) schedule: Arc<Schedule>,
     /// When the latest webhook arrived.
     pub(crate) latest_webhook: Mutex<Option<Instant>>,
+    pub(crate) opening_rooms: OpeningRooms,
     /// Wakes the keeper when this process makes a session due in PostgreSQL.
     pub(crate) search_requested: Notify,
 }
@@ -257,6 +259,7 @@ impl Builder {
             buckets: Buckets::default(),
             schedule: Arc::default(),
             latest_webhook: Mutex::default(),
+            opening_rooms: OpeningRooms::default(),
             search_requested: Notify::new(),
         };
         Ok(Greenroom { shared: Arc::new(shared) })

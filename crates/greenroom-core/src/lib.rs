@@ -79,6 +79,7 @@ mod join_token;
 mod keeper;
 mod limits;
 mod livekit_limiter;
+mod opening_rooms;
 mod page;
 mod query;
 mod readiness;

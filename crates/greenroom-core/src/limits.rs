@@ -18,7 +18,7 @@ use self::rate::StartRate;
 use self::recent::RecentOrganizations;
 use crate::batch_queue::MAX_IN_FLIGHT;
 use crate::error::require_permission;
-use crate::start::{KeyedStarts, OrganizationQueues, StartQueue};
+use crate::start::{KeyedStarts, OpenedQueue, OrganizationQueues, StartQueue};
 use crate::{Admin, Error, Greenroom};
 
 /// Time for which an organization counts as limited after a start has found, or assumed, its limit.
@@ -191,11 +191,12 @@ pub(crate) struct StartLimits {
     pub(crate) start_queue: Arc<StartQueue>,
     pub(crate) organization_queues: OrganizationQueues,
     pub(crate) keyed_starts: KeyedStarts,
+    pub(crate) opened_queue: Arc<OpenedQueue>,
     /// Permits for inserts that lock their organization's row: half of the connections, because they may
     /// wait for other replicas.
     pub(crate) locking_inserts: Semaphore,
-    /// Permits for inserts that wait for a locked key: a quarter of the connections, because they
-    /// may wait for seconds.
+    /// Permits for the writes of starts that wait for a locked key or session: a quarter of the
+    /// connections, because they may wait for seconds.
     pub(crate) lock_waits: Semaphore,
 }
 
@@ -214,6 +215,7 @@ impl StartLimits {
             start_queue: StartQueue::new(None, MAX_IN_FLIGHT),
             organization_queues: OrganizationQueues::default(),
             keyed_starts: KeyedStarts::default(),
+            opened_queue: OpenedQueue::new((), MAX_IN_FLIGHT),
             locking_inserts: Semaphore::new((usize::from(pool.get()) / 2).max(1)),
             lock_waits: Semaphore::new((usize::from(pool.get()) / 4).max(1)),
         }

@@ -3,6 +3,7 @@
 mod batch;
 mod key;
 mod keyed;
+mod opened;
 mod queue;
 mod refusal;
 mod request;
@@ -24,6 +25,7 @@ use crate::task::complete;
 use crate::{Error, Greenroom, StartedSession};
 
 pub(crate) use self::keyed::KeyedStarts;
+pub(crate) use self::opened::OpenedQueue;
 pub(crate) use self::queue::{OrganizationQueues, StartQueue};
 pub use self::request::StartRequest;
 

@@ -17,8 +17,9 @@ impl Greenroom {
     /// Verifies and records a webhook of LiveKit.
     ///
     /// `authorization` is the value of the `Authorization` header, and `body` is the raw body. When
-    /// this method returns, the event is committed and the keeper checks the session. An event of a
-    /// room that belongs to no session is ignored.
+    /// this method returns, the event is committed and the keeper checks the session, unless the event
+    /// is the opening of a room that a start of this process has recorded: the keeper then checks the
+    /// session as that start has scheduled. An event of a room that belongs to no session is ignored.
     ///
     /// # Errors
     ///
@@ -31,6 +32,12 @@ impl Greenroom {
         *self.shared.latest_webhook.lock() = Some(Instant::now());
         let Webhook { room: Some(room), at: Some(at), event } = webhook else { return Ok(()) };
         let Some(fact) = fact(event) else { return Ok(()) };
+        if let Fact::RoomStarted { sid } = &fact
+            && self.shared.opening_rooms.has_recorded(&room, sid).await
+        {
+            // The start has recorded the same event, and scheduled the check.
+            return Ok(());
+        }
         let greenroom = self.clone();
         // A recorded fact must be followed by its check.
         complete(async move {

@@ -2,7 +2,11 @@
 
 mod new_events;
 mod next_check;
+mod opened_rooms;
 mod sql;
+
+use std::collections::HashSet;
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use diesel::dsl::{AsSelect, SqlTypeOf};
@@ -18,6 +22,8 @@ use self::sql::RecordFact;
 use crate::bucket::ReplicaId;
 use crate::overdue::Deadline;
 use crate::{DueRange, Session, SessionKey, StoreError};
+
+pub use self::opened_rooms::{OpenedRoom, OpenedRooms};
 
 /// The time of a fact that Greenroom itself reports, which is not used.
 const NO_TIME: DateTime<Utc> = DateTime::UNIX_EPOCH;
@@ -41,6 +47,9 @@ pub enum Subject<'a> {
     /// At most [`MAX_OVERDUE`](crate::overdue::MAX_OVERDUE) sessions whose deadline has passed. Use
     /// [`end_overdue`](crate::overdue::end_overdue), because [`record`] returns only the first.
     Overdue(Deadline, DueRange),
+    /// The sessions of these rooms. Use [`record_rooms_opened`], because [`record`] returns only the
+    /// first.
+    Opened(&'a OpenedRooms),
 }
 
 /// A session that learned a fact.
@@ -108,12 +117,35 @@ pub async fn record_own(
 /// Returns a [`StoreError`] if the query fails.
 pub async fn record_room_opened(
     connection: &mut AsyncPgConnection,
-    subject: Subject<'_>,
-    sid: String,
-    holder: Option<ReplicaId>,
+    OpenedRoom { key, sid, holder }: &OpenedRoom,
 ) -> Result<bool, StoreError> {
-    let opened = Fact::RoomOpened { sid };
-    Ok(record(connection, subject, &opened, NO_TIME, holder).await?.is_some())
+    let (organization, id) = (key.organization_id, key.id);
+    let subject = Subject::Session { organization, id, end_user: None };
+    let opened = Fact::RoomOpened { sid: sid.clone() };
+    Ok(record(connection, subject, &opened, NO_TIME, *holder).await?.is_some())
+}
+
+/// Records that calls of this process opened the rooms of sessions, as [`record`] does, in one
+/// statement. Returns the sessions that were written. Any other session is over, or was changed by
+/// another transaction meanwhile: use [`record_room_opened`] for it.
+///
+/// `lock_timeout` limits each wait for a session that another transaction has locked; zero means no
+/// limit.
+///
+/// # Errors
+/// Returns [`StoreError::Timeout`] after `lock_timeout`, and another [`StoreError`] if the query fails.
+/// Nothing is written then.
+pub async fn record_rooms_opened(
+    connection: &mut AsyncPgConnection,
+    rooms: &[&OpenedRoom],
+    lock_timeout: Duration,
+) -> Result<HashSet<SessionKey>, StoreError> {
+    let rooms = OpenedRooms::new(rooms, lock_timeout);
+    // The sid of each room is in `rooms`.
+    let opened = Fact::RoomOpened { sid: String::new() };
+    let record = SelectKeys(RecordFact::new(Subject::Opened(&rooms), &opened, NO_TIME, None));
+    let recorded: Vec<Recorded> = record.load(connection).await?;
+    Ok(recorded.into_iter().map(|recorded| recorded.key).collect())
 }
 
 /// Ends an open session at a caller's request and returns it. `end_user` is that of

@@ -45,7 +45,10 @@ pub use self::connection::{DatabaseUrl, connect};
 pub use self::due::{DueOrder, DueRange, DueSearch, ScheduledSession, SessionKey};
 pub use self::error::{Constraint, StoreError};
 pub use self::event::SessionEvent;
-pub use self::fact::{Recorded, Subject, record, record_own, record_room_opened};
+pub use self::fact::{
+    OpenedRoom, OpenedRooms, Recorded, Subject, record, record_own, record_room_opened,
+    record_rooms_opened,
+};
 pub use self::idempotency::{Fingerprint, KeyClaim, KeyCursor, KeyHolder, StartKey};
 pub use self::listed_row::ListedRow;
 pub use self::message_language::{TranslatedMessages, translated_messages};

@@ -169,7 +169,7 @@ impl Greenroom {
 
 /// Whether a statement waited longer than its `lock_timeout`. `statement_timeout` (5 s) returns the same
 /// error, but a start reaches its own, shorter time limit first.
-fn is_lock_timeout(error: &Error) -> bool {
+pub(super) fn is_lock_timeout(error: &Error) -> bool {
     matches!(error, Error::Store(StoreError::Timeout(_)))
 }
 

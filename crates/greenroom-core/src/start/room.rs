@@ -5,12 +5,13 @@ use std::time::Duration;
 use greenroom_domain::RoomCreation;
 use greenroom_domain::lifecycle::Fact;
 use greenroom_livekit::LiveKitError;
-use greenroom_store::{Session, StartedRow, Subject, record_own, record_room_opened};
+use greenroom_store::{OpenedRoom, Session, SessionKey, StartedRow, Subject, record_own};
 use tokio::time::{Instant, timeout_at};
 
 use super::MAX_DURATION;
 use super::write::is_token_too_long;
 use crate::bulkhead::Work;
+use crate::opening_rooms::OpeningRoom;
 use crate::room_setup::{dispatch_by_call, room_settings};
 use crate::{Error, Greenroom, OnLiveKitDown};
 
@@ -32,6 +33,7 @@ impl Greenroom {
     ) -> Result<bool, Error> {
         let setup = &started.setup;
         let settings = room_settings(setup, dispatch_by_call(setup));
+        let opening = self.shared.opening_rooms.begin(&setup.room_name);
         let open = async {
             let _permit = self.shared.livekit.limiter.acquire().await;
             self.shared.livekit.rooms.create(&setup.room_name, &settings).await
@@ -40,7 +42,7 @@ impl Greenroom {
         let opened = timeout_at(started_at + ROOM_DEADLINE, open).await;
         let error = match opened.unwrap_or(Err(LiveKitError::Timeout)) {
             Ok(sid) => {
-                self.record_room_opened(&setup.session, sid, record_deadline).await?;
+                self.record_room_opened(&setup.session, opening, sid, record_deadline).await?;
                 return Ok(true);
             }
             Err(error) => error,
@@ -89,8 +91,8 @@ impl Greenroom {
         })
     }
 
-    /// Records that the room was opened. If this write fails, the start still succeeds, because the
-    /// keeper observes the room later.
+    /// Records that the room was opened, in one statement with the rooms of other starts. If this write
+    /// fails, the start still succeeds, because the keeper observes the room later.
     ///
     /// # Errors
     ///
@@ -98,31 +100,26 @@ impl Greenroom {
     async fn record_room_opened(
         &self,
         session: &Session,
+        opening: OpeningRoom<'_>,
         sid: String,
         deadline: Instant,
     ) -> Result<(), Error> {
-        let (subject, id) = (subject_of(session), session.id);
+        let key = SessionKey { organization_id: session.organization_id, id: session.id };
         // Before the write, so that no result of the write can lose the check.
-        let holder = self.shared.replica_that_remembers(id);
+        let holder = self.shared.replica_that_remembers(key.id);
         if holder.is_some() {
             self.schedule_dispatch_check(session).await;
         }
-        let recorded = self.shared.database.run_until(Work::StartStep, deadline, async |db| {
-            let is_open = record_room_opened(db, subject, sid.clone(), holder).await?;
-            if !is_open {
-                record_own(db, subject, &Fact::RoomOpenedLate { sid: sid.clone() }).await?;
-            }
-            Ok(is_open)
-        });
-        match recorded.await {
-            Ok(true) => {}
+        let room = OpenedRoom { key, sid: sid.clone(), holder };
+        match self.record_opened(room, deadline).await {
+            Ok(true) => opening.set_recorded(sid),
             // The session ended while LiveKit opened its room. The keeper deletes the room.
             Ok(false) => {
                 self.shared.search_requested.notify_one();
-                return Err(Error::SessionOver(id));
+                return Err(Error::SessionOver(key.id));
             }
             Err(error) => {
-                tracing::warn!(session_id = %id, error = &error as &dyn std::error::Error,
+                tracing::warn!(session_id = %key.id, error = &error as &dyn std::error::Error,
                     "failed to record opened room");
             }
         }

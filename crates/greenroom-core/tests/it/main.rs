@@ -19,6 +19,7 @@ mod next_version;
 mod outages;
 mod reads_together;
 mod room_names;
+mod rooms_together;
 mod shutdown;
 mod start;
 mod starts_together;

@@ -8,6 +8,7 @@ use diesel::sql_types::{Jsonb, Nullable, Text};
 use greenroom_domain::lifecycle::{Event, Fact, TimelineEvent};
 use serde_json::Value;
 
+use super::Subject;
 use super::sql::RecordFact;
 use crate::detail;
 
@@ -46,7 +47,10 @@ impl RecordFact<'_> {
             out.push_sql("select organization_id, id, now(), '");
             out.push_sql(event.as_str());
             out.push_sql("', ");
-            out.push_bind_param::<Nullable<Text>, _>(source_id)?;
+            match (self.subject, source_id) {
+                (Subject::Opened(_), Some(_)) => out.push_sql("source_id"),
+                _ => out.push_bind_param::<Nullable<Text>, _>(source_id)?,
+            }
             out.push_sql(", ");
             out.push_bind_param::<Jsonb, _>(detail)?;
             out.push_sql(" from sessions");

@@ -6,6 +6,7 @@ use diesel::query_builder::AstPass;
 use diesel::sql_types::{Nullable, Uuid};
 use greenroom_domain::lifecycle::{Fact, JOB_ASSIGNMENT_TIMEOUT};
 
+use super::Subject;
 use super::sql::RecordFact;
 use crate::bucket::HELD_BUCKETS;
 use crate::sql::{OPEN, interval};
@@ -62,7 +63,10 @@ impl RecordFact<'_> {
         out.push_sql("exists (select from ");
         out.push_sql(HELD_BUCKETS);
         out.push_sql(" where bucket = session_bucket(sessions.id) and replica = ");
-        out.push_bind_param::<Nullable<Uuid>, _>(&self.holder)?;
+        match self.subject {
+            Subject::Opened(_) => out.push_sql("before.holder"),
+            _ => out.push_bind_param::<Nullable<Uuid>, _>(&self.holder)?,
+        }
         out.push_sql(")");
         Ok(())
     }

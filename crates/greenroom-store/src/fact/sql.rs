@@ -11,13 +11,14 @@ use uuid::Uuid;
 
 use super::Subject;
 use super::new_events::NewEvent;
+use super::opened_rooms::OpenedRooms;
 use crate::bucket::ReplicaId;
 use crate::overdue::{PAST_MAX_DURATION, push_overdue};
 use crate::sql::{OPEN, push_may_see};
 
 /// The CTEs of the statement. The CTE `sessions` returns the updated rows.
 pub(super) struct RecordFact<'a> {
-    subject: Subject<'a>,
+    pub(super) subject: Subject<'a>,
     pub(super) fact: &'a Fact,
     at: DateTime<Utc>,
     pub(super) holder: Option<Uuid>,
@@ -162,6 +163,7 @@ impl RecordFact<'_> {
                 "(sessions.organization_id, sessions.id) in
                    (select organization_id, id from overdue)",
             ),
+            Subject::Opened(_) => OpenedRooms::push_condition(out),
         }
         // The same condition as `Fact::concerns`.
         if let Fact::UserJoined { identity, .. } | Fact::UserLeft { identity, .. } = self.fact {
@@ -197,15 +199,17 @@ impl RecordFact<'_> {
         if let Subject::Overdue(deadline, range) = self.subject {
             push_overdue(deadline, range, out);
         }
-        if needs_before {
-            // The update must know the agent status that it replaces.
+        // The update must know the agent status that it replaces.
+        if let Subject::Opened(rooms) = self.subject {
+            rooms.push_before(out)?;
+        } else if needs_before {
             out.push_sql("before as (select agent_status from sessions where ");
             self.push_condition(out)?;
             out.push_sql(" for update), ");
         }
         out.push_sql("sessions as (update sessions set ");
         self.push_assignments(out)?;
-        out.push_sql("revision = revision + 1, next_check_at = ");
+        out.push_sql("revision = sessions.revision + 1, next_check_at = ");
         self.push_next_check(out)?;
         out.push_sql(if needs_before { " from before where " } else { " where " });
         self.push_condition(out)?;
@@ -216,6 +220,9 @@ impl RecordFact<'_> {
         out.push_sql(" as is_held");
         if needs_before {
             out.push_sql(", before.agent_status = 'waiting' as agent_was_waiting");
+        }
+        if let Subject::Opened(_) = self.subject {
+            out.push_sql(", before.source_id");
         }
         out.push_sql(")");
         self.push_new_events(out)

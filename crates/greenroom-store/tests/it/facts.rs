@@ -1,12 +1,16 @@
 //! Facts from webhooks, recorded in any order and more than once.
 
+use std::time::Duration;
+
 use chrono::{DateTime, TimeDelta, Utc};
 use diesel::sql_types::{BigInt, Nullable, Text, Timestamptz};
 use diesel::{QueryableByName, sql_query};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use greenroom_domain::lifecycle::Fact;
 use greenroom_domain::{RoomCreation, RoomName};
-use greenroom_store::{ReplicaId, Subject, connect, fact};
+use greenroom_store::{
+    OpenedRoom, ReplicaId, SessionKey, Subject, connect, fact, record_rooms_opened,
+};
 use greenroom_testkit::pg::Database;
 use uuid::Uuid;
 
@@ -118,8 +122,9 @@ async fn holder_of_the_bucket_need_not_be_shown_that_the_session_is_due() {
     };
     assert!(is_held(&mut db, &joined(1), Some(holder)).await);
     assert_eq!(facts(&mut db).await.due, 0);
-    let opened = Fact::RoomOpened { sid: "RM_1".to_owned() };
-    assert!(is_held(&mut db, &opened, Some(holder)).await);
+    let key = SessionKey { organization_id: ORGANIZATION, id: session(1).id };
+    let opened = OpenedRoom { key, sid: "RM_1".to_owned(), holder: Some(holder) };
+    record_rooms_opened(&mut db, &[&opened], Duration::ZERO).await.unwrap();
     let until_join = "select *, (next_check_at = join_by)::int::bigint as due from sessions";
     let after: Facts = sql_query(until_join).get_result(&mut db).await.unwrap();
     assert_eq!(after.due, 1, "the next deadline is that of the join");

@@ -1,10 +1,15 @@
 //! Statements that write many sessions at once, concurrently: none of them ends in a deadlock.
 
+use std::time::Duration;
+
 use diesel::sql_query;
 use diesel_async::{AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
 use greenroom_store::idempotency::purge_expired_keys;
 use greenroom_store::unreadable::postpone_unreadable;
-use greenroom_store::{HeldBuckets, NewSession, ReplicaId, SessionSnapshot, bucket, connect};
+use greenroom_store::{
+    HeldBuckets, NewSession, OpenedRoom, ReplicaId, SessionSnapshot, bucket, connect,
+    record_rooms_opened,
+};
 use greenroom_testkit::pg::Database;
 use uuid::Uuid;
 
@@ -44,7 +49,7 @@ async fn insert_sessions(db: &mut AsyncPgConnection) {
 async fn concurrent_batches_do_not_deadlock() {
     let database = Database::fresh().await.unwrap();
     let (mut one, mut other) = (open(&database).await, open(&database).await);
-    let mut third = open(&database).await;
+    let (mut third, mut fourth) = (open(&database).await, open(&database).await);
     insert_sessions(&mut one).await;
     let held = hold_all(&mut one).await;
     let batch = claim(&mut one, &held).await;
@@ -65,6 +70,12 @@ async fn concurrent_batches_do_not_deadlock() {
         claim.revision = 1;
     }
     let replica = ReplicaId(Uuid::nil());
+    let opened = |claim: &SessionSnapshot| {
+        let holder = Some(replica);
+        OpenedRoom { key: claim.key(), sid: "RM_1".to_owned(), holder }
+    };
+    let opened: Vec<_> = rescheduled.iter().rev().map(|(claim, _)| opened(claim)).collect();
+    let opened: Vec<_> = opened.iter().collect();
     for round in 0..ROUNDS {
         bucket::renew(&mut one, replica).await.unwrap().unwrap();
         sql_query(reset).execute(&mut one).await.unwrap();
@@ -73,9 +84,11 @@ async fn concurrent_batches_do_not_deadlock() {
         let forward = async { SessionSnapshot::reschedule(&mut one, &next_checks).await };
         let backward = async { postpone_unreadable(&mut other, unreadable).await };
         let keys = async { purge_expired_keys(&mut third, None).await.map(drop) };
-        let (forward, backward, keys) = tokio::join!(forward, backward, keys);
+        let rooms = async { record_rooms_opened(&mut fourth, &opened, Duration::ZERO).await };
+        let (forward, backward, keys, rooms) = tokio::join!(forward, backward, keys, rooms);
         forward.unwrap_or_else(|error| panic!("reschedule, round {round}: {error:?}"));
         backward.unwrap_or_else(|error| panic!("postpone, round {round}: {error:?}"));
+        rooms.unwrap_or_else(|error| panic!("opened rooms, round {round}: {error:?}"));
         keys.unwrap_or_else(|error| panic!("purge, round {round}: {error:?}"));
     }
 }

@@ -5,6 +5,7 @@ mod random_session;
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::fmt::Debug;
+use std::time::Duration;
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use diesel::sql_types::{Jsonb, Nullable, Text, Uuid};
@@ -12,7 +13,7 @@ use diesel::{QueryableByName, sql_query};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use greenroom_domain::SessionId;
 use greenroom_domain::lifecycle::{Event, Fact, State, TimelineEvent, TrackedSession};
-use greenroom_store::Subject;
+use greenroom_store::{OpenedRoom, SessionKey, Subject, record_rooms_opened};
 use proptest::prelude::*;
 use proptest::sample::select;
 use proptest::strategy::ValueTree;
@@ -135,21 +136,33 @@ fn expected_detail(fact: &Fact, event: TimelineEvent, at: DateTime<Utc>) -> Valu
     }
 }
 
-/// Records each fact for its session. Returns whether the session learned it.
+/// Records each fact for its session, and the opened rooms that are not found by their names in one
+/// statement. Returns whether the session learned it.
 async fn record_all(
     db: &mut AsyncPgConnection,
     reports: &[Report],
     now: DateTime<Utc>,
 ) -> Vec<bool> {
-    let mut learned = Vec::new();
+    let (mut learned, mut rooms) = (Vec::new(), Vec::new());
     for (index, Report { fact, second, by_room, .. }) in reports.iter().enumerate() {
         let (id, room) = key(index);
+        if let (Fact::RoomOpened { sid }, false) = (fact, by_room) {
+            let key = SessionKey { organization_id: ORGANIZATION, id };
+            rooms.push((index, OpenedRoom { key, sid: sid.clone(), holder: None }));
+            learned.push(false);
+            continue;
+        }
         let subject = if *by_room {
             Subject::Room(&room)
         } else {
             Subject::Session { organization: ORGANIZATION, id, end_user: None }
         };
         learned.push(record(db, subject, fact, reported_at(*second, now)).await.unwrap());
+    }
+    let opened: Vec<_> = rooms.iter().map(|(_, room)| room).collect();
+    let open = record_rooms_opened(db, &opened, Duration::ZERO).await.unwrap();
+    for (index, room) in &rooms {
+        learned[*index] = open.contains(&room.key);
     }
     learned
 }

@@ -11,8 +11,9 @@ use greenroom_domain::lifecycle::Fact;
 use greenroom_store::due::due_sessions;
 use greenroom_store::session::list;
 use greenroom_store::{
-    DueSearch, Fingerprint, HeldBuckets, KeyClaim, NewSession, PageStart, SessionFilter,
-    SessionSnapshot, StartKey, Subject, TokenReissue, connect, organization, record, record_own,
+    DueSearch, Fingerprint, HeldBuckets, KeyClaim, NewSession, OpenedRoom, PageStart,
+    SessionFilter, SessionKey, SessionSnapshot, StartKey, Subject, TokenReissue, connect,
+    organization, record, record_own, record_rooms_opened,
 };
 use greenroom_testkit::pg::Database;
 use uuid::Uuid;
@@ -121,6 +122,12 @@ async fn request(db: &mut AsyncPgConnection, kind: &str) {
             let at = now(db).await;
             record(db, Subject::Room(&new.room_name), &finished, at, None).await.unwrap();
         }
+        "opened room" => {
+            let key = SessionKey { organization_id: ORGANIZATION, id: new.id };
+            let room = OpenedRoom { key, sid: "RM_1".to_owned(), holder: None };
+            let open = record_rooms_opened(db, &[&room], Duration::from_secs(1)).await.unwrap();
+            assert!(open.contains(&key));
+        }
         "fact" => drop(record_own(db, by_id, &finished).await.unwrap()),
         "read session" => drop(find(db, new.id).await.unwrap()),
         "first page" | "next page" => {
@@ -144,6 +151,7 @@ async fn requests_read_few_rows_after_the_table_has_grown() {
         "replayed start",
         "refreshed token",
         "webhook",
+        "opened room",
         "fact",
         "read session",
         "first page",

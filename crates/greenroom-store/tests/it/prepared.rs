@@ -1,10 +1,15 @@
 //! Frequent statements that PostgreSQL prepares once per connection and stops planning.
 
+use std::time::Duration;
+
 use diesel::sql_types::{BigInt, Text};
 use diesel::{QueryableByName, sql_query};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use greenroom_domain::lifecycle::{Action, Event, TimelineEvent};
-use greenroom_store::{HeldBuckets, KeyClaim, PageStart, SessionFilter, connect, due, session};
+use greenroom_store::{
+    HeldBuckets, KeyClaim, OpenedRoom, PageStart, SessionFilter, connect, due, record_rooms_opened,
+    session,
+};
 use greenroom_testkit::pg::Database;
 
 use crate::idempotency_keys::keyed;
@@ -56,12 +61,16 @@ async fn frequent_writes_are_prepared_once_and_planned_few_times() {
         let events = if number % 2 == 0 { vec![joined] } else { vec![left.clone(), left] };
         commit(&mut db, &held, &events).await;
         due::make_due(&mut db, session).await.unwrap();
+        let room = OpenedRoom { key: session, sid: format!("RM_{number}"), holder: None };
+        let rooms = vec![&room; 1 + usize::try_from(number).unwrap()];
+        record_rooms_opened(&mut db, &rooms, Duration::from_secs(1)).await.unwrap();
         key.release_if_expired(&mut db, ORGANIZATION).await.unwrap();
         key.release(&mut db, ORGANIZATION).await.unwrap();
     }
     for statement in [
         "with written as (update sessions %",
         "update sessions set status = %",
+        "with opened as (%",
         "update sessions set next_check_at = now()%where next_check_at is not null%",
         "update sessions set idempotency_key %(sessions.created_at > %",
         "update sessions set idempotency_key %not sessions.created_at > %",
