@@ -49,7 +49,9 @@ impl HaltingProxy {
         let (credentials, rest) = url.rsplit_once('@').unwrap();
         let (server, database) = rest.split_once('/').unwrap();
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
-        let url = format!("{credentials}@{}/{database}", listener.local_addr().unwrap());
+        // The proxy reads the messages, so it does not understand TLS.
+        let address = listener.local_addr().unwrap();
+        let url = format!("{credentials}@{address}/{database}?sslmode=disable");
         let shared = Arc::new(Shared {
             point,
             executions: AtomicUsize::new(0),
