@@ -39,8 +39,8 @@ pub struct Settings {
     pub log_format: LogFormat,
     pub greenroom: Config,
     pub verifier: Verifier,
-    /// The variables, and the parameters of `DATABASE_URL`, that are set but have no effect.
-    pub without_effect: Vec<String>,
+    /// The variables that are set but have no effect in this version.
+    pub without_effect: Vec<&'static str>,
 }
 
 /// The settings of `token`: the signing secret and the names and values of the claims.
@@ -104,7 +104,7 @@ impl Settings {
         let cors_origins = reader.get("GREENROOM_CORS_ORIGINS", origins);
         let log = reader.get("GREENROOM_LOG", log_filter);
         let log_format = reader.get("GREENROOM_LOG_FORMAT", log_format);
-        let database_url: Option<DatabaseUrl> = reader.get("DATABASE_URL", checked);
+        let database_url = reader.get("DATABASE_URL", checked);
         let database_pool_size = reader.get("DATABASE_POOL_SIZE", checked);
         let livekit = livekit(&mut reader);
         let token_ttl = reader.get("LIVEKIT_TOKEN_TTL_SECONDS", checked);
@@ -123,13 +123,8 @@ impl Settings {
         let keys = keys(&mut reader);
         let rules = claim_rules(&mut reader);
         check_variables_without_effect(&mut reader);
-        let is_set = |name: &str| reader.given(name).is_some();
-        let variables = WITHOUT_EFFECT.iter().filter(|name| is_set(name));
-        let parameters = database_url.iter().flat_map(DatabaseUrl::ignored_parameters);
-        let without_effect = variables
-            .map(|name| (*name).to_owned())
-            .chain(parameters.map(|name| format!("the parameter {name} of DATABASE_URL")))
-            .collect();
+        let is_set = |name: &&'static str| reader.given(name).is_some();
+        let without_effect = WITHOUT_EFFECT.iter().copied().filter(is_set).collect();
         let settings = (|| {
             let mut greenroom = Config::new(database_url?, livekit?);
             greenroom.database_pool_size = database_pool_size?;

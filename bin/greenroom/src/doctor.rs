@@ -71,7 +71,7 @@ async fn check_callers(verifier: &Verifier) -> Check {
 fn print(
     checks: &[Check],
     translated: Option<&TranslatedMessages>,
-    without_effect: &[String],
+    without_effect: &[&str],
 ) -> anyhow::Result<()> {
     print_line("Greenroom's dependencies\n")?;
     for check in checks {
@@ -82,7 +82,7 @@ fn print(
         print_line(format_args!("  ! {warning}"))?;
     }
     for name in without_effect {
-        print_line(format_args!("  ! {name} is set but has no effect"))?;
+        print_line(format_args!("  ! {name} is set but has no effect in this version"))?;
     }
     Ok(())
 }

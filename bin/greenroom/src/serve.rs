@@ -26,7 +26,7 @@ const SHUTDOWN_SECONDS: u64 = 35;
 pub async fn run(settings: Settings) -> anyhow::Result<()> {
     telemetry::start(&settings)?;
     for name in &settings.without_effect {
-        tracing::warn!(setting = name, "ignored setting that has no effect");
+        tracing::warn!(variable = name, "ignored variable that has no effect in this version");
     }
     let verifier = Data::new(settings.verifier);
     // Without the published keys, every token is refused. A token that arrives at least 30 s later

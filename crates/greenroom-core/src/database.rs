@@ -275,7 +275,6 @@ impl Drop for CheckedOut<'_> {
             cleanup: self.cleanup.take(),
             pool: self.database.pool.clone(),
             bulkheads: self.database.bulkheads.clone(),
-            url: self.database.url.clone(),
         };
         self.database.spawn_until_settled(abandoned.settle(connection));
     }

@@ -1,6 +1,5 @@
 //! PostgreSQL clusters for tests, and databases on them.
 
-mod certificate;
 mod cluster;
 mod database;
 mod initdb;
@@ -9,7 +8,6 @@ mod url;
 use anyhow::{Context, Result};
 use tokio_postgres::{Client, NoTls};
 
-pub use self::certificate::{Authority, Issued};
 pub use self::cluster::{Cluster, Durability};
 pub use self::database::Database;
 

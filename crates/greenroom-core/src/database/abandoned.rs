@@ -7,8 +7,8 @@ use std::time::Duration;
 use diesel_async::AsyncPgConnection;
 use diesel_async::pooled_connection::deadpool::{Object, Pool};
 use futures_util::future::BoxFuture;
+use greenroom_store::StoreError;
 use greenroom_store::connection::settle;
-use greenroom_store::{DatabaseUrl, StoreError};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::{Database, checkout_error};
@@ -67,7 +67,6 @@ pub(super) struct Abandoned {
     pub(super) cleanup: Option<Cleanup>,
     pub(super) pool: Pool<AsyncPgConnection>,
     pub(super) bulkheads: Arc<Bulkheads>,
-    pub(super) url: DatabaseUrl,
 }
 
 impl Abandoned {
@@ -76,7 +75,7 @@ impl Abandoned {
         if let Some(permit) = &mut self.permit {
             permit.count_abandoned();
         }
-        let settled = settle(&mut connection, &self.url).await;
+        let settled = settle(&mut connection).await;
         let cleaned_up = match (&settled, &self.cleanup) {
             (Ok(()), Some(cleanup)) => match cleanup(&mut connection).await {
                 // A late cancel request may have hit the cleanup.

@@ -19,4 +19,3 @@ mod retention;
 mod session;
 mod session_limits;
 mod snapshots;
-mod tls;

@@ -1,7 +1,5 @@
 //! A PostgreSQL server with a data directory and port of its own (PostgreSQL: a cluster).
 
-mod access;
-
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
