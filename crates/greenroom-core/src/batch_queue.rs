@@ -1,5 +1,5 @@
-//! A queue of items that share statements: items that arrive while a statement is executed are written
-//! together by the next one.
+//! A queue of items that share statements: items that arrive while a statement is executed share the
+//! next one.
 
 mod item;
 #[cfg(test)]
@@ -17,7 +17,7 @@ pub(crate) use self::item::{
 };
 use crate::{Error, Greenroom};
 
-/// Maximum number of items that one statement writes. A larger statement would hardly cost less per
+/// Maximum number of items that share a statement. A larger statement would hardly cost less per
 /// item, and each of its items would wait longer.
 const MAX_BATCH: usize = 64;
 
@@ -95,7 +95,7 @@ impl<T: BatchItem> BatchQueue<T> {
             return Err(Error::Overloaded);
         }
         state.push(item);
-        if state.in_flight == self.max_in_flight {
+        if !state.has_free_slot(self.max_in_flight) {
             return Ok(None);
         }
         state.in_flight += 1;
@@ -121,7 +121,16 @@ impl<T: BatchItem> State<T> {
         self.queued_since.get_or_insert_with(Instant::now);
     }
 
+    fn has_free_slot(&self, max_in_flight: u32) -> bool {
+        self.in_flight < max_in_flight
+    }
+
+    /// Whether an item would probably wait too long. With a free slot it does not wait: otherwise, after
+    /// PostgreSQL had been slow, no further statement could show that it is fast again.
     fn would_wait_too_long(&self, max_in_flight: u32) -> bool {
+        if self.has_free_slot(max_in_flight) {
+            return false;
+        }
         if self.waiting.len() >= MAX_WAITING {
             return true;
         }

@@ -35,6 +35,8 @@ pub(crate) enum Work {
     Webhook,
     /// Any other request.
     Request,
+    /// Reads of requests that their queue has admitted. Never refused because of their wait.
+    RequestStep,
 }
 
 /// Maximum expected wait for a connection. Work that would wait longer is refused at once.
@@ -62,7 +64,9 @@ impl Work {
         match self {
             // Its deadline leaves little time after a slow response of LiveKit.
             Self::StartStep => Duration::from_millis(200),
-            Self::Start | Self::Keeper | Self::Webhook | Self::Request => Duration::from_secs(1),
+            Self::Start | Self::Keeper | Self::Webhook | Self::Request | Self::RequestStep => {
+                Duration::from_secs(1)
+            }
         }
     }
 
@@ -75,7 +79,7 @@ impl Work {
         match self {
             Self::Start => Some(milliseconds(2_000, 150)),
             Self::Webhook | Self::Request => Some(milliseconds(2_000, 500)),
-            Self::StartStep | Self::Keeper => None,
+            Self::StartStep | Self::Keeper | Self::RequestStep => None,
         }
     }
 }
@@ -172,7 +176,7 @@ impl Bulkheads {
         match work {
             Work::Start | Work::StartStep => &self.starts,
             Work::Keeper | Work::Webhook => &self.background,
-            Work::Request => &self.requests,
+            Work::Request | Work::RequestStep => &self.requests,
         }
     }
 

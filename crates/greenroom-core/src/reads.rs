@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use greenroom_store::{Session, SessionKey, session};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 use crate::batch_queue::{BatchItem, BatchQueue, Queued, is_unavailable, reply_error};
 use crate::bulkhead::Work;
@@ -27,11 +27,14 @@ impl BatchItem for Read {
 }
 
 impl Greenroom {
-    /// Reads a session, whoever its user is. Returns `None` if the organization has no such session.
+    /// Reads a session of any user. Returns `None` if the organization has no such session.
     pub(crate) async fn read_session(&self, key: SessionKey) -> Result<Option<Session>, Error> {
-        let (read, session) = Queued::new(Read(key), Instant::now() + DB_TIMEOUT);
+        let deadline = Instant::now() + DB_TIMEOUT;
+        let (read, session) = Queued::new(Read(key), deadline);
         self.shared.reads.enqueue_in_task(read, self)?;
-        session.await.unwrap_or(Err(Error::ShuttingDown))
+        // A statement may take until the latest deadline of its reads.
+        let session = timeout_at(deadline, session).await.map_err(|_| Error::Overloaded)?;
+        session.unwrap_or(Err(Error::ShuttingDown))
     }
 
     /// Reads sessions with one statement, and replies to each read. A row that cannot be decoded only
@@ -39,10 +42,10 @@ impl Greenroom {
     async fn read_sessions(&self, batch: Vec<Queued<Read>>) -> bool {
         let keys: HashSet<_> = batch.iter().map(|read| read.item.0).collect();
         let keys: Vec<_> = keys.into_iter().collect();
-        let deadline = batch.iter().map(|read| read.deadline).min();
+        let deadline = batch.iter().map(|read| read.deadline).max();
         let deadline = deadline.unwrap_or_else(Instant::now);
         let find = async |db: &mut _| session::find_many(db, &keys).await;
-        let found = match self.shared.database.run_until(Work::Request, deadline, find).await {
+        let found = match self.shared.database.run_until(Work::RequestStep, deadline, find).await {
             Ok(found) => found,
             Err(error) => {
                 let is_abandoned = is_unavailable(&error);

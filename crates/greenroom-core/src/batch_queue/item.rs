@@ -7,9 +7,9 @@ use tokio::time::Instant;
 use crate::bulkhead::Work;
 use crate::{Error, Greenroom};
 
-/// Something that a statement writes together with others of its kind.
+/// A row to write or to read, which shares a statement with others of its kind.
 pub(crate) trait BatchItem: Sized + Send + 'static {
-    /// What all items of a queue have in common.
+    /// The value that all items of a queue share, such as their organization.
     type Scope: Copy + Send + Sync + 'static;
     /// The caller's result.
     type Output: Send;
@@ -21,9 +21,10 @@ pub(crate) trait BatchItem: Sized + Send + 'static {
         false
     }
 
-    /// Writes the items and replies to each. Returns true if PostgreSQL did not respond in time.
+    /// Executes the statement and replies to each item. Returns true if PostgreSQL did not respond in
+    /// time.
     ///
-    /// The queue has admitted the items, so their wait for a connection must refuse none of them.
+    /// The queue has admitted the items, so a wait for a connection must not refuse them.
     fn execute(
         greenroom: &Greenroom,
         scope: Self::Scope,
@@ -40,8 +41,8 @@ pub(crate) struct Queued<T: BatchItem> {
 
 type Reply<T> = oneshot::Sender<Result<<T as BatchItem>::Output, Error>>;
 
-/// Where the result of an item arrives. An error of the receiver means that the runtime of the task that
-/// had the item has shut down.
+/// Receives the result of an item. The receiver fails if the runtime of the task that had the item has
+/// shut down.
 type Response<T> = oneshot::Receiver<Result<<T as BatchItem>::Output, Error>>;
 
 impl<T: BatchItem> Queued<T> {
@@ -79,8 +80,8 @@ pub(crate) fn reply_error<T: BatchItem>(mut batch: Vec<Queued<T>>, error: Error)
     }
 }
 
-/// Splits the items of a statement that failed because of one of them. The caller executes the second
-/// part first, which contains the first items.
+/// Splits the items of a statement that failed because of one of them. The later items come first in the
+/// result, because the caller takes parts from the end of its list.
 pub(crate) fn halves<T: BatchItem>(mut batch: Vec<Queued<T>>) -> [Vec<Queued<T>>; 2] {
     let second_half = batch.split_off(batch.len() / 2);
     [second_half, batch]

@@ -77,7 +77,7 @@ async fn item_with_too_little_time_left_is_refused() {
 #[tokio::test]
 async fn burst_is_queued_and_sustained_overload_is_not() {
     pause();
-    let mut state = State::default();
+    let mut state = State { in_flight: MAX_IN_FLIGHT, ..State::default() };
     // Each statement is assumed to take 5 ms, and two are in flight: 4,000 items wait 158 ms.
     let _responses = fill(&mut state, 4_000, false);
     assert!(!state.would_wait_too_long(MAX_IN_FLIGHT));
@@ -94,4 +94,14 @@ async fn one_stall_counts_at_most_four_times_the_average() {
     assert!(state.batch_time < Duration::from_millis(6), "{:?}", state.batch_time);
     state.count(Duration::from_secs(3), true);
     assert!(state.batch_time > Duration::from_millis(90), "{:?}", state.batch_time);
+}
+
+#[tokio::test]
+async fn item_with_a_free_slot_is_never_refused() {
+    // PostgreSQL did not respond for a long time.
+    let mut state =
+        State::<Item> { batch_time: Duration::from_mins(1), in_flight: 1, ..State::default() };
+    assert!(!state.would_wait_too_long(MAX_IN_FLIGHT));
+    state.in_flight = MAX_IN_FLIGHT;
+    assert!(state.would_wait_too_long(MAX_IN_FLIGHT));
 }

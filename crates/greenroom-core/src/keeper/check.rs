@@ -95,8 +95,11 @@ impl Greenroom {
 
     /// The interval of an idle session while webhooks arrive, because a webhook makes its session due:
     /// 180 to 200 % of the configured interval, where `interval` is 80 to 120 %.
+    ///
+    /// A shorter delay ends at a deadline, and stays as it is.
     fn stretched(&self, interval: Duration) -> Duration {
-        self.shared.reconcile_interval() * 7 / 5 + interval / 2
+        let mean = self.shared.reconcile_interval();
+        if interval < mean * 3 / 4 { interval } else { mean * 7 / 5 + interval / 2 }
     }
 
     /// Checks one session of a batch. An error or a panic is logged and does not affect the other

@@ -45,13 +45,11 @@ impl Greenroom {
         deadline: Instant,
     ) -> Result<bool, Error> {
         let (room, recorded) = Queued::new(room, deadline);
-        let record = async {
-            self.shared.limits.opened_queue.enqueue(room, self).await?;
-            // The sender is dropped if the runtime of its task shuts down.
-            recorded.await.unwrap_or(Err(Error::ShuttingDown))
-        };
+        self.shared.limits.opened_queue.enqueue_in_task(room, self)?;
         // A statement may take until the latest deadline of its rooms.
-        timeout_at(deadline, record).await.unwrap_or(Err(Error::Overloaded))
+        let recorded = timeout_at(deadline, recorded).await.map_err(|_| Error::Overloaded)?;
+        // The sender is dropped if the runtime of its task shuts down.
+        recorded.unwrap_or(Err(Error::ShuttingDown))
     }
 
     /// Records opened rooms and replies to their starts. Returns true if PostgreSQL did not respond in

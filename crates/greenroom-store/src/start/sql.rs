@@ -180,10 +180,10 @@ impl InsertSessions<'_> {
     }
 
     /// Returns the end of a subquery that is executed for each row of `new`, so that PostgreSQL does not
-    /// join it in another way. The values of a single row are parameters, for which PostgreSQL always
-    /// searches the indexes.
+    /// join it in another way. If `new` is a single row that is used once, its values are parameters, for
+    /// which PostgreSQL always searches the indexes.
     fn fence(&self) -> &'static str {
-        if self.rows.is_one() { "" } else { " offset 0" }
+        if self.rows.is_one() && !self.resumes { "" } else { " offset 0" }
     }
 
     /// Pushes the CTE `template`: the rows of `startable` that the limit admits. Also makes the

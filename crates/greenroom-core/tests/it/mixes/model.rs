@@ -86,7 +86,7 @@ impl Kind {
     }
 }
 
-/// What at most one session holds.
+/// A key or an end user, which at most one session of the organization holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Claim {
     /// The number of a start without a key: no other start has this claim.
