@@ -14,11 +14,12 @@ use greenroom_domain::{
     SessionTemplateId, Stored, UserId,
 };
 
-pub use self::find::find_many;
 use crate::listed_row::load_listed;
 use crate::schema::sessions;
 use crate::sql::{OPEN, PlannedOnce};
 use crate::{ListedRow, PageStart, StoreError};
+
+pub use self::find::find_many;
 
 /// Maximum difference between a process's clock, which dates ids, and PostgreSQL's, which dates
 /// `created_at`. A list that is filtered by time omits sessions of processes with a larger

@@ -88,7 +88,7 @@ async fn start_takes_one_statement_before_livekit_and_one_after() {
     }
 
     for (template, statements) in
-        [(on_join, &["with new as ("][..]), (on_start, &["with new as (", "with before as"])]
+        [(on_join, &["with new as ("][..]), (on_start, &["with new as (", "with opened as ("])]
     {
         let before = cluster.output().len();
         for _ in 0..STARTS {
