@@ -14,6 +14,7 @@ pub mod error;
 pub mod event;
 pub mod fact;
 pub mod idempotency;
+mod listed_keys;
 mod listed_row;
 mod message_language;
 pub mod migrate;

@@ -6,7 +6,7 @@ use diesel::dsl::SqlTypeOf;
 use diesel::pg::Pg;
 use diesel::prelude::*;
 use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
-use diesel::sql_types::{Array, Timestamptz, Uuid};
+use diesel::sql_types::Timestamptz;
 use diesel_async::{AsyncConnectionCore, AsyncPgConnection};
 use futures_util::TryStreamExt;
 use greenroom_domain::lifecycle::{AgentPolicy, SessionPolicy, State, TrackedSession};
@@ -19,6 +19,7 @@ use greenroom_domain::{
 use crate::bucket::{Epoch, HeldBuckets};
 use crate::commit::{STATE_COLUMNS, StateColumns};
 use crate::due::NEGLECTED_AFTER;
+use crate::listed_keys::{ListedKeys, ONE_ROW};
 use crate::schema::{session_templates, sessions};
 use crate::{SessionKey, StoreError, UnreadableSession};
 
@@ -143,8 +144,7 @@ impl SessionSnapshot {
         held: &HeldBuckets,
         defaults: PolicyDefaults,
     ) -> Result<SnapshotBatch, StoreError> {
-        let (organizations, ids) = keys.iter().map(|key| (key.organization_id, key.id)).unzip();
-        let read = ReadSessions { organizations, ids };
+        let read = ReadSessions(ListedKeys::new(keys));
         let mut rows = AsyncConnectionCore::load(connection, read).await?;
         let mut batch = SnapshotBatch::default();
         // One row at a time, so that one that cannot be decoded does not hide the others.
@@ -196,10 +196,7 @@ snapshot_columns! {
 type SnapshotSql = (Timestamptz, SqlTypeOf<SnapshotColumns>);
 
 #[derive(QueryId)]
-struct ReadSessions {
-    organizations: Vec<OrganizationId>,
-    ids: Vec<SessionId>,
-}
+struct ReadSessions(ListedKeys);
 
 impl Query for ReadSessions {
     type SqlType = SnapshotSql;
@@ -209,24 +206,17 @@ impl QueryFragment<Pg> for ReadSessions {
     fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
         out.push_sql("select now(), ");
         SNAPSHOT_COLUMNS.walk_ast(out.reborrow())?;
-        out.push_sql(" from unnest(");
-        out.push_bind_param::<Array<Uuid>, _>(&self.organizations)?;
-        out.push_sql(", ");
-        out.push_bind_param::<Array<Uuid>, _>(&self.ids)?;
-        // As in the statement of starts, `number * 0 = 0` and `offset 0` make PostgreSQL search the
-        // primary key for each row, whatever the size of the tables, so it can keep the plan. With a
-        // condition on `next_check_at` in the subquery, PostgreSQL might use that column's index instead.
+        out.push_sql(" from ");
+        self.0.push(&mut out)?;
         out.push_sql(
-            ") with ordinality as listed (organization_id, id, number)
-             cross join lateral (
-               select * from sessions where organization_id = listed.organization_id
-                 and id = listed.id offset 0) as sessions
-             cross join lateral (
+            " cross join lateral (
                select * from session_templates where organization_id = sessions.organization_id
                  and id = sessions.session_template_id
-                 and version = sessions.session_template_version offset 0) as session_templates
-             where number * 0 = 0 and sessions.next_check_at is not null",
+                 and version = sessions.session_template_version offset 0) as session_templates",
         );
+        out.push_sql(ONE_ROW);
+        // In the subquery of the sessions, PostgreSQL might use the index of this column instead.
+        out.push_sql(" and sessions.next_check_at is not null");
         Ok(())
     }
 }

@@ -87,19 +87,11 @@ impl Greenroom {
             kind == CheckKind::Idle && self.shared.received_webhook_within(WEBHOOK_WINDOW);
         let in_memory = decision.check_at.map(|check_at| {
             let delay = (check_at - read.at).to_std().unwrap_or_default();
-            let delay = if is_informed { self.stretched(delay) } else { delay };
+            let mean = self.shared.reconcile_interval();
+            let delay = if is_informed { stretched(delay, mean) } else { delay };
             NextCheck { at: read.instant + delay, kind }
         });
         NextTimes { in_memory, stored: decision.state.next_check_at }
-    }
-
-    /// The interval of an idle session while webhooks arrive, because a webhook makes its session due:
-    /// 180 to 200 % of the configured interval, where `interval` is 80 to 120 %.
-    ///
-    /// A shorter delay ends at a deadline, and stays as it is.
-    fn stretched(&self, interval: Duration) -> Duration {
-        let mean = self.shared.reconcile_interval();
-        if interval < mean * 3 / 4 { interval } else { mean * 7 / 5 + interval / 2 }
     }
 
     /// Checks one session of a batch. An error or a panic is logged and does not affect the other
@@ -218,5 +210,26 @@ impl Greenroom {
         }
         guard.finish(next.in_memory);
         Ok(())
+    }
+}
+
+/// The interval of an idle session while webhooks arrive, because a webhook makes its session due: 180 to
+/// 200 % of the configured interval `mean`, where `interval` is 80 to 120 %.
+///
+/// A shorter delay ends at a deadline, and stays as it is.
+fn stretched(interval: Duration, mean: Duration) -> Duration {
+    if interval < mean * 3 / 4 { interval } else { mean * 7 / 5 + interval / 2 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn interval_is_at_most_doubled_and_a_deadline_is_kept() {
+        let of = |seconds| stretched(Duration::from_secs(seconds), Duration::from_secs(30));
+        for (interval, expected) in [(24, 54), (30, 57), (36, 60), (5, 5)] {
+            assert_eq!(of(interval), Duration::from_secs(expected), "{interval}");
+        }
     }
 }
